@@ -1,0 +1,91 @@
+/* The index of weights.ptd: what the C reader needs, so that it parses no flatbuffer.
+ *
+ * weights.ptd is an ExecuTorch FlatTensor file. Bytes 8..47 of it are FlatTensor's fixed extended header
+ * (magic "FH01", uint32 header length, uint64 flatbuffer offset and size, uint64 segment base offset, uint64 segment
+ * data size). Segments are aligned to 16 KiB. The first segment (named data key "mobile_bundle.index") is this index:
+ *
+ *   mb_index_header, 64 bytes
+ *   mb_model_config, 256 bytes, at config_offset
+ *   mb_index_record[tensor_count], 64 bytes each, at records_offset, sorted by name_hash then by name
+ *   names, at names_offset: UTF-8, not terminated, one after the other
+ *
+ * Offsets inside the index count from its first byte; blob offsets count from the first byte of the file.
+ * The other segments hold the blobs (packed_formats.h), each at a multiple of 64 bytes: "vectors" (every norm, bias
+ * and table), "embedding", "layers.0" ... "layers.N-1", "output" (when the output head is not tied).
+ */
+#ifndef MOBILE_BUNDLE_WEIGHTS_INDEX_H
+#define MOBILE_BUNDLE_WEIGHTS_INDEX_H
+
+#include <stdint.h>
+
+#define MB_INDEX_MAGIC "MBINDEX\0"
+#define MB_INDEX_VERSION 1
+#define MB_SEGMENT_ALIGNMENT 16384
+
+typedef struct {
+  char magic[8];           /* "MBINDEX\0" */
+  uint32_t version;        /* MB_INDEX_VERSION */
+  uint32_t tensor_count;
+  uint64_t index_bytes;    /* from the header to the end of the names */
+  uint64_t file_bytes;     /* size of the whole weights.ptd */
+  uint32_t config_offset;
+  uint32_t records_offset;
+  uint32_t names_offset;
+  uint32_t names_bytes;
+  uint32_t crc32;          /* CRC-32 (zlib's) of the index's index_bytes bytes with this field 0 */
+  uint32_t reserved[3];    /* 0 */
+} mb_index_header;
+
+typedef struct {
+  uint64_t name_hash;   /* FNV-1a 64 of the name's bytes */
+  uint64_t offset;      /* of the blob header, from the start of the file; a multiple of 64 */
+  uint64_t bytes;       /* header and payload */
+  uint32_t name_offset; /* inside the names */
+  uint32_t name_bytes;
+  uint16_t format;      /* these five repeat the blob header, which must agree */
+  uint16_t blob_version;
+  uint32_t rows;
+  uint32_t columns;
+  uint32_t group;
+  uint32_t flags;
+  uint32_t crc32;       /* CRC-32 of the blob, header included */
+  uint32_t reserved[2]; /* 0 */
+} mb_index_record;
+
+typedef enum { MB_ACTIVATION_SILU = 1, MB_ACTIVATION_RELU2 = 2 } mb_activation;
+
+#define MB_MODEL_INT8_ACTIVATIONS 1u /* BitNet: every projection sees its input rounded to int8 per token (absmax) */
+#define MB_MODEL_MAX_EOS 8
+
+/* Tensor names ("layers.N." stands before each name of a layer; [] marks what may be absent):
+ *   embedding.weight  [output.weight]  norm.weight  rope.inverse_frequencies (1 x head_dim/2)
+ *   attention.norm.weight  attention.query.weight [.bias]  attention.key.weight [.bias]  attention.value.weight [.bias]
+ *   attention.output.weight [.bias]  [attention.query.norm.weight  attention.key.norm.weight]  [attention.sub_norm.weight]
+ *   mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]  mlp.down.weight [.bias]  [mlp.sub_norm.weight]
+ * Without output.weight the embedding is the output head. */
+typedef struct {
+  uint32_t flags; /* MB_MODEL_* */
+  uint32_t vocabulary;
+  uint32_t hidden;
+  uint32_t layers;
+  uint32_t heads;
+  uint32_t kv_heads; /* divides heads */
+  uint32_t head_dim; /* even */
+  uint32_t feed_forward;
+  uint32_t context;        /* positions the model was trained for: the most a session may ask for */
+  uint32_t sliding_window; /* a query sees this many positions, itself included; 0: all */
+  uint32_t activation;     /* mb_activation */
+  float norm_epsilon;
+  int32_t bos_token;       /* -1: none */
+  uint32_t eos_count;      /* 0..MB_MODEL_MAX_EOS */
+  int32_t eos_tokens[MB_MODEL_MAX_EOS];
+  uint32_t default_context; /* what a session gets when it asks for none; the manifest's prediction is for it */
+  char name[64];            /* for people, UTF-8, zero-terminated */
+  uint8_t reserved[100];    /* 0 */
+} mb_model_config;
+
+_Static_assert(sizeof(mb_index_header) == 64, "the index header is 64 bytes");
+_Static_assert(sizeof(mb_index_record) == 64, "an index record is 64 bytes");
+_Static_assert(sizeof(mb_model_config) == 256, "the model config is 256 bytes");
+
+#endif

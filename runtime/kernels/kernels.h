@@ -1,0 +1,112 @@
+/* The kernel table: everything whose speed depends on the instruction set.
+ *
+ * Every implementation gives the same bits. Integer sums are exact, and every float operation happens in the order
+ * written here, with separate multiply and add (compiled with -ffp-contract=off, no fused multiply-add), so the scalar
+ * kernels are the definition and the others are equal to them, not close to them.
+ *
+ * Sizes: a vector's columns are padded with zeros to a multiple of MB_COLUMN_PADDING wherever int8 activations or
+ * padded values are named, so a kernel may read whole registers.
+ */
+#ifndef MB_KERNELS_H
+#define MB_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mobile_bundle/packed_formats.h"
+
+#define MB_COLUMN_PADDING 128
+#define MB_KV_BLOCK 32 /* int8 KV cache and int8 queries: one scale per 32 values */
+
+/* A checked view of a blob; nothing is copied. */
+typedef struct {
+  mb_format format;
+  uint32_t rows, columns;
+  uint32_t group; /* 0: none */
+  uint32_t flags;
+  float scale;
+  const uint8_t *data;     /* payload */
+  const float *row_scales; /* ternary with MB_FLAG_ROW_SCALES, else NULL */
+} mb_matrix;
+
+/* `count` activation vectors, quantised once and shared by every matrix that takes the same input.
+ * group 0: one scale per vector (ternary); 32/64/128: one per group of columns (affine with that group).
+ * Quantisation of a group (the whole vector for group 0): a = max|v|; scale = a / 127;
+ * q = round to nearest even(v * (127 / a)), and q = 0, scale = 0 where a is 0 or not normal. */
+typedef struct {
+  uint32_t columns; /* logical */
+  uint32_t padded;  /* multiple of MB_COLUMN_PADDING, >= columns */
+  uint32_t group;
+  uint32_t groups;   /* 1 for group 0, else padded / group */
+  uint32_t count;    /* vectors */
+  const float *values; /* [count][padded], zero-padded: what bf16 and f32 matrices read */
+  int8_t *codes;     /* [count][padded] */
+  float *scales;     /* [count][groups] */
+  int32_t *sums;     /* [count][groups]: sum of the group's codes */
+  int8_t *panel;     /* count > 1: [padded / 4][count rounded up to 4][4], codes of four columns of every vector together,
+                        zero for the vectors that round up; filled by `quantise`, read by `multiply` */
+} mb_activations;
+
+typedef struct {
+  const char *name; /* "scalar", "avx2", "neon", "neon_dotprod" */
+
+  /* values[count][padded] -> codes, scales, sums for the vectors first..last-1, and their places in the panel
+   * (count > 1). The call that holds vector count-1 also zeroes the panel's rounding vectors. group != 0 or 0 as set in x. */
+  void (*quantise)(mb_activations *x, uint32_t first, uint32_t last);
+
+  /* y[n * y_stride + r] = sum over columns of w[r][c] * x[n][c], for rows row_begin..row_end-1 (both multiples of 16;
+   * row_end may be the padded row count: rows >= w->rows are not written) and all x->count vectors.
+   * Ternary (group 0):  y = ((float)S * s) * scales[n], S = sum (code-1) * q, s the row's or the tensor's scale.
+   * Affine, x->group == w->group, groups in order, F = 0:
+   *   symmetric:  t = (float)(S - 2^(bits-1) * sums) * d      (8 bits: S * d)
+   *   asymmetric: t = (float)S * d + (float)sums * m
+   *   F = F + t * scales[n][g];  y = F * w->scale.
+   * BF16, F32: 16 partial sums, column c goes to sum c % 16 in order, multiply then add, on x->values;
+   *   then sum[i] += sum[i + 8] for i < 8, += 4 for i < 4, += 2 for i < 2, sum[0] + sum[1]. */
+  void (*multiply)(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                   uint32_t row_end);
+
+  /* Attention over the int8 KV cache. The cache of one KV head: keys [position][stride] int8, stride = head_dim rounded
+   * up to 32 (zero-padded), and scales [position][stride / 32] fp16.
+   * scores[h * scores_stride + p] = sum over blocks b in order, in 8 lanes: lane j += (float)D_j * (qs[b] * ks[p][b]),
+   *   D_j = sum of the products of values 4j..4j+3 of the block; lanes then add as (i, i + 4), (i, i + 2), (0 + 1).
+   * queries: int8 [heads][stride], query_scales: float [heads][stride / 32]. `heads` query heads share this KV head. */
+  void (*scores_int8)(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
+                      const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
+                      size_t scores_stride);
+  /* out[h * stride + d] += for p in order: weights[h * weights_stride + p] * ((float)v[p][d] * vs[p][d / 32]) */
+  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
+                   const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out);
+
+  /* The same over an fp16 cache: keys and values [position][stride] fp16, queries float32 [heads][stride].
+   * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes add as above. */
+  void (*scores_f16)(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
+                     float *scores, size_t scores_stride);
+  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values, uint32_t stride,
+                  uint32_t positions, float *out);
+
+  /* Vector functions of the decoder, on n floats. */
+  float (*sum_squares)(const float *v, uint32_t n); /* 8 partial sums, element i in sum i % 8; lanes add as above */
+  void (*silu_multiply)(float *gate, const float *up, uint32_t n); /* gate = gate / (1 + exp(-gate)) * up */
+  /* scores -> exp(score - max) in place; returns their sum (8 partial sums as in sum_squares) */
+  float (*softmax_terms)(float *scores, uint32_t n);
+} mb_kernels;
+
+/* The best table this processor can run; `name` NULL or "auto": chosen, otherwise exactly that one, or NULL when this
+ * build or processor has no such table. */
+const mb_kernels *mb_kernels_select(const char *name);
+/* The names this processor can run, best first; NULL ends the list. */
+const char *const *mb_kernels_available(void);
+
+/* Bytes of the payload that a header's format, shape, group and flags ask for; 0 when they are not a valid
+ * combination or the size does not fit (rows, columns up to 2^28; no overflow). */
+uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint32_t group, uint32_t flags);
+/* The view of a blob of which `available` bytes may be read; false and a static reason when it is not valid. */
+bool mb_matrix_view(const void *blob, uint64_t available, mb_matrix *out, const char **reason);
+/* One row to float32[columns]: embeddings, and the tests' reference. Same value as codecs/ decode in Python. */
+void mb_decode_row(const mb_matrix *w, uint32_t row, float *out);
+
+static inline uint32_t mb_round_up(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+#endif
