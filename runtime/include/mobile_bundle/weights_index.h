@@ -23,17 +23,17 @@
 #define MB_SEGMENT_ALIGNMENT 16384
 
 typedef struct {
-  char magic[8];           /* "MBINDEX\0" */
-  uint32_t version;        /* MB_INDEX_VERSION */
+  char magic[8];    /* "MBINDEX\0" */
+  uint32_t version; /* MB_INDEX_VERSION */
   uint32_t tensor_count;
-  uint64_t index_bytes;    /* from the header to the end of the names */
-  uint64_t file_bytes;     /* size of the whole weights.ptd */
+  uint64_t index_bytes; /* from the header to the end of the names */
+  uint64_t file_bytes;  /* size of the whole weights.ptd */
   uint32_t config_offset;
   uint32_t records_offset;
   uint32_t names_offset;
   uint32_t names_bytes;
-  uint32_t crc32;          /* CRC-32 (zlib's) of the index's index_bytes bytes with this field 0 */
-  uint32_t reserved[3];    /* 0 */
+  uint32_t crc32;       /* CRC-32 (zlib's) of the index's index_bytes bytes with this field 0 */
+  uint32_t reserved[3]; /* 0 */
 } mb_index_header;
 
 typedef struct {
@@ -42,7 +42,7 @@ typedef struct {
   uint64_t bytes;       /* header and payload */
   uint32_t name_offset; /* inside the names */
   uint32_t name_bytes;
-  uint16_t format;      /* these five repeat the blob header, which must agree */
+  uint16_t format; /* these five repeat the blob header, which must agree */
   uint16_t blob_version;
   uint32_t rows;
   uint32_t columns;
@@ -56,13 +56,14 @@ typedef enum { MB_ACTIVATION_SILU = 1, MB_ACTIVATION_RELU2 = 2 } mb_activation;
 
 #define MB_MODEL_INT8_ACTIVATIONS 1u /* BitNet: every projection sees its input rounded to int8 per token (absmax) */
 #define MB_MODEL_MAX_EOS 8
+#define MB_MOST_SHARED_HEADS 128 /* query heads per KV head */
 
 /* Tensor names ("layers.N." stands before each name of a layer; [] marks what may be absent):
  *   embedding.weight  [output.weight]  norm.weight  rope.inverse_frequencies (1 x head_dim/2)
  *   attention.norm.weight  attention.query.weight [.bias]  attention.key.weight [.bias]  attention.value.weight [.bias]
- *   attention.output.weight [.bias]  [attention.query.norm.weight  attention.key.norm.weight]  [attention.sub_norm.weight]
- *   mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]  mlp.down.weight [.bias]  [mlp.sub_norm.weight]
- * Without output.weight the embedding is the output head. */
+ *   attention.output.weight [.bias]  [attention.query.norm.weight  attention.key.norm.weight]
+ * [attention.sub_norm.weight] mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]  mlp.down.weight [.bias]
+ * [mlp.sub_norm.weight] Without output.weight the embedding is the output head. */
 typedef struct {
   uint32_t flags; /* MB_MODEL_* */
   uint32_t vocabulary;
@@ -76,8 +77,8 @@ typedef struct {
   uint32_t sliding_window; /* a query sees this many positions, itself included; 0: all */
   uint32_t activation;     /* mb_activation */
   float norm_epsilon;
-  int32_t bos_token;       /* -1: none */
-  uint32_t eos_count;      /* 0..MB_MODEL_MAX_EOS */
+  int32_t bos_token;  /* -1: none */
+  uint32_t eos_count; /* 0..MB_MODEL_MAX_EOS */
   int32_t eos_tokens[MB_MODEL_MAX_EOS];
   uint32_t default_context; /* what a session gets when it asks for none; the manifest's prediction is for it */
   char name[64];            /* for people, UTF-8, zero-terminated */

@@ -1,0 +1,54 @@
+# make demo    build a bundle from the example model and generate text from it
+# make test    everything: format, lint, types, tests (what .ci/run calls)
+# make test-large    the 1.5 B shape; outside CI
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := build/demo/wiki-6m.mbundle
+C_SOURCES := $(shell git ls-files '*.c' '*.h' ':!*unicode_tables.h')
+.PHONY: demo test test-large lint format clean
+
+# The build's own tools live in .venv, so that an incremental build finds them where the last one did.
+.venv/tools: pyproject.toml
+	scripts/system_packages.sh $(PYTHON)=python3 cc=gcc
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, not " + sys.version)'
+	$(PYTHON) -m venv .venv || { scripts/system_packages.sh no-venv=python3-venv && $(PYTHON) -m venv .venv; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet $$($(BIN)/python scripts/build_requirements.py)
+	touch $@
+
+SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files runtime toolchain)
+
+# The package alone: light, no torch.
+.venv/package: .venv/tools $(SOURCES)
+	@echo "building the package (the first time, zig compiles its C library for three ABIs: some three minutes)"
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation --reinstall-package mobile-bundle .
+	touch $@
+
+.venv/test-tools: .venv/package
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation '.[test,lint]'
+	touch $@
+
+demo: .venv/package
+	@mkdir -p build/demo
+	$(BIN)/build-mobile-bundle examples/models/wiki-6m -o $(DEMO)
+	$(BIN)/mobile-bundle run $(DEMO) --prompt "The history of the city" --max-new-tokens 60
+	$(BIN)/mobile-bundle bench $(DEMO) -p 256 -n 128 -r 3
+
+lint: .venv/test-tools
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+
+test: .venv/test-tools lint
+	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static
+	$(BIN)/python -m pytest -m "not large"
+
+test-large: .venv/test-tools
+	$(BIN)/python -m pytest -m large -s
+
+format: .venv/test-tools
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+clean:
+	rm -rf build .venv

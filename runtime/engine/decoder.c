@@ -1,0 +1,232 @@
+/* The decoder, top to bottom: embedding, layers, final norm, output head.
+ *
+ * Every matrix product goes through `project`, which quantises the shared input once per activation group and hands
+ * strips of all matrices of that input to the threads in one job. */
+#include <math.h>
+#include <string.h>
+
+#include "error.h"
+#include "session.h"
+
+enum {
+  UNIT_ROWS = 64,        /* rows handed out together: one tile of the prefill kernels */
+  CLAIMS_PER_THREAD = 6, /* small enough shares that a slow core does not keep the others waiting */
+  MOST_OUTPUTS = 3,
+};
+
+typedef struct {
+  const mb_linear *linear;
+  float *out;
+  size_t stride;
+} projection;
+
+typedef struct {
+  const mb_kernels *kernels;
+  mb_activations activations;
+  const projection *outputs[MOST_OUTPUTS];
+  uint32_t output_count;
+  float *values; /* the input again, writable: BitNet on unpacked weights rounds it in place */
+  bool round_values;
+} project_job;
+
+static void quantise_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  project_job *job = context;
+  mb_activations *x = &job->activations;
+  job->kernels->quantise(x, first, last);
+  if (!job->round_values) return;
+  for (uint32_t n = first; n < last; n++) {
+    float *v = job->values + (size_t)n * x->padded;
+    const int8_t *q = x->codes + (size_t)n * x->padded;
+    for (uint32_t i = 0; i < x->columns; i++) v[i] = (float)q[i] * x->scales[n];
+  }
+}
+
+static void multiply_units(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  const project_job *job = context;
+  uint32_t base = 0;
+  for (uint32_t i = 0; i < job->output_count && first < last; i++) {
+    const projection *p = job->outputs[i];
+    const mb_matrix *w = &p->linear->weight;
+    const uint32_t rows = mb_round_up(w->rows, MB_STRIP_ROWS), units = (w->rows + UNIT_ROWS - 1) / UNIT_ROWS;
+    if (first < base + units) {
+      const uint32_t stop = last < base + units ? last : base + units;
+      const uint32_t end = (stop - base) * UNIT_ROWS;
+      job->kernels->multiply(w, &job->activations, p->out, p->stride, (first - base) * UNIT_ROWS,
+                             end < rows ? end : rows);
+      first = stop;
+    }
+    base += units;
+  }
+}
+
+/* out = W x for every output; they share the input values[count][padded columns]. `round_values`: unpacked weights,
+ * too, see the input rounded to int8 (packed ones always do). */
+static void project(mb_session *session, float *values, uint32_t count, bool round_values, const projection *outputs,
+                    uint32_t output_count) {
+  const mb_buffers *b = &session->layout.buffers;
+  const uint32_t columns = outputs[0].linear->weight.columns;
+  bool done[MOST_OUTPUTS] = {false};
+  for (uint32_t i = 0; i < output_count; i++) {
+    if (done[i]) continue;
+    const uint32_t group = outputs[i].linear->weight.group;
+    project_job job = {.kernels = session->model->kernels, .values = values};
+    uint32_t units = 0;
+    bool float_weights = false;
+    for (uint32_t j = i; j < output_count; j++) {
+      const mb_matrix *w = &outputs[j].linear->weight;
+      if (w->group != group) continue;
+      done[j] = true;
+      job.outputs[job.output_count++] = &outputs[j];
+      units += (w->rows + UNIT_ROWS - 1) / UNIT_ROWS;
+      float_weights |= w->format == MB_FORMAT_BF16 || w->format == MB_FORMAT_F32;
+    }
+    const uint32_t padded = mb_round_up(columns, MB_COLUMN_PADDING);
+    job.activations = (mb_activations){.columns = columns,
+                                       .padded = padded,
+                                       .group = group,
+                                       .groups = group ? padded / group : 1,
+                                       .count = count,
+                                       .values = values,
+                                       .codes = b->codes,
+                                       .scales = b->scales,
+                                       .sums = b->sums,
+                                       .panel = b->panel};
+    job.round_values = float_weights && round_values;
+    mb_pool_run(session->pool, quantise_tokens, &job, count, count == 1 ? 1 : 4);
+    const uint32_t grain = units / (mb_pool_threads(session->pool) * CLAIMS_PER_THREAD);
+    mb_pool_run(session->pool, multiply_units, &job, units, grain ? grain : 1);
+  }
+}
+
+static void normalise(const mb_kernels *kernels, const float *x, const float *weight, uint32_t n, float epsilon,
+                      float *out) {
+  const float scale = 1.0f / sqrtf(kernels->sum_squares(x, n) / (float)n + epsilon);
+  for (uint32_t i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+static void add(float *x, const float *y, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+/* What one token does between two projections. */
+typedef enum { BEFORE_ATTENTION, AFTER_ATTENTION, BEFORE_MLP, ACTIVATE, AFTER_MLP } step;
+
+typedef struct {
+  mb_session *session;
+  const mb_layer *layer;
+  step step;
+  const float *norm;
+} token_job;
+
+static void token_step(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  const token_job *job = context;
+  const mb_model_config *c = &job->session->model->weights.config;
+  const mb_kernels *kernels = job->session->model->kernels;
+  const mb_buffers *b = &job->session->layout.buffers;
+  const mb_layer *layer = job->layer;
+  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
+  const size_t attention_padded = mb_round_up(attention, MB_COLUMN_PADDING);
+  const size_t feed_padded = mb_round_up(c->feed_forward, MB_COLUMN_PADDING);
+  for (uint32_t n = first; n < last; n++) {
+    float *hidden = b->hidden + n * hidden_padded, *normed = b->normed + n * hidden_padded;
+    float *mixed = b->attention + n * attention_padded;
+    float *gate = b->gate + n * feed_padded, *up = b->up + n * feed_padded;
+    switch (job->step) {
+      case BEFORE_ATTENTION:
+        if (layer->query.bias) add(b->query + (size_t)n * attention, layer->query.bias, attention);
+        if (layer->key.bias) add(b->key + (size_t)n * kv, layer->key.bias, kv);
+        if (layer->value.bias) add(b->value + (size_t)n * kv, layer->value.bias, kv);
+        for (uint32_t h = 0; layer->query_norm && h < c->heads; h++) {
+          float *q = b->query + (size_t)n * attention + (size_t)h * c->head_dim;
+          normalise(kernels, q, layer->query_norm, c->head_dim, c->norm_epsilon, q);
+        }
+        for (uint32_t h = 0; layer->key_norm && h < c->kv_heads; h++) {
+          float *k = b->key + (size_t)n * kv + (size_t)h * c->head_dim;
+          normalise(kernels, k, layer->key_norm, c->head_dim, c->norm_epsilon, k);
+        }
+        break;
+      case AFTER_ATTENTION:
+        if (layer->attention_sub_norm)
+          normalise(kernels, mixed, layer->attention_sub_norm, attention, c->norm_epsilon, mixed);
+        break;
+      case BEFORE_MLP:
+        if (layer->output.bias) add(normed, layer->output.bias, c->hidden);
+        add(hidden, normed, c->hidden);
+        normalise(kernels, hidden, job->norm, c->hidden, c->norm_epsilon, normed);
+        break;
+      case ACTIVATE:
+        if (layer->gate.bias) add(gate, layer->gate.bias, c->feed_forward);
+        if (layer->up.bias) add(up, layer->up.bias, c->feed_forward);
+        if (c->activation == MB_ACTIVATION_SILU) {
+          kernels->silu_multiply(gate, up, c->feed_forward);
+        } else {
+          for (uint32_t i = 0; i < c->feed_forward; i++) {
+            const float positive = gate[i] > 0 ? gate[i] : 0;
+            gate[i] = positive * positive * up[i];
+          }
+        }
+        if (layer->mlp_sub_norm) normalise(kernels, gate, layer->mlp_sub_norm, c->feed_forward, c->norm_epsilon, gate);
+        break;
+      case AFTER_MLP:
+        if (layer->down.bias) add(normed, layer->down.bias, c->hidden);
+        add(hidden, normed, c->hidden);
+        normalise(kernels, hidden, job->norm, c->hidden, c->norm_epsilon, normed);
+        break;
+    }
+  }
+}
+
+static void each_token(mb_session *session, const mb_layer *layer, step step, const float *norm, uint32_t count) {
+  token_job job = {session, layer, step, norm};
+  mb_pool_run(session->pool, token_step, &job, count, count == 1 ? 1 : 2);
+}
+
+mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_t count) {
+  const mb_model *model = session->model;
+  const mb_model_config *c = &model->weights.config;
+  const mb_buffers *b = &session->layout.buffers;
+  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
+  const size_t feed_padded = mb_round_up(c->feed_forward, MB_COLUMN_PADDING);
+  const bool bitnet = (c->flags & MB_MODEL_INT8_ACTIVATIONS) != 0;
+  for (uint32_t n = 0; n < count; n++) {
+    float *hidden = b->hidden + n * hidden_padded;
+    mb_decode_row(&model->embedding, (uint32_t)tokens[n], hidden);
+    normalise(model->kernels, hidden, model->layers[0].attention_norm, c->hidden, c->norm_epsilon,
+              b->normed + n * hidden_padded);
+  }
+  mb_attention_angles(session, count);
+  for (uint32_t l = 0; l < c->layers; l++) {
+    if (atomic_exchange_explicit(&session->cancelled, false, memory_order_relaxed))
+      return mb_fail(MB_ERROR_CANCELLED, "cancelled");
+    const mb_layer *layer = &model->layers[l];
+    const projection inputs[] = {
+        {&layer->query, b->query, attention}, {&layer->key, b->key, kv}, {&layer->value, b->value, kv}};
+    project(session, b->normed, count, bitnet, inputs, 3);
+    each_token(session, layer, BEFORE_ATTENTION, NULL, count);
+    mb_attention(session, l, count);
+    if (layer->attention_sub_norm) each_token(session, layer, AFTER_ATTENTION, NULL, count);
+    project(session, b->attention, count, bitnet, &(projection){&layer->output, b->normed, hidden_padded}, 1);
+    each_token(session, layer, BEFORE_MLP, layer->mlp_norm, count);
+    const projection wide[] = {{&layer->gate, b->gate, feed_padded}, {&layer->up, b->up, feed_padded}};
+    project(session, b->normed, count, bitnet, wide, 2);
+    each_token(session, layer, ACTIVATE, NULL, count);
+    project(session, b->gate, count, bitnet, &(projection){&layer->down, b->normed, hidden_padded}, 1);
+    const float *next_norm = l + 1 < c->layers ? model->layers[l + 1].attention_norm : model->norm;
+    each_token(session, layer, AFTER_MLP, next_norm, count);
+  }
+  return MB_OK;
+}
+
+void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count) {
+  const mb_model_config *c = &session->model->weights.config;
+  const mb_buffers *b = &session->layout.buffers;
+  const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
+  const mb_linear head = {session->model->head, NULL};
+  project(session, b->normed + first * hidden_padded, count - first, false,
+          &(projection){&head, b->logits, c->vocabulary}, 1);
+}

@@ -1,0 +1,135 @@
+#include "model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "error.h"
+
+enum { NAME_BYTES = 96 };
+
+/* A norm, bias or table of `size` floats. Optional: *out is NULL when the file has none of that name. */
+static mb_status vector(const mb_weights *weights, const char *name, uint32_t size, bool optional, const float **out) {
+  *out = NULL;
+  if (optional && !mb_weights_has(weights, name)) return MB_OK;
+  mb_matrix matrix;
+  mb_status status = mb_weights_matrix(weights, name, 1, size, &matrix);
+  if (status != MB_OK) return status;
+  if (matrix.format != MB_FORMAT_F32)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s must be float32: build the bundle again", name);
+  *out = (const float *)(const void *)matrix.data;
+  return MB_OK;
+}
+
+static mb_status linear(const mb_weights *weights, const char *prefix, uint32_t rows, uint32_t columns,
+                        mb_linear *out) {
+  char name[NAME_BYTES];
+  snprintf(name, sizeof name, "%s.weight", prefix);
+  mb_status status = mb_weights_matrix(weights, name, rows, columns, &out->weight);
+  if (status != MB_OK) return status;
+  snprintf(name, sizeof name, "%s.bias", prefix);
+  return vector(weights, name, rows, true, &out->bias);
+}
+
+#define TRY(call)                               \
+  do {                                          \
+    mb_status try_status = (call);              \
+    if (try_status != MB_OK) return try_status; \
+  } while (0)
+
+static mb_status open_layer(const mb_weights *weights, uint32_t index, mb_layer *layer) {
+  const mb_model_config *c = &weights->config;
+  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  char name[NAME_BYTES];
+#define NAME(suffix) (snprintf(name, sizeof name, "layers.%u." suffix, index), name)
+  TRY(vector(weights, NAME("attention.norm.weight"), c->hidden, false, &layer->attention_norm));
+  TRY(linear(weights, NAME("attention.query"), attention, c->hidden, &layer->query));
+  TRY(linear(weights, NAME("attention.key"), kv, c->hidden, &layer->key));
+  TRY(linear(weights, NAME("attention.value"), kv, c->hidden, &layer->value));
+  TRY(linear(weights, NAME("attention.output"), c->hidden, attention, &layer->output));
+  TRY(vector(weights, NAME("attention.query.norm.weight"), c->head_dim, true, &layer->query_norm));
+  TRY(vector(weights, NAME("attention.key.norm.weight"), c->head_dim, true, &layer->key_norm));
+  TRY(vector(weights, NAME("attention.sub_norm.weight"), attention, true, &layer->attention_sub_norm));
+  TRY(vector(weights, NAME("mlp.norm.weight"), c->hidden, false, &layer->mlp_norm));
+  TRY(linear(weights, NAME("mlp.gate"), c->feed_forward, c->hidden, &layer->gate));
+  TRY(linear(weights, NAME("mlp.up"), c->feed_forward, c->hidden, &layer->up));
+  TRY(linear(weights, NAME("mlp.down"), c->hidden, c->feed_forward, &layer->down));
+  TRY(vector(weights, NAME("mlp.sub_norm.weight"), c->feed_forward, true, &layer->mlp_sub_norm));
+#undef NAME
+  return MB_OK;
+}
+
+static mb_status open_tensors(mb_model *model) {
+  const mb_weights *weights = &model->weights;
+  const mb_model_config *c = &weights->config;
+  TRY(mb_weights_matrix(weights, "embedding.weight", c->vocabulary, c->hidden, &model->embedding));
+  model->tied = !mb_weights_has(weights, "output.weight");
+  model->head = model->embedding;
+  if (!model->tied) TRY(mb_weights_matrix(weights, "output.weight", c->vocabulary, c->hidden, &model->head));
+  TRY(vector(weights, "norm.weight", c->hidden, false, &model->norm));
+  TRY(vector(weights, "rope.inverse_frequencies", c->head_dim / 2, false, &model->inverse_frequencies));
+  for (uint32_t i = 0; i < c->layers; i++) TRY(open_layer(weights, i, &model->layers[i]));
+  return MB_OK;
+}
+
+/* A model whose weights are still to be opened; NULL after mb_fail. */
+static mb_model *new_model(const mb_model_options *options) {
+  mb_model *model = calloc(1, sizeof *model);
+  if (!model) {
+    (void)mb_fail(MB_ERROR_MEMORY, "no memory to open a model");
+    return NULL;
+  }
+  const char *name = options ? options->kernels : NULL;
+  model->kernels = mb_kernels_select(name);
+  if (model->kernels) return model;
+  (void)mb_fail(MB_ERROR_ARGUMENT, "this processor or build has no %s kernels", name);
+  free(model);
+  return NULL;
+}
+
+/* Binds every tensor once the weights are open; `status` is how opening them went. */
+static mb_status finish(mb_model *model, mb_status status, mb_model **out) {
+  if (status == MB_OK) {
+    model->layers = calloc(model->weights.config.layers, sizeof *model->layers);
+    status = model->layers ? open_tensors(model) : mb_fail(MB_ERROR_MEMORY, "no memory to open a model");
+  }
+  if (status != MB_OK) {
+    mb_model_close(model);
+    return status;
+  }
+  *out = model;
+  return MB_OK;
+}
+
+mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **out) {
+  char path[4096];
+  struct stat st;
+  *out = NULL;
+  if (stat(bundle, &st) != 0) return mb_fail(MB_ERROR_IO, "%s: no such bundle", bundle);
+  int length = snprintf(path, sizeof path, S_ISDIR(st.st_mode) ? "%s/weights.ptd" : "%s", bundle);
+  if (length < 0 || (size_t)length >= sizeof path) return mb_fail(MB_ERROR_ARGUMENT, "the bundle's path is too long");
+  mb_model *model = new_model(options);
+  return model ? finish(model, mb_weights_open(path, &model->weights), out) : MB_ERROR_ARGUMENT;
+}
+
+mb_status mb_model_from_memory(const void *bytes, uint64_t size, bool check_crc, const mb_model_options *options,
+                               mb_model **out) {
+  *out = NULL;
+  mb_model *model = new_model(options);
+  return model ? finish(model, mb_weights_from_memory(bytes, size, check_crc, &model->weights), out)
+               : MB_ERROR_ARGUMENT;
+}
+
+void mb_model_close(mb_model *model) {
+  if (!model) return;
+  mb_weights_close(&model->weights);
+  free(model->layers);
+  free(model);
+}
+
+const mb_model_config *mb_model_get_config(const mb_model *model) { return &model->weights.config; }
+
+const char *mb_model_kernels(const mb_model *model) { return model->kernels->name; }
+
+mb_status mb_model_verify(const mb_model *model) { return mb_weights_verify(&model->weights); }

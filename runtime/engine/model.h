@@ -1,0 +1,37 @@
+/* A model: views of every tensor the decoder needs, all checked when the bundle is opened. */
+#ifndef MB_MODEL_H
+#define MB_MODEL_H
+
+#include "weights.h"
+
+typedef struct {
+  mb_matrix weight;
+  const float *bias; /* NULL: none */
+} mb_linear;
+
+typedef struct {
+  const float *attention_norm;
+  mb_linear query, key, value, output;
+  const float *query_norm, *key_norm; /* Qwen3; NULL: none */
+  const float *attention_sub_norm;    /* BitNet; NULL: none */
+  const float *mlp_norm;
+  mb_linear gate, up, down;
+  const float *mlp_sub_norm; /* BitNet; NULL: none */
+} mb_layer;
+
+/* As mb_model_open, on the bytes of a weights.ptd that the caller keeps. `check_crc` false: for fuzzing. */
+mb_status mb_model_from_memory(const void *bytes, uint64_t size, bool check_crc, const mb_model_options *options,
+                               mb_model **model);
+
+struct mb_model {
+  mb_weights weights;
+  const mb_kernels *kernels;
+  mb_matrix embedding;
+  mb_matrix head; /* the embedding when tied */
+  bool tied;
+  const float *norm;
+  const float *inverse_frequencies; /* [head_dim / 2] */
+  mb_layer *layers;
+};
+
+#endif

@@ -1,0 +1,133 @@
+#include "session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "error.h"
+
+/* Bytes that this machine could still give to new anonymous memory; UINT64_MAX where it does not say. */
+static uint64_t memory_available(void) {
+  FILE *file = fopen("/proc/meminfo", "re");
+  if (!file) return UINT64_MAX;
+  unsigned long long available = 0, swap = 0;
+  bool found = false;
+  char line[128];
+  while (fgets(line, sizeof line, file)) {
+    if (sscanf(line, "MemAvailable: %llu kB", &available) == 1) found = true;
+    sscanf(line, "SwapFree: %llu kB", &swap);
+  }
+  fclose(file);
+  return found ? (available + swap) * 1024 : UINT64_MAX;
+}
+
+mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb_session **out) {
+  *out = NULL;
+  mb_session *session = calloc(1, sizeof *session);
+  if (!session) return mb_fail(MB_ERROR_MEMORY, "no memory for a session");
+  session->model = model;
+  mb_layout *layout = &session->layout;
+  mb_status status = mb_layout_compute(&model->weights.config, options, layout);
+  if (status == MB_OK) {
+    const uint64_t available = memory_available();
+    if (layout->total_bytes > available)
+      status = mb_fail(MB_ERROR_MEMORY,
+                       "a context of %u tokens needs %llu MB of memory, %llu MB are available: ask for a shorter one",
+                       layout->options.context, (unsigned long long)(layout->total_bytes >> 20),
+                       (unsigned long long)(available >> 20));
+  }
+  if (status == MB_OK) {
+    /* Pages come into being when they are first written: a short chat never pays for the whole context. */
+    void *area = mmap(NULL, (size_t)layout->total_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (area == MAP_FAILED) {
+      status =
+          mb_fail(MB_ERROR_MEMORY, "no memory for a session of %llu bytes", (unsigned long long)layout->total_bytes);
+    } else {
+      session->area = area;
+      mb_layout_place(layout, area);
+      status = mb_pool_open(layout->options.threads, &session->pool);
+    }
+  }
+  if (status != MB_OK) {
+    mb_session_close(session);
+    return status;
+  }
+  *out = session;
+  return MB_OK;
+}
+
+void mb_session_close(mb_session *session) {
+  if (!session) return;
+  mb_pool_close(session->pool);
+  if (session->area) munmap(session->area, (size_t)session->layout.total_bytes);
+  free(session);
+}
+
+mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
+  const mb_model *model = session->model;
+  mb_status status = mb_memory_estimate(&model->weights.config, &session->layout.options, memory);
+  memory->file_bytes = memory->touched_file_bytes = model->weights.file_bytes;
+  if (!model->tied) memory->touched_file_bytes -= mb_weights_bytes(&model->weights, "embedding.weight");
+  return status;
+}
+
+uint32_t mb_session_context(const mb_session *session) { return session->layout.options.context; }
+
+uint32_t mb_session_threads(const mb_session *session) { return session->layout.options.threads; }
+
+uint32_t mb_session_position(const mb_session *session) { return session->position; }
+
+mb_status mb_session_rewind(mb_session *session, uint32_t position) {
+  if (position > session->position)
+    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: the session holds %u", position, session->position);
+  session->position = position;
+  return MB_OK;
+}
+
+static mb_status check(const mb_session *session, const int32_t *tokens, size_t count) {
+  const uint32_t context = session->layout.options.context, vocabulary = session->model->weights.config.vocabulary;
+  if (count == 0) return mb_fail(MB_ERROR_ARGUMENT, "no tokens were given");
+  if (count > context - session->position)
+    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens after %u do not fit a context of %u: shorten the text or raise it",
+                   count, session->position, context);
+  for (size_t i = 0; i < count; i++) {
+    if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocabulary)
+      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], vocabulary);
+  }
+  return MB_OK;
+}
+
+mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits) {
+  mb_status status = check(session, tokens, count);
+  while (status == MB_OK && count > 0) {
+    const uint32_t chunk = session->layout.options.prefill_chunk, n = count < chunk ? (uint32_t)count : chunk;
+    status = mb_decoder_forward(session, tokens, n);
+    if (status != MB_OK) break;
+    session->position += n;
+    tokens += n;
+    count -= n;
+    if (count == 0) mb_decoder_logits(session, n - 1, n);
+  }
+  *logits = status == MB_OK ? session->layout.buffers.logits : NULL;
+  return status;
+}
+
+mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits) {
+  const mb_session_options *o = &session->layout.options;
+  *logits = NULL;
+  if (!o->all_logits) return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
+  if (count > o->prefill_chunk)
+    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, o->prefill_chunk);
+  mb_status status = check(session, tokens, count);
+  if (status != MB_OK) return status;
+  status = mb_decoder_forward(session, tokens, (uint32_t)count);
+  if (status != MB_OK) return status;
+  session->position += (uint32_t)count;
+  mb_decoder_logits(session, 0, (uint32_t)count);
+  *logits = session->layout.buffers.logits;
+  return MB_OK;
+}
+
+void mb_session_cancel(mb_session *session) { atomic_store(&session->cancelled, true); }

@@ -1,0 +1,73 @@
+/* A session: the KV cache and every scratch buffer, in one anonymous mapping whose layout is computed before. */
+#ifndef MB_SESSION_H
+#define MB_SESSION_H
+
+#include <stdatomic.h>
+
+#include "model.h"
+#include "thread_pool.h"
+
+/* Buffers of one prefill chunk of C tokens. "padded" sizes are rounded up to MB_COLUMN_PADDING; padding stays zero. */
+typedef struct {
+  float *hidden;    /* [C][padded hidden]: the residual stream */
+  float *normed;    /* [C][padded hidden]: a projection's input, and the output of those that add to the stream */
+  float *query;     /* [C][heads * head_dim] */
+  float *key;       /* [C][kv_heads * head_dim] */
+  float *value;     /* [C][kv_heads * head_dim] */
+  float *attention; /* [C][padded heads * head_dim] */
+  float *gate;      /* [C][padded feed_forward] */
+  float *up;        /* [C][padded feed_forward] */
+  int8_t *codes;    /* mb_activations of the widest input */
+  float *scales;
+  int32_t *sums;
+  int8_t *panel;
+  float *cosines;      /* [C][head_dim / 2] */
+  float *sines;        /* [C][head_dim / 2] */
+  int8_t *query_codes; /* [C][heads][stride], int8 cache only */
+  float *query_scales; /* [C][heads][stride / MB_KV_BLOCK] */
+  float *query_padded; /* [C][heads][stride], fp16 cache only */
+  float *scores;       /* [threads][heads / kv_heads][context rounded up to 8] */
+  float *mixed;        /* [threads][heads / kv_heads][stride] */
+  float *logits;       /* [1, or C with all_logits][vocabulary] */
+  uint8_t *keys;       /* [layers][kv_heads][context][stride], int8 or fp16 */
+  uint8_t *values;
+  uint16_t *key_scales; /* [layers][kv_heads][context][stride / MB_KV_BLOCK] fp16, int8 cache only */
+  uint16_t *value_scales;
+} mb_buffers;
+
+typedef struct {
+  mb_session_options options; /* no zeros left in it */
+  uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
+  uint32_t kv_value_bytes;    /* 1 or 2 */
+  uint64_t kv_bytes_per_token;
+  uint64_t kv_bytes;
+  uint64_t total_bytes;
+  mb_buffers buffers; /* offsets from the area's start until mb_layout_place */
+} mb_layout;
+
+/* Fills in defaults and computes every buffer's place. MB_ERROR_ARGUMENT for options that cannot be. */
+mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout);
+/* Turns the offsets into pointers into `area`. */
+void mb_layout_place(mb_layout *layout, uint8_t *area);
+
+struct mb_session {
+  const mb_model *model;
+  mb_layout layout;
+  mb_pool *pool;
+  uint8_t *area;
+  uint32_t position;
+  atomic_bool cancelled;
+};
+
+/* decoder.c: runs every layer over count <= prefill_chunk tokens that stand at session->position, and leaves the final
+ * normed hidden states in buffers.normed. Does not move the position. */
+mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_t count);
+/* decoder.c: logits of tokens first..count-1 of the chunk. */
+void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count);
+
+/* attention.c: rotates queries and keys, writes the KV cache, attends; reads query/key/value, writes attention. */
+void mb_attention(mb_session *session, uint32_t layer, uint32_t count);
+/* attention.c: cosines and sines of the chunk's positions. */
+void mb_attention_angles(mb_session *session, uint32_t count);
+
+#endif

@@ -1,0 +1,185 @@
+#include "weights.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crc32.h"
+#include "error.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "weights.ptd is little endian and is mapped, not read: a big-endian processor cannot run it"
+#endif
+
+enum { EXTENDED_HEADER_OFFSET = 8, EXTENDED_HEADER_BYTES = 40 };
+
+static uint64_t read_u64(const uint8_t *p) {
+  uint64_t v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+static bool inside(uint64_t offset, uint64_t bytes, uint64_t size) { return offset <= size && bytes <= size - offset; }
+
+static uint64_t fnv1a(const char *name, size_t bytes) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < bytes; i++) hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
+  return hash;
+}
+
+static mb_status check_config(const mb_model_config *c) {
+  const uint32_t limit = 1u << 28;
+  if (c->vocabulary == 0 || c->vocabulary > limit || c->hidden == 0 || c->hidden > limit || c->layers == 0 ||
+      c->layers > 4096 || c->heads == 0 || c->heads > 65536 || c->kv_heads == 0 || c->kv_heads > c->heads ||
+      c->heads % c->kv_heads != 0 || c->heads / c->kv_heads > MB_MOST_SHARED_HEADS || c->head_dim == 0 ||
+      c->head_dim % 2 != 0 || c->head_dim > 65536 || c->feed_forward == 0 || c->feed_forward > limit ||
+      (uint64_t)c->heads * c->head_dim > limit)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's dimensions are not possible (damaged file?)");
+  if (c->context == 0 || c->context > limit || c->default_context == 0 || c->default_context > c->context)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's context length is not possible (damaged file?)");
+  if (c->activation != MB_ACTIVATION_SILU && c->activation != MB_ACTIVATION_RELU2)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: unknown activation function %u: made by a newer version?",
+                   c->activation);
+  if (c->flags & ~MB_MODEL_INT8_ACTIVATIONS)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: unknown model flags 0x%x: made by a newer version?", c->flags);
+  if (!isfinite(c->norm_epsilon) || c->norm_epsilon < 0 || c->eos_count > MB_MODEL_MAX_EOS ||
+      !memchr(c->name, 0, sizeof c->name))
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's settings are not possible (damaged file?)");
+  return MB_OK;
+}
+
+mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_crc, mb_weights *weights) {
+  const uint8_t *file = bytes;
+  memset(weights, 0, sizeof *weights);
+  if (size < EXTENDED_HEADER_OFFSET + EXTENDED_HEADER_BYTES || memcmp(file + EXTENDED_HEADER_OFFSET, "FH01", 4) != 0)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: not a FlatTensor file (no FH01 header): build the bundle again");
+  uint64_t base = read_u64(file + EXTENDED_HEADER_OFFSET + 24), segments = read_u64(file + EXTENDED_HEADER_OFFSET + 32);
+  if (base % MB_SEGMENT_ALIGNMENT != 0 || !inside(base, segments, size) || !inside(base, sizeof(mb_index_header), size))
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: truncated, or its header is damaged (%llu bytes): copy it again",
+                   (unsigned long long)size);
+  mb_index_header header;
+  memcpy(&header, file + base, sizeof header);
+  if (memcmp(header.magic, MB_INDEX_MAGIC, 8) != 0)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: a FlatTensor file that mobile-bundle did not write (no index)");
+  if (header.version != MB_INDEX_VERSION)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: index version %u, this runtime reads %u: build the bundle again",
+                   header.version, MB_INDEX_VERSION);
+  if (header.file_bytes != size)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: %llu bytes, but its index says %llu: truncated, copy it again",
+                   (unsigned long long)size, (unsigned long long)header.file_bytes);
+  if (!inside(base, header.index_bytes, size) || header.index_bytes > UINT32_MAX || header.config_offset % 8 != 0 ||
+      header.records_offset % 8 != 0 || !inside(header.config_offset, sizeof(mb_model_config), header.index_bytes) ||
+      !inside(header.records_offset, (uint64_t)header.tensor_count * sizeof(mb_index_record), header.index_bytes) ||
+      !inside(header.names_offset, header.names_bytes, header.index_bytes))
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: its index is damaged (sizes): copy it again");
+  if (check_crc) {
+    uint32_t expected = header.crc32;
+    mb_index_header blank = header;
+    blank.crc32 = 0;
+    uint32_t crc = mb_crc32(0, &blank, sizeof blank);
+    crc = mb_crc32(crc, file + base + sizeof blank, header.index_bytes - sizeof blank);
+    if (crc != expected) return mb_fail(MB_ERROR_FORMAT, "weights.ptd: its index is damaged (checksum): copy it again");
+  }
+  weights->file = file;
+  weights->file_bytes = size;
+  weights->records = (const mb_index_record *)(const void *)(file + base + header.records_offset);
+  weights->count = header.tensor_count;
+  weights->names = (const char *)file + base + header.names_offset;
+  memcpy(&weights->config, file + base + header.config_offset, sizeof weights->config);
+  for (uint32_t i = 0; i < weights->count; i++) {
+    const mb_index_record *r = &weights->records[i];
+    if (!inside(r->name_offset, r->name_bytes, header.names_bytes) || r->offset % MB_BLOB_ALIGNMENT != 0 ||
+        r->bytes < sizeof(mb_blob_header) || !inside(r->offset, r->bytes, size) ||
+        (i > 0 && r->name_hash < r[-1].name_hash))
+      return mb_fail(MB_ERROR_FORMAT, "weights.ptd: entry %u of its index is damaged: copy it again", i);
+  }
+  return check_config(&weights->config);
+}
+
+mb_status mb_weights_open(const char *path, mb_weights *weights) {
+  memset(weights, 0, sizeof *weights);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return mb_fail(MB_ERROR_IO, "%s: %s", path, strerror(errno));
+  struct stat st;
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    close(fd);
+    return mb_fail(MB_ERROR_IO, "%s: not a regular file", path);
+  }
+  if ((uint64_t)st.st_size > SIZE_MAX / 2 || st.st_size == 0) {
+    close(fd);
+    return mb_fail(MB_ERROR_FORMAT, "%s: %lld bytes cannot be mapped in this process", path, (long long)st.st_size);
+  }
+  void *file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+  close(fd);
+  if (file == MAP_FAILED) return mb_fail(MB_ERROR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+  mb_status status = mb_weights_from_memory(file, (uint64_t)st.st_size, true, weights);
+  if (status != MB_OK) {
+    munmap(file, (size_t)st.st_size);
+    memset(weights, 0, sizeof *weights);
+    return status;
+  }
+  weights->mapped = true;
+  return MB_OK;
+}
+
+void mb_weights_close(mb_weights *weights) {
+  if (weights->mapped) munmap((void *)(uintptr_t)weights->file, (size_t)weights->file_bytes);
+  memset(weights, 0, sizeof *weights);
+}
+
+static const mb_index_record *find(const mb_weights *weights, const char *name) {
+  size_t bytes = strlen(name);
+  uint64_t hash = fnv1a(name, bytes);
+  uint32_t low = 0, high = weights->count;
+  while (low < high) {
+    uint32_t middle = low + (high - low) / 2;
+    if (weights->records[middle].name_hash < hash) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  for (; low < weights->count && weights->records[low].name_hash == hash; low++) {
+    const mb_index_record *r = &weights->records[low];
+    if (r->name_bytes == bytes && memcmp(weights->names + r->name_offset, name, bytes) == 0) return r;
+  }
+  return NULL;
+}
+
+bool mb_weights_has(const mb_weights *weights, const char *name) { return find(weights, name) != NULL; }
+
+uint64_t mb_weights_bytes(const mb_weights *weights, const char *name) {
+  const mb_index_record *r = find(weights, name);
+  return r ? r->bytes : 0;
+}
+
+mb_status mb_weights_matrix(const mb_weights *weights, const char *name, uint32_t rows, uint32_t columns,
+                            mb_matrix *matrix) {
+  const mb_index_record *r = find(weights, name);
+  if (!r) return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is missing: build the bundle again", name);
+  const char *reason = NULL;
+  if (!mb_matrix_view(weights->file + r->offset, r->bytes, matrix, &reason))
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s: %s: copy the file again", name, reason);
+  if (matrix->format != r->format || matrix->rows != r->rows || matrix->columns != r->columns ||
+      matrix->group != r->group || matrix->flags != r->flags)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s differs from its index entry (damaged): copy it again",
+                   name);
+  if (matrix->rows != rows || matrix->columns != columns)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is %u x %u, the model needs %u x %u", name, matrix->rows,
+                   matrix->columns, rows, columns);
+  return MB_OK;
+}
+
+mb_status mb_weights_verify(const mb_weights *weights) {
+  for (uint32_t i = 0; i < weights->count; i++) {
+    const mb_index_record *r = &weights->records[i];
+    if (mb_crc32(0, weights->file + r->offset, r->bytes) != r->crc32)
+      return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %.*s is damaged (checksum): copy the file again",
+                     (int)r->name_bytes, weights->names + r->name_offset);
+  }
+  return MB_OK;
+}

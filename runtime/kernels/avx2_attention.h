@@ -1,0 +1,162 @@
+/* Attention over the KV cache, AVX2. The query heads of one KV head share what is loaded and converted. */
+#ifndef MB_KERNELS_AVX2_ATTENTION_H
+#define MB_KERNELS_AVX2_ATTENTION_H
+
+#include "avx2_common.h"
+#include "half.h"
+
+#define SCORE_POSITIONS 8 /* one register of finished scores */
+#define MIX_POSITIONS 64  /* values of that many positions stay in L1 while all heads pass over them */
+#define MIX_HEADS 6       /* with 16 columns of each: 12 accumulators */
+
+/* Eight sums of eight lanes at once, each in the order (i, i + 4), (i, i + 2), (0 + 1): result i is the sum of v[i]. */
+MB_INLINE __m256 add_8_parts_of_8(const __m256 v[8]) {
+  __m256 s[4], t[2];
+  for (int i = 0; i < 4; i++) /* v[i] in the low half, v[i + 4] in the high half */
+    s[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
+  for (int i = 0; i < 2; i++) { /* s[2i] in the even 64 bits, s[2i + 1] in the odd ones */
+    __m256d a = _mm256_castps_pd(s[2 * i]), b = _mm256_castps_pd(s[2 * i + 1]);
+    t[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  }
+  return _mm256_add_ps(_mm256_shuffle_ps(t[0], t[1], 0x88), _mm256_shuffle_ps(t[0], t[1], 0xdd));
+}
+
+/* Sums of four neighbouring products, as float. Keys and queries are in [-127, 127]. */
+MB_INLINE __m256 dot_4_int8(__m256i magnitude, __m256i k, const int8_t *q) {
+  __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(load_bytes(q), k));
+  return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
+                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
+                        size_t scores_stride) {
+  const uint32_t blocks = stride / MB_KV_BLOCK;
+  for (uint32_t p0 = 0; p0 < positions; p0 += SCORE_POSITIONS) {
+    const uint32_t count = positions - p0 < SCORE_POSITIONS ? positions - p0 : SCORE_POSITIONS;
+    for (uint32_t h = 0; h < heads; h++) {
+      __m256 sums[SCORE_POSITIONS];
+      for (uint32_t i = 0; i < SCORE_POSITIONS; i++) sums[i] = _mm256_setzero_ps();
+      for (uint32_t i = 0; i < count; i++) {
+        const int8_t *k = keys + (size_t)(p0 + i) * stride, *q = queries + (size_t)h * stride;
+        const uint16_t *ks = key_scales + (size_t)(p0 + i) * blocks;
+        const float *qs = query_scales + (size_t)h * blocks;
+        __m256 s = _mm256_setzero_ps();
+        for (uint32_t b = 0; b < blocks; b++, k += MB_KV_BLOCK, q += MB_KV_BLOCK) {
+          __m256i key = load_bytes(k);
+          __m256 scale = _mm256_set1_ps(qs[b] * _cvtsh_ss(ks[b]));
+          s = _mm256_add_ps(s, _mm256_mul_ps(dot_4_int8(_mm256_abs_epi8(key), key, q), scale));
+        }
+        sums[i] = s;
+      }
+      __m256 all = add_8_parts_of_8(sums);
+      float *to = scores + h * scores_stride + p0;
+      if (count == SCORE_POSITIONS) {
+        _mm256_storeu_ps(to, all);
+      } else {
+        float some[SCORE_POSITIONS];
+        _mm256_storeu_ps(some, all);
+        memcpy(to, some, count * sizeof *to);
+      }
+    }
+  }
+}
+
+static void scores_f16(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
+                       float *scores, size_t scores_stride) {
+  for (uint32_t p = 0; p < positions; p++) {
+    const uint16_t *k = keys + (size_t)p * stride;
+    for (uint32_t h0 = 0; h0 < heads; h0 += 4) {
+      const uint32_t count = heads - h0 < 4 ? heads - h0 : 4;
+      const float *q = queries + (size_t)h0 * stride;
+      __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+      for (uint32_t d = 0; d < stride; d += 8) {
+        __m256 key = load_8_f16(k + d);
+        for (uint32_t h = 0; h < count; h++)
+          sums[h] = _mm256_add_ps(sums[h], _mm256_mul_ps(_mm256_loadu_ps(q + (size_t)h * stride + d), key));
+      }
+      for (uint32_t h = 0; h < count; h++) scores[(h0 + h) * scores_stride + p] = add_8_parts(sums[h]);
+    }
+  }
+}
+
+/* 16 columns of `heads` heads over `positions` positions; `at` is the byte distance between positions. Value scales
+ * (int8) are float32 already. */
+MB_INLINE void mix_16(const float *weights, size_t weights_stride, uint32_t heads, const uint8_t *values, size_t at,
+                      const float *value_scales, uint32_t positions, float *out, uint32_t stride, bool int8) {
+  __m256 low[MIX_HEADS], high[MIX_HEADS];
+  for (uint32_t h = 0; h < heads; h++) {
+    low[h] = _mm256_loadu_ps(out + (size_t)h * stride);
+    high[h] = _mm256_loadu_ps(out + (size_t)h * stride + 8);
+  }
+  for (uint32_t p = 0; p < positions; p++, values += at) {
+    __m256 v0, v1;
+    if (int8) {
+      __m256 scale = _mm256_set1_ps(value_scales[p]);
+      __m128i sixteen = _mm_loadu_si128((const __m128i *)(const void *)values);
+      v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(sixteen)), scale);
+      v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(sixteen, 8))), scale);
+    } else {
+      v0 = load_8_f16(values);
+      v1 = load_8_f16(values + 16);
+    }
+    for (uint32_t h = 0; h < heads; h++) {
+      __m256 weight = _mm256_set1_ps(weights[h * weights_stride + p]);
+      low[h] = _mm256_add_ps(low[h], _mm256_mul_ps(weight, v0));
+      high[h] = _mm256_add_ps(high[h], _mm256_mul_ps(weight, v1));
+    }
+  }
+  for (uint32_t h = 0; h < heads; h++) {
+    _mm256_storeu_ps(out + (size_t)h * stride, low[h]);
+    _mm256_storeu_ps(out + (size_t)h * stride + 8, high[h]);
+  }
+}
+
+/* The number of heads as a constant, so that the accumulators are registers. */
+#define MIX_16(n)                                                                               \
+  case n:                                                                                       \
+    mix_16(weights, weights_stride, n, values, at, value_scales, positions, out, stride, int8); \
+    break;
+MB_INLINE void mix_16_heads(const float *weights, size_t weights_stride, uint32_t heads, const uint8_t *values,
+                            size_t at, const float *value_scales, uint32_t positions, float *out, uint32_t stride,
+                            bool int8) {
+  switch (heads) {
+    MIX_16(1)
+    MIX_16(2)
+    MIX_16(3)
+    MIX_16(4)
+    MIX_16(5)
+    MIX_16(6)
+  }
+}
+
+static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
+                     const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out) {
+  const uint32_t blocks = stride / MB_KV_BLOCK;
+  float scales[MIX_POSITIONS];
+  for (uint32_t p = 0; p < positions; p += MIX_POSITIONS) {
+    const uint32_t count = positions - p < MIX_POSITIONS ? positions - p : MIX_POSITIONS;
+    for (uint32_t d = 0; d < stride; d += 16) {
+      if (d % MB_KV_BLOCK == 0)
+        for (uint32_t i = 0; i < count; i++)
+          scales[i] = _cvtsh_ss(value_scales[(size_t)(p + i) * blocks + d / MB_KV_BLOCK]);
+      for (uint32_t h = 0; h < heads; h += MIX_HEADS)
+        mix_16_heads(weights + h * weights_stride + p, weights_stride, heads - h < MIX_HEADS ? heads - h : MIX_HEADS,
+                     (const uint8_t *)(values + (size_t)p * stride + d), stride, scales, count,
+                     out + (size_t)h * stride + d, stride, true);
+    }
+  }
+}
+
+static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values,
+                    uint32_t stride, uint32_t positions, float *out) {
+  for (uint32_t p = 0; p < positions; p += MIX_POSITIONS) {
+    const uint32_t count = positions - p < MIX_POSITIONS ? positions - p : MIX_POSITIONS;
+    for (uint32_t d = 0; d < stride; d += 16)
+      for (uint32_t h = 0; h < heads; h += MIX_HEADS)
+        mix_16_heads(weights + h * weights_stride + p, weights_stride, heads - h < MIX_HEADS ? heads - h : MIX_HEADS,
+                     (const uint8_t *)(values + (size_t)p * stride + d), (size_t)stride * 2, NULL, count,
+                     out + (size_t)h * stride + d, stride, false);
+  }
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* What the parts of avx2.c share. */
+#ifndef MB_KERNELS_AVX2_COMMON_H
+#define MB_KERNELS_AVX2_COMMON_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels.h"
+#include "layout.h"
+
+#define MB_INLINE static inline __attribute__((always_inline))
+
+MB_INLINE __m256i load_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+/* Four neighbouring columns of a vector against eight rows. */
+MB_INLINE __m256i broadcast_4(const int8_t *x) {
+  int32_t four;
+  memcpy(&four, x, 4);
+  return _mm256_set1_epi32(four);
+}
+
+MB_INLINE __m256 load_8_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+/* (i, i + 4), (i, i + 2), (0 + 1) */
+MB_INLINE float add_8_parts(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* Rows 0..7 (low) and 8..15 (high) of a strip; `rows` of them exist, fewer than 16 in a matrix's last strip. */
+MB_INLINE void store_rows(float *y, __m256 low, __m256 high, uint32_t rows) {
+  if (rows >= MB_STRIP_ROWS) {
+    _mm256_storeu_ps(y, low);
+    _mm256_storeu_ps(y + 8, high);
+  } else {
+    float all[MB_STRIP_ROWS];
+    _mm256_storeu_ps(all, low);
+    _mm256_storeu_ps(all + 8, high);
+    memcpy(y, all, rows * sizeof *y);
+  }
+}
+
+#endif

@@ -1,0 +1,78 @@
+/* The NEON table, aarch64 without dot products and armv7: multiply-accumulate into 16 bits. */
+#include "neon_attention.h"
+#include "neon_common.h"
+#include "neon_dense.h"
+#include "neon_functions.h"
+#include "tables.h"
+
+/* Four rows x four columns side by side in 16 bits; a step adds one product to each. */
+typedef struct {
+  int16x8_t low, high;
+} quad;
+typedef struct {
+  int32x4_t low, high; /* pairs of columns: rows 0, 1 and rows 2, 3 */
+} quad_sums;
+
+/* A power of two times 127 * largest below 2^15: whole blocks of columns and whole groups. */
+#define STEPS(largest) \
+  ((largest) == 2 ? 128u : (largest) == 3 ? 64u : (largest) == 7 ? 32u : (largest) == 15 ? 16u : 2u)
+
+/* armv7 has half the registers. */
+#if defined(__aarch64__)
+#define PANEL_QUADS 2
+#else
+#define PANEL_QUADS 1
+#endif
+
+MB_INLINE quad quad_zero(void) { return (quad){vdupq_n_s16(0), vdupq_n_s16(0)}; }
+
+MB_INLINE quad quad_dot(quad s, int8x16_t codes, int8x16_t x) {
+  return (quad){vmlal_s8(s.low, vget_low_s8(codes), vget_low_s8(x)),
+                vmlal_s8(s.high, vget_high_s8(codes), vget_high_s8(x))};
+}
+
+MB_INLINE void quad_dot_panel(quad s[4], int8x16_t codes, int8x16_t x) {
+  const int32x2_t low = vget_low_s32(vreinterpretq_s32_s8(x)), high = vget_high_s32(vreinterpretq_s32_s8(x));
+  s[0] = quad_dot(s[0], codes, vreinterpretq_s8_s32(vdupq_lane_s32(low, 0)));
+  s[1] = quad_dot(s[1], codes, vreinterpretq_s8_s32(vdupq_lane_s32(low, 1)));
+  s[2] = quad_dot(s[2], codes, vreinterpretq_s8_s32(vdupq_lane_s32(high, 0)));
+  s[3] = quad_dot(s[3], codes, vreinterpretq_s8_s32(vdupq_lane_s32(high, 1)));
+}
+
+MB_INLINE quad_sums quad_sums_zero(void) { return (quad_sums){vdupq_n_s32(0), vdupq_n_s32(0)}; }
+
+MB_INLINE quad_sums quad_add(quad_sums sums, quad s) {
+  return (quad_sums){vpadalq_s16(sums.low, s.low), vpadalq_s16(sums.high, s.high)};
+}
+
+MB_INLINE int32x4_t quad_rows(quad_sums sums) { return pairwise_add(sums.low, sums.high); }
+
+#include "neon_multiply.h"
+
+static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                     uint32_t row_end) {
+  if (mb_format_bits(w->format) == 0)
+    multiply_dense(w, x, y, y_stride, row_begin, row_end);
+  else
+    multiply_strips(w, x, y, y_stride, row_begin, row_end);
+}
+
+static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
+                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
+                        size_t scores_stride) {
+  scores_int8_with(dot_4_by_mull, queries, query_scales, heads, keys, key_scales, stride, positions, scores,
+                   scores_stride);
+}
+
+const mb_kernels mb_neon_kernels = {
+    .name = "neon",
+    .quantise = quantise,
+    .multiply = multiply,
+    .scores_int8 = scores_int8,
+    .mix_int8 = mix_int8,
+    .scores_f16 = scores_f16,
+    .mix_f16 = mix_f16,
+    .sum_squares = sum_squares,
+    .silu_multiply = silu_multiply,
+    .softmax_terms = softmax_terms,
+};

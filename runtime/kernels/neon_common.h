@@ -1,0 +1,67 @@
+/* What the NEON files share, for aarch64 and for armv7 with NEON from one source. armv7 lacks pairwise adds of whole
+ * registers and vector division, its fp16 conversions are an extension, and its NEON flushes subnormal numbers. */
+#ifndef MB_KERNELS_NEON_COMMON_H
+#define MB_KERNELS_NEON_COMMON_H
+
+#include <arm_neon.h>
+#include <string.h>
+
+#include "half.h"
+#include "kernels.h"
+#include "layout.h"
+
+#define MB_INLINE static inline __attribute__((always_inline))
+
+MB_INLINE int32x4_t pairwise_add(int32x4_t a, int32x4_t b) {
+#if defined(__aarch64__)
+  return vpaddq_s32(a, b);
+#else
+  return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)), vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
+#endif
+}
+
+/* Four columns of a vector, for four rows of codes. */
+MB_INLINE int8x16_t broadcast_4(const int8_t *x) {
+  return vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)x));
+}
+
+MB_INLINE float32x4_t load_4_f16(const void *p) {
+  const uint16x4_t h = vld1_u16((const uint16_t *)p);
+#if defined(__aarch64__)
+  return vcvt_f32_f16(vreinterpret_f16_u16(h));
+#else
+  /* As mb_f16_to_f32, in integers: plain NEON has no fp16. */
+  const uint32x4_t wide = vmovl_u16(h), magnitude = vandq_u32(wide, vdupq_n_u32(0x7fff));
+  const uint32x4_t sign = vshlq_n_u32(vandq_u32(wide, vdupq_n_u32(0x8000)), 16), rebias = vdupq_n_u32(112u << 23);
+  uint32x4_t normal = vaddq_u32(vshlq_n_u32(magnitude, 13), rebias);
+  normal = vaddq_u32(normal, vandq_u32(vcgeq_u32(magnitude, vdupq_n_u32(0x7c00)), rebias)); /* infinity, NaN */
+  const uint32x4_t small = vreinterpretq_u32_f32(vmulq_f32(vcvtq_f32_u32(magnitude), vdupq_n_f32(0x1p-24f)));
+  const uint32x4_t bits = vbslq_u32(vcgeq_u32(magnitude, vdupq_n_u32(0x0400)), normal, small);
+  return vreinterpretq_f32_u32(vorrq_u32(bits, sign));
+#endif
+}
+
+MB_INLINE float load_f16(const uint16_t *p) {
+#if defined(__aarch64__)
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(p))), 0);
+#else
+  return mb_f16_to_f32(*p);
+#endif
+}
+
+/* (i, i + 4), (i, i + 2), (0 + 1) */
+MB_INLINE float add_8_parts(float32x4_t low, float32x4_t high) {
+  const float32x4_t four = vaddq_f32(low, high);
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+/* The 16 rows of a strip; `rows` of them exist, fewer than 16 in a matrix's last strip. */
+MB_INLINE void store_rows(float *y, const float32x4_t values[4], uint32_t rows) {
+  float all[MB_STRIP_ROWS];
+  float *to = rows >= MB_STRIP_ROWS ? y : all;
+  for (int j = 0; j < 4; j++) vst1q_f32(to + 4 * j, values[j]);
+  if (rows < MB_STRIP_ROWS) memcpy(y, all, rows * sizeof *y);
+}
+
+#endif

@@ -1,0 +1,56 @@
+/* The NEON table with dot products (sdot, Armv8.2 on): what they speed up; the rest is as in neon.c. */
+#include "neon_attention.h"
+#include "neon_common.h"
+#include "neon_dense.h"
+#include "neon_functions.h"
+#include "tables.h"
+
+typedef int32x4_t quad; /* sums of four columns, one row per lane */
+typedef int32x4_t quad_sums;
+
+#define STEPS(largest) ((void)(largest), (uint32_t)1 << 20) /* 32-bit sums hold all the columns there can be */
+#define PANEL_QUADS 4
+
+MB_INLINE quad quad_zero(void) { return vdupq_n_s32(0); }
+MB_INLINE quad quad_dot(quad s, int8x16_t codes, int8x16_t x) { return vdotq_s32(s, codes, x); }
+MB_INLINE void quad_dot_panel(quad s[4], int8x16_t codes, int8x16_t x) {
+  s[0] = vdotq_laneq_s32(s[0], codes, x, 0);
+  s[1] = vdotq_laneq_s32(s[1], codes, x, 1);
+  s[2] = vdotq_laneq_s32(s[2], codes, x, 2);
+  s[3] = vdotq_laneq_s32(s[3], codes, x, 3);
+}
+MB_INLINE quad_sums quad_sums_zero(void) { return vdupq_n_s32(0); }
+MB_INLINE quad_sums quad_add(quad_sums sums, quad s) { return vaddq_s32(sums, s); }
+MB_INLINE int32x4_t quad_rows(quad_sums sums) { return sums; }
+
+#include "neon_multiply.h"
+
+static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                     uint32_t row_end) {
+  if (mb_format_bits(w->format) == 0)
+    multiply_dense(w, x, y, y_stride, row_begin, row_end);
+  else
+    multiply_strips(w, x, y, y_stride, row_begin, row_end);
+}
+
+MB_INLINE int32x4_t dot_4_by_sdot(int8x16_t a, int8x16_t b) { return vdotq_s32(vdupq_n_s32(0), a, b); }
+
+static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
+                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
+                        size_t scores_stride) {
+  scores_int8_with(dot_4_by_sdot, queries, query_scales, heads, keys, key_scales, stride, positions, scores,
+                   scores_stride);
+}
+
+const mb_kernels mb_neon_dotprod_kernels = {
+    .name = "neon_dotprod",
+    .quantise = quantise,
+    .multiply = multiply,
+    .scores_int8 = scores_int8,
+    .mix_int8 = mix_int8,
+    .scores_f16 = scores_f16,
+    .mix_f16 = mix_f16,
+    .sum_squares = sum_squares,
+    .silu_multiply = silu_multiply,
+    .softmax_terms = softmax_terms,
+};

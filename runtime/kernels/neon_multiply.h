@@ -1,0 +1,312 @@
+/* Matrix products of the strip formats, for both NEON tables. The including file defines how codes and activations are
+ * multiplied ("quad": 16 bytes of codes, four rows x four columns):
+ *
+ *   quad           running sums of a quad's four rows, exact for so many steps of four columns:
+ *   STEPS(largest) for codes up to `largest`
+ *   quad_zero(), quad_dot(sums, codes, x): x holds the same four columns four times
+ *   quad_dot_panel(sums[4], codes, x): x holds four columns of four vectors
+ *   quad_sums, quad_sums_zero(), quad_add(sums, quad), quad_rows(sums): the 32-bit totals and their four rows
+ *   PANEL_QUADS    quads whose running sums for four vectors fit in the registers */
+#ifndef MB_KERNELS_NEON_MULTIPLY_H
+#define MB_KERNELS_NEON_MULTIPLY_H
+
+#include "neon_common.h"
+
+#define PANEL_VECTORS 64    /* more vectors go through in several passes */
+#define TERNARY_COLUMNS 256 /* of an unpacked tile */
+
+/* 32-bit sums of a strip's rows. */
+typedef struct {
+  int32x4_t rows[4];
+} strip_sums;
+
+MB_INLINE uint32_t largest_code(uint32_t bits, bool ternary) {
+  return ternary ? 2 : bits == 2 ? 3 : bits == 3 ? 7 : bits == 4 ? 15 : 127;
+}
+
+MB_INLINE int8x16_t low_bits(uint8x16_t q, uint8_t mask) { return vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(mask))); }
+
+/* ---- one block of codes: the quads of a strip, and which four columns of the block they belong to ---- */
+
+/* 16 columns of 2-bit codes, 64 bytes. */
+MB_INLINE void dot_2_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  const int8x16_t x0 = broadcast_4(x), x1 = broadcast_4(x + 4), x2 = broadcast_4(x + 8), x3 = broadcast_4(x + 12);
+  for (int j = 0; j < 4; j++) {
+    const uint8x16_t q = vld1q_u8(p + 16 * j);
+    s[j] = quad_dot(s[j], low_bits(q, 3), x0);
+    s[j] = quad_dot(s[j], low_bits(vshrq_n_u8(q, 2), 3), x1);
+    s[j] = quad_dot(s[j], low_bits(vshrq_n_u8(q, 4), 3), x2);
+    s[j] = quad_dot(s[j], vreinterpretq_s8_u8(vshrq_n_u8(q, 6)), x3);
+  }
+}
+
+/* 16 of the 32 columns of a block of 3-bit codes: their low bits, and the high bits moved down to bits 0..3. */
+MB_INLINE quad dot_3_bits_half(quad s, uint8x16_t q, uint8x16_t high, const int8_t *x) {
+  const uint8x16_t bit2 = vdupq_n_u8(4), bits01 = vdupq_n_u8(3);
+  const uint8x16_t c0 = vorrq_u8(vandq_u8(q, bits01), vandq_u8(vshlq_n_u8(high, 2), bit2));
+  const uint8x16_t c1 = vorrq_u8(vandq_u8(vshrq_n_u8(q, 2), bits01), vandq_u8(vshlq_n_u8(high, 1), bit2));
+  const uint8x16_t c2 = vorrq_u8(vandq_u8(vshrq_n_u8(q, 4), bits01), vandq_u8(high, bit2));
+  const uint8x16_t c3 = vorrq_u8(vshrq_n_u8(q, 6), vandq_u8(vshrq_n_u8(high, 1), bit2));
+  s = quad_dot(s, vreinterpretq_s8_u8(c0), broadcast_4(x));
+  s = quad_dot(s, vreinterpretq_s8_u8(c1), broadcast_4(x + 4));
+  s = quad_dot(s, vreinterpretq_s8_u8(c2), broadcast_4(x + 8));
+  return quad_dot(s, vreinterpretq_s8_u8(c3), broadcast_4(x + 12));
+}
+
+/* 32 columns of 3-bit codes, 192 bytes. */
+MB_INLINE void dot_3_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  for (int j = 0; j < 4; j++) {
+    const uint8x16_t high = vld1q_u8(p + 128 + 16 * j);
+    s[j] = dot_3_bits_half(s[j], vld1q_u8(p + 16 * j), high, x);
+    s[j] = dot_3_bits_half(s[j], vld1q_u8(p + 64 + 16 * j), vshrq_n_u8(high, 4), x + 16);
+  }
+}
+
+/* 8 columns of 4-bit codes, 64 bytes. */
+MB_INLINE void dot_4_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  const int8x16_t x0 = broadcast_4(x), x1 = broadcast_4(x + 4);
+  for (int j = 0; j < 4; j++) {
+    const uint8x16_t q = vld1q_u8(p + 16 * j);
+    s[j] = quad_dot(s[j], low_bits(q, 15), x0);
+    s[j] = quad_dot(s[j], vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), x1);
+  }
+}
+
+/* 4 columns of 8-bit codes, 64 bytes. */
+MB_INLINE void dot_8_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  const int8x16_t x0 = broadcast_4(x);
+  for (int j = 0; j < 4; j++) s[j] = quad_dot(s[j], vreinterpretq_s8_u8(vld1q_u8(p + 16 * j)), x0);
+}
+
+/* ---- decoding: one vector ---- */
+
+/* `columns` columns of a strip. `most` columns at a time fit in the quads' sums. */
+MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t columns, uint32_t bits, bool ternary) {
+  const uint32_t most = STEPS(largest_code(bits, ternary)) * 4;
+  quad_sums total[4];
+  for (int j = 0; j < 4; j++) total[j] = quad_sums_zero();
+  while (columns > 0) {
+    uint32_t width = columns < most ? columns : most;
+    quad s[4];
+    for (int j = 0; j < 4; j++) s[j] = quad_zero();
+    columns -= width;
+    if (bits == 2)
+      for (; width > 0; width -= 16, p += 64, x += 16) dot_2_bits(s, p, x);
+    if (bits == 3)
+      for (; width > 0; width -= 32, p += 192, x += 32) dot_3_bits(s, p, x);
+    if (bits == 4)
+      for (; width > 0; width -= 8, p += 64, x += 8) dot_4_bits(s, p, x);
+    if (bits == 8)
+      for (; width > 0; width -= 4, p += 64, x += 4) dot_8_bits(s, p, x);
+    for (int j = 0; j < 4; j++) total[j] = quad_add(total[j], s[j]);
+  }
+  strip_sums sums;
+  for (int j = 0; j < 4; j++) sums.rows[j] = quad_rows(total[j]);
+  return sums;
+}
+
+/* y = (S * s) * scale for vector n, S = sums - sum of the vector's codes. */
+MB_INLINE void finish_ternary(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row,
+                              const strip_sums *sums, float *y) {
+  const int32x4_t sum = vdupq_n_s32(x->sums[n]);
+  float32x4_t out[4];
+  for (int j = 0; j < 4; j++) {
+    float32x4_t s = w->row_scales != NULL ? vld1q_f32(w->row_scales + row + 4 * j) : vdupq_n_f32(w->scale);
+    out[j] = vmulq_f32(vmulq_f32(vcvtq_f32_s32(vsubq_s32(sums->rows[j], sum)), s), vdupq_n_f32(x->scales[n]));
+  }
+  store_rows(y + row, out, w->rows - row);
+}
+
+static void ternary_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
+                           uint32_t row_end) {
+  const size_t strip_bytes = mb_ternary_strip_bytes(w);
+  for (uint32_t row = row_begin; row < row_end; row += MB_STRIP_ROWS) {
+    strip_sums s =
+        dot_strip(w->data + row / MB_STRIP_ROWS * strip_bytes, x->codes, mb_round_up(w->columns, 16), 2, true);
+    finish_ternary(w, x, 0, row, &s, y);
+  }
+}
+
+/* F = F + t * scale, for vector n and the strip's rows; `record` begins with the group's scales. */
+MB_INLINE void add_group(float32x4_t sums[4], const strip_sums *dots, const uint8_t *record, const mb_activations *x,
+                         uint32_t n, uint32_t group, int32_t offset, bool asymmetric) {
+  const size_t at = (size_t)n * x->groups + group;
+  const float32x4_t scale = vdupq_n_f32(x->scales[at]);
+  for (int j = 0; j < 4; j++) {
+    const int32x4_t s = vsubq_s32(dots->rows[j], vdupq_n_s32(offset * x->sums[at]));
+    float32x4_t t = vmulq_f32(vcvtq_f32_s32(s), load_4_f16(record + 8 * j));
+    if (asymmetric) t = vaddq_f32(t, vmulq_f32(vdupq_n_f32((float)x->sums[at]), load_4_f16(record + 32 + 8 * j)));
+    sums[j] = vaddq_f32(sums[j], vmulq_f32(t, scale));
+  }
+}
+
+MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
+                             uint32_t row_end, uint32_t bits, bool asymmetric) {
+  const size_t head = mb_record_head_bytes(asymmetric), record = mb_record_bytes(w);
+  const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
+  const uint32_t groups = mb_affine_groups(w);
+  for (uint32_t row = row_begin; row < row_end; row += MB_STRIP_ROWS) {
+    const uint8_t *p = w->data + (size_t)(row / MB_STRIP_ROWS) * groups * record;
+    float32x4_t sums[4];
+    for (int j = 0; j < 4; j++) sums[j] = vdupq_n_f32(0);
+    for (uint32_t g = 0; g < groups; g++, p += record) {
+      strip_sums s = dot_strip(p + head, x->codes + (size_t)g * w->group, w->group, bits, false);
+      add_group(sums, &s, p, x, 0, g, offset, asymmetric);
+    }
+    for (int j = 0; j < 4; j++) sums[j] = vmulq_f32(sums[j], vdupq_n_f32(w->scale));
+    store_rows(y + row, sums, w->rows - row);
+  }
+}
+
+/* ---- prefill: one strip at a time, unpacked to [columns / 4][16 rows][4] int8, for all vectors ---- */
+
+MB_INLINE void unpack(int8_t *tile, const uint8_t *p, uint32_t columns, uint32_t bits) {
+  uint8_t *to = (uint8_t *)tile;
+  const uint8x16_t bits01 = vdupq_n_u8(3), bit2 = vdupq_n_u8(4);
+  if (bits == 2)
+    for (uint32_t c = 0; c < columns; c += 16, to += 192)
+      for (int j = 0; j < 4; j++, p += 16, to += 16) {
+        const uint8x16_t q = vld1q_u8(p);
+        vst1q_u8(to, vandq_u8(q, bits01));
+        vst1q_u8(to + 64, vandq_u8(vshrq_n_u8(q, 2), bits01));
+        vst1q_u8(to + 128, vandq_u8(vshrq_n_u8(q, 4), bits01));
+        vst1q_u8(to + 192, vshrq_n_u8(q, 6));
+      }
+  if (bits == 3)
+    for (uint32_t c = 0; c < columns; c += 32, p += 192, to += 512)
+      for (int j = 0; j < 4; j++) {
+        uint8x16_t q = vld1q_u8(p + 16 * j), r = vld1q_u8(p + 64 + 16 * j);
+        uint8x16_t high = vld1q_u8(p + 128 + 16 * j), later = vshrq_n_u8(high, 4);
+        for (int f = 0; f < 4; f++) {
+          vst1q_u8(to + 64 * f + 16 * j, vorrq_u8(vandq_u8(q, bits01), vandq_u8(vshlq_n_u8(high, 2), bit2)));
+          vst1q_u8(to + 256 + 64 * f + 16 * j, vorrq_u8(vandq_u8(r, bits01), vandq_u8(vshlq_n_u8(later, 2), bit2)));
+          q = vshrq_n_u8(q, 2), r = vshrq_n_u8(r, 2);
+          high = vshrq_n_u8(high, 1), later = vshrq_n_u8(later, 1);
+        }
+      }
+  if (bits == 4)
+    for (uint32_t c = 0; c < columns; c += 8, to += 64)
+      for (int j = 0; j < 4; j++, p += 16, to += 16) {
+        const uint8x16_t q = vld1q_u8(p);
+        vst1q_u8(to, vandq_u8(q, vdupq_n_u8(15)));
+        vst1q_u8(to + 64, vshrq_n_u8(q, 4));
+      }
+}
+
+/* The strip's rows times four vectors; `tile` holds byte codes, `panel` points at the first of the vectors. */
+MB_INLINE void dot_panel(strip_sums out[4], const int8_t *tile, const int8_t *panel, size_t panel_row, uint32_t columns,
+                         uint32_t most) {
+  for (int first = 0; first < 4; first += PANEL_QUADS) {
+    quad_sums total[PANEL_QUADS][4];
+    for (int j = 0; j < PANEL_QUADS; j++)
+      for (int n = 0; n < 4; n++) total[j][n] = quad_sums_zero();
+    for (uint32_t k = 0; k < columns / 4;) {
+      const uint32_t end = columns / 4 - k < most ? columns / 4 : k + most;
+      quad s[PANEL_QUADS][4];
+      for (int j = 0; j < PANEL_QUADS; j++)
+        for (int n = 0; n < 4; n++) s[j][n] = quad_zero();
+      for (; k < end; k++) {
+        const int8x16_t x = vld1q_s8(panel + k * panel_row);
+        for (int j = 0; j < PANEL_QUADS; j++)
+          quad_dot_panel(s[j], vld1q_s8(tile + (size_t)k * 64 + 16 * (first + j)), x);
+      }
+      for (int j = 0; j < PANEL_QUADS; j++)
+        for (int n = 0; n < 4; n++) total[j][n] = quad_add(total[j][n], s[j][n]);
+    }
+    for (int j = 0; j < PANEL_QUADS; j++)
+      for (int n = 0; n < 4; n++) out[n].rows[first + j] = quad_rows(total[j][n]);
+  }
+}
+
+static void ternary_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
+                          uint32_t first, uint32_t vectors) {
+  int8_t tile[TERNARY_COLUMNS * MB_STRIP_ROWS];
+  strip_sums sums[PANEL_VECTORS];
+  const uint8_t *p = w->data + row / MB_STRIP_ROWS * mb_ternary_strip_bytes(w);
+  const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
+  const uint32_t columns = mb_round_up(w->columns, 16);
+  memset(sums, 0, sizeof sums);
+  for (uint32_t c = 0; c < columns; c += TERNARY_COLUMNS) {
+    uint32_t width = columns - c < TERNARY_COLUMNS ? columns - c : TERNARY_COLUMNS;
+    unpack(tile, p + (size_t)c * 4, width, 2);
+    for (uint32_t n = 0; n < vectors; n += 4) {
+      strip_sums part[4];
+      dot_panel(part, tile, x->panel + c / 4 * panel_row + (size_t)(first + n) * 4, panel_row, width, STEPS(2));
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) sums[n + i].rows[j] = vaddq_s32(sums[n + i].rows[j], part[i].rows[j]);
+    }
+  }
+  for (uint32_t n = 0; n < vectors; n++) finish_ternary(w, x, first + n, row, &sums[n], y + (first + n) * y_stride);
+}
+
+MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
+                            uint32_t first, uint32_t vectors, uint32_t bits, bool asymmetric) {
+  int8_t tile[MB_MAX_GROUP * MB_STRIP_ROWS];
+  float32x4_t sums[PANEL_VECTORS][4];
+  const size_t head = mb_record_head_bytes(asymmetric), record = mb_record_bytes(w);
+  const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
+  const uint32_t groups = mb_affine_groups(w), most = STEPS(largest_code(bits, false));
+  const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
+  const uint8_t *p = w->data + (size_t)(row / MB_STRIP_ROWS) * groups * record;
+  memset(sums, 0, sizeof sums);
+  for (uint32_t g = 0; g < groups; g++, p += record) {
+    const int8_t *codes = bits == 8 ? (const int8_t *)(p + head) : tile; /* 8 bits lie ready */
+    if (bits != 8) unpack(tile, p + head, w->group, bits);
+    for (uint32_t n = 0; n < vectors; n += 4) {
+      strip_sums s[4];
+      dot_panel(s, codes, x->panel + (size_t)g * w->group / 4 * panel_row + (size_t)(first + n) * 4, panel_row,
+                w->group, most);
+      for (uint32_t i = 0; i < 4 && n + i < vectors; i++)
+        add_group(sums[n + i], &s[i], p, x, first + n + i, g, offset, asymmetric);
+    }
+  }
+  for (uint32_t n = 0; n < vectors; n++) {
+    for (int j = 0; j < 4; j++) sums[n][j] = vmulq_f32(sums[n][j], vdupq_n_f32(w->scale));
+    store_rows(y + (first + n) * y_stride + row, sums[n], w->rows - row);
+  }
+}
+
+/* ---- the table's entry ---- */
+
+#define AFFINE(bits)                                                                                          \
+  static void affine_vector_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
+                                   uint32_t row_end) {                                                        \
+    if (mb_is_asymmetric(w))                                                                                  \
+      affine_vector(w, x, y, row_begin, row_end, bits, true);                                                 \
+    else                                                                                                      \
+      affine_vector(w, x, y, row_begin, row_end, bits, false);                                                \
+  }                                                                                                           \
+  static void affine_panel_##bits(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride,     \
+                                  uint32_t row, uint32_t first, uint32_t vectors) {                           \
+    if (mb_is_asymmetric(w))                                                                                  \
+      affine_panel(w, x, y, y_stride, row, first, vectors, bits, true);                                       \
+    else                                                                                                      \
+      affine_panel(w, x, y, y_stride, row, first, vectors, bits, false);                                      \
+  }
+AFFINE(2)
+AFFINE(3)
+AFFINE(4)
+AFFINE(8)
+
+/* Strip formats only. */
+static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                            uint32_t row_end) {
+  typedef void (*vector_kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);
+  typedef void (*panel_kernel)(const mb_matrix *, const mb_activations *, float *, size_t, uint32_t, uint32_t,
+                               uint32_t);
+  static const vector_kernel for_vector[] = {ternary_vector, affine_vector_2, affine_vector_3, affine_vector_4,
+                                             affine_vector_8};
+  static const panel_kernel for_panel[] = {ternary_panel, affine_panel_2, affine_panel_3, affine_panel_4,
+                                           affine_panel_8};
+  const uint32_t last = mb_last_row(w, row_end), kernel = w->format - MB_FORMAT_TERNARY2;
+  if (x->count == 1) {
+    for_vector[kernel](w, x, y, row_begin, last);
+    return;
+  }
+  for (uint32_t first = 0; first < x->count; first += PANEL_VECTORS)
+    for (uint32_t row = row_begin; row < last; row += MB_STRIP_ROWS)
+      for_panel[kernel](w, x, y, y_stride, row, first,
+                        x->count - first < PANEL_VECTORS ? x->count - first : PANEL_VECTORS);
+}
+
+#endif

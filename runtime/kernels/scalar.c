@@ -1,0 +1,208 @@
+/* The definition: plain C, one operation after another as kernels.h writes them. Every other table gives these bits. */
+#include <math.h>
+#include <string.h>
+
+#include "exponential.h"
+#include "half.h"
+#include "kernels.h"
+#include "layout.h"
+#include "quantise.h"
+#include "tables.h"
+
+/* ---- activations ---- */
+
+static void quantise_group(const float *values, uint32_t columns, int8_t *codes, float *scale, int32_t *sum) {
+  uint32_t maximum = 0; /* of |v|, compared as bits: the order of the numbers, with NaN above all */
+  for (uint32_t c = 0; c < columns; c++) {
+    uint32_t magnitude = mb_float_bits(values[c]) & 0x7fffffffu;
+    if (magnitude > maximum) maximum = magnitude;
+  }
+  mb_group_scale s = mb_scale_of_maximum(maximum);
+  *scale = s.scale;
+  *sum = 0;
+  if (s.scale == 0) { /* the values may be infinite: no arithmetic on them */
+    memset(codes, 0, columns);
+    return;
+  }
+  for (uint32_t c = 0; c < columns; c++) {
+    float rounded = values[c] * s.inverse + MB_ROUND_TO_INTEGER;
+    codes[c] = (int8_t)((int32_t)mb_float_bits(rounded) - MB_ROUND_TO_INTEGER_BITS);
+    *sum += codes[c];
+  }
+}
+
+static void quantise(mb_activations *x, uint32_t first, uint32_t last) {
+  uint32_t columns = mb_group_columns(x);
+  for (uint32_t n = first; n < last; n++)
+    for (uint32_t g = 0; g < x->groups; g++) {
+      size_t at = (size_t)n * x->padded + (size_t)g * columns, group = (size_t)n * x->groups + g;
+      quantise_group(x->values + at, columns, x->codes + at, &x->scales[group], &x->sums[group]);
+    }
+  mb_fill_panel(x, first, last);
+}
+
+/* ---- matrix products: one row of w times vector n of x ---- */
+
+static int32_t dot_codes(const int8_t *codes, int32_t offset, const int8_t *x, uint32_t columns) {
+  int32_t sum = 0;
+  for (uint32_t c = 0; c < columns; c++) sum += (codes[c] - offset) * x[c];
+  return sum;
+}
+
+static float ternary_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
+  const uint8_t *block = w->data + row / MB_STRIP_ROWS * mb_ternary_strip_bytes(w);
+  const int8_t *q = x->codes + (size_t)n * x->padded;
+  int32_t sum = 0;
+  for (uint32_t b = mb_ternary_blocks(w); b > 0; b--, block += 64, q += 16) {
+    int8_t codes[16];
+    mb_row_codes(2, block, row % MB_STRIP_ROWS, 16, codes);
+    sum += dot_codes(codes, 1, q, 16);
+  }
+  float scale = w->row_scales != NULL ? w->row_scales[row] : w->scale;
+  return (float)sum * scale * x->scales[n];
+}
+
+static float affine_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
+  uint32_t bits = mb_format_bits(w->format), groups = mb_affine_groups(w), r = row % MB_STRIP_ROWS;
+  bool asymmetric = mb_is_asymmetric(w);
+  int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
+  const uint8_t *record = w->data + row / MB_STRIP_ROWS * mb_affine_strip_bytes(w);
+  const int8_t *q = x->codes + (size_t)n * x->padded;
+  float sum = 0;
+  for (uint32_t g = 0; g < groups; g++, record += mb_record_bytes(w), q += w->group) {
+    int8_t codes[MB_MAX_GROUP];
+    uint16_t d, m;
+    mb_row_codes(bits, record + mb_record_head_bytes(asymmetric), r, w->group, codes);
+    memcpy(&d, record + 2 * r, 2);
+    float t = (float)dot_codes(codes, offset, q, w->group) * mb_f16_to_f32(d);
+    if (asymmetric) {
+      memcpy(&m, record + 32 + 2 * r, 2);
+      t = t + (float)x->sums[(size_t)n * x->groups + g] * mb_f16_to_f32(m);
+    }
+    sum = sum + t * x->scales[(size_t)n * x->groups + g];
+  }
+  return sum * w->scale;
+}
+
+/* The end of a sum kept in 16 or 8 parts. */
+static float add_8_parts(const float s[8]) { return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])); }
+
+static float dense_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
+  const float *v = x->values + (size_t)n * x->padded;
+  size_t at = (size_t)row * w->columns;
+  float sums[16] = {0};
+  for (uint32_t c = 0; c < w->columns; c++) {
+    float weight;
+    uint16_t half;
+    if (w->format == MB_FORMAT_BF16) {
+      memcpy(&half, w->data + (at + c) * 2, 2);
+      weight = mb_bf16_to_f32(half);
+    } else {
+      memcpy(&weight, w->data + (at + c) * 4, 4);
+    }
+    sums[c % 16] += weight * v[c];
+  }
+  for (int i = 0; i < 8; i++) sums[i] += sums[i + 8];
+  return add_8_parts(sums);
+}
+
+static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                     uint32_t row_end) {
+  uint32_t last = mb_last_row(w, row_end);
+  for (uint32_t n = 0; n < x->count; n++)
+    for (uint32_t r = row_begin; r < last; r++) {
+      float *to = y + n * y_stride + r;
+      if (w->format == MB_FORMAT_TERNARY2)
+        *to = ternary_row(w, x, n, r);
+      else if (mb_is_affine(w->format))
+        *to = affine_row(w, x, n, r);
+      else
+        *to = dense_row(w, x, n, r);
+    }
+}
+
+/* ---- attention ---- */
+
+static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
+                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
+                        size_t scores_stride) {
+  uint32_t blocks = stride / MB_KV_BLOCK;
+  for (uint32_t h = 0; h < heads; h++)
+    for (uint32_t p = 0; p < positions; p++) {
+      float lanes[8] = {0};
+      for (uint32_t b = 0; b < blocks; b++) {
+        const int8_t *q = queries + (size_t)h * stride + b * MB_KV_BLOCK;
+        const int8_t *k = keys + (size_t)p * stride + b * MB_KV_BLOCK;
+        float scale = query_scales[h * blocks + b] * mb_f16_to_f32(key_scales[(size_t)p * blocks + b]);
+        for (int j = 0; j < 8; j++) lanes[j] += (float)dot_codes(k + 4 * j, 0, q + 4 * j, 4) * scale;
+      }
+      scores[h * scores_stride + p] = add_8_parts(lanes);
+    }
+}
+
+static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
+                     const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out) {
+  uint32_t blocks = stride / MB_KV_BLOCK;
+  for (uint32_t h = 0; h < heads; h++)
+    for (uint32_t p = 0; p < positions; p++)
+      for (uint32_t d = 0; d < stride; d++) {
+        float scale = mb_f16_to_f32(value_scales[(size_t)p * blocks + d / MB_KV_BLOCK]);
+        out[(size_t)h * stride + d] +=
+            weights[h * weights_stride + p] * ((float)values[(size_t)p * stride + d] * scale);
+      }
+}
+
+static void scores_f16(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
+                       float *scores, size_t scores_stride) {
+  for (uint32_t h = 0; h < heads; h++)
+    for (uint32_t p = 0; p < positions; p++) {
+      float lanes[8] = {0};
+      for (uint32_t d = 0; d < stride; d++)
+        lanes[d % 8] += queries[(size_t)h * stride + d] * mb_f16_to_f32(keys[(size_t)p * stride + d]);
+      scores[h * scores_stride + p] = add_8_parts(lanes);
+    }
+}
+
+static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values,
+                    uint32_t stride, uint32_t positions, float *out) {
+  for (uint32_t h = 0; h < heads; h++)
+    for (uint32_t p = 0; p < positions; p++)
+      for (uint32_t d = 0; d < stride; d++)
+        out[(size_t)h * stride + d] += weights[h * weights_stride + p] * mb_f16_to_f32(values[(size_t)p * stride + d]);
+}
+
+/* ---- vector functions ---- */
+
+static float sum_squares(const float *v, uint32_t n) {
+  float sums[8] = {0};
+  for (uint32_t i = 0; i < n; i++) sums[i % 8] += v[i] * v[i];
+  return add_8_parts(sums);
+}
+
+static void silu_multiply(float *gate, const float *up, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + mb_exp(-gate[i])) * up[i];
+}
+
+static float softmax_terms(float *scores, uint32_t n) {
+  if (n == 0) return 0;
+  float maximum = scores[0], sums[8] = {0};
+  for (uint32_t i = 1; i < n; i++) maximum = scores[i] > maximum ? scores[i] : maximum;
+  for (uint32_t i = 0; i < n; i++) {
+    scores[i] = mb_exp(scores[i] - maximum);
+    sums[i % 8] += scores[i];
+  }
+  return add_8_parts(sums);
+}
+
+const mb_kernels mb_scalar_kernels = {
+    .name = "scalar",
+    .quantise = quantise,
+    .multiply = multiply,
+    .scores_int8 = scores_int8,
+    .mix_int8 = mix_int8,
+    .scores_f16 = scores_f16,
+    .mix_f16 = mix_f16,
+    .sum_squares = sum_squares,
+    .silu_multiply = silu_multiply,
+    .softmax_terms = softmax_terms,
+};

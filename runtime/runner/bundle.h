@@ -1,0 +1,20 @@
+/* The parts of a bundle that mobile-run opens, and their end. */
+#ifndef MB_RUNNER_BUNDLE_H
+#define MB_RUNNER_BUNDLE_H
+
+#include "mobile_bundle/tokenizer.h"
+#include "options.h"
+
+typedef struct {
+  mb_model *model;
+  mb_tokenizer *tokenizer;
+  mb_session *session;
+  uint64_t tokenizer_bytes;
+  double started; /* when main began, by seconds_now */
+} open_bundle;
+
+/* Opens weights, tokenizer and a session; on an error closes what was opened. */
+mb_status bundle_open(const runner_options *options, open_bundle *bundle);
+void bundle_close(open_bundle *bundle);
+
+#endif

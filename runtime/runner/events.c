@@ -1,0 +1,131 @@
+#include "events.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void write_string(const char *text, size_t bytes) {
+  putchar('"');
+  for (size_t i = 0; i < bytes; i++) {
+    const unsigned char c = (unsigned char)text[i];
+    if (c == '"' || c == '\\') {
+      printf("\\%c", c);
+    } else if (c < 0x20 || c == 0x7f) {
+      printf("\\u%04x", c);
+    } else {
+      putchar(c);
+    }
+  }
+  putchar('"');
+}
+
+static double rate(uint32_t tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
+
+static void write_memory(const process_memory *m) {
+  printf(
+      "\"memory\":{\"peak_rss_bytes\":%llu,\"peak_anon_bytes\":%llu,\"anon_bytes\":%llu,\"file_bytes\":%llu,"
+      "\"swap_bytes\":%llu,\"major_faults\":%llu}",
+      (unsigned long long)m->peak_rss_bytes, (unsigned long long)(m->anonymous_bytes + m->swap_bytes),
+      (unsigned long long)m->anonymous_bytes, (unsigned long long)m->file_bytes, (unsigned long long)m->swap_bytes,
+      (unsigned long long)m->major_faults);
+}
+
+void emit_load(bool json, const load_event *e) {
+  if (!json) return;
+  const mb_memory *m = &e->memory;
+  const uint64_t anonymous = m->kv_bytes + m->scratch_bytes;
+  printf("{\"event\":\"load\",\"bundle\":");
+  write_string(e->bundle, strlen(e->bundle));
+  printf(",\"kernels\":\"%s\",\"threads\":%u,\"context\":%u,\"load_seconds\":%.6f,", e->kernels, e->threads, e->context,
+         e->seconds);
+  printf("\"predicted\":{\"file_bytes\":%llu,\"anon_bytes\":%llu,\"kv_bytes_per_token\":%llu,\"peak_bytes\":%llu}}\n",
+         (unsigned long long)(m->touched_file_bytes + e->tokenizer_bytes), (unsigned long long)anonymous,
+         (unsigned long long)m->kv_bytes_per_token,
+         (unsigned long long)(m->touched_file_bytes + e->tokenizer_bytes + anonymous + m->process_bytes));
+  fflush(stdout);
+}
+
+void emit_prompt(bool json, uint32_t tokens, double seconds) {
+  if (!json) return;
+  printf("{\"event\":\"prompt\",\"tokens\":%u,\"seconds\":%.6f,\"tokens_per_second\":%.3f}\n", tokens, seconds,
+         rate(tokens, seconds));
+  fflush(stdout);
+}
+
+void emit_token(bool json, int32_t id, const char *text, size_t bytes) {
+  if (json) {
+    printf("{\"event\":\"token\",\"id\":%d,\"text\":", id);
+    write_string(text, bytes);
+    printf("}\n");
+  } else {
+    fwrite(text, 1, bytes, stdout);
+  }
+  fflush(stdout);
+}
+
+static double megabytes(uint64_t bytes) { return (double)bytes / 1e6; }
+
+static void say_memory(const process_memory *m) {
+  fprintf(stderr, "peak memory %.1f MB (anonymous %.1f MB, file %.1f MB, swap %.1f MB), %llu major faults\n",
+          megabytes(m->peak_rss_bytes), megabytes(m->anonymous_bytes), megabytes(m->file_bytes),
+          megabytes(m->swap_bytes), (unsigned long long)m->major_faults);
+}
+
+void emit_done(bool json, const done_event *e) {
+  if (!json) {
+    fputc('\n', stdout);
+    fflush(stdout);
+    fprintf(stderr, "%u prompt tokens at %.1f tokens/s, %u tokens at %.1f tokens/s (%s), first after %.3f s\n",
+            e->prompt_tokens, rate(e->prompt_tokens, e->prompt_seconds), e->tokens, rate(e->tokens, e->seconds),
+            e->reason, e->first_token_seconds);
+    say_memory(&e->memory);
+    return;
+  }
+  printf(
+      "{\"event\":\"done\",\"reason\":\"%s\",\"prompt_tokens\":%u,\"tokens\":%u,\"seconds\":%.6f,"
+      "\"tokens_per_second\":%.3f,\"prompt_tokens_per_second\":%.3f,\"first_token_seconds\":%.6f,"
+      "\"predicted_peak_bytes\":%llu,",
+      e->reason, e->prompt_tokens, e->tokens, e->seconds, rate(e->tokens, e->seconds),
+      rate(e->prompt_tokens, e->prompt_seconds), e->first_token_seconds, (unsigned long long)e->predicted_peak_bytes);
+  write_memory(&e->memory);
+  printf("}\n");
+  fflush(stdout);
+}
+
+void emit_bench(bool json, const bench_event *e) {
+  if (!json) {
+    printf("%s, %u threads:", e->test, e->threads);
+    for (uint32_t i = 0; i < e->repetitions; i++) printf(" %.2f", e->tokens_per_second[i]);
+    printf(" tokens/s, loaded in %.3f s, first token after %.3f s\n", e->load_seconds, e->first_token_seconds);
+    fflush(stdout);
+    say_memory(&e->memory);
+    return;
+  }
+  printf("{\"event\":\"bench\",\"test\":\"%s\",\"threads\":%u,\"tokens_per_second\":[", e->test, e->threads);
+  for (uint32_t i = 0; i < e->repetitions; i++) printf("%s%.4f", i ? "," : "", e->tokens_per_second[i]);
+  printf("],\"load_seconds\":%.6f,\"first_token_seconds\":%.6f,", e->load_seconds, e->first_token_seconds);
+  write_memory(&e->memory);
+  printf("}\n");
+  fflush(stdout);
+}
+
+void emit_verified(bool json, const char *bundle) {
+  if (json) {
+    printf("{\"event\":\"verified\",\"bundle\":");
+    write_string(bundle, strlen(bundle));
+    printf("}\n");
+  } else {
+    printf("%s: weights and tokenizer are whole\n", bundle);
+  }
+}
+
+void emit_error(bool json, const char *message) {
+  if (json) {
+    printf("{\"event\":\"error\",\"message\":");
+    write_string(message, strlen(message));
+    printf("}\n");
+    fflush(stdout);
+  } else {
+    fflush(stdout);
+    fprintf(stderr, "mobile-run: %s\n", message);
+  }
+}

@@ -1,0 +1,50 @@
+/* What mobile-run says: text for people, or one JSON object per line for programs. */
+#ifndef MB_RUNNER_EVENTS_H
+#define MB_RUNNER_EVENTS_H
+
+#include <stddef.h>
+
+#include "mobile_bundle/mobile_bundle.h"
+#include "process_memory.h"
+
+typedef struct {
+  const char *bundle;
+  const char *kernels;
+  uint32_t threads;
+  uint32_t context;
+  double seconds;   /* from the start of the process until a token could be fed */
+  mb_memory memory; /* of weights and session */
+  uint64_t tokenizer_bytes;
+} load_event;
+
+typedef struct {
+  const char *reason; /* "eos", "length", "context" or "cancelled" */
+  uint32_t prompt_tokens;
+  uint32_t tokens;
+  double prompt_seconds;
+  double seconds;             /* of decoding, without the prompt */
+  double first_token_seconds; /* from the start of the process */
+  process_memory memory;
+  uint64_t predicted_peak_bytes; /* for as many tokens as were really fed */
+} done_event;
+
+typedef struct {
+  const char *test; /* "pp512", "tg128" */
+  uint32_t threads;
+  const double *tokens_per_second; /* [repetitions] */
+  uint32_t repetitions;
+  double load_seconds;
+  double first_token_seconds;
+  process_memory memory;
+} bench_event;
+
+void emit_load(bool json, const load_event *event);
+void emit_prompt(bool json, uint32_t tokens, double seconds);
+/* text: UTF-8, may be empty while a character is incomplete. */
+void emit_token(bool json, int32_t id, const char *text, size_t bytes);
+void emit_done(bool json, const done_event *event);
+void emit_bench(bool json, const bench_event *event);
+void emit_verified(bool json, const char *bundle);
+void emit_error(bool json, const char *message);
+
+#endif

@@ -1,0 +1,51 @@
+/* mobile-run: runs a bundle on the device. One static program, no library beside it. */
+#include <signal.h>
+
+#include "clock.h"
+#include "commands.h"
+#include "events.h"
+
+static void say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads, double seconds) {
+  load_event event = {.bundle = options->bundle,
+                      .kernels = mb_model_kernels(bundle->model),
+                      .threads = threads,
+                      .context = mb_session_context(bundle->session),
+                      .seconds = seconds,
+                      .tokenizer_bytes = bundle->tokenizer_bytes};
+  mb_session_memory(bundle->session, &event.memory);
+  emit_load(options->json, &event);
+}
+
+int main(int argc, char **argv) {
+  runner_options options;
+  open_bundle bundle = {.started = seconds_now()};
+  const int code = runner_options_parse(argc, argv, &options);
+  if (code >= 0) return code;
+  /* A reader that goes away ends the program by a failing write, not by a signal in the middle of a line. */
+  signal(SIGPIPE, SIG_IGN);
+  if (options.command == COMMAND_BENCH) {
+    const uint32_t tokens = options.bench_prompt ? options.bench_prompt : options.bench_generate;
+    if (options.session.context == 0) options.session.context = tokens;
+  }
+  mb_status status = bundle_open(&options, &bundle);
+  if (status == MB_OK) {
+    const double seconds = seconds_now() - bundle.started;
+    options.session.threads = mb_session_threads(bundle.session);
+    say_loaded(&options, &bundle, options.session.threads, seconds);
+    switch (options.command) {
+      case COMMAND_GENERATE:
+        status = command_generate(&options, &bundle);
+        break;
+      case COMMAND_BENCH:
+        status = command_bench(&options, &bundle, seconds);
+        break;
+      case COMMAND_VERIFY:
+        status = mb_model_verify(bundle.model);
+        if (status == MB_OK) emit_verified(options.json, options.bundle);
+        break;
+    }
+  }
+  if (status != MB_OK) emit_error(options.json, mb_error_message());
+  bundle_close(&bundle);
+  return status == MB_OK ? 0 : status == MB_ERROR_ARGUMENT ? 2 : 1;
+}

@@ -1,0 +1,234 @@
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: mobile-run generate BUNDLE --prompt TEXT [options]\n"
+    "       mobile-run bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
+    "       mobile-run verify BUNDLE\n"
+    "\n"
+    "  --prompt TEXT            the text to continue (--prompt-file FILE reads it from a file)\n"
+    "  --chat                   treat the prompt as a user's message, by the model's chat template\n"
+    "  --system TEXT            with --chat: the system message\n"
+    "  --max-new-tokens N       stop after N tokens (default 128)\n"
+    "  --ignore-eos             go on after an end-of-sequence token\n"
+    "  --temperature T          0 is greedy (default 0)\n"
+    "  --top-k K, --top-p P, --min-p P, --repetition-penalty R, --repetition-window N, --seed S\n"
+    "  --context N              tokens that the KV cache holds (default: the bundle's)\n"
+    "  --threads N              default: one per processor, at most 4\n"
+    "  --prefill-chunk N        prompt tokens computed together (default 32)\n"
+    "  --kv int8|f16            type of the KV cache (default int8)\n"
+    "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"
+    "  --json                   one event per line: load, prompt, token, done, bench, error\n"
+    "\n"
+    "A line `cancel` on standard input stops the answer.\n";
+
+enum {
+  OPTION_PROMPT = 256,
+  OPTION_PROMPT_FILE,
+  OPTION_CHAT,
+  OPTION_SYSTEM,
+  OPTION_MAX_NEW_TOKENS,
+  OPTION_IGNORE_EOS,
+  OPTION_TEMPERATURE,
+  OPTION_TOP_K,
+  OPTION_TOP_P,
+  OPTION_MIN_P,
+  OPTION_REPETITION_PENALTY,
+  OPTION_REPETITION_WINDOW,
+  OPTION_SEED,
+  OPTION_CONTEXT,
+  OPTION_THREADS,
+  OPTION_PREFILL_CHUNK,
+  OPTION_KV,
+  OPTION_KERNELS,
+  OPTION_JSON,
+  OPTION_VERSION,
+};
+
+static const struct option long_options[] = {
+    {"prompt", required_argument, NULL, OPTION_PROMPT},
+    {"prompt-file", required_argument, NULL, OPTION_PROMPT_FILE},
+    {"chat", no_argument, NULL, OPTION_CHAT},
+    {"system", required_argument, NULL, OPTION_SYSTEM},
+    {"max-new-tokens", required_argument, NULL, OPTION_MAX_NEW_TOKENS},
+    {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
+    {"temperature", required_argument, NULL, OPTION_TEMPERATURE},
+    {"top-k", required_argument, NULL, OPTION_TOP_K},
+    {"top-p", required_argument, NULL, OPTION_TOP_P},
+    {"min-p", required_argument, NULL, OPTION_MIN_P},
+    {"repetition-penalty", required_argument, NULL, OPTION_REPETITION_PENALTY},
+    {"repetition-window", required_argument, NULL, OPTION_REPETITION_WINDOW},
+    {"seed", required_argument, NULL, OPTION_SEED},
+    {"context", required_argument, NULL, OPTION_CONTEXT},
+    {"threads", required_argument, NULL, OPTION_THREADS},
+    {"prefill-chunk", required_argument, NULL, OPTION_PREFILL_CHUNK},
+    {"kv", required_argument, NULL, OPTION_KV},
+    {"kernels", required_argument, NULL, OPTION_KERNELS},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static int fail(const char *message, const char *what) {
+  fprintf(stderr, "mobile-run: %s%s%s (see mobile-run --help)\n", message, what ? ": " : "", what ? what : "");
+  return 2;
+}
+
+static bool whole(const char *text, uint64_t most, uint64_t *out) {
+  char *end;
+  errno = 0;
+  unsigned long long value = strtoull(text, &end, 10);
+  if (text[0] < '0' || text[0] > '9' || *end || errno || value > most) return false;
+  *out = value;
+  return true;
+}
+
+static bool number(const char *text, float *out) {
+  char *end;
+  float value = strtof(text, &end);
+  if (end == text || *end || !isfinite(value)) return false;
+  *out = value;
+  return true;
+}
+
+/* One option's value into its place; false when it is not a value of that option. */
+static bool apply(int option, const char *value, runner_options *o) {
+  uint64_t n = 0;
+  switch (option) {
+    case OPTION_TEMPERATURE:
+      return number(value, &o->sampler.temperature);
+    case OPTION_TOP_P:
+      return number(value, &o->sampler.top_p);
+    case OPTION_MIN_P:
+      return number(value, &o->sampler.min_p);
+    case OPTION_REPETITION_PENALTY:
+      return number(value, &o->sampler.repetition_penalty);
+    case OPTION_SEED:
+      return whole(value, UINT64_MAX, &o->sampler.seed);
+    case OPTION_KV:
+      o->session.kv_type = strcmp(value, "f16") == 0 ? MB_KV_F16 : MB_KV_INT8;
+      return strcmp(value, "f16") == 0 || strcmp(value, "int8") == 0;
+    default:
+      break;
+  }
+  if (!whole(value, 1u << 24, &n)) return false;
+  switch (option) {
+    case OPTION_MAX_NEW_TOKENS:
+      o->max_new_tokens = (uint32_t)n;
+      return n > 0;
+    case OPTION_TOP_K:
+      o->sampler.top_k = (uint32_t)n;
+      return true;
+    case OPTION_REPETITION_WINDOW:
+      o->sampler.repetition_window = (uint32_t)n;
+      return n <= 65536;
+    case OPTION_CONTEXT:
+      o->session.context = (uint32_t)n;
+      return n > 0;
+    case OPTION_THREADS:
+      o->session.threads = (uint32_t)n;
+      return n > 0;
+    case OPTION_PREFILL_CHUNK:
+      o->session.prefill_chunk = (uint32_t)n;
+      return n > 0;
+    case 'p':
+      o->bench_prompt = (uint32_t)n;
+      return n > 0;
+    case 'n':
+      o->bench_generate = (uint32_t)n;
+      return n > 0;
+    case 'r':
+      o->bench_repetitions = (uint32_t)n;
+      return n > 0 && n <= 1000;
+    default:
+      return false;
+  }
+}
+
+static int parse_command(int argc, char **argv, runner_options *o) {
+  if (argc < 2) {
+    fputs(usage, stderr);
+    return 2;
+  }
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    fputs(usage, stdout);
+    return 0;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    puts("mobile-run " MB_VERSION);
+    return 0;
+  }
+  if (strcmp(argv[1], "generate") == 0) {
+    o->command = COMMAND_GENERATE;
+  } else if (strcmp(argv[1], "bench") == 0) {
+    o->command = COMMAND_BENCH;
+  } else if (strcmp(argv[1], "verify") == 0) {
+    o->command = COMMAND_VERIFY;
+  } else {
+    return fail("unknown command", argv[1]);
+  }
+  return -1;
+}
+
+int runner_options_parse(int argc, char **argv, runner_options *o) {
+  *o = (runner_options){
+      .max_new_tokens = 128,
+      .bench_repetitions = 5,
+      .sampler = {.top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
+  };
+  int code = parse_command(argc, argv, o);
+  if (code >= 0) return code;
+  argc--;
+  argv++;
+  opterr = 0;
+  for (int option; (option = getopt_long(argc, argv, "p:n:r:h", long_options, NULL)) != -1;) {
+    switch (option) {
+      case 'h':
+        fputs(usage, stdout);
+        return 0;
+      case OPTION_PROMPT:
+        o->prompt = optarg;
+        break;
+      case OPTION_PROMPT_FILE:
+        o->prompt_file = optarg;
+        break;
+      case OPTION_CHAT:
+        o->chat = true;
+        break;
+      case OPTION_SYSTEM:
+        o->system = optarg;
+        break;
+      case OPTION_IGNORE_EOS:
+        o->ignore_eos = true;
+        break;
+      case OPTION_KERNELS:
+        o->model.kernels = optarg;
+        break;
+      case OPTION_JSON:
+        o->json = true;
+        break;
+      case OPTION_VERSION:
+        puts("mobile-run " MB_VERSION);
+        return 0;
+      case '?':
+        return fail("unknown option, or a value is missing", argv[optind - 1]);
+      default:
+        if (!apply(option, optarg, o)) return fail("not a value of that option", optarg);
+    }
+  }
+  if (optind + 1 != argc) return fail(optind == argc ? "name a bundle" : "one bundle at a time", NULL);
+  o->bundle = argv[optind];
+  if (o->command == COMMAND_GENERATE && !o->prompt == !o->prompt_file)
+    return fail("give --prompt TEXT or --prompt-file FILE", NULL);
+  if (o->system && !o->chat) return fail("--system needs --chat", NULL);
+  if (o->command == COMMAND_BENCH && !o->bench_prompt == !o->bench_generate)
+    return fail("bench takes either -p or -n", NULL);
+  return -1;
+}

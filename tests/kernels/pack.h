@@ -1,0 +1,153 @@
+/* Packs random weights, written from the text of mobile_bundle/packed_formats.h and not from the kernels' code. */
+#ifndef MB_TEST_PACK_H
+#define MB_TEST_PACK_H
+
+#include <math.h>
+
+#include "half.h"
+#include "kernels.h"
+#include "support.h"
+
+typedef struct {
+  uint32_t format, rows, columns, group, flags;
+  guarded blob;
+  int16_t *codes; /* [rows][columns] as stored, 8 bits signed; ternary 0..2 */
+  float *weights; /* [rows][columns] */
+} packed;
+
+static inline void put_bits(uint8_t *byte, uint32_t shift, uint32_t value) {
+  *byte = (uint8_t)(*byte | value << shift);
+}
+
+static inline void pack_code(const packed *t, uint8_t *codes, uint32_t r, uint32_t c, uint32_t code) {
+  switch (t->format) {
+    case MB_FORMAT_TERNARY2:
+    case MB_FORMAT_AFFINE2:
+      put_bits(codes + c / 16 * 64 + 4 * r + c % 4, 2 * (c % 16 / 4), code);
+      break;
+    case MB_FORMAT_AFFINE3:
+      put_bits(codes + c / 32 * 192 + c % 32 / 16 * 64 + 4 * r + c % 4, 2 * (c % 16 / 4), code & 3);
+      put_bits(codes + c / 32 * 192 + 128 + 4 * r + c % 4, c % 32 / 4, code >> 2);
+      break;
+    case MB_FORMAT_AFFINE4:
+      put_bits(codes + c / 8 * 64 + 4 * r + c % 4, 4 * (c % 8 / 4), code);
+      break;
+    default:
+      codes[c / 4 * 64 + 4 * r + c % 4] = (uint8_t)code;
+  }
+}
+
+static inline int16_t random_code(uint32_t format, bool extreme, uint32_t row) {
+  int low = format == MB_FORMAT_AFFINE8 ? -127 : 0;
+  int high = format == MB_FORMAT_TERNARY2  ? 2
+             : format == MB_FORMAT_AFFINE2 ? 3
+             : format == MB_FORMAT_AFFINE3 ? 7
+             : format == MB_FORMAT_AFFINE4 ? 15
+                                           : 127;
+  if (extreme) return (int16_t)(row % 3 == 1 ? low : high);
+  return (int16_t)(low + (int)random_below((uint32_t)(high - low + 1)));
+}
+
+static inline void put_half(uint8_t *p, float f) {
+  uint16_t h = mb_f32_to_f16(f);
+  memcpy(p, &h, 2);
+}
+
+static inline float get_half(const uint8_t *p) {
+  uint16_t h;
+  memcpy(&h, p, 2);
+  return mb_f16_to_f32(h);
+}
+
+/* extreme: rows of only the largest or only the smallest code. */
+static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t columns, uint32_t group, uint32_t flags,
+                                 bool extreme) {
+  packed t = {.format = format, .rows = rows, .columns = columns, .group = group, .flags = flags};
+  uint64_t bytes = mb_payload_bytes(format, rows, columns, group, flags);
+  t.blob = guarded_new(sizeof(mb_blob_header) + (size_t)bytes);
+  t.codes = malloc((size_t)rows * columns * sizeof *t.codes);
+  t.weights = malloc((size_t)rows * columns * sizeof *t.weights);
+  float scale = format == MB_FORMAT_TERNARY2 ? 0.037f : mb_is_affine(format) ? 0x1p-6f : 1.0f;
+  mb_blob_header h = {.magic = {'M', 'B', 'W', 'B'},
+                      .version = MB_BLOB_VERSION,
+                      .format = (uint16_t)format,
+                      .rows = rows,
+                      .columns = columns,
+                      .group = group,
+                      .flags = flags,
+                      .scale = scale,
+                      .payload_bytes = bytes};
+  memcpy(t.blob.at, &h, sizeof h);
+  uint8_t *p = (uint8_t *)t.blob.at + sizeof h;
+  uint32_t padded_rows = (rows + 15) / 16 * 16;
+  size_t code_bits = format == MB_FORMAT_AFFINE3   ? 3
+                     : format == MB_FORMAT_AFFINE4 ? 4
+                     : format == MB_FORMAT_AFFINE8 ? 8
+                                                   : 2;
+
+  for (uint32_t r = 0; r < padded_rows; r++) {
+    float row_scale = r < rows ? 0.01f * (1.0f + random_unit() * 0.5f) : 0;
+    uint32_t in = r % 16;
+    if (format == MB_FORMAT_TERNARY2) {
+      uint32_t padded = (columns + 15) / 16 * 16;
+      uint8_t *strip = p + (size_t)(r / 16) * padded * 4;
+      if (flags & MB_FLAG_ROW_SCALES) {
+        memcpy(p + (size_t)padded_rows * padded / 4 + 4 * r, &row_scale, 4);
+      } else {
+        row_scale = scale;
+      }
+      for (uint32_t c = 0; c < padded; c++) {
+        bool real = r < rows && c < columns;
+        int16_t code = real ? random_code(format, extreme, r) : 1;
+        pack_code(&t, strip, in, c, (uint32_t)code);
+        if (!real) continue;
+        t.codes[(size_t)r * columns + c] = code;
+        t.weights[(size_t)r * columns + c] = row_scale * (float)(code - 1);
+      }
+      continue;
+    }
+    if (r >= rows && !mb_is_affine(format)) break;
+    if (!mb_is_affine(format)) {
+      for (uint32_t c = 0; c < columns; c++) {
+        size_t i = (size_t)r * columns + c;
+        float value = random_unit();
+        if (format == MB_FORMAT_BF16) value = mb_bits_float(mb_float_bits(value) & 0xffff0000u);
+        uint32_t bits = mb_float_bits(value);
+        uint16_t half = (uint16_t)(bits >> 16);
+        if (format == MB_FORMAT_BF16)
+          memcpy(p + 2 * i, &half, 2);
+        else
+          memcpy(p + 4 * i, &bits, 4);
+        t.weights[i] = value;
+      }
+      continue;
+    }
+    uint32_t groups = (columns + group - 1) / group;
+    size_t head = flags & MB_FLAG_ASYMMETRIC ? 64 : 32, record = head + group * code_bits * 2;
+    for (uint32_t g = 0; g < groups; g++) {
+      uint8_t *own = p + ((size_t)(r / 16) * groups + g) * record;
+      put_half(own + 2 * in, r < rows ? 0.5f + random_unit() * 0.4f : 0);
+      if (head == 64) put_half(own + 32 + 2 * in, r < rows ? random_unit() * 3 : 0);
+      float d = get_half(own + 2 * in), m = head == 64 ? get_half(own + 32 + 2 * in) : 0;
+      float offset = head == 64 || code_bits == 8 ? 0 : (float)(1 << (code_bits - 1));
+      for (uint32_t c = 0; c < group; c++) {
+        bool real = r < rows && g * group + c < columns;
+        int16_t code = real ? random_code(format, extreme, r) : 0;
+        pack_code(&t, own + head, in, c, (uint32_t)(uint8_t)code);
+        if (!real) continue;
+        size_t i = (size_t)r * columns + g * group + c;
+        t.codes[i] = code;
+        t.weights[i] = head == 64 ? scale * (d * (float)code + m) : scale * d * ((float)code - offset);
+      }
+    }
+  }
+  return t;
+}
+
+static inline void packed_free(packed *t) {
+  guarded_free(&t->blob);
+  free(t->codes);
+  free(t->weights);
+}
+
+#endif

@@ -1,0 +1,201 @@
+/* Part of test_kernels.c: attention and the vector functions. */
+#ifndef MB_TEST_VECTORS_H
+#define MB_TEST_VECTORS_H
+
+#include <math.h>
+
+#include "half.h"
+#include "kernels.h"
+#include "support.h"
+
+/* ---- attention ---- */
+
+typedef struct {
+  uint32_t heads, stride, positions;
+  guarded queries, query_scales, queries_f32, cache, cache_scales, cache_f16, weights;
+} attention;
+
+static attention attention_new(uint32_t heads, uint32_t stride, uint32_t positions) {
+  attention a = {.heads = heads, .stride = stride, .positions = positions};
+  size_t q = (size_t)heads * stride, c = (size_t)positions * stride, blocks = stride / MB_KV_BLOCK;
+  a.queries = guarded_new(q);
+  a.query_scales = guarded_new(heads * blocks * 4);
+  a.queries_f32 = guarded_new(q * 4);
+  a.cache = guarded_new(c);
+  a.cache_scales = guarded_new(positions * blocks * 2);
+  a.cache_f16 = guarded_new(c * 2);
+  a.weights = guarded_new((size_t)heads * positions * 4);
+  for (size_t i = 0; i < q; i++) {
+    ((int8_t *)a.queries.at)[i] = (int8_t)(i < stride ? (i % 3 == 0 ? -127 : 127) : (int)random_below(255) - 127);
+    ((float *)a.queries_f32.at)[i] = random_unit() * 3;
+  }
+  for (size_t i = 0; i < c; i++) {
+    ((int8_t *)a.cache.at)[i] = (int8_t)(i < stride ? (i % 3 == 0 ? -127 : 127) : (int)random_below(255) - 127);
+    ((uint16_t *)a.cache_f16.at)[i] = mb_f32_to_f16(i % 50 == 7 ? random_unit() * 0x1p-14f : random_unit() * 2);
+  }
+  for (size_t i = 0; i < heads * blocks; i++) ((float *)a.query_scales.at)[i] = (1.5f + random_unit()) / 127;
+  for (size_t i = 0; i < positions * blocks; i++)
+    ((uint16_t *)a.cache_scales.at)[i] = mb_f32_to_f16((1.5f + random_unit()) / 127 * (i % 9 == 3 ? 0x1p-10f : 1));
+  for (size_t i = 0; i < (size_t)heads * positions; i++) ((float *)a.weights.at)[i] = 0.5f + 0.5f * random_unit();
+  return a;
+}
+
+static void attention_free(attention *a) {
+  guarded_free(&a->queries);
+  guarded_free(&a->query_scales);
+  guarded_free(&a->queries_f32);
+  guarded_free(&a->cache);
+  guarded_free(&a->cache_scales);
+  guarded_free(&a->cache_f16);
+  guarded_free(&a->weights);
+}
+
+/* All four functions: 0, 1 scores; 2, 3 mixes. */
+static void attend(const mb_kernels *k, const attention *a, int function, float *out, size_t scores_stride) {
+  switch (function) {
+    case 0:
+      k->scores_int8(a->queries.at, a->query_scales.at, a->heads, a->cache.at, a->cache_scales.at, a->stride,
+                     a->positions, out, scores_stride);
+      break;
+    case 1:
+      k->scores_f16(a->queries_f32.at, a->heads, a->cache_f16.at, a->stride, a->positions, out, scores_stride);
+      break;
+    case 2:
+      k->mix_int8(a->weights.at, a->positions, a->heads, a->cache.at, a->cache_scales.at, a->stride, a->positions, out);
+      break;
+    default:
+      k->mix_f16(a->weights.at, a->positions, a->heads, a->cache_f16.at, a->stride, a->positions, out);
+  }
+}
+
+static double cached(const attention *a, int function, uint32_t p, uint32_t d) {
+  size_t i = (size_t)p * a->stride + d;
+  if (function % 2 == 1) return mb_f16_to_f32(((const uint16_t *)a->cache_f16.at)[i]);
+  return ((const int8_t *)a->cache.at)[i] *
+         (double)mb_f16_to_f32(((const uint16_t *)a->cache_scales.at)[i / MB_KV_BLOCK]);
+}
+
+static double queried(const attention *a, int function, uint32_t h, uint32_t d) {
+  size_t i = (size_t)h * a->stride + d;
+  if (function == 1) return ((const float *)a->queries_f32.at)[i];
+  return ((const int8_t *)a->queries.at)[i] * (double)((const float *)a->query_scales.at)[i / MB_KV_BLOCK];
+}
+
+static void check_attention(const attention *a, int function, const float *out, size_t scores_stride) {
+  for (uint32_t h = 0; h < a->heads; h++)
+    for (uint32_t i = 0; i < (function < 2 ? a->positions : a->stride); i++) {
+      double sum = function < 2 ? 0 : 1, size = 1;
+      for (uint32_t j = 0; j < (function < 2 ? a->stride : a->positions); j++) {
+        double product = function < 2
+                             ? queried(a, function, h, j) * cached(a, function, i, j)
+                             : ((const float *)a->weights.at)[(size_t)h * a->positions + j] * cached(a, function, j, i);
+        sum += product;
+        size += fabs(product);
+      }
+      float got = out[h * (function < 2 ? scores_stride : a->stride) + i];
+      check(fabs(got - sum) <= 1e-5 * size, "scalar attention %d: head %u, %u: %g for %g", function, h, i, got, sum);
+    }
+}
+
+static void test_attention(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  static const uint32_t positions[] = {0, 1, 2, 7, 8, 9, 31, 64, 65, 129, 600};
+  for (uint32_t heads = 1; heads <= 7; heads++)
+    for (uint32_t stride = 32; stride <= 128; stride += 32)
+      for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
+        if (positions[p] > 129 && heads % 3 != 0 && stride != 96) continue;
+        attention a = attention_new(heads, stride, positions[p]);
+        size_t scores_stride = positions[p] + 5;
+        for (int function = 0; function < 4; function++) {
+          size_t n = function < 2 ? (heads - 1) * scores_stride + positions[p] : heads * stride;
+          guarded expected = guarded_new(n * 4), got = guarded_new(n * 4);
+          float *values = expected.at;
+          for (size_t i = 0; i < n; i++) values[i] = 1;
+          attend(scalar, &a, function, expected.at, scores_stride);
+          if (positions[p] < 100) check_attention(&a, function, expected.at, scores_stride);
+          for (int t = 0; tables[t] != NULL; t++) {
+            values = got.at;
+            for (size_t i = 0; i < n; i++) values[i] = 1;
+            attend(tables[t], &a, function, got.at, scores_stride);
+            check(memcmp(got.at, expected.at, n * 4) == 0, "%s attention %d: heads %u stride %u positions %u",
+                  tables[t]->name, function, heads, stride, positions[p]);
+          }
+          guarded_free(&expected);
+          guarded_free(&got);
+        }
+        attention_free(&a);
+      }
+}
+
+/* ---- vector functions ---- */
+
+static float random_argument(uint32_t n) {
+  static const float special[] = {0.0f,    -0.0f,  1.0f,    -1.0f, 87.0f,  -87.0f, 88.0f,  -88.0f,    88.73f,
+                                  -87.34f, 100.0f, -100.0f, 1e30f, -1e30f, 3e38f,  -3e38f, 0x1p-126f, -0x1p-126f};
+  if (n % 5 == 1) return special[random_below(sizeof special / sizeof *special)];
+  return random_unit() * (n % 2 == 0 ? 90.0f : 5.0f);
+}
+
+static void check_softmax(const float *in, const float *out, uint32_t n, float sum) {
+  float maximum = in[0];
+  double total = 0;
+  for (uint32_t i = 0; i < n; i++) maximum = in[i] > maximum ? in[i] : maximum;
+  for (uint32_t i = 0; i < n; i++) {
+    double argument = (double)(in[i] - maximum), e = exp(argument < -87 ? -87 : argument);
+    total += e;
+    check(fabs(out[i] - e) <= 2e-6 * e, "scalar exp(%g) = %g", argument, out[i]);
+  }
+  check(fabs(sum - total) <= 1e-5 * total, "scalar softmax sum of %u: %g for %g", n, sum, total);
+}
+
+static void check_silu(const float *gate, const float *up, const float *out, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) {
+    double x = -(double)gate[i], e = exp(x < -87 ? -87 : x > 88 ? 88 : x), y = gate[i] / (1 + e) * up[i];
+    check(fabs(out[i] - y) <= 3e-6 * fabs(y) || (isinf(out[i]) && fabs(y) > 3.4e38), "scalar silu(%g) * %g = %g",
+          gate[i], up[i], out[i]);
+  }
+}
+
+static void test_functions(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  for (uint32_t round = 0; round < 80; round++) {
+    uint32_t n = round < 40 ? round : round < 79 ? random_below(700) : 8960;
+    guarded in = guarded_new(n * 4), up = guarded_new(n * 4), a = guarded_new(n * 4), b = guarded_new(n * 4);
+    float *values = in.at, *ups = up.at;
+    for (uint32_t i = 0; i < n; i++) {
+      values[i] = random_unit() * 50;
+      ups[i] = random_unit() * 2;
+    }
+    float squares = scalar->sum_squares(in.at, n);
+    double exact = 0;
+    for (uint32_t i = 0; i < n; i++) exact += (double)values[i] * values[i];
+    check(fabs(squares - exact) <= 1e-5 * exact, "scalar sum of %u squares", n);
+    for (int t = 0; tables[t] != NULL; t++) {
+      float got = tables[t]->sum_squares(in.at, n);
+      check(memcmp(&got, &squares, 4) == 0, "%s sum_squares of %u", tables[t]->name, n);
+    }
+
+    for (uint32_t i = 0; i < n && round % 2 == 0; i++) values[i] = random_argument(i);
+    memcpy(a.at, in.at, n * 4);
+    scalar->silu_multiply(a.at, up.at, n);
+    check_silu(in.at, up.at, a.at, n);
+    for (int t = 0; tables[t] != NULL; t++) {
+      memcpy(b.at, in.at, n * 4);
+      tables[t]->silu_multiply(b.at, up.at, n);
+      check(memcmp(a.at, b.at, n * 4) == 0, "%s silu_multiply of %u", tables[t]->name, n);
+    }
+
+    memcpy(a.at, in.at, n * 4);
+    float sum = scalar->softmax_terms(a.at, n);
+    if (n > 0) check_softmax(in.at, a.at, n, sum);
+    for (int t = 0; tables[t] != NULL; t++) {
+      memcpy(b.at, in.at, n * 4);
+      float got = tables[t]->softmax_terms(b.at, n);
+      check(memcmp(a.at, b.at, n * 4) == 0 && memcmp(&got, &sum, 4) == 0, "%s softmax_terms of %u", tables[t]->name, n);
+    }
+    guarded_free(&in);
+    guarded_free(&up);
+    guarded_free(&a);
+    guarded_free(&b);
+  }
+}
+
+#endif

@@ -1,0 +1,72 @@
+"""What every command shares: errors in one line, progress, JSON, sizes for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+from mobile_bundle.errors import UserError
+
+
+def run_command(name: str, work: Callable[[], int]) -> int:
+    """Runs a command; an error becomes one line on standard error and status 1, never a traceback."""
+    try:
+        status = work()
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader (head, less) went away: that is its right. Keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+    except OSError as error:
+        print(f"{name}: {error.filename or ''}: {error.strerror or error}".replace(": :", ":"), file=sys.stderr)
+    return 1
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1 is needed")
+    return value
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def megabytes(size: int) -> str:
+    """A size for people, decimal megabytes (kilobytes below one)."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1_000_000 else f"{size / 1e3:,.1f} kB"
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a plain line at every tenth of the work. Always on standard error."""
+
+    def __init__(self, title: str, unit: str) -> None:
+        self._title, self._unit = title, unit
+        self._bar: tqdm[Any] | None = None
+        self._tenth = 0
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """Tells that `done` of `total` units are done."""
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=total, desc=self._title, unit=self._unit, unit_scale=True, leave=False)
+            self._bar.set_postfix_str(what, refresh=False)
+            self._bar.update(done - self._bar.n)
+            if done >= total:
+                self._bar.close()
+        elif done * 10 // total > self._tenth:
+            self._tenth = done * 10 // total
+            print(f"{self._title}: {self._tenth * 10} %", file=sys.stderr, flush=True)

@@ -1,0 +1,40 @@
+"""mobile-bundle: looks at bundles, checks, measures and runs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import mobile_bundle
+from mobile_bundle.cli import bench, estimate, evaluate, inspect, run, verify
+from mobile_bundle.cli.common import run_command
+
+COMMANDS = {
+    "inspect": inspect,
+    "verify": verify,
+    "eval": evaluate,
+    "estimate": estimate,
+    "run": run,
+    "bench": bench,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status (0 done, 1 failed, 2 bad usage)."""
+    parser = argparse.ArgumentParser(prog="mobile-bundle", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        text = (module.__doc__ or "").strip()
+        command = commands.add_parser(name, help=text.splitlines()[0], description=text)
+        module.add_arguments(command)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "run":
+        parser.error(f"unknown argument: {rest[0]}")
+    options.rest = rest
+    return run_command("mobile-bundle", lambda: COMMANDS[options.command].run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""Whether a bundle is whole: every file's sha256, every tensor's checksum, the tokenizer."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mobile_bundle.cli.common import print_json
+from mobile_bundle.container.verify import verify_bundle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--json", action="store_true")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what was checked. Raises UserError that names the first file that is damaged."""
+    checked = verify_bundle(options.bundle)
+    if options.json:
+        print_json({"bundle": str(options.bundle), "files": checked})
+    else:
+        print(f"{options.bundle}: whole, {len(checked)} files checked")
+    return 0

@@ -1,0 +1,140 @@
+"""Affine codes of 2, 3, 4 or 8 bits: per row and group of columns an fp16 scale d, and an fp16 offset m if asymmetric.
+
+w = scale * d * (code - 2**(bits-1))     symmetric; 8 bits: w = scale * d * code
+w = scale * (d * code + m)               asymmetric
+`scale`, a power of two, is chosen from the largest magnitude of the matrix so that it maps into [2**14, 2**15): every
+d and m fits into fp16, and one stays a normal number down to 2**-28 of the largest weight.
+
+Layout (packed_formats.h): strips of 16 rows; per strip one record per group of columns: 16 d, 16 m if asymmetric, codes
+interleaved (interleave.py). Columns are padded to the group with code 0, rows to 16 with code 0 and d = m = 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.affine_fit import Fit, fit_asymmetric, fit_symmetric
+from mobile_bundle.codecs.blob import AFFINE_BITS, FLAG_ASYMMETRIC, STRIP_ROWS, Blob, round_up
+from mobile_bundle.codecs.codec import (
+    Encoded,
+    StreamCodec,
+    Write,
+    largest_magnitude,
+    pad_rows,
+    source_chunks,
+    sum_squares,
+)
+from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
+from mobile_bundle.codecs.source import Floats, MatrixSource
+
+_FORMAT = {bits: format for format, bits in AFFINE_BITS.items()}
+# Ranges to try and regressions to follow (affine_fit.py), measured on Gaussian and on trained weights. 1.0 is always
+# there, so that a matrix that is on such a grid already is stored without loss.
+_SHRINK: dict[int, tuple[float, ...]] = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.9, 0.8), 4: (1.0, 0.92, 0.84), 8: (1.0,)}
+_REFITS = {2: 4, 3: 2, 4: 2, 8: 0}
+
+
+class AffineCodec(StreamCodec):
+    """bits 2, 3, 4 or 8; group 32, 64 or 128 columns."""
+
+    def __init__(self, bits: int, group: int, asymmetric: bool, name: str | None = None) -> None:
+        if bits not in _FORMAT or group not in (32, 64, 128):
+            raise ValueError(f"no affine layout of {bits} bits in groups of {group}")
+        self.bits = bits
+        self.format = _FORMAT[bits]
+        self.group = group
+        self.asymmetric = asymmetric
+        self.flags = FLAG_ASYMMETRIC if asymmetric else 0
+        self._name = name or f"affine-{bits}bit-g{group}-{'asym' if asymmetric else 'sym'}"
+        self.shrink, self.refits = _SHRINK[bits], _REFITS[bits]
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+        scale = power_of_two_scale(largest_magnitude(source))
+        header = self._header(source, scale)
+        write(header.pack())
+        groups = round_up(source.columns, self.group) // self.group
+        full = source.columns // self.group  # groups without padding
+        record = self._record()
+        low = -127 if self.bits == 8 else 0
+        bias = 0 if self.asymmetric or self.bits == 8 else 1 << (self.bits - 1)  # stored code = fitted code + bias
+        error = total = 0.0
+        inverse = np.float32(1.0 / scale)
+        for chunk in source_chunks(source):
+            count = len(chunk)
+            w = chunk * inverse  # exact: a power of two
+            total += sum_squares(w)
+            padded = pad_rows(count)
+            codes = np.zeros((padded, groups * self.group), np.uint8)
+            d = np.zeros((padded, groups), "<f2")
+            m = np.zeros((padded, groups), "<f2")
+            for first, last, width in ((0, full, self.group), (full, groups, source.columns - full * self.group)):
+                if first == last:
+                    continue
+                begin = first * self.group
+                end = begin + (last - first) * width
+                fit = self._fit(np.ascontiguousarray(w[:, begin:end]).reshape(-1, width), low - bias)
+                error += float(fit.error.sum(dtype=np.float64))
+                d[:count, first:last] = fit.d.reshape(count, -1)
+                if fit.m is not None:
+                    m[:count, first:last] = fit.m.reshape(count, -1)
+                whole = fit.codes.reshape(count, -1)
+                if self.bits == 8:
+                    codes[:count, begin:end] = whole.astype(np.int8).view(np.uint8)
+                else:
+                    whole += np.float32(bias)
+                    codes[:count, begin:end] = whole
+            strips = np.empty((padded // STRIP_ROWS, groups), record)
+            strips["d"] = d.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
+            if self.asymmetric:
+                strips["m"] = m.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
+            strips["words"] = to_strips(pack_words(codes.reshape(padded, groups, self.group), self.bits))
+            write(strips.view(np.uint8).data.cast("B"))
+        return Encoded(header, error * scale * scale, total * scale * scale)
+
+    def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
+        header = blob.header
+        if header.group != self.group or header.flags != self.flags:
+            raise ValueError(f"codec {self.name} does not read groups of {header.group} with flags {header.flags}")
+        groups = round_up(header.columns, self.group) // self.group
+        strips = np.frombuffer(blob.payload, self._record()).reshape(-1, groups)
+        strips = strips[begin // STRIP_ROWS : (end + STRIP_ROWS - 1) // STRIP_ROWS]
+        codes = unpack_words(from_strips(strips["words"]), self.bits)  # (rows, groups, group)
+        d = strips["d"].transpose(0, 2, 1).reshape(-1, groups, 1).astype(np.float32)
+        if self.bits == 8:
+            values = codes.view(np.int8).astype(np.float32)
+        else:
+            values = codes.astype(np.float32)
+            if not self.asymmetric:
+                values -= np.float32(1 << (self.bits - 1))
+        values *= d
+        if self.asymmetric:
+            values += strips["m"].transpose(0, 2, 1).reshape(-1, groups, 1).astype(np.float32)
+        values *= np.float32(header.scale)
+        return np.ascontiguousarray(values.reshape(len(values), -1)[: end - begin, : header.columns])
+
+    def _record(self) -> np.dtype[np.void]:
+        """One strip's record of one group of columns."""
+        offsets = [("m", "<f2", (STRIP_ROWS,))] if self.asymmetric else []
+        words = self.group * self.bits // 32
+        return np.dtype([("d", "<f2", (STRIP_ROWS,)), *offsets, ("words", "<u4", (words, STRIP_ROWS))])
+
+    def _fit(self, w: Floats, low: int) -> Fit:
+        """w: float32 (n, width). Codes start at `low`: what is stored, less the bias."""
+        high = 127 if self.bits == 8 else low + (1 << self.bits) - 1
+        fit = fit_asymmetric if self.asymmetric else fit_symmetric
+        return fit(w, low, high, self.shrink, self.refits)
+
+
+def power_of_two_scale(largest: float) -> float:
+    """The power of two that brings `largest` (finite, >= 0) into [2**14, 2**15); never subnormal; 1 for 0."""
+    if largest == 0:
+        return 1.0
+    _, exponent = math.frexp(largest)  # largest = f * 2**exponent, f in [0.5, 1)
+    return math.ldexp(1.0, max(exponent - 15, -126))

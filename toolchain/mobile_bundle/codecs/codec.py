@@ -1,0 +1,142 @@
+"""What every codec offers, and the part they share: streaming.
+
+A codec writes a blob strip by strip from a source that is read in chunks, so the RAM it takes does not depend on the
+matrix. `encode` and `decode` on whole arrays are the same code over an array in RAM.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.blob import HEADER_BYTES, STRIP_ROWS, Blob, BlobHeader, Format, payload_bytes
+from mobile_bundle.codecs.source import ArraySource, Floats, MatrixSource, chunk_rows
+
+Write = Callable[[bytes | memoryview], Any]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What encoding found out: the header, and the sums of (w - w')**2 and w**2 over the matrix (float64)."""
+
+    header: BlobHeader
+    squared_error: float
+    squared_weight: float
+
+    @property
+    def relative_error(self) -> float:
+        """||W - W'||**2 / ||W||**2; 0 for a matrix of zeros."""
+        return self.squared_error / self.squared_weight if self.squared_weight > 0 else 0.0
+
+
+class Codec(Protocol):
+    """The interface that the planner and the container lean on (DESIGN section 3)."""
+
+    @property
+    def name(self) -> str: ...
+    def encode(self, weight: NDArray[np.float32], stats: NDArray[np.float32] | None = None) -> Blob:
+        """weight: float32 (rows, columns); stats: the inputs' Hessian (columns, columns), which a codec may ignore."""
+        ...
+
+    def decode(self, blob: Blob) -> NDArray[np.float32]:
+        """float32 (rows, columns): the reference that the kernels are held to."""
+        ...
+
+    def bits_per_weight(self, rows: int, columns: int) -> float:
+        """Exact: 8 * bytes of the blob, its 64-byte header included, / (rows * columns)."""
+        ...
+
+    def blob_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of a blob of that shape, its 64-byte header included."""
+        ...
+
+    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+        """Hands the blob to `write` piece by piece, header first. ValueError for values that are not finite."""
+        ...
+
+
+class StreamCodec(ABC):
+    """A codec whose blob is made in one forward pass after at most one pass for the header's scale."""
+
+    format: Format
+    group: int = 0
+    flags: int = 0
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name it is registered by."""
+
+    @abstractmethod
+    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded: ...
+
+    @abstractmethod
+    def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
+        """Rows begin..end-1 of the matrix, float32 (end - begin, columns); begin a multiple of 16."""
+
+    def blob_bytes(self, rows: int, columns: int) -> int:
+        return HEADER_BYTES + payload_bytes(self.format, rows, columns, self.group, self.flags)
+
+    def bits_per_weight(self, rows: int, columns: int) -> float:
+        return 8 * self.blob_bytes(rows, columns) / (rows * columns)
+
+    def encode(self, weight: NDArray[np.float32], stats: NDArray[np.float32] | None = None) -> Blob:
+        del stats  # data-free
+        parts: list[bytes] = []
+        encoded = self.encode_stream(ArraySource(weight), lambda piece: parts.append(bytes(piece)))
+        return Blob(encoded.header, b"".join(parts)[HEADER_BYTES:])
+
+    def decode(self, blob: Blob) -> NDArray[np.float32]:
+        out = np.empty((blob.header.rows, blob.header.columns), np.float32)
+        begin = 0
+        for chunk in self.decode_chunks(blob):
+            out[begin : begin + len(chunk)] = chunk
+            begin += len(chunk)
+        return out
+
+    def decode_chunks(self, blob: Blob) -> Iterator[NDArray[np.float32]]:
+        """The matrix in chunks of rows, float32 (n, columns), for matrices too large to decode whole."""
+        self._check(blob)
+        step = chunk_rows(blob.header.columns)
+        for begin in range(0, blob.header.rows, step):
+            yield self.decode_rows(blob, begin, min(begin + step, blob.header.rows))
+
+    def _header(self, source: MatrixSource, scale: float = 1.0) -> BlobHeader:
+        return BlobHeader(self.format, source.rows, source.columns, self.group, self.flags, scale)
+
+    def _check(self, blob: Blob) -> None:
+        if blob.header.format != self.format:
+            raise ValueError(f"codec {self.name} does not read format {blob.header.format.name}")
+
+
+def source_chunks(source: MatrixSource) -> Iterator[Floats]:
+    """The source in chunks of whole strips (the last may be ragged)."""
+    return source.chunks(chunk_rows(source.columns))
+
+
+def largest_magnitude(source: MatrixSource) -> float:
+    """max |w|. ValueError if a value is NaN or infinite."""
+    largest = 0.0
+    for chunk in source_chunks(source):
+        low, high = float(chunk.min()), float(chunk.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("the weights hold NaN or infinite values")
+        largest = max(largest, high, -low)
+    return largest
+
+
+def sum_squares(values: NDArray[np.float32]) -> float:
+    """Sum of squares; float32 partial sums per row, float64 over rows."""
+    flat = values.reshape(-1, values.shape[-1])
+    return float(np.einsum("rc,rc->r", flat, flat).sum(dtype=np.float64))
+
+
+def pad_rows(count: int) -> int:
+    """Rows rounded up to whole strips."""
+    return (count + STRIP_ROWS - 1) // STRIP_ROWS * STRIP_ROWS

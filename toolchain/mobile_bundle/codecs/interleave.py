@@ -1,0 +1,82 @@
+"""Codes to the 32-bit words of a packed row and back, and rows to strips of 16 interleaved rows and back.
+
+Every packed layout puts four neighbouring columns into the four bytes of one little-endian 32-bit word and gives each
+further four columns the next higher bits of the same bytes. So a code array (uint8) seen as words of four columns
+("lanes") is packed with shifts and ors on whole words, and interleaving is a transposition of words:
+byte 4*r + k of a 64-byte block is byte k of word r.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.blob import STRIP_ROWS
+
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint32]
+
+
+def pack_words(codes: Bytes, bits: int) -> Words:
+    """Codes below 2**bits, uint8 (..., n), to words (..., n * bits / 32); n a multiple of 32."""
+    lanes: Words = np.ascontiguousarray(codes).view("<u4")
+    if bits == 8:
+        return lanes
+    if bits == 4:
+        return lanes[..., 0::2] | (lanes[..., 1::2] << np.uint32(4))
+    if bits == 2:
+        return _merge(lanes, 4, 2)
+    if bits == 3:
+        low = _merge(lanes & np.uint32(0x03030303), 4, 2)  # (..., n / 16)
+        high = _merge((lanes >> np.uint32(2)) & np.uint32(0x01010101), 8, 1)  # (..., n / 32)
+        words = np.empty((*low.shape[:-1], high.shape[-1], 3), "<u4")
+        words[..., 0] = low[..., 0::2]
+        words[..., 1] = low[..., 1::2]
+        words[..., 2] = high
+        return words.reshape(*low.shape[:-1], high.shape[-1] * 3)
+    raise ValueError(f"no layout for {bits} bits")
+
+
+def unpack_words(words: Words, bits: int) -> Bytes:
+    """The inverse of pack_words: words (..., m) to codes uint8 (..., 32 * m / bits)."""
+    if bits == 8:
+        return np.ascontiguousarray(words).view(np.uint8)
+    if bits == 4:
+        return _split(words, 2, 4, 0x0F0F0F0F).view(np.uint8)
+    if bits == 2:
+        return _split(words, 4, 2, 0x03030303).view(np.uint8)
+    if bits == 3:
+        triples = words.reshape(*words.shape[:-1], words.shape[-1] // 3, 3)
+        pairs = np.ascontiguousarray(triples[..., :2]).reshape(*words.shape[:-1], words.shape[-1] // 3 * 2)
+        low = _split(pairs, 4, 2, 0x03030303)
+        high = _split(np.ascontiguousarray(triples[..., 2]), 8, 1, 0x01010101)
+        return (low | (high << np.uint32(2))).view(np.uint8)
+    raise ValueError(f"no layout for {bits} bits")
+
+
+def to_strips(words: Words) -> Words:
+    """(rows, groups, m) with rows a multiple of 16 -> a view (rows / 16, groups, m, 16): row r of a strip is word r."""
+    rows, groups, count = words.shape
+    return words.reshape(rows // STRIP_ROWS, STRIP_ROWS, groups, count).transpose(0, 2, 3, 1)
+
+
+def from_strips(strips: Words) -> Words:
+    """The inverse of to_strips: (strips, groups, m, 16) -> a copy (strips * 16, groups, m)."""
+    count, groups, m, _ = strips.shape
+    return np.ascontiguousarray(strips.transpose(0, 3, 1, 2)).reshape(count * STRIP_ROWS, groups, m)
+
+
+def _merge(lanes: Words, count: int, shift: int) -> Words:
+    """Every `count` neighbouring words become one; word j is shifted left by shift * j."""
+    out = lanes[..., 0::count].copy()
+    for j in range(1, count):
+        out |= lanes[..., j::count] << np.uint32(shift * j)
+    return out
+
+
+def _split(words: Words, count: int, shift: int, mask: int) -> Words:
+    """The inverse of _merge: every word becomes `count` neighbouring ones."""
+    out = np.empty((*words.shape, count), "<u4")
+    for j in range(count):
+        out[..., j] = (words >> np.uint32(shift * j)) & np.uint32(mask)
+    return out.reshape(*words.shape[:-1], words.shape[-1] * count)

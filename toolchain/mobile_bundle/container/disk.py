@@ -1,0 +1,58 @@
+"""What the operating system says about writing, in one line for a person; and writing that survives a power cut."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mobile_bundle.errors import UserError
+
+
+@contextmanager
+def disk_errors(path: Path, needed: int) -> Iterator[None]:
+    """OSError while writing `path`, which needs `needed` bytes, becomes a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(
+                f"no room for {path}: it needs {needed / 1e6:.1f} MB; free some space or choose another place"
+            ) from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Creates or replaces a file, synced to the disk. UserError if that fails."""
+    with disk_errors(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+
+
+def sync_tree(directory: Path) -> None:
+    """Syncs every file and folder of the tree, and the folder it is in."""
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+    _sync(directory.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames inside the folder durable."""
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

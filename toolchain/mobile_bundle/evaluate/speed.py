@@ -1,0 +1,60 @@
+"""Speed and memory of a bundle, measured by mobile-run itself in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_bundle.errors import UserError
+from mobile_bundle.native import bundle_runner
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second over the repetitions; sd: sample standard deviation, 0 for one repetition."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One test. load_seconds and first_token_seconds count from the start of the process; bytes from /proc."""
+
+    test: str
+    threads: int
+    tokens_per_second: Rate
+    load_seconds: float
+    first_token_seconds: float
+    peak_rss_bytes: int
+    peak_anon_bytes: int
+    major_faults: int
+
+
+def measure_speed(bundle: Path, flag: str, tokens: int, threads: int, repetitions: int) -> Speed:
+    """flag "-p": prefill of `tokens` tokens; "-n": decode. threads 0: mobile-run's default. UserError if it fails."""
+    command = [str(bundle_runner(bundle)), "bench", str(bundle), flag, str(tokens), "-r", str(repetitions), "--json"]
+    if threads:
+        command += ["--threads", str(threads)]
+    process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    events = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    for event in events:
+        if event["event"] == "error":
+            raise UserError(event["message"])
+        if event["event"] == "bench":
+            rates = event["tokens_per_second"]
+            memory = event["memory"]
+            return Speed(
+                test=event["test"],
+                threads=event["threads"],
+                tokens_per_second=Rate(statistics.mean(rates), statistics.stdev(rates) if len(rates) > 1 else 0.0),
+                load_seconds=event["load_seconds"],
+                first_token_seconds=event["first_token_seconds"],
+                peak_rss_bytes=memory["peak_rss_bytes"],
+                peak_anon_bytes=memory["peak_anon_bytes"],
+                major_faults=memory["major_faults"],
+            )
+    raise UserError(f"mobile-run ended with status {process.returncode} and no result: {process.stderr.strip()}")

@@ -1,0 +1,46 @@
+"""What perplexity is measured of: a bundle, or a checkpoint that is coded as `raw` into a temporary bundle."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mobile_bundle.build.weights import build_weights
+from mobile_bundle.container.manifest import read_manifest
+from mobile_bundle.errors import UserError
+from mobile_bundle.native import Model, Tokenizer
+from mobile_bundle.tokenizer.compile import compile_tokenizer
+
+
+@contextmanager
+def open_subject(
+    path: Path, progress: Callable[[int, int, str], None]
+) -> Iterator[tuple[Model, Tokenizer, int | None]]:
+    """Model, tokenizer and BOS id (None: the model has none) of a bundle or checkpoint. Raises UserError."""
+    if (path / "manifest.json").exists():
+        bos = read_manifest(path)["model"]["bos"]
+        with _opened(path / "weights.ptd", path / "tokenizer.bin") as (model, tokenizer):
+            yield model, tokenizer, bos
+    elif (path / "config.json").exists():
+        compiled = compile_tokenizer(path, json.loads((path / "config.json").read_text(encoding="utf-8")))
+        with tempfile.TemporaryDirectory(prefix="mobile-bundle-") as directory:
+            weights, tokens = Path(directory, "weights.ptd"), Path(directory, "tokenizer.bin")
+            tokens.write_bytes(compiled.data)
+            build_weights(path, "raw", weights, progress)
+            with _opened(weights, tokens) as (model, tokenizer):
+                yield model, tokenizer, compiled.bos
+    else:
+        raise UserError(f"{path}: neither a bundle (manifest.json) nor a checkpoint (config.json)")
+
+
+@contextmanager
+def _opened(weights: Path, tokens: Path) -> Iterator[tuple[Model, Tokenizer]]:
+    with Model(weights) as model:
+        tokenizer = Tokenizer(tokens)
+        try:
+            yield model, tokenizer
+        finally:
+            tokenizer.close()

@@ -1,0 +1,128 @@
+"""config.json with checks: a value that is missing or makes no sense is a one-line error that names it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from mobile_bundle.errors import UserError
+from mobile_bundle.models.rope import inverse_frequencies
+from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
+
+_LARGEST = 1 << 28
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What transformers' configuration class of a family takes for keys that config.json leaves out.
+
+    kv_heads 0: as many as heads. head_dim 0: hidden / heads.
+    """
+
+    context: int
+    theta: float = 10000.0
+    epsilon: float = 1e-6
+    kv_heads: int = 0
+    head_dim: int = 0
+    activation: str = "silu"
+
+
+class Config:
+    """Typed access to config.json."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
+        value = self.values.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise UserError(f"config.json has no {key}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+            raise UserError(f"{key} in config.json is {value!r}, not a whole number from 1 to {_LARGEST}")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A positive number."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise UserError(f"{key} in config.json is {value!r}, not a positive number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """True or false; false where the key is missing."""
+        value = self.values.get(key)
+        if value not in (None, False, True):
+            raise UserError(f"{key} in config.json is {value!r}, not true or false")
+        return bool(value)
+
+    def refuse(self, key: str, why: str) -> None:
+        """UserError if the key is there and says anything but no."""
+        if self.values.get(key):
+            raise UserError(f"{key} in config.json is {self.values[key]!r}: {why}")
+
+
+def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differences: Any) -> DecoderSpec:
+    """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself."""
+    hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
+    kv_heads = config.count("num_key_value_heads", defaults.kv_heads or heads)
+    if heads % kv_heads or heads // kv_heads > 128:
+        raise UserError(
+            f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
+        )
+    if config.values.get("head_dim") is None and not defaults.head_dim and hidden % heads:
+        raise UserError(f"hidden_size {hidden} in config.json is not a multiple of num_attention_heads {heads}")
+    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads)
+    if head_dim % 2:
+        raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
+    activation = config.values.get("hidden_act", defaults.activation)
+    activation = "silu" if activation == "swish" else activation
+    if activation not in ACTIVATIONS:
+        raise UserError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    context = config.count("max_position_embeddings", defaults.context)
+    fields: dict[str, Any] = {
+        "architecture": architecture,
+        "name": "",
+        "vocabulary": config.count("vocab_size"),
+        "hidden": hidden,
+        "layers": config.count("num_hidden_layers"),
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "feed_forward": config.count("intermediate_size"),
+        "context": context,
+        "sliding_window": 0,
+        "activation": activation,
+        "norm_epsilon": config.number("rms_norm_eps", defaults.epsilon),
+        "tied": config.flag("tie_word_embeddings"),
+        "inverse_frequencies": inverse_frequencies(config.values, head_dim, context, defaults.theta),
+    }
+    return DecoderSpec(**{**fields, **differences})
+
+
+def layer_window(config: Config, window: int, default_types: list[str] | None = None) -> int:
+    """The sliding window that holds for every layer; 0 if none slides. UserError if only some layers do.
+
+    window: of the layers that slide, 0 if switched off. default_types: used where config.json has no layer_types.
+    """
+    types = config.values.get("layer_types") or default_types
+    context = config.values.get("max_position_embeddings") or _LARGEST
+    if not window or window >= context or not types or set(types) == {"full_attention"}:
+        return 0
+    if set(types) == {"sliding_attention"}:
+        return window
+    raise UserError("layer_types in config.json mixes full and sliding attention, which is not supported")
+
+
+def config_tokens(values: dict[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """(BOS or -1, end tokens) as config.json or generation_config.json names them."""
+
+    def valid(token: Any) -> TypeGuard[int]:
+        return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < _LARGEST
+
+    bos, eos = values.get("bos_token_id"), values.get("eos_token_id")
+    tokens = eos if isinstance(eos, list) else [eos]
+    return (bos if valid(bos) else -1), tuple(token for token in tokens if valid(token))[:MAX_EOS]

@@ -1,0 +1,19 @@
+"""Mistral 7B: MistralForCausalLM. Llama with a sliding window (in every layer; null in later releases)."""
+
+from mobile_bundle.models.config import Config, Defaults, decoder_spec, layer_window
+from mobile_bundle.models.spec import DecoderSpec
+
+ARCHITECTURE = "MistralForCausalLM"
+MODEL_TYPE = "mistral"
+
+
+def read(config: Config) -> DecoderSpec:
+    """A missing sliding_window means 4,096 as in transformers; null means none."""
+    none = "sliding_window" in config.values and config.values["sliding_window"] is None
+    window = 0 if none else config.count("sliding_window", 4096)
+    return decoder_spec(
+        config,
+        ARCHITECTURE,
+        Defaults(context=131072, kv_heads=8),
+        sliding_window=layer_window(config, window, ["sliding_attention"]),
+    )

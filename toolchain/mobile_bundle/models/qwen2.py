@@ -1,0 +1,24 @@
+"""Qwen2 and Qwen2.5: Qwen2ForCausalLM. Llama with biases on query, key and value."""
+
+from mobile_bundle.models.config import Config, Defaults, decoder_spec, layer_window
+from mobile_bundle.models.spec import DecoderSpec
+
+ARCHITECTURE = "Qwen2ForCausalLM"
+MODEL_TYPE = "qwen2"
+
+
+def read(config: Config) -> DecoderSpec:
+    return decoder_spec(
+        config, ARCHITECTURE, Defaults(context=32768, kv_heads=32), qkv_bias=True, sliding_window=qwen_window(config)
+    )
+
+
+def qwen_window(config: Config) -> int:
+    """Layers from max_window_layers on slide, if use_sliding_window says so at all."""
+    if not config.flag("use_sliding_window") or config.values.get("sliding_window", 4096) is None:
+        return 0
+    layers = config.count("num_hidden_layers")
+    first = config.values.get("max_window_layers", 28)
+    first = first if isinstance(first, int) else 0
+    types = ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+    return layer_window(config, config.count("sliding_window", 4096), types)

@@ -1,0 +1,21 @@
+"""Qwen3 (dense): Qwen3ForCausalLM. RMS norms on every query and key head; biases only with attention_bias."""
+
+from mobile_bundle.models.config import Config, Defaults, decoder_spec
+from mobile_bundle.models.qwen2 import qwen_window
+from mobile_bundle.models.spec import DecoderSpec
+
+ARCHITECTURE = "Qwen3ForCausalLM"
+MODEL_TYPE = "qwen3"
+
+
+def read(config: Config) -> DecoderSpec:
+    attention = config.flag("attention_bias")
+    return decoder_spec(
+        config,
+        ARCHITECTURE,
+        Defaults(context=32768, kv_heads=32, head_dim=128),
+        qkv_bias=attention,
+        output_bias=attention,
+        qk_norm=True,
+        sliding_window=qwen_window(config),
+    )

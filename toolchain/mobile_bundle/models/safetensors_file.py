@@ -1,0 +1,105 @@
+"""One safetensors file, read by byte ranges.
+
+Format (github.com/huggingface/safetensors): uint64 n, n bytes of JSON {name: {dtype, shape, data_offsets}}, then the
+data. Parsed here so that a tensor is read with pread a few rows at a time: nothing is mapped and nothing is held.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.errors import UserError
+
+_MAX_HEADER = 100 << 20
+_WIDTH = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies. offset: bytes from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+class SafetensorsFile:
+    """An open file and its checked header. UserError where it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UserError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            self.tensors = self._parse(os.fstat(self._fd).st_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes from `offset`; UserError if they cannot be read. Safe to call from several threads."""
+        parts: list[bytes] = []
+        while count > 0:
+            try:
+                part = os.pread(self._fd, count, offset)
+            except OSError as error:
+                raise UserError(f"cannot read {self.path}: {error.strerror}") from error
+            if not part:
+                raise UserError(f"{self.path} ended while it was read; is it still being downloaded?")
+            parts.append(part)
+            offset += len(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _parse(self, size: int) -> dict[str, StoredTensor]:
+        if size < 8:
+            raise UserError(f"{self.path} is truncated: {size} bytes; download it again")
+        length = int.from_bytes(self.read(0, 8), "little")
+        if length > _MAX_HEADER:
+            raise UserError(f"{self.path} is not a safetensors file (its header claims {length} bytes)")
+        if 8 + length > size:
+            raise UserError(f"{self.path} is truncated inside its header; download it again")
+        try:
+            header = json.loads(self.read(8, length))
+        except ValueError as error:
+            raise UserError(f"{self.path} is damaged: its header is not JSON; download it again") from error
+        if not isinstance(header, dict):
+            raise UserError(f"{self.path} is damaged: its header is not a JSON object; download it again")
+        data = 8 + length
+        return {name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"}
+
+    def _entry(self, name: str, entry: Any, data: int, size: int) -> StoredTensor:
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            whole = [begin, end, *shape]
+            valid = isinstance(dtype, str) and all(type(v) is int and v >= 0 for v in whole) and begin <= end
+        except (KeyError, TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise UserError(f"{self.path} is damaged: the entry of tensor {name} makes no sense; download it again")
+        if data + end > size:
+            raise UserError(
+                f"{self.path} is truncated: tensor {name} ends at byte {data + end}, the file at {size}; "
+                f"download it again"
+            )
+        width = _WIDTH.get(dtype)
+        if width is not None and math.prod(shape) * width != end - begin:
+            raise UserError(f"{self.path} is damaged: tensor {name} of shape {list(shape)} has {end - begin} bytes")
+        return StoredTensor(name, dtype, shape, data + begin, end - begin)

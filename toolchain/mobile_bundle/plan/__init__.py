@@ -1,0 +1,1 @@
+"""What a bundle will cost, told beforehand."""

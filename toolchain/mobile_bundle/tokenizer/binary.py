@@ -1,0 +1,234 @@
+"""Writes tokenizer.bin; the layout is in runtime/include/mobile_bundle/tokenizer_format.h."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.errors import UserError
+from mobile_bundle.tokenizer import steps as step
+from mobile_bundle.tokenizer.chat_template import ChatPieces
+from mobile_bundle.tokenizer.steps import Steps
+from mobile_bundle.tokenizer.vocabulary import BYTE_ALPHABET, Vocabulary, token_bytes
+
+MAGIC, VERSION = b"MBTOKENS", 1
+IS_SPECIAL, IS_BYTE, IS_ABSENT = 1 << 31, 1 << 30, 1 << 29
+MAX_PROBES = 256
+HEADER_BYTES = 256
+CHAT_ABSENT = 0xFFFFFFFF
+CHAT_PLACES = 4
+
+
+def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | None) -> bytes:
+    """The bytes of tokenizer.bin. Raises UserError when the vocabulary is beyond what the format holds."""
+    texts = _texts(vocabulary)
+    offsets, blob, longest = _token_bytes(texts, vocabulary, steps)
+    flags = steps.flags | vocabulary.flags
+    merge_table, merge_probes = _merge_table(vocabulary)
+    merged, merge_first = _merged(vocabulary)
+    strings, string_probes = _string_table(texts, vocabulary, steps)
+    added_table, added_bytes, added_raw = _added(vocabulary)
+    template = np.array([*steps.prefix, *steps.suffix], np.int32)
+    if template.size and not 0 <= template.min() <= template.max() < vocabulary.size:
+        raise UserError("tokenizer.json: the post-processor's ids are not in the vocabulary")
+    if max(len(steps.prefix), len(steps.suffix)) > 64:
+        raise UserError("tokenizer.json: the post-processor adds more than 64 ids")
+    chat_table, chat_bytes = _chat(chat)
+    sections = [
+        offsets.tobytes(),
+        blob,
+        _symbols(vocabulary, steps).tobytes(),
+        merge_table.tobytes(),
+        merged.tobytes(),
+        strings.tobytes(),
+        added_table,
+        added_bytes,
+        template.tobytes(),
+        chat_table,
+        chat_bytes,
+    ]
+    spans, body = [], bytearray()
+    for section in sections:
+        spans += [HEADER_BYTES + len(body), len(section)]
+        body += section + bytes(-len(section) % 8)
+    numbers = [
+        HEADER_BYTES + len(body),
+        vocabulary.size,
+        flags,
+        steps.split,
+        steps.decoder,
+        steps.strip,
+        vocabulary.unknown & 0xFFFFFFFF,
+        longest,
+        max((rank for rank, _ in vocabulary.merges.values()), default=-1) + 1,
+        len(merge_table),
+        merge_probes,
+        merge_first,
+        len(strings),
+        string_probes,
+        len(vocabulary.added),
+        added_raw,
+        len(steps.prefix),
+        len(steps.suffix),
+    ]
+
+    def header(checksum: int) -> bytes:
+        values = [VERSION, checksum, *numbers, *spans]
+        return (MAGIC + struct.pack(f"<{len(values)}I", *values)).ljust(HEADER_BYTES, b"\0")
+
+    return header(zlib.crc32(header(0) + body)) + bytes(body)
+
+
+def _texts(vocabulary: Vocabulary) -> dict[int, str]:
+    """Every id's string as the decoder sees it."""
+    texts = {number: text for text, number in vocabulary.tokens.items()}
+    return texts | {token.id: token.decoded for token in vocabulary.added}
+
+
+def _token_bytes(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -> tuple[NDArray[np.uint32], bytes, int]:
+    offsets = np.zeros(vocabulary.size + 1, np.uint32)
+    blob, longest = bytearray(), 0
+    for number in range(vocabulary.size):
+        marks = len(blob)
+        text = texts.get(number)
+        if text is None:
+            marks |= IS_ABSENT
+        else:
+            try:
+                data, is_byte = token_bytes(text, steps)
+            except UnicodeEncodeError:
+                raise UserError(f"tokenizer.json: token {number} is not valid Unicode") from None
+            blob += data
+            longest = max(longest, len(data))
+            marks |= IS_BYTE * is_byte | IS_SPECIAL * (text in vocabulary.special)
+        offsets[number] = marks
+    if len(blob) >= 1 << 29:
+        raise UserError("tokenizer.json: the tokens are more than 512 MB")
+    offsets[vocabulary.size] = len(blob)
+    return offsets, bytes(blob), longest
+
+
+def _symbols(vocabulary: Vocabulary, steps: Steps) -> NDArray[np.int32]:
+    symbols = np.full(256, -1, np.int32)
+    if steps.flags & step.BYTE_LEVEL:
+        for character, byte in BYTE_ALPHABET.items():
+            symbols[byte] = vocabulary.tokens.get(character, -1)
+    else:
+        for byte in range(256):
+            symbols[byte] = vocabulary.tokens.get(f"<0x{byte:02X}>", -1)
+    return symbols
+
+
+def _mix(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    return (hashes ^ hashes >> np.uint32(15)) * np.uint32(0x2C1B3C6D)
+
+
+def pair_hash(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """mb_token_pair_hash, elementwise."""
+    hashes = _mix(left * np.uint32(0x9E3779B1) ^ right * np.uint32(0x85EBCA77))
+    hashes = (hashes ^ hashes >> np.uint32(13)) * np.uint32(0x297A2D39)
+    return hashes ^ hashes >> np.uint32(16)
+
+
+def string_hash(text: bytes) -> int:
+    """mb_token_string_hash."""
+    value = 0x811C9DC5
+    for byte in text:
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    value = (value ^ value >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
+    return value ^ value >> 16
+
+
+def _place(hashes: NDArray[np.uint32]) -> tuple[list[int], int, int]:
+    """Linear probing: the slot of every entry, the number of slots, the longest search."""
+    count = len(hashes)
+    slots = count + count // 2 + 1
+    while True:
+        first = (hashes.astype(np.uint64) * np.uint64(slots) >> np.uint64(32)).tolist()
+        taken = bytearray(slots)
+        places, probes = [], 0
+        for slot in first:
+            steps = 1
+            while taken[slot]:
+                slot = slot + 1 if slot + 1 < slots else 0
+                steps += 1
+            taken[slot] = 1
+            places.append(slot)
+            probes = max(probes, steps)
+        # A search for what is not there ends one slot later, at an empty one.
+        if probes < MAX_PROBES:
+            return places, slots, probes + 1
+        slots += slots // 2
+
+
+def _merge_table(vocabulary: Vocabulary) -> tuple[NDArray[np.uint64], int]:
+    if not vocabulary.merges:
+        return np.empty(0, np.uint64), 0
+    pairs = np.array(list(vocabulary.merges), np.uint64)
+    ranks = np.array([rank for rank, _ in vocabulary.merges.values()], np.uint64)
+    places, slots, probes = _place(pair_hash(pairs[:, 0].astype(np.uint32), pairs[:, 1].astype(np.uint32)))
+    table = np.full(slots, np.iinfo(np.uint64).max, np.uint64)
+    table[places] = pairs[:, 0] << np.uint64(43) | pairs[:, 1] << np.uint64(22) | ranks
+    return table, probes
+
+
+def _merged(vocabulary: Vocabulary) -> tuple[NDArray[np.uint32], int]:
+    """The merges' results by rank, and the first one's when they are consecutive (then there is no table)."""
+    by_rank = sorted(vocabulary.merges.values())
+    if not by_rank:
+        return np.empty(0, np.uint32), 0
+    first = by_rank[0][1] - by_rank[0][0]
+    if first >= 0 and all(merged == first + rank for rank, merged in by_rank):
+        return np.empty(0, np.uint32), first
+    table = np.zeros(by_rank[-1][0] + 1, np.uint32)
+    for rank, merged in by_rank:
+        table[rank] = merged
+    return table, 0
+
+
+def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -> tuple[NDArray[np.int32], int]:
+    if steps.flags & step.BYTE_LEVEL:
+        wanted = []
+        if vocabulary.flags & step.IGNORE_MERGES:
+            wanted = [text for text in vocabulary.tokens if all(character in BYTE_ALPHABET for character in text)]
+    else:
+        wanted = [text for text in vocabulary.tokens if len(text) == 1]
+    if not wanted:
+        return np.empty(0, np.int32), 0
+    for text in wanted:
+        if texts[vocabulary.tokens[text]] != text:
+            raise UserError(f"tokenizer.json: the token {text!r} is also an added token that normalization changes")
+    hashes = np.array([string_hash(token_bytes(text, steps)[0]) for text in wanted], np.uint32)
+    places, slots, probes = _place(hashes)
+    table = np.full(slots, -1, np.int32)
+    table[places] = [vocabulary.tokens[text] for text in wanted]
+    return table, probes
+
+
+def _added(vocabulary: Vocabulary) -> tuple[bytes, bytes, int]:
+    table, texts = bytearray(), bytearray()
+    for token in sorted(vocabulary.added, key=lambda token: (token.normalized, token.text.encode())):
+        text = token.text.encode()
+        flags = token.strip_left | token.strip_right << 1 | token.word << 2
+        table += struct.pack("<4I", token.id, flags, len(texts), len(text))
+        texts += text
+    return bytes(table), bytes(texts), sum(not token.normalized for token in vocabulary.added)
+
+
+def _chat(chat: ChatPieces | None) -> tuple[bytes, bytes]:
+    if chat is None:
+        return b"", b""
+    texts = bytearray()
+    table = bytearray(struct.pack("<2I", sum(1 << role for role in chat.trims), 0))
+    for before in range(CHAT_PLACES):
+        for after in range(CHAT_PLACES):
+            text = chat.between.get((before, after))
+            if text is None:
+                table += struct.pack("<2I", CHAT_ABSENT, 0)
+                continue
+            table += struct.pack("<2I", len(texts), len(text.encode()))
+            texts += text.encode()
+    return bytes(table), bytes(texts)

@@ -1,0 +1,116 @@
+"""tokenizer.json and its companions to tokenizer.bin. Needs neither `tokenizers` nor `transformers`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.errors import UserError
+from mobile_bundle.tokenizer.binary import write_tokenizer
+from mobile_bundle.tokenizer.chat_template import ASSISTANT, USER, compile_chat_template, find_chat_template
+from mobile_bundle.tokenizer.steps import parse_steps
+from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
+
+
+@dataclass(frozen=True)
+class CompiledTokenizer:
+    """What a bundle needs of a tokenizer."""
+
+    data: bytes  # tokenizer.bin
+    vocabulary: int  # highest id + 1
+    bos: int | None
+    eos: list[int]  # ids that end a text, the first one the model's own; may be empty
+    chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
+    chat_template: str | None  # its source
+    chat_template_status: str  # one line: compiled, or why not
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether tokenizer.bin holds the chat template."""
+        return self.chat_template_status.startswith("the chat template is compiled")
+
+
+def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokenizer:
+    """Compiles the tokenizer of a checkpoint directory.
+
+    config: the parsed config.json. Raises UserError, one line that says what to do, when tokenizer.json is missing or
+    does what the runtime cannot do exactly. A chat template that cannot be compiled is no error.
+    """
+    path = model_dir / "tokenizer.json"
+    if not path.is_file():
+        other = next((name for name in ("tokenizer.model", "vocab.json") if (model_dir / name).is_file()), None)
+        hint = f" from its {other}" if other else ""
+        raise UserError(
+            f"{path} is missing: make it{hint} with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    description = _read(path)
+    try:
+        steps = parse_steps(description)
+        vocabulary = read_vocabulary(description, steps)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
+    tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
+    generation = _read_optional(model_dir / "generation_config.json")
+    special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
+    source = find_chat_template(model_dir, tokenizer_config)
+    chat, status = compile_chat_template(source, special)
+    sources: list[dict[str, Any]] = [generation, config, special]
+    bos = _token_ids("bos_token", sources, vocabulary)
+    return CompiledTokenizer(
+        data=write_tokenizer(vocabulary, steps, chat),
+        vocabulary=vocabulary.size,
+        bos=bos[0] if bos else None,
+        eos=_token_ids("eos_token", sources, vocabulary),
+        chat_end=_leading_token(chat.between[ASSISTANT, USER], vocabulary) if chat else None,
+        chat_template=source,
+        chat_template_status=status,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a JSON object")
+    return value
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return _read(path) if path.is_file() else {}
+
+
+def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token and so on as strings; in the files they are strings or objects with a content."""
+    found: dict[str, str] = {}
+    for source in sources:
+        for key, value in source.items():
+            if isinstance(value, dict):
+                value = value.get("content")
+            if key.endswith("_token") and isinstance(value, str):
+                found.setdefault(key, value)
+    return found
+
+
+def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary) -> list[int]:
+    """The ids that the first source with any gives, under `name` or `name`_id: a number, a string or a list of them."""
+    for source in sources:
+        values = source.get(f"{name}_id", source.get(name))
+        ids = []
+        for value in values if isinstance(values, list) else [values]:
+            number = vocabulary.lookup(value) if isinstance(value, str) else value
+            if isinstance(number, int) and 0 <= number < vocabulary.size and number not in ids:
+                ids.append(number)
+        if ids:
+            return ids
+    return []
+
+
+def _leading_token(text: str, vocabulary: Vocabulary) -> int | None:
+    """The longest special token that the text begins with, white space aside."""
+    text = text.lstrip()
+    found = [name for name in vocabulary.special if text.startswith(name)]
+    return vocabulary.lookup(max(found, key=len)) if found else None

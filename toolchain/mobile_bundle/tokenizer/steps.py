@@ -1,0 +1,186 @@
+"""The steps of a tokenizer.json besides its model: normalizer, pre-tokenizer, decoder, post-processor.
+
+Each is recognised exactly or refused with a line that shows what is not known; nothing is approximated.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mobile_bundle.errors import UserError
+
+BYTE_LEVEL, NFC, PREPEND, REPLACE, PREFIX_SPACE, DIGITS, DIGIT_RUNS = (1 << bit for bit in range(7))
+METASPACE, METASPACE_FIRST, METASPACE_ALWAYS, METASPACE_SPLIT, CUT_WORDS = (1 << bit for bit in range(7, 12))
+IGNORE_MERGES, BYTE_FALLBACK, FUSE_UNKNOWN = (1 << bit for bit in range(12, 15))
+SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2 = range(4)
+DECODER_BYTES, DECODER_METASPACE = 1, 2
+
+MARK = "\u2581"  # "▁"
+
+_LLAMA3_STYLE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+REGULAR_EXPRESSIONS = {
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": SPLIT_GPT2,
+    _LLAMA3_STYLE % r"\p{N}{1,3}": SPLIT_LLAMA3,
+    _LLAMA3_STYLE % r"\p{N}": SPLIT_QWEN2,
+}
+
+
+@dataclass
+class Steps:
+    """What the steps come to; `flags` are MB_TOKEN_* of tokenizer_format.h."""
+
+    flags: int = 0
+    split: int = SPLIT_NONE
+    decoder: int = DECODER_BYTES
+    strip: int = 0  # spaces taken from the left of a decoded text
+    prefix: list[int] = field(default_factory=list)  # ids before an encoded text
+    suffix: list[int] = field(default_factory=list)
+
+
+def parse_steps(description: dict[str, Any]) -> Steps:
+    """The steps of a parsed tokenizer.json. Raises UserError for what the runtime cannot do exactly."""
+    steps = Steps()
+    _pre_tokenizer(_flatten(description.get("pre_tokenizer"), "pretokenizers"), steps)
+    _normalizer(_flatten(description.get("normalizer"), "normalizers"), steps)
+    _decoder(_flatten(description.get("decoder"), "decoders"), steps)
+    for processor in _flatten(description.get("post_processor"), "processors"):
+        _post_processor(processor, steps)
+    return steps
+
+
+def _refuse(step: str, value: Any, reason: str = "is not one the runtime knows") -> UserError:
+    shown = json.dumps(value, ensure_ascii=False)
+    return UserError(
+        f"tokenizer.json: this {step} {reason}: {shown[:400]}; supported are byte-level BPE with the GPT-2, Llama-3 or "
+        "Qwen2 split and SentencePiece-style BPE"
+    )
+
+
+def _flatten(step: Any, key: str) -> list[dict[str, Any]]:
+    """A step as a list, Sequences taken apart."""
+    if step is None:
+        return []
+    if not isinstance(step, dict):
+        raise _refuse("step", step)
+    if step.get("type") != "Sequence":
+        return [step]
+    return [part for inner in step.get(key, []) for part in _flatten(inner, key)]
+
+
+def _add(steps: Steps, flag: int, step: str, value: Any) -> None:
+    if steps.flags & flag:
+        raise _refuse(step, value, "stands there twice")
+    steps.flags |= flag
+
+
+def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
+    for part in parts:
+        match part:
+            case {"type": "NFC"}:
+                _add(steps, NFC, "normalizer", part)
+            case {"type": "Prepend", "prepend": "\u2581"} if not steps.flags & BYTE_LEVEL:
+                _add(steps, PREPEND, "normalizer", part)
+            case {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"} if not steps.flags & BYTE_LEVEL:
+                _add(steps, REPLACE, "normalizer", part)
+            case _:
+                raise _refuse("normalizer", part)
+    if steps.flags & PREPEND and steps.flags & METASPACE_FIRST:
+        raise _refuse("normalizer", parts, "puts a mark before the text, and so does the pre-tokenizer")
+
+
+def _pre_tokenizer(parts: list[dict[str, Any]], steps: Steps) -> None:
+    if [part.get("type") for part in parts] == ["Metaspace"]:
+        _metaspace(parts[0], steps)
+        return
+    if not parts:
+        return
+    *before, last = parts
+    if last.get("type") != "ByteLevel":
+        raise _refuse("pre-tokenizer", parts)
+    steps.flags |= BYTE_LEVEL
+    uses_regex = last.get("use_regex", True)
+    if uses_regex:
+        steps.split = SPLIT_GPT2
+    if last.get("add_prefix_space", True):
+        steps.flags |= PREFIX_SPACE
+    for position, part in enumerate(before):
+        match part:
+            case {"type": "Digits"} if position == 0:
+                steps.flags |= DIGITS if part.get("individual_digits", False) else DIGIT_RUNS
+            case {"type": "Split"} if position == len(before) - 1 and not uses_regex:
+                if steps.flags & PREFIX_SPACE:
+                    raise _refuse("pre-tokenizer", parts, "puts a space before every word")
+                steps.split = _regular_expression(part)
+            case _:
+                raise _refuse("pre-tokenizer", part)
+
+
+def _regular_expression(part: dict[str, Any]) -> int:
+    pattern = part.get("pattern")
+    regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+    if regex not in REGULAR_EXPRESSIONS:
+        raise UserError(
+            f"tokenizer.json: splits words by a regular expression that the runtime does not know: {regex or pattern} "
+            "(supported are those of GPT-2, Llama-3 and Qwen2)"
+        )
+    # The expressions leave no character over, so these behaviours all keep every match as a piece.
+    if part.get("behavior") != "Isolated" and not (part.get("behavior") == "Removed" and part.get("invert")):
+        raise _refuse("pre-tokenizer", part)
+    return REGULAR_EXPRESSIONS[regex]
+
+
+def _metaspace(part: dict[str, Any], steps: Steps) -> None:
+    scheme = part.get("prepend_scheme", "always")
+    if part.get("add_prefix_space") is False:
+        scheme = "never"
+    if part.get("replacement") != MARK or scheme not in ("first", "always", "never"):
+        raise _refuse("pre-tokenizer", part)
+    steps.flags |= METASPACE
+    steps.flags |= {"first": METASPACE_FIRST, "always": METASPACE_ALWAYS, "never": 0}[scheme]
+    if part.get("split") is not False:
+        steps.flags |= METASPACE_SPLIT
+
+
+def _decoder(parts: list[dict[str, Any]], steps: Steps) -> None:
+    kinds = [part.get("type") for part in parts]
+    if steps.flags & BYTE_LEVEL:
+        if kinds != ["ByteLevel"]:
+            raise _refuse("decoder", parts, "does not fit a byte-level tokenizer")
+        return
+    steps.decoder = DECODER_METASPACE
+    if kinds not in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):
+        raise _refuse("decoder", parts)
+    if parts[0].get("pattern") != {"String": MARK} or parts[0].get("content") != " ":
+        raise _refuse("decoder", parts[0])
+    if len(parts) == 4:
+        strip = parts[3]
+        start = strip.get("start")
+        if strip.get("content") != " " or strip.get("stop") != 0 or not isinstance(start, int) or not 0 <= start <= 16:
+            raise _refuse("decoder", strip)
+        steps.strip = start
+
+
+def _post_processor(part: dict[str, Any], steps: Steps) -> None:
+    if part.get("type") == "ByteLevel":  # changes offsets only
+        return
+    if part.get("type") != "TemplateProcessing":
+        raise _refuse("post-processor", part)
+    prefix: list[int] = []
+    suffix: list[int] = []
+    seen = False
+    for piece in part["single"]:
+        match piece:
+            case {"SpecialToken": {"id": name}}:
+                (suffix if seen else prefix).extend(int(number) for number in part["special_tokens"][name]["ids"])
+            case {"Sequence": {"id": "A"}} if not seen:
+                seen = True
+            case _:
+                raise _refuse("post-processor", part["single"])
+    if not seen:
+        raise _refuse("post-processor", part["single"], "leaves the text out")
+    steps.prefix = prefix + steps.prefix
+    steps.suffix = steps.suffix + suffix

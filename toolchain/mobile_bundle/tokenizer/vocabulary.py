@@ -1,0 +1,188 @@
+"""A tokenizer.json's tokens and merges, as ids and bytes."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from mobile_bundle.errors import UserError
+from mobile_bundle.tokenizer import steps as step
+from mobile_bundle.tokenizer.steps import MARK, Steps
+
+MAX_VOCABULARY = 1 << 21
+MAX_MERGES = (1 << 22) - 1
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that stand for bytes in a byte-level vocabulary."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+BYTE_ALPHABET = _byte_alphabet()
+
+
+@dataclass(frozen=True)
+class Added:
+    """An added token: `text` is what is looked for, in the normalized text when `normalized`."""
+
+    id: int
+    text: str
+    decoded: str  # its string when it is decoded
+    normalized: bool
+    strip_left: bool
+    strip_right: bool
+    word: bool
+
+
+@dataclass
+class Vocabulary:
+    """`tokens`: the model's strings to ids. `merges`: (left, right) to (rank, merged id)."""
+
+    tokens: dict[str, int]
+    merges: dict[tuple[int, int], tuple[int, int]]
+    added: list[Added]
+    special: set[str]  # strings of special tokens
+    unknown: int  # -1: none
+    flags: int  # MB_TOKEN_* that depend on the model
+
+    @property
+    def size(self) -> int:
+        """Highest id + 1."""
+        return max([*self.tokens.values(), *(token.id for token in self.added)], default=-1) + 1
+
+    def lookup(self, text: str) -> int | None:
+        """The id of a token's string, None when there is none."""
+        for token in self.added:
+            if token.text == text or token.decoded == text:
+                return token.id
+        return self.tokens.get(text)
+
+
+def read_vocabulary(description: dict[str, Any], steps: Steps) -> Vocabulary:
+    """The vocabulary of a parsed tokenizer.json. Raises UserError for another model than BPE and for broken ones."""
+    model = description.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
+        kind = model.get("type") if isinstance(model, dict) else None
+        raise UserError(f"tokenizer.json: a model of type {kind!r} is not supported, only BPE is")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(key):
+            raise UserError(f"tokenizer.json: BPE with {key}={model[key]!r} is not supported")
+    tokens: dict[str, int] = model["vocab"]
+    if len(set(tokens.values())) != len(tokens):
+        raise UserError("tokenizer.json: two tokens of the vocabulary have the same id")
+    added, special = _added_tokens(description.get("added_tokens") or [], tokens, steps)
+    highest = max([*tokens.values(), *(token.id for token in added)], default=-1)
+    if not 0 <= highest < MAX_VOCABULARY or min(tokens.values(), default=0) < 0:
+        raise UserError(
+            f"tokenizer.json: ids must be from 0 to {MAX_VOCABULARY - 1}, this vocabulary goes to {highest}"
+        )
+    merges = _merges(model["merges"], tokens)
+    vocabulary = Vocabulary(tokens, merges, added, special, -1, 0)
+    _model_flags(model, vocabulary, steps)
+    return vocabulary
+
+
+def _merges(listed: list[Any], tokens: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
+    if listed and isinstance(listed[0], str):
+        listed = [line.split(" ") for line in listed if not line.startswith("#version")]
+    if len(listed) >= MAX_MERGES:
+        raise UserError(f"tokenizer.json: {len(listed)} merges are more than the {MAX_MERGES} that are supported")
+    merges = {}
+    for rank, pair in enumerate(listed):
+        try:
+            left, right = pair
+            merges[tokens[left], tokens[right]] = (rank, tokens[left + right])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"tokenizer.json: merge {rank} ({pair!r}) is not of two tokens that give a third") from None
+    return merges
+
+
+def _normalize(text: str, flags: int) -> str:
+    if flags & step.NFC:
+        text = unicodedata.normalize("NFC", text)
+    if flags & step.PREPEND:
+        text = MARK + text
+    return text.replace(" ", MARK) if flags & step.REPLACE else text
+
+
+def _added_tokens(listed: list[dict[str, Any]], tokens: dict[str, int], steps: Steps) -> tuple[list[Added], set[str]]:
+    """Added tokens get their ids as the tokenizers library gives them, whatever the file says: the model's for what is
+    in its vocabulary, else the next free number."""
+    by_text: dict[str, int] = {}
+    by_id: dict[int, Added] = {}
+    special = set()
+    following = len(tokens)
+    for entry in listed:
+        content = entry["content"]
+        if not content:
+            continue
+        number = by_text.get(content, tokens.get(content))
+        if number is None:
+            number, following = following, following + 1
+        normalized = bool(entry.get("normalized", not entry.get("special", False)))
+        text = _normalize(content, steps.flags) if normalized else content
+        by_text[content] = number
+        by_id[number] = Added(
+            number,
+            text,
+            text,
+            normalized,
+            bool(entry.get("lstrip")),
+            bool(entry.get("rstrip")),
+            bool(entry.get("single_word")),
+        )
+        if entry.get("special"):
+            special.add(content)
+    added = list(by_id.values())
+    for token in added:
+        if len(token.text.encode()) > 512:
+            raise UserError(f"tokenizer.json: the added token {token.text[:40]!r}... is longer than 512 bytes")
+    if len({(token.text, token.normalized) for token in added}) != len(added):
+        raise UserError("tokenizer.json: two added tokens are the same text after normalization")
+    return added, special
+
+
+def _model_flags(model: dict[str, Any], vocabulary: Vocabulary, steps: Steps) -> None:
+    tokens = vocabulary.tokens
+    if steps.flags & step.BYTE_LEVEL:
+        complete = all(character in tokens for character in BYTE_ALPHABET)
+        if model.get("ignore_merges"):
+            vocabulary.flags |= step.IGNORE_MERGES
+        if model.get("byte_fallback") and not complete:
+            raise UserError("tokenizer.json: byte_fallback in a byte-level tokenizer is not supported")
+    else:
+        complete = False
+        if model.get("ignore_merges"):
+            raise UserError("tokenizer.json: ignore_merges is only supported in byte-level tokenizers")
+        if model.get("byte_fallback"):
+            vocabulary.flags |= step.BYTE_FALLBACK
+            complete = all(f"<0x{byte:02X}>" in tokens for byte in range(256))
+        crossing = re.compile(f"[^{MARK}]{MARK}")
+        strings = {number: text for text, number in tokens.items()}
+        if (
+            MARK in tokens
+            and not steps.flags & step.METASPACE_SPLIT
+            and not any(crossing.search(strings[merged]) for _, merged in vocabulary.merges.values())
+        ):
+            vocabulary.flags |= step.CUT_WORDS
+    if model.get("fuse_unk"):
+        vocabulary.flags |= step.FUSE_UNKNOWN
+    unknown = model.get("unk_token")
+    if unknown is not None and not complete:
+        if unknown not in tokens:
+            raise UserError(f"tokenizer.json: the unknown token {unknown!r} is not in the vocabulary")
+        vocabulary.unknown = tokens[unknown]
+
+
+def token_bytes(text: str, steps: Steps) -> tuple[bytes, bool]:
+    """What a token's string is decoded to, and whether it is a byte of the byte fallback."""
+    if steps.flags & step.BYTE_LEVEL:
+        if all(character in BYTE_ALPHABET for character in text):
+            return bytes(BYTE_ALPHABET[character] for character in text), False
+    elif re.fullmatch(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>", text):  # Rust's number parser takes a plus sign
+        return bytes([int(text[3:5], 16)]), True
+    return text.encode(), False
