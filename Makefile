@@ -13,7 +13,7 @@ C_SOURCES := $(shell git ls-files '*.c' '*.h' ':!*unicode_tables.h')
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, not " + sys.version)'
 	$(PYTHON) -m venv .venv || { scripts/system_packages.sh no-venv=python3-venv && $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet $$($(BIN)/python scripts/build_requirements.py)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet $$($(BIN)/python scripts/build_requirements.py) "cmake>=3.28" ninja
 	touch $@
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files runtime toolchain)

@@ -166,9 +166,7 @@ class Tokenizer:
 
     def between(self, before: int, after: int) -> str:
         text, size = ctypes.c_char_p(), ctypes.c_size_t()
-        self._check(
-            self._library.mb_chat_between(self._handle, before, after, ctypes.byref(text), ctypes.byref(size))
-        )
+        self._check(self._library.mb_chat_between(self._handle, before, after, ctypes.byref(text), ctypes.byref(size)))
         return ctypes.string_at(text, size.value).decode()
 
     def trim(self, role: int, content: str) -> str:

@@ -9,6 +9,7 @@ if(MB_ABI STREQUAL "x86_64")
 elseif(MB_ABI STREQUAL "arm64-v8a")
   set(CMAKE_SYSTEM_PROCESSOR aarch64)
   set(mb_target -target aarch64-linux-musl)
+  set(MB_DOTPROD_FLAGS -mcpu=generic+dotprod) # zig's spelling of -march=armv8.2-a+dotprod
 elseif(MB_ABI STREQUAL "armeabi-v7a")
   set(CMAKE_SYSTEM_PROCESSOR arm)
   # Cortex-A7: NEON and VFPv4, the least that phones of this ABI and Android 8 or later have.

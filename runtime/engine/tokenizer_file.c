@@ -18,18 +18,18 @@
 #error "tokenizer.bin is little endian and is mapped, not read: a big-endian processor cannot use it"
 #endif
 
-static mb_status damaged(const char* what) {
+static mb_status damaged(const char *what) {
   return mb_fail(MB_ERROR_FORMAT, "tokenizer.bin: %s: the file is damaged, copy or build the bundle again", what);
 }
 
-static bool ids_below(const int32_t* ids, size_t count, int32_t lowest, uint32_t vocabulary) {
+static bool ids_below(const int32_t *ids, size_t count, int32_t lowest, uint32_t vocabulary) {
   for (size_t i = 0; i < count; i++) {
     if (ids[i] < lowest || ids[i] >= (int32_t)vocabulary) return false;
   }
   return true;
 }
 
-static mb_status check_header(const mb_token_header* header, size_t bytes) {
+static mb_status check_header(const mb_token_header *header, size_t bytes) {
   if (header->file_bytes != bytes) return damaged("its length is not what it was written with (cut off?)");
   if (header->vocabulary == 0 || header->vocabulary > MB_TOKEN_MAX_VOCABULARY) return damaged("impossible vocabulary");
   if (header->merge_count > MB_TOKEN_MAX_MERGES || header->merge_probes > MB_TOKEN_MAX_PROBES ||
@@ -52,8 +52,8 @@ static mb_status check_header(const mb_token_header* header, size_t bytes) {
   return MB_OK;
 }
 
-static mb_status find_sections(mb_tokenizer* tokenizer) {
-  const mb_token_header* header = &tokenizer->header;
+static mb_status find_sections(mb_tokenizer *tokenizer) {
+  const mb_token_header *header = &tokenizer->header;
   const uint64_t vocabulary = header->vocabulary;
   const uint64_t merged = (uint64_t)header->merge_count * sizeof(uint32_t);
   const uint64_t expected[MB_TOKEN_SECTIONS] = {
@@ -69,9 +69,9 @@ static mb_status find_sections(mb_tokenizer* tokenizer) {
       [MB_TOKEN_CHAT] = header->sections[MB_TOKEN_CHAT].bytes ? sizeof(mb_token_chat) : 0,
       [MB_TOKEN_CHAT_BYTES] = header->sections[MB_TOKEN_CHAT_BYTES].bytes,
   };
-  const void* at[MB_TOKEN_SECTIONS];
+  const void *at[MB_TOKEN_SECTIONS];
   for (int i = 0; i < MB_TOKEN_SECTIONS; i++) {
-    const mb_token_span* span = &header->sections[i];
+    const mb_token_span *span = &header->sections[i];
     if (span->offset % 8 != 0 || span->offset > tokenizer->file_bytes ||
         span->bytes > tokenizer->file_bytes - span->offset || span->bytes != expected[i])
       return damaged("a section is not where it should be");
@@ -93,8 +93,8 @@ static mb_status find_sections(mb_tokenizer* tokenizer) {
   return MB_OK;
 }
 
-static mb_status check_tokens(const mb_tokenizer* tokenizer) {
-  const mb_token_header* header = &tokenizer->header;
+static mb_status check_tokens(const mb_tokenizer *tokenizer) {
+  const mb_token_header *header = &tokenizer->header;
   uint32_t before = 0, longest = 0;
   for (uint32_t i = 0; i <= header->vocabulary; i++) {
     uint32_t offset = tokenizer->offsets[i] & MB_TOKEN_OFFSET_MASK;
@@ -102,33 +102,36 @@ static mb_status check_tokens(const mb_tokenizer* tokenizer) {
     if (i > 0 && offset - before > longest) longest = offset - before;
     before = offset;
   }
-  if (before > header->sections[MB_TOKEN_BYTES].bytes || longest > header->longest)
-    return damaged("a token is longer than its bytes");
-  for (uint32_t i = 0; i < header->vocabulary; i++) { /* the decoder and the streams count on one byte */
+  if (before > header->sections[MB_TOKEN_BYTES].bytes || longest != header->longest)
+    return damaged("its tokens are not as long as it says");
+  for (uint32_t i = 0; i < header->vocabulary; i++) { /* the decoder and the streams count on this */
     uint32_t bytes;
-    mb_token_text(tokenizer, i, &bytes);
-    if (tokenizer->offsets[i] & MB_TOKEN_IS_BYTE && bytes != 1) return damaged("a byte token is not one byte");
+    const uint8_t *text = mb_token_text(tokenizer, i, &bytes);
+    bool is_byte = tokenizer->offsets[i] & MB_TOKEN_IS_BYTE;
+    if (is_byte && bytes != 1) return damaged("a byte token is not one byte");
+    if (header->decoder == MB_TOKEN_DECODER_METASPACE && !is_byte && !mb_utf8_valid(text, bytes))
+      return damaged("a token is not UTF-8");
   }
   if (!ids_below(tokenizer->symbols, 256, -1, header->vocabulary) ||
       !ids_below(tokenizer->strings, header->string_slots, -1, header->vocabulary) ||
       !ids_below(tokenizer->template_ids, header->prefix_count + header->suffix_count, 0, header->vocabulary) ||
-      (tokenizer->merged && !ids_below((const int32_t*)tokenizer->merged, header->merge_count, 0, header->vocabulary)))
+      (tokenizer->merged && !ids_below((const int32_t *)tokenizer->merged, header->merge_count, 0, header->vocabulary)))
     return damaged("an id is outside of the vocabulary");
   return MB_OK;
 }
 
 /* Sorted, so that the search by bytes works, and without equal texts. */
-static mb_status check_added(const mb_tokenizer* tokenizer) {
-  const mb_token_header* header = &tokenizer->header;
+static mb_status check_added(const mb_tokenizer *tokenizer) {
+  const mb_token_header *header = &tokenizer->header;
   const uint32_t size = header->sections[MB_TOKEN_ADDED_BYTES].bytes;
   for (uint32_t i = 0; i < header->added_count; i++) {
-    const mb_token_added* token = &tokenizer->added[i];
+    const mb_token_added *token = &tokenizer->added[i];
     if (token->id >= header->vocabulary || token->bytes == 0 || token->bytes > MB_TOKEN_MAX_ADDED_BYTES ||
         token->offset > size || token->bytes > size - token->offset ||
         !mb_utf8_valid(tokenizer->added_bytes + token->offset, token->bytes))
       return damaged("an added token is impossible");
     if (i == 0 || i == header->added_raw) continue;
-    const mb_token_added* last = &tokenizer->added[i - 1];
+    const mb_token_added *last = &tokenizer->added[i - 1];
     const uint8_t *text = tokenizer->added_bytes + token->offset, *last_text = tokenizer->added_bytes + last->offset;
     int order = memcmp(last_text, text, last->bytes < token->bytes ? last->bytes : token->bytes);
     if (order > 0 || (order == 0 && last->bytes >= token->bytes)) return damaged("its added tokens are not sorted");
@@ -136,7 +139,7 @@ static mb_status check_added(const mb_tokenizer* tokenizer) {
   return MB_OK;
 }
 
-static mb_status check_chat(const mb_tokenizer* tokenizer) {
+static mb_status check_chat(const mb_tokenizer *tokenizer) {
   const uint32_t size = tokenizer->header.sections[MB_TOKEN_CHAT_BYTES].bytes;
   for (int i = 0; tokenizer->chat && i < MB_TOKEN_CHAT_PLACES * MB_TOKEN_CHAT_PLACES; i++) {
     mb_token_span span = tokenizer->chat->between[i / MB_TOKEN_CHAT_PLACES][i % MB_TOKEN_CHAT_PLACES];
@@ -146,7 +149,7 @@ static mb_status check_chat(const mb_tokenizer* tokenizer) {
   return MB_OK;
 }
 
-static void build_lookups(mb_tokenizer* tokenizer) {
+static void build_lookups(mb_tokenizer *tokenizer) {
   for (int i = 0; i < 128; i++) tokenizer->ascii[i] = mb_token_find(tokenizer, (const uint8_t[]){(uint8_t)i}, 1);
   for (uint32_t i = 0; i < tokenizer->header.added_count; i++) {
     uint8_t first = tokenizer->added_bytes[tokenizer->added[i].offset];
@@ -154,18 +157,18 @@ static void build_lookups(mb_tokenizer* tokenizer) {
   }
 }
 
-static uint32_t checksum(const mb_tokenizer* tokenizer) {
+static uint32_t checksum(const mb_tokenizer *tokenizer) {
   mb_token_header header = tokenizer->header;
   header.crc32 = 0;
   return mb_crc32(mb_crc32(0, &header, sizeof header), tokenizer->file + sizeof header,
                   tokenizer->file_bytes - sizeof header);
 }
 
-mb_status mb_tokenizer_open_memory(const void* data, size_t bytes, bool check_crc, mb_tokenizer** result) {
+mb_status mb_tokenizer_open_memory(const void *data, size_t bytes, bool check_crc, mb_tokenizer **result) {
   *result = NULL;
   if (bytes < sizeof(mb_token_header) || memcmp(data, MB_TOKEN_MAGIC, 8) != 0)
     return mb_fail(MB_ERROR_FORMAT, "tokenizer.bin: not a mobile-bundle tokenizer: build the bundle again");
-  mb_tokenizer* tokenizer = calloc(1, sizeof *tokenizer);
+  mb_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
   if (!tokenizer) return mb_fail(MB_ERROR_MEMORY, "no memory for the tokenizer");
   tokenizer->file = data;
   tokenizer->file_bytes = bytes;
@@ -192,7 +195,7 @@ mb_status mb_tokenizer_open_memory(const void* data, size_t bytes, bool check_cr
   return MB_OK;
 }
 
-mb_status mb_tokenizer_open(const char* path, mb_tokenizer** tokenizer) {
+mb_status mb_tokenizer_open(const char *path, mb_tokenizer **tokenizer) {
   *tokenizer = NULL;
   int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return mb_fail(MB_ERROR_IO, "cannot open %s: %s", path, strerror(errno));
@@ -206,7 +209,7 @@ mb_status mb_tokenizer_open(const char* path, mb_tokenizer** tokenizer) {
     return damaged("its size is impossible");
   }
   size_t bytes = (size_t)about.st_size;
-  void* data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
+  void *data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
   int error = errno;
   close(file);
   if (data == MAP_FAILED) return mb_fail(MB_ERROR_IO, "cannot map %s: %s", path, strerror(error));
@@ -219,10 +222,10 @@ mb_status mb_tokenizer_open(const char* path, mb_tokenizer** tokenizer) {
   return MB_OK;
 }
 
-void mb_tokenizer_close(mb_tokenizer* tokenizer) {
+void mb_tokenizer_close(mb_tokenizer *tokenizer) {
   if (!tokenizer) return;
-  if (tokenizer->mapped) munmap((void*)(uintptr_t)tokenizer->file, tokenizer->file_bytes);
+  if (tokenizer->mapped) munmap((void *)(uintptr_t)tokenizer->file, tokenizer->file_bytes);
   free(tokenizer);
 }
 
-uint32_t mb_tokenizer_vocabulary(const mb_tokenizer* tokenizer) { return tokenizer->header.vocabulary; }
+uint32_t mb_tokenizer_vocabulary(const mb_tokenizer *tokenizer) { return tokenizer->header.vocabulary; }

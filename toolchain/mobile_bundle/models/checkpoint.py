@@ -173,7 +173,7 @@ class Checkpoint:
             value = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read {path}: {error}") from error
         if not isinstance(value, dict):
             raise UserError(f"{path} is not a JSON object")

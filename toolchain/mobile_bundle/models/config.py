@@ -59,11 +59,6 @@ class Config:
             raise UserError(f"{key} in config.json is {value!r}, not true or false")
         return bool(value)
 
-    def refuse(self, key: str, why: str) -> None:
-        """UserError if the key is there and says anything but no."""
-        if self.values.get(key):
-            raise UserError(f"{key} in config.json is {self.values[key]!r}: {why}")
-
 
 def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differences: Any) -> DecoderSpec:
     """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself."""
@@ -78,7 +73,7 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
     head_dim = config.count("head_dim", defaults.head_dim or hidden // heads)
     if head_dim % 2:
         raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
-    activation = config.values.get("hidden_act", defaults.activation)
+    activation = str(config.values.get("hidden_act") or defaults.activation)
     activation = "silu" if activation == "swish" else activation
     if activation not in ACTIVATIONS:
         raise UserError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
@@ -109,7 +104,9 @@ def layer_window(config: Config, window: int, default_types: list[str] | None = 
     window: of the layers that slide, 0 if switched off. default_types: used where config.json has no layer_types.
     """
     types = config.values.get("layer_types") or default_types
-    context = config.values.get("max_position_embeddings") or _LARGEST
+    if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
+        raise UserError("layer_types in config.json is not a list of names")
+    context = config.count("max_position_embeddings", _LARGEST)
     if not window or window >= context or not types or set(types) == {"full_attention"}:
         return 0
     if set(types) == {"sliding_attention"}:

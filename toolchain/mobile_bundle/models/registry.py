@@ -35,11 +35,11 @@ class Source(Protocol):
 def architecture(config: dict[str, Any]) -> str:
     """The architecture that config.json names. UserError for one that is not supported."""
     listed = config.get("architectures")
-    name = listed[0] if isinstance(listed, list) and listed else _MODEL_TYPES.get(str(config.get("model_type")))
+    name = str(listed[0]) if isinstance(listed, list) and listed else _MODEL_TYPES.get(str(config.get("model_type")))
     if name not in ARCHITECTURES:
         what = name or config.get("model_type") or "none named in config.json"
         raise UserError(f"unsupported architecture {what}; supported: {', '.join(ARCHITECTURES)}")
-    return str(name)
+    return name
 
 
 @dataclass(frozen=True)

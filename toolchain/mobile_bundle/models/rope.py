@@ -24,15 +24,15 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int, context: int, the
         raise UserError("rope_scaling in config.json is not an object")
     if any(isinstance(value, dict) for value in scaling.values()):
         raise UserError("rotary parameters that differ between layers are not supported")
-    kind = scaling.get("rope_type", scaling.get("type", "default")) or "default"
+    kind = str(scaling.get("rope_type", scaling.get("type", "default")) or "default")
     if kind not in SUPPORTED:
         raise UserError(f"rotary scaling {kind!r} is not supported; supported: {', '.join(SUPPORTED)}")
     partial = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     if partial not in (None, 1, 1.0):
         raise UserError(f"partial_rotary_factor {partial} is not supported; only whole heads are rotated")
-    base = _number(scaling, "rope_theta", config.get("rope_theta", theta))
+    base = _number(scaling, "rope_theta", config.get("rope_theta") or theta)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    table: NDArray[np.float32] = np.float32(1.0) / np.power(np.float32(base), exponents)
+    table: NDArray[np.float32] = np.float32(1.0) / np.power(base, exponents.astype(np.float64)).astype(np.float32)
     if kind == "linear":
         stretched: NDArray[np.float32] = table / np.float32(_number(scaling, "factor"))
         return stretched
@@ -47,13 +47,12 @@ def _llama3(
     """Long waves are stretched by `factor`, short ones kept, those between blended (Llama 3.1)."""
     factor = np.float32(_number(scaling, "factor"))
     low, high = _number(scaling, "low_freq_factor"), _number(scaling, "high_freq_factor")
-    original = config.get("original_max_position_embeddings")
-    if original is None:
-        original = _number(scaling, "original_max_position_embeddings", context)
+    key = "original_max_position_embeddings"
+    original = _number(scaling if config.get(key) is None else config, key, context)
     if high == low:
         raise UserError("rope_scaling in config.json: high_freq_factor equals low_freq_factor")
-    wave = np.float32(2 * math.pi) / table
-    smooth = (np.float32(original) / wave - np.float32(low)) / np.float32(high - low)
+    wave = np.float32(2 * math.pi) * np.reciprocal(table)  # torch divides a number by a tensor in this way
+    smooth = (np.float32(original) * np.reciprocal(wave) - np.float32(low)) / np.float32(high - low)
     blended = (np.float32(1) - smooth) * table / factor + smooth * table
     stretched = np.where(wave > np.float32(original / low), table / factor, table)
     between = ~(wave < np.float32(original / high)) & ~(wave > np.float32(original / low))

@@ -78,7 +78,7 @@ class SafetensorsFile:
             raise UserError(f"{self.path} is truncated inside its header; download it again")
         try:
             header = json.loads(self.read(8, length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path} is damaged: its header is not JSON; download it again") from error
         if not isinstance(header, dict):
             raise UserError(f"{self.path} is damaged: its header is not a JSON object; download it again")

@@ -44,7 +44,8 @@ def ternary_scheme(config: dict[str, Any], is_bitnet: bool) -> TernaryScheme | N
             f"the checkpoint is already quantised ({method}); give the original in bf16, f16 or f32 "
             f"(of quantised ones only bitnet is read)"
         )
-    kept = [name for name in section.get("modules_to_not_convert") or [] if name not in ("lm_head", "embed_tokens")]
+    listed = section.get("modules_to_not_convert") or []
+    kept = [name for name in (listed if isinstance(listed, list) else [listed]) if name not in ("lm_head", "embed_tokens")]
     if kept:
         raise UserError(f"quantization_config leaves {kept[0]} unquantised; only whole ternary models are supported")
     if section.get("use_rms_norm"):

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import jinja2.ext
@@ -62,7 +62,7 @@ class _Unusable(Exception):
 class _GenerationBlocks(jinja2.ext.Extension):
     """Transformers' {% generation %} blocks, which only mark the assistant's tokens for training."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -90,21 +90,14 @@ def compile_chat_template(
 
     special_tokens: bos_token, eos_token and so on, which the template may name. now: what a template that asks for the
     date gets, by default the present.
-    Returns the pieces, None when that is not possible, and one line for a person that says how it went. Never raises for
-    a faulty template.
+    Returns the pieces, None when that is not possible, and one line for a person that says how it went. Never raises
+    for a faulty template.
     """
     if source is None:
         return None, "the model has no chat template"
     try:
         renderer = _Renderer(source, special_tokens, now or datetime.datetime.now())
-        try:
-            pieces = _derive(renderer, with_system=True)
-            _prove(renderer, pieces, with_system=True)
-            note = ""
-        except (_Unusable, jinja2.TemplateError) as error:
-            pieces = _derive(renderer, with_system=False)
-            _prove(renderer, pieces, with_system=False)
-            note = f", but without system messages ({error})"
+        pieces, note = _take_apart(renderer)
     except _Unusable as error:
         return None, f"the chat template cannot be compiled: {error}"
     except Exception as error:  # whatever a foreign program may raise
@@ -156,6 +149,24 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+def _take_apart(renderer: _Renderer) -> tuple[ChatPieces, str]:
+    """The pieces and what is to be said about them. Raises the first failure when nothing less will do either."""
+    failure: Exception | None = None
+    for with_system, trimmed in itertools.product((True, False), (False, True)):
+        try:
+            pieces = _derive(renderer, with_system)
+            if trimmed:
+                pieces.trims = {SYSTEM, USER, ASSISTANT}
+            _prove(renderer, pieces, with_system, trimmed)
+        except (_Unusable, jinja2.TemplateError) as error:
+            failure = failure or error
+            continue
+        note = "" if with_system else f", but without system messages ({failure})"
+        return pieces, note + (", but white space around contents is dropped" if trimmed else "")
+    assert failure
+    raise failure
+
+
 def _derive(renderer: _Renderer, with_system: bool) -> ChatPieces:
     pieces = ChatPieces()
     conversations = [[USER], [USER, ASSISTANT, USER]]
@@ -181,9 +192,11 @@ def _derive(renderer: _Renderer, with_system: bool) -> ChatPieces:
     return pieces
 
 
-def _prove(renderer: _Renderer, pieces: ChatPieces, with_system: bool) -> None:
-    """Raises _Unusable when the pieces say anything else than the template."""
-    contents: Callable[[], str] = itertools.cycle(_CONTENTS).__next__
+def _prove(renderer: _Renderer, pieces: ChatPieces, with_system: bool, trimmed: bool) -> None:
+    """Raises _Unusable when the pieces say anything else than the template. trimmed: about contents without white space
+    around them, which is all that the runtime will give."""
+    samples = [content.strip() if trimmed else content for content in _CONTENTS]
+    contents: Callable[[], str] = itertools.cycle(samples).__next__
     for turns, system, _ in itertools.product(range(4), (False, True) if with_system else (False,), _CONTENTS):
         contents()  # so that every role meets every content
         roles = [SYSTEM] * system + [USER, ASSISTANT] * turns + [USER]

@@ -43,7 +43,8 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
         other = next((name for name in ("tokenizer.model", "vocab.json") if (model_dir / name).is_file()), None)
         hint = f" from its {other}" if other else ""
         raise UserError(
-            f"{path} is missing: make it{hint} with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            f"{path} is missing: make it{hint} with transformers: "
+            "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
     description = _read(path)
     try:

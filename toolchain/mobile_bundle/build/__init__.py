@@ -1,0 +1,1 @@
+"""Recipes and the building of bundles."""

@@ -1,0 +1,72 @@
+"""Which codec each tensor gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.errors import UserError
+from mobile_bundle.models import DecoderSpec, TensorSpec
+
+_EMBEDDINGS = {
+    "raw": "raw",
+    "affine-8bit": "affine-8bit",
+    "affine-4bit": "affine-4bit",
+    "affine-3bit": "affine-4bit",
+    "affine-2bit": "affine-4bit",
+    "bitnet": "affine-4bit",
+}
+"""Recipe, and the codec of its embedding: every token passes through that one, so it keeps at least 4 bits."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """body: codec of the projections; embedding: of the embedding and of the output head. Vectors are float32."""
+
+    body: str
+    embedding: str
+
+    @property
+    def name(self) -> str:
+        """`body`, or `body+embedding` where the embedding's codec is not the recipe's own."""
+        return self.body if _EMBEDDINGS.get(self.body) == self.embedding else f"{self.body}+{self.embedding}"
+
+
+def recipe_names() -> list[str]:
+    """The names `--recipe` takes."""
+    return list(_EMBEDDINGS)
+
+
+def named_recipe(name: str, embedding: str | None = None) -> Recipe:
+    """The recipe of that name; `embedding` (or "name+embedding") overrides the codec of embedding and output head.
+
+    UserError for a name that is not known."""
+    body, plus, asked = name.partition("+")
+    if body not in _EMBEDDINGS:
+        raise UserError(f"unknown recipe {name!r}; known: {', '.join(_EMBEDDINGS)}")
+    chosen = embedding or (asked if plus else _EMBEDDINGS[body])
+    codec_by_name(chosen)
+    return Recipe(body, chosen)
+
+
+def default_recipe(spec: DecoderSpec) -> Recipe:
+    """What is used without a recipe: BitNet ternary as trained with an 8-bit embedding, everything else at 4 bits."""
+    return named_recipe("bitnet", "affine-8bit") if spec.ternary else named_recipe("affine-4bit")
+
+
+def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec) -> Recipe:
+    """A recipe, its name, or None for the model's default. UserError for a name that is not known."""
+    if recipe is None:
+        return default_recipe(spec)
+    return named_recipe(recipe) if isinstance(recipe, str) else recipe
+
+
+def tensor_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> StreamCodec:
+    """The tensor's codec. The body of a ternary checkpoint is stored as it is, ternary, by every recipe but raw."""
+    if tensor.role == "vector":
+        return codec_by_name("f32")
+    if tensor.role in ("embedding", "output"):
+        return codec_by_name(recipe.embedding)
+    if spec.ternary and recipe.body != "raw":
+        return codec_by_name("bitnet")
+    return codec_by_name(recipe.body)
