@@ -21,11 +21,11 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files runtime toolchain)
 # The package alone: light, no torch.
 .venv/package: .venv/tools $(SOURCES)
 	@echo "building the package (the first time, zig compiles its C library for three ABIs: some three minutes)"
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation --reinstall-package mobile-bundle .
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle --reinstall-package mobile-bundle .
 	touch $@
 
 .venv/test-tools: .venv/package
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation '.[test,lint]'
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle '.[test,lint]'
 	touch $@
 
 demo: .venv/package

@@ -18,8 +18,8 @@ from mobile_bundle.models.spec import DecoderSpec
 from numpy.typing import NDArray
 
 pytest.importorskip("transformers")
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import torch
+import transformers
 
 
 def whole(model: Model, name: str, rows: int = 48) -> NDArray[np.float32]:

@@ -3,12 +3,12 @@
 #include "tokenizer_internal.h"
 #include "unicode.h"
 
-static const char* const names[] = {"system", "user", "assistant"};
+static const char *const names[] = {"system", "user", "assistant"};
 
-bool mb_tokenizer_has_chat(const mb_tokenizer* tokenizer) { return tokenizer->chat != NULL; }
+bool mb_tokenizer_has_chat(const mb_tokenizer *tokenizer) { return tokenizer->chat != NULL; }
 
-mb_status mb_chat_between(const mb_tokenizer* tokenizer, mb_chat_place from, mb_chat_place to, const char** text,
-                          size_t* bytes) {
+mb_status mb_chat_between(const mb_tokenizer *tokenizer, mb_chat_place from, mb_chat_place to, const char **text,
+                          size_t *bytes) {
   *text = "";
   *bytes = 0;
   if (!tokenizer->chat)
@@ -28,7 +28,7 @@ mb_status mb_chat_between(const mb_tokenizer* tokenizer, mb_chat_place from, mb_
     return mb_fail(MB_ERROR_ARGUMENT, "this model's chat template has no %s message after a %s message", names[to],
                    names[from]);
   }
-  *text = (const char*)tokenizer->chat_bytes + span.offset;
+  *text = (const char *)tokenizer->chat_bytes + span.offset;
   *bytes = span.bytes;
   return MB_OK;
 }
@@ -41,9 +41,9 @@ static bool is_python_space(uint32_t point) {
 }
 
 /* The length of the white space character that text[bytes] begins or, backwards, ends with; 0: none. */
-static size_t space_at(const uint8_t* text, size_t bytes, bool backwards) {
+static size_t space_at(const uint8_t *text, size_t bytes, bool backwards) {
   for (size_t length = 1; length <= 3 && length <= bytes; length++) {
-    const uint8_t* at = backwards ? text + bytes - length : text;
+    const uint8_t *at = backwards ? text + bytes - length : text;
     uint32_t point;
     if (mb_utf8_scan(at, length) != (int)length) continue;
     mb_utf8_decode(at, &point);
@@ -52,10 +52,10 @@ static size_t space_at(const uint8_t* text, size_t bytes, bool backwards) {
   return 0;
 }
 
-void mb_chat_trim(const mb_tokenizer* tokenizer, mb_chat_place role, const char** text, size_t* bytes) {
+void mb_chat_trim(const mb_tokenizer *tokenizer, mb_chat_place role, const char **text, size_t *bytes) {
   if (!tokenizer->chat || (unsigned)role > MB_ROLE_ASSISTANT || !(tokenizer->chat->trims & 1u << role)) return;
-  const uint8_t* at = (const uint8_t*)*text;
+  const uint8_t *at = (const uint8_t *)*text;
   for (size_t length; (length = space_at(at, *bytes, false)) != 0; at += length) *bytes -= length;
   for (size_t length; (length = space_at(at, *bytes, true)) != 0;) *bytes -= length;
-  *text = (const char*)at;
+  *text = (const char *)at;
 }

@@ -1,10 +1,11 @@
 #include "crc32.h"
 
+#include <pthread.h>
 #include <string.h>
 
-/* Slicing by 8: table k gives the effect of a byte that stands k bytes before the end of an 8-byte word. Built at the
- * first use; two threads that build it at once write the same values. */
+/* Slicing by 8: table k gives the effect of a byte that stands k bytes before the end of an 8-byte word. */
 static uint32_t table[8][256];
+static pthread_once_t built = PTHREAD_ONCE_INIT;
 
 static void build(void) {
   for (uint32_t i = 0; i < 256; i++) {
@@ -19,7 +20,7 @@ static void build(void) {
 
 uint32_t mb_crc32(uint32_t crc, const void *data, size_t bytes) {
   const uint8_t *p = data;
-  if (table[7][255] == 0) build();
+  pthread_once(&built, build);
   crc = ~crc;
   for (; bytes >= 8; bytes -= 8, p += 8) {
     uint32_t low, high;

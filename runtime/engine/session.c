@@ -73,9 +73,7 @@ mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
   return status;
 }
 
-uint32_t mb_session_context(const mb_session *session) { return session->layout.options.context; }
-
-uint32_t mb_session_threads(const mb_session *session) { return session->layout.options.threads; }
+const mb_session_options *mb_session_get_options(const mb_session *session) { return &session->layout.options; }
 
 uint32_t mb_session_position(const mb_session *session) { return session->position; }
 

@@ -5,7 +5,7 @@
 #include "unicode_tables.h"
 
 /* The class of the character that ends before `at`, 0 at the start. */
-static uint32_t class_before(const uint8_t* text, size_t at, size_t* begin) {
+static uint32_t class_before(const uint8_t *text, size_t at, size_t *begin) {
   if (at == 0) return 0;
   do at--;
   while (at > 0 && (text[at] & 0xC0) == 0x80);
@@ -15,7 +15,7 @@ static uint32_t class_before(const uint8_t* text, size_t at, size_t* begin) {
   return mb_unicode_class(point);
 }
 
-static uint32_t class_after(const uint8_t* text, size_t at, size_t bytes, size_t* end) {
+static uint32_t class_after(const uint8_t *text, size_t at, size_t bytes, size_t *end) {
   if (at == bytes) return 0;
   uint32_t point;
   *end = at + mb_utf8_decode(text + at, &point);
@@ -24,9 +24,9 @@ static uint32_t class_after(const uint8_t* text, size_t at, size_t bytes, size_t
 
 /* The longest token of list[count] that text begins with, NULL: none. The list is narrowed byte by byte: among texts
  * that share the bytes so far, the shortest (the one that ends here) comes first. */
-static const mb_token_added* longest(const mb_tokenizer* tokenizer, const mb_token_added* list, uint32_t count,
-                                     const uint8_t* text, size_t bytes) {
-  const mb_token_added* found = NULL;
+static const mb_token_added *longest(const mb_tokenizer *tokenizer, const mb_token_added *list, uint32_t count,
+                                     const uint8_t *text, size_t bytes) {
+  const mb_token_added *found = NULL;
   uint32_t first = 0, last = count;
   for (uint32_t depth = 0; first < last; depth++) {
     if (list[first].bytes == depth) found = &list[first++];
@@ -55,16 +55,16 @@ static const mb_token_added* longest(const mb_tokenizer* tokenizer, const mb_tok
   return found;
 }
 
-bool mb_added_next(const mb_tokenizer* tokenizer, bool normalized, const uint8_t* text, size_t bytes, size_t from,
-                   size_t* search, mb_added_match* match) {
-  const mb_token_header* header = &tokenizer->header;
-  const mb_token_added* list = tokenizer->added + (normalized ? header->added_raw : 0);
+bool mb_added_next(const mb_tokenizer *tokenizer, bool normalized, const uint8_t *text, size_t bytes, size_t from,
+                   size_t *search, mb_added_match *match) {
+  const mb_token_header *header = &tokenizer->header;
+  const mb_token_added *list = tokenizer->added + (normalized ? header->added_raw : 0);
   uint32_t count = normalized ? header->added_count - header->added_raw : header->added_raw;
-  const uint8_t* first = tokenizer->added_first[normalized];
+  const uint8_t *first = tokenizer->added_first[normalized];
   if (count == 0) return false;
   for (size_t at = *search; at < bytes; at++) {
     if (!(first[text[at] >> 3] & 1u << (text[at] & 7))) continue;
-    const mb_token_added* token = longest(tokenizer, list, count, text + at, bytes - at);
+    const mb_token_added *token = longest(tokenizer, list, count, text + at, bytes - at);
     if (!token) continue;
     size_t begin = at, end = at + token->bytes, next;
     at = end - 1; /* the search goes on behind it */

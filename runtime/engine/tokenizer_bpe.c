@@ -8,8 +8,8 @@ enum { SHORT_WORD = 24 };
 static uint32_t first_slot(uint32_t hash, uint32_t slots) { return (uint32_t)((uint64_t)hash * slots >> 32); }
 
 /* NO_RANK: the two do not merge. */
-static inline uint32_t rank_of(const mb_tokenizer* tokenizer, uint32_t left, uint32_t right) {
-  const mb_token_header* header = &tokenizer->header;
+static inline uint32_t rank_of(const mb_tokenizer *tokenizer, uint32_t left, uint32_t right) {
+  const mb_token_header *header = &tokenizer->header;
   uint64_t key = (uint64_t)left << 21 | right;
   uint32_t slot = first_slot(mb_token_pair_hash(left, right), header->merge_slots);
   for (uint32_t probes = header->merge_probes; probes; probes--) {
@@ -24,19 +24,19 @@ static inline uint32_t rank_of(const mb_tokenizer* tokenizer, uint32_t left, uin
   return NO_RANK;
 }
 
-static inline uint32_t merged(const mb_tokenizer* tokenizer, uint32_t rank) {
+static inline uint32_t merged(const mb_tokenizer *tokenizer, uint32_t rank) {
   return tokenizer->merged ? tokenizer->merged[rank] : tokenizer->header.merge_first + rank;
 }
 
-int32_t mb_token_find(const mb_tokenizer* tokenizer, const uint8_t* text, size_t bytes) {
-  const mb_token_header* header = &tokenizer->header;
+int32_t mb_token_find(const mb_tokenizer *tokenizer, const uint8_t *text, size_t bytes) {
+  const mb_token_header *header = &tokenizer->header;
   if (!tokenizer->strings || bytes > header->longest) return -1;
   uint32_t slot = first_slot(mb_token_string_hash(text, (uint32_t)bytes), header->string_slots);
   for (uint32_t probes = header->string_probes; probes; probes--) {
     int32_t id = tokenizer->strings[slot];
     if (id < 0) break;
     uint32_t size;
-    const uint8_t* token = mb_token_text(tokenizer, (uint32_t)id, &size);
+    const uint8_t *token = mb_token_text(tokenizer, (uint32_t)id, &size);
     if (size == bytes && memcmp(token, text, bytes) == 0) return id;
     if (++slot == header->string_slots) slot = 0;
   }
@@ -46,8 +46,8 @@ int32_t mb_token_find(const mb_tokenizer* tokenizer, const uint8_t* text, size_t
 /* The symbols of a word, at most one per byte. Unknown characters become one unknown token each or fused; with byte
  * fallback, characters that have all their bytes in the vocabulary do not end a run of unknown ones and overtake its
  * token (as Hugging Face has it). */
-static size_t symbols_of(const mb_tokenizer* tokenizer, const uint8_t* word, size_t bytes, uint32_t* ids) {
-  const mb_token_header* header = &tokenizer->header;
+static size_t symbols_of(const mb_tokenizer *tokenizer, const uint8_t *word, size_t bytes, uint32_t *ids) {
+  const mb_token_header *header = &tokenizer->header;
   bool byte_level = header->flags & MB_TOKEN_BYTE_LEVEL, waiting = false;
   size_t count = 0;
   for (size_t at = 0, length; at < bytes; at += length) {
@@ -78,7 +78,7 @@ static size_t symbols_of(const mb_tokenizer* tokenizer, const uint8_t* word, siz
   return count;
 }
 
-static size_t merge_short(const mb_tokenizer* tokenizer, uint32_t* ids, size_t count) {
+static size_t merge_short(const mb_tokenizer *tokenizer, uint32_t *ids, size_t count) {
   uint32_t ranks[SHORT_WORD]; /* of the pair that begins here */
   if (count < 2) return count;
   for (size_t i = 0; i + 1 < count; i++) ranks[i] = rank_of(tokenizer, ids[i], ids[i + 1]);
@@ -105,11 +105,11 @@ typedef struct {
 /* A binary heap of rank << 32 | place, the lowest on top. Entries whose pair has changed are left in it and are known
  * by their rank when they come up. */
 typedef struct {
-  uint64_t* at;
+  uint64_t *at;
   size_t size;
 } heap;
 
-static void sift_down(heap* queue, size_t at) {
+static void sift_down(heap *queue, size_t at) {
   uint64_t item = queue->at[at];
   for (;;) {
     size_t child = 2 * at + 1;
@@ -122,26 +122,26 @@ static void sift_down(heap* queue, size_t at) {
   queue->at[at] = item;
 }
 
-static void heap_push(heap* queue, uint64_t item) {
+static void heap_push(heap *queue, uint64_t item) {
   size_t at = queue->size++;
   for (; at > 0 && queue->at[(at - 1) / 2] > item; at = (at - 1) / 2) queue->at[at] = queue->at[(at - 1) / 2];
   queue->at[at] = item;
 }
 
-static uint64_t heap_pop(heap* queue) {
+static uint64_t heap_pop(heap *queue) {
   uint64_t top = queue->at[0];
   queue->at[0] = queue->at[--queue->size];
   if (queue->size) sift_down(queue, 0);
   return top;
 }
 
-static void rank_pair(const mb_tokenizer* tokenizer, symbol* symbols, uint32_t count, uint32_t at, heap* queue) {
-  symbol* left = &symbols[at];
+static void rank_pair(const mb_tokenizer *tokenizer, symbol *symbols, uint32_t count, uint32_t at, heap *queue) {
+  symbol *left = &symbols[at];
   left->rank = left->after < count ? rank_of(tokenizer, left->id, symbols[left->after].id) : NO_RANK;
   if (left->rank != NO_RANK) heap_push(queue, (uint64_t)left->rank << 32 | at);
 }
 
-static void merge_long(const mb_tokenizer* tokenizer, symbol* symbols, uint32_t count, heap* queue) {
+static void merge_long(const mb_tokenizer *tokenizer, symbol *symbols, uint32_t count, heap *queue) {
   for (uint32_t i = 0; i < count; i++) {
     symbols[i].before = i - 1;
     symbols[i].after = i + 1;
@@ -150,9 +150,9 @@ static void merge_long(const mb_tokenizer* tokenizer, symbol* symbols, uint32_t 
   while (queue->size) {
     uint64_t top = heap_pop(queue);
     uint32_t at = (uint32_t)top;
-    symbol* left = &symbols[at];
+    symbol *left = &symbols[at];
     if (left->rank != top >> 32) continue;
-    symbol* right = &symbols[left->after];
+    symbol *right = &symbols[left->after];
     left->id = merged(tokenizer, left->rank);
     left->after = right->after;
     right->rank = NO_RANK;
@@ -162,26 +162,26 @@ static void merge_long(const mb_tokenizer* tokenizer, symbol* symbols, uint32_t 
   }
 }
 
-static bool encode_long(mb_encoder* encoder, const uint8_t* word, size_t bytes) {
-  const mb_tokenizer* tokenizer = encoder->tokenizer;
+static bool encode_long(mb_encoder *encoder, const uint8_t *word, size_t bytes) {
+  const mb_tokenizer *tokenizer = encoder->tokenizer;
   if (bytes >= UINT32_MAX / 2) return false;
   /* The heap never holds more than two entries per symbol: one at the start, one more for each merge. Before it is
    * needed, its room takes the symbols' ids. */
   encoder->heap.size = encoder->symbols.size = 0;
   if (!mb_buffer_reserve(&encoder->heap, bytes * sizeof(uint32_t))) return false;
-  size_t count = symbols_of(tokenizer, word, bytes, (uint32_t*)(void*)encoder->heap.data);
+  size_t count = symbols_of(tokenizer, word, bytes, (uint32_t *)(void *)encoder->heap.data);
   if (!mb_buffer_reserve(&encoder->symbols, count * sizeof(symbol))) return false;
-  symbol* symbols = (symbol*)(void*)encoder->symbols.data;
-  for (size_t i = 0; i < count; i++) symbols[i].id = ((uint32_t*)(void*)encoder->heap.data)[i];
+  symbol *symbols = (symbol *)(void *)encoder->symbols.data;
+  for (size_t i = 0; i < count; i++) symbols[i].id = ((uint32_t *)(void *)encoder->heap.data)[i];
   if (!mb_buffer_reserve(&encoder->heap, 2 * count * sizeof(uint64_t))) return false;
-  heap queue = {(uint64_t*)(void*)encoder->heap.data, 0};
+  heap queue = {(uint64_t *)(void *)encoder->heap.data, 0};
   merge_long(tokenizer, symbols, (uint32_t)count, &queue);
   for (size_t i = 0; i < count; i = symbols[i].after) mb_encoder_put(encoder, (int32_t)symbols[i].id);
   return true;
 }
 
-bool mb_encode_word(mb_encoder* encoder, const uint8_t* word, size_t bytes) {
-  const mb_tokenizer* tokenizer = encoder->tokenizer;
+bool mb_encode_word(mb_encoder *encoder, const uint8_t *word, size_t bytes) {
+  const mb_tokenizer *tokenizer = encoder->tokenizer;
   if (bytes == 0) return true;
   if (tokenizer->header.flags & MB_TOKEN_IGNORE_MERGES) {
     int32_t id = mb_token_find(tokenizer, word, bytes);

@@ -6,12 +6,12 @@
 
 /* Text for the caller: counts what does not fit. */
 typedef struct {
-  char* text;
+  char *text;
   size_t capacity, size;
 } sink;
 
-static void put(mb_stream* stream, sink* out, const void* bytes, size_t count) {
-  const char* from = bytes;
+static void put(mb_stream *stream, sink *out, const void *bytes, size_t count) {
+  const char *from = bytes;
   for (; count > 0 && stream->strip > 0; count--, from++) {
     if (*from != ' ') {
       stream->strip = 0;
@@ -26,12 +26,12 @@ static void put(mb_stream* stream, sink* out, const void* bytes, size_t count) {
   out->size += count;
 }
 
-static void put_replacements(mb_stream* stream, sink* out, size_t count) {
+static void put_replacements(mb_stream *stream, sink *out, size_t count) {
   for (; count; count--) put(stream, out, REPLACEMENT, 3);
 }
 
 /* ByteLevel: at most three bytes of an unfinished character wait. */
-static void put_byte_level(mb_stream* stream, sink* out, const uint8_t* bytes, size_t count) {
+static void put_byte_level(mb_stream *stream, sink *out, const uint8_t *bytes, size_t count) {
   for (size_t at = 0; at < count;) {
     if (stream->pending_bytes == 0) {
       size_t plain = at;
@@ -56,7 +56,7 @@ static void put_byte_level(mb_stream* stream, sink* out, const uint8_t* bytes, s
 }
 
 /* The run of byte tokens goes on: it waits as long as it is valid. */
-static void put_fallback_byte(mb_stream* stream, sink* out, uint8_t byte) {
+static void put_fallback_byte(mb_stream *stream, sink *out, uint8_t byte) {
   if (stream->broken) {
     put_replacements(stream, out, 1);
     return;
@@ -78,7 +78,7 @@ static void put_fallback_byte(mb_stream* stream, sink* out, uint8_t byte) {
   }
 }
 
-static void end_run(mb_stream* stream, sink* out) {
+static void end_run(mb_stream *stream, sink *out) {
   if (stream->whole_bytes == stream->pending_bytes) {
     put(stream, out, stream->pending, stream->pending_bytes);
   } else {
@@ -88,7 +88,7 @@ static void end_run(mb_stream* stream, sink* out) {
   stream->broken = false;
 }
 
-static void put_metaspace(mb_stream* stream, sink* out, const uint8_t* bytes, size_t count) {
+static void put_metaspace(mb_stream *stream, sink *out, const uint8_t *bytes, size_t count) {
   size_t begin = 0;
   for (size_t at = 0; at + 3 <= count;) {
     if (memcmp(bytes + at, "\xE2\x96\x81", 3) != 0) {
@@ -103,16 +103,16 @@ static void put_metaspace(mb_stream* stream, sink* out, const uint8_t* bytes, si
 }
 
 /* Whether the id gives nothing, not even an end of a run of byte tokens. */
-static bool left_out(const mb_tokenizer* tokenizer, int32_t id, bool skip_special) {
+static bool left_out(const mb_tokenizer *tokenizer, int32_t id, bool skip_special) {
   return id < 0 || (uint32_t)id >= tokenizer->header.vocabulary ||
          (tokenizer->offsets[id] & (MB_TOKEN_IS_ABSENT | (skip_special ? MB_TOKEN_IS_SPECIAL : 0)));
 }
 
-static void put_token(mb_stream* stream, sink* out, int32_t id) {
-  const mb_tokenizer* tokenizer = stream->tokenizer;
+static void put_token(mb_stream *stream, sink *out, int32_t id) {
+  const mb_tokenizer *tokenizer = stream->tokenizer;
   if (left_out(tokenizer, id, stream->flags & MB_STREAM_SKIP_SPECIAL)) return;
   uint32_t bytes;
-  const uint8_t* text = mb_token_text(tokenizer, (uint32_t)id, &bytes);
+  const uint8_t *text = mb_token_text(tokenizer, (uint32_t)id, &bytes);
   if (tokenizer->header.decoder == MB_TOKEN_DECODER_BYTES) {
     put_byte_level(stream, out, text, bytes);
   } else if (tokenizer->offsets[id] & MB_TOKEN_IS_BYTE) {
@@ -123,7 +123,7 @@ static void put_token(mb_stream* stream, sink* out, int32_t id) {
   }
 }
 
-static void finish(mb_stream* stream, sink* out) {
+static void finish(mb_stream *stream, sink *out) {
   if (stream->tokenizer->header.decoder == MB_TOKEN_DECODER_BYTES) {
     put_replacements(stream, out, stream->pending_bytes > 0);
     stream->pending_bytes = 0;
@@ -132,34 +132,34 @@ static void finish(mb_stream* stream, sink* out) {
   }
 }
 
-void mb_stream_begin(mb_stream* stream, const mb_tokenizer* tokenizer, uint32_t flags) {
+void mb_stream_begin(mb_stream *stream, const mb_tokenizer *tokenizer, uint32_t flags) {
   memset(stream, 0, sizeof *stream);
   stream->tokenizer = tokenizer;
   stream->flags = flags;
   stream->strip = flags & MB_STREAM_CONTINUES ? 0 : tokenizer->header.strip;
 }
 
-size_t mb_stream_token(mb_stream* stream, int32_t id, char* text, size_t capacity) {
+size_t mb_stream_token(mb_stream *stream, int32_t id, char *text, size_t capacity) {
   sink out = {text, capacity, 0};
   put_token(stream, &out, id);
   return out.size < capacity ? out.size : capacity;
 }
 
-size_t mb_stream_finish(mb_stream* stream, char* text, size_t capacity) {
+size_t mb_stream_finish(mb_stream *stream, char *text, size_t capacity) {
   sink out = {text, capacity, 0};
   finish(stream, &out);
   return out.size < capacity ? out.size : capacity;
 }
 
 /* Every byte that waits and every one of the token can become a U+FFFD. */
-size_t mb_tokenizer_longest(const mb_tokenizer* tokenizer) {
+size_t mb_tokenizer_longest(const mb_tokenizer *tokenizer) {
   return 3 * ((size_t)tokenizer->header.longest + MB_STREAM_PENDING);
 }
 
 /* Whether the run of byte tokens that begins at ids[at] is valid as a whole; *end: where it ends. A stream cannot look
  * ahead and has to keep the run back instead, of which there may be more than it can keep. */
-static bool valid_run(const mb_tokenizer* tokenizer, const int32_t* ids, size_t at, size_t count, bool skip_special,
-                      size_t* end) {
+static bool valid_run(const mb_tokenizer *tokenizer, const int32_t *ids, size_t at, size_t count, bool skip_special,
+                      size_t *end) {
   uint8_t character[4];
   size_t size = 0;
   bool valid = true;
@@ -177,8 +177,8 @@ static bool valid_run(const mb_tokenizer* tokenizer, const int32_t* ids, size_t 
   return valid && size == 0;
 }
 
-mb_status mb_tokenizer_decode(const mb_tokenizer* tokenizer, const int32_t* ids, size_t count, bool skip_special,
-                              char* text, size_t capacity, size_t* bytes) {
+mb_status mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                              char *text, size_t capacity, size_t *bytes) {
   sink out = {text, capacity, 0};
   mb_stream stream;
   mb_stream_begin(&stream, tokenizer, skip_special ? MB_STREAM_SKIP_SPECIAL : 0);

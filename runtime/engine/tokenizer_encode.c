@@ -8,7 +8,7 @@
 static const uint8_t mark[3] = {0xE2, 0x96, 0x81}; /* U+2581 "▁" */
 
 /* Appends text with " " replaced by "▁". */
-static bool replace_spaces(const uint8_t* text, size_t bytes, mb_buffer* out) {
+static bool replace_spaces(const uint8_t *text, size_t bytes, mb_buffer *out) {
   size_t begin = 0;
   for (size_t at = 0; at < bytes; at++) {
     if (text[at] != ' ') continue;
@@ -19,8 +19,8 @@ static bool replace_spaces(const uint8_t* text, size_t bytes, mb_buffer* out) {
 }
 
 /* A piece of the pre-tokenizer, cut into words by its regular expression. */
-static bool encode_words(mb_encoder* encoder, const uint8_t* text, size_t bytes) {
-  const mb_token_header* header = &encoder->tokenizer->header;
+static bool encode_words(mb_encoder *encoder, const uint8_t *text, size_t bytes) {
+  const mb_token_header *header = &encoder->tokenizer->header;
   if (header->flags & MB_TOKEN_PREFIX_SPACE && bytes > 0 && text[0] != ' ') {
     encoder->spaced.size = 0;
     if (!mb_buffer_append(&encoder->spaced, " ", 1) || !mb_buffer_append(&encoder->spaced, text, bytes)) return false;
@@ -36,10 +36,10 @@ static bool encode_words(mb_encoder* encoder, const uint8_t* text, size_t bytes)
 }
 
 /* What stands between added tokens, normalized. first: the text begins with it. */
-static bool pre_tokenize(mb_encoder* encoder, const uint8_t* text, size_t bytes, bool first) {
+static bool pre_tokenize(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
   uint32_t flags = encoder->tokenizer->header.flags;
   if (flags & MB_TOKEN_METASPACE) {
-    mb_buffer* spaced = &encoder->spaced;
+    mb_buffer *spaced = &encoder->spaced;
     bool begins = text[0] == ' ' || (bytes >= 3 && memcmp(text, mark, 3) == 0);
     bool prepend = !begins && (flags & MB_TOKEN_METASPACE_ALWAYS || (first && flags & MB_TOKEN_METASPACE_FIRST));
     spaced->size = 0;
@@ -57,7 +57,7 @@ static bool pre_tokenize(mb_encoder* encoder, const uint8_t* text, size_t bytes,
   return true;
 }
 
-static bool normalize(mb_encoder* encoder, const uint8_t** text, size_t* bytes) {
+static bool normalize(mb_encoder *encoder, const uint8_t **text, size_t *bytes) {
   uint32_t flags = encoder->tokenizer->header.flags;
   if (flags & MB_TOKEN_NFC && !mb_nfc_inert(*text, *bytes)) {
     encoder->composed.size = 0;
@@ -66,7 +66,7 @@ static bool normalize(mb_encoder* encoder, const uint8_t** text, size_t* bytes) 
     *bytes = encoder->composed.size;
   }
   if (flags & (MB_TOKEN_PREPEND | MB_TOKEN_REPLACE)) {
-    mb_buffer* out = &encoder->normalized;
+    mb_buffer *out = &encoder->normalized;
     out->size = 0;
     if (flags & MB_TOKEN_PREPEND && !mb_buffer_append(out, mark, 3)) return false;
     if (!(flags & MB_TOKEN_REPLACE ? replace_spaces(*text, *bytes, out) : mb_buffer_append(out, *text, *bytes)))
@@ -78,7 +78,7 @@ static bool normalize(mb_encoder* encoder, const uint8_t** text, size_t* bytes) 
 }
 
 /* What stands between added tokens of the raw text. first: the text begins with it. */
-static bool encode_section(mb_encoder* encoder, const uint8_t* text, size_t bytes, bool first) {
+static bool encode_section(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
   if (bytes == 0) return true;
   if (!normalize(encoder, &text, &bytes)) return false;
   size_t done = 0, search = 0;
@@ -91,7 +91,8 @@ static bool encode_section(mb_encoder* encoder, const uint8_t* text, size_t byte
   return done == bytes || pre_tokenize(encoder, text + done, bytes - done, first && done == 0);
 }
 
-static bool encode_text(mb_encoder* encoder, const uint8_t* text, size_t bytes) {
+static bool encode_text(mb_encoder *encoder, const uint8_t *text, size_t bytes) {
+  if (bytes == 0) return true; /* text may then be NULL */
   if (!mb_utf8_valid(text, bytes)) {
     if (!mb_utf8_repair(text, bytes, &encoder->repaired)) return false;
     text = encoder->repaired.data;
@@ -107,13 +108,13 @@ static bool encode_text(mb_encoder* encoder, const uint8_t* text, size_t bytes) 
   return encode_section(encoder, text + done, bytes - done, done == 0);
 }
 
-mb_status mb_tokenizer_encode(const mb_tokenizer* tokenizer, const char* text, size_t bytes, bool special, int32_t* ids,
-                              size_t capacity, size_t* count) {
+mb_status mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special, int32_t *ids,
+                              size_t capacity, size_t *count) {
   mb_encoder encoder = {.tokenizer = tokenizer, .ids = ids, .capacity = capacity};
-  const mb_token_header* header = &tokenizer->header;
+  const mb_token_header *header = &tokenizer->header;
   *count = 0;
   for (uint32_t i = 0; special && i < header->prefix_count; i++) mb_encoder_put(&encoder, tokenizer->template_ids[i]);
-  bool done = encode_text(&encoder, (const uint8_t*)text, bytes);
+  bool done = encode_text(&encoder, (const uint8_t *)text, bytes);
   for (uint32_t i = 0; special && i < header->suffix_count; i++)
     mb_encoder_put(&encoder, tokenizer->template_ids[header->prefix_count + i]);
   mb_buffer_free(&encoder.symbols);

@@ -7,7 +7,7 @@
 /* Neither white space nor letter nor number. */
 enum { NAMED = MB_UNICODE_LETTER | MB_UNICODE_NUMBER | MB_UNICODE_SPACE };
 
-static inline uint32_t class_at(const uint8_t* text, size_t at, size_t* next) {
+static inline uint32_t class_at(const uint8_t *text, size_t at, size_t *next) {
   if (text[at] < 0x80) {
     *next = at + 1;
     return mb_unicode_ascii[text[at]];
@@ -18,13 +18,13 @@ static inline uint32_t class_at(const uint8_t* text, size_t at, size_t* next) {
 }
 
 /* The end of the run of characters that have the bit. */
-static size_t run_of(const uint8_t* text, size_t at, size_t end, uint32_t bit) {
+static size_t run_of(const uint8_t *text, size_t at, size_t end, uint32_t bit) {
   size_t next;
   while (at < end && (class_at(text, at, &next) & bit)) at = next;
   return at;
 }
 
-static size_t run_of_others(const uint8_t* text, size_t at, size_t end) {
+static size_t run_of_others(const uint8_t *text, size_t at, size_t end) {
   size_t next;
   while (at < end && !(class_at(text, at, &next) & NAMED)) at = next;
   return at;
@@ -33,7 +33,7 @@ static size_t run_of_others(const uint8_t* text, size_t at, size_t end) {
 static inline bool is_newline(uint8_t byte) { return byte == '\n' || byte == '\r'; }
 
 /* 's|'t|'re|'ve|'m|'ll|'d at an apostrophe: the end, or `at` when there is none. Without case U+017F counts as s. */
-static size_t contraction(const uint8_t* text, size_t at, size_t end, bool any_case) {
+static size_t contraction(const uint8_t *text, size_t at, size_t end, bool any_case) {
   uint8_t fold = any_case ? 0x20 : 0, first = at + 1 < end ? text[at + 1] : 0, second = at + 2 < end ? text[at + 2] : 0;
   if (any_case && first == 0xC5 && second == 0xBF) return at + 3;
   if (first >= 0x80 || second >= 0x80) second = 0;
@@ -55,7 +55,7 @@ static size_t contraction(const uint8_t* text, size_t at, size_t end, bool any_c
 
 /* \s+(?!\S)|\s+: all of the run at the end of the text, else all but its last character, which goes with what follows
  * or is a piece of its own. With `newlines` before them \s*[\r\n]+: up to the last newline. */
-static size_t white_space(const uint8_t* text, size_t at, size_t end, bool newlines) {
+static size_t white_space(const uint8_t *text, size_t at, size_t end, bool newlines) {
   size_t last = at, after_newline = 0, run = at;
   while (run < end) {
     size_t next;
@@ -68,7 +68,7 @@ static size_t white_space(const uint8_t* text, size_t at, size_t end, bool newli
   return run == end || last == at ? run : last;
 }
 
-static size_t gpt2(const uint8_t* text, size_t at, size_t end) {
+static size_t gpt2(const uint8_t *text, size_t at, size_t end) {
   if (text[at] == '\'') {
     size_t stop = contraction(text, at, end, false);
     if (stop != at) return stop;
@@ -81,7 +81,7 @@ static size_t gpt2(const uint8_t* text, size_t at, size_t end) {
   return white_space(text, at, end, false);
 }
 
-static size_t llama3(const uint8_t* text, size_t at, size_t end, int digits) {
+static size_t llama3(const uint8_t *text, size_t at, size_t end, int digits) {
   if (text[at] == '\'') {
     size_t stop = contraction(text, at, end, true);
     if (stop != at) return stop;
@@ -103,7 +103,7 @@ static size_t llama3(const uint8_t* text, size_t at, size_t end, int digits) {
   return white_space(text, at, end, true);
 }
 
-size_t mb_split_word(mb_token_split split, const uint8_t* text, size_t at, size_t end) {
+size_t mb_split_word(mb_token_split split, const uint8_t *text, size_t at, size_t end) {
   switch (split) {
     case MB_TOKEN_SPLIT_GPT2:
       return gpt2(text, at, end);
@@ -117,7 +117,7 @@ size_t mb_split_word(mb_token_split split, const uint8_t* text, size_t at, size_
   return end;
 }
 
-size_t mb_split_digits(bool runs, const uint8_t* text, size_t at, size_t end) {
+size_t mb_split_digits(bool runs, const uint8_t *text, size_t at, size_t end) {
   size_t next;
   bool digit = class_at(text, at, &next) & MB_UNICODE_DIGIT;
   if (digit && !runs) return next;
@@ -129,7 +129,7 @@ size_t mb_split_digits(bool runs, const uint8_t* text, size_t at, size_t end) {
   return next;
 }
 
-size_t mb_split_metaspace(bool each, const uint8_t* text, size_t at, size_t end) {
+size_t mb_split_metaspace(bool each, const uint8_t *text, size_t at, size_t end) {
   static const uint8_t mark[3] = {0xE2, 0x96, 0x81};
   bool after_mark = false;
   for (size_t i = at; i < end;) {

@@ -16,7 +16,7 @@ uint32_t mb_unicode_class(uint32_t point) {
   return mb_unicode_ranges[low] & 0xFF;
 }
 
-int mb_utf8_scan(const uint8_t* text, size_t bytes) {
+int mb_utf8_scan(const uint8_t *text, size_t bytes) {
   uint8_t first = text[0];
   if (first < 0x80) return 1;
   if (first < 0xC2 || first > 0xF4) return -1;
@@ -33,7 +33,7 @@ int mb_utf8_scan(const uint8_t* text, size_t bytes) {
   return length;
 }
 
-bool mb_utf8_valid(const uint8_t* text, size_t bytes) {
+bool mb_utf8_valid(const uint8_t *text, size_t bytes) {
   for (size_t at = 0; at < bytes;) {
     uint64_t word;
     if (bytes - at >= sizeof word) {
@@ -50,7 +50,7 @@ bool mb_utf8_valid(const uint8_t* text, size_t bytes) {
   return true;
 }
 
-bool mb_utf8_repair(const uint8_t* text, size_t bytes, mb_buffer* out) {
+bool mb_utf8_repair(const uint8_t *text, size_t bytes, mb_buffer *out) {
   size_t copied = 0, at = 0;
   while (at < bytes) {
     int length = mb_utf8_scan(text + at, bytes - at);
@@ -65,7 +65,7 @@ bool mb_utf8_repair(const uint8_t* text, size_t bytes, mb_buffer* out) {
   return mb_buffer_append(out, text + copied, bytes - copied);
 }
 
-size_t mb_utf8_encode(uint32_t point, uint8_t* text) {
+size_t mb_utf8_encode(uint32_t point, uint8_t *text) {
   if (point < 0x80) {
     text[0] = (uint8_t)point;
     return 1;

@@ -13,13 +13,13 @@ uint32_t mb_unicode_class(uint32_t point);
 
 /* The first character of text[bytes], bytes > 0: its length; 0 when the text ends inside it; -n when the first n bytes
  * are invalid and become one U+FFFD (the longest prefix of a character, as Python and Rust count). */
-int mb_utf8_scan(const uint8_t* text, size_t bytes);
-bool mb_utf8_valid(const uint8_t* text, size_t bytes);
+int mb_utf8_scan(const uint8_t *text, size_t bytes);
+bool mb_utf8_valid(const uint8_t *text, size_t bytes);
 /* Appends text with U+FFFD for what is invalid. false: no memory. */
-bool mb_utf8_repair(const uint8_t* text, size_t bytes, mb_buffer* out);
+bool mb_utf8_repair(const uint8_t *text, size_t bytes, mb_buffer *out);
 
 /* Of a valid text. Returns the length. */
-static inline size_t mb_utf8_decode(const uint8_t* text, uint32_t* point) {
+static inline size_t mb_utf8_decode(const uint8_t *text, uint32_t *point) {
   if (text[0] < 0x80) {
     *point = text[0];
     return 1;
@@ -36,11 +36,11 @@ static inline size_t mb_utf8_decode(const uint8_t* text, uint32_t* point) {
   return 4;
 }
 /* Writes at most 4 bytes, returns how many. */
-size_t mb_utf8_encode(uint32_t point, uint8_t* text);
+size_t mb_utf8_encode(uint32_t point, uint8_t *text);
 
 /* Of a valid text: whether NFC leaves it as it is for certain. */
-bool mb_nfc_inert(const uint8_t* text, size_t bytes);
+bool mb_nfc_inert(const uint8_t *text, size_t bytes);
 /* Appends the valid text in NFC. false: no memory. Time is linear in the text. */
-bool mb_nfc(const uint8_t* text, size_t bytes, mb_buffer* out);
+bool mb_nfc(const uint8_t *text, size_t bytes, mb_buffer *out);
 
 #endif

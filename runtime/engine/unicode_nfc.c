@@ -30,14 +30,14 @@ static uint32_t combining_class(uint32_t point) {
 
 /* A character of the segment: class << 24 | code point. */
 typedef struct {
-  uint32_t* at;
+  uint32_t *at;
   size_t size, capacity;
 } points;
 
-static bool push(points* list, uint32_t point) {
+static bool push(points *list, uint32_t point) {
   if (list->size == list->capacity) {
     size_t capacity = list->capacity ? list->capacity * 2 : 64;
-    uint32_t* at = realloc(list->at, capacity * sizeof *at);
+    uint32_t *at = realloc(list->at, capacity * sizeof *at);
     if (!at) return false;
     list->at = at;
     list->capacity = capacity;
@@ -46,7 +46,7 @@ static bool push(points* list, uint32_t point) {
   return true;
 }
 
-static bool push_decomposed(points* list, uint32_t point) {
+static bool push_decomposed(points *list, uint32_t point) {
   if (point < 0xC0) return push(list, point);
   if (point >= HANGUL_BASE && point < HANGUL_BASE + LEADS * VOWELS * TAILS) {
     uint32_t index = point - HANGUL_BASE, tail = index % TAILS;
@@ -80,7 +80,7 @@ static uint32_t composed(uint32_t first, uint32_t second) {
   uint32_t low = 0, high = MB_COMPOSITIONS;
   while (low < high) {
     uint32_t middle = (low + high) / 2;
-    const uint32_t* entry = mb_compositions[middle];
+    const uint32_t *entry = mb_compositions[middle];
     if (entry[0] < first || (entry[0] == first && entry[1] < second)) {
       low = middle + 1;
     } else {
@@ -93,7 +93,7 @@ static uint32_t composed(uint32_t first, uint32_t second) {
 
 /* Stable order by class of one run of combining characters. Hostile texts have runs of any length, so long ones are
  * sorted by counting. */
-static bool order_run(uint32_t* run, size_t size) {
+static bool order_run(uint32_t *run, size_t size) {
   if (size <= SHORT_RUN) {
     for (size_t i = 1; i < size; i++) {
       uint32_t point = run[i];
@@ -103,7 +103,7 @@ static bool order_run(uint32_t* run, size_t size) {
     }
     return true;
   }
-  uint32_t* sorted = malloc(size * sizeof *sorted);
+  uint32_t *sorted = malloc(size * sizeof *sorted);
   if (!sorted) return false;
   size_t first[CLASSES + 1] = {0};
   for (size_t i = 0; i < size; i++) first[(run[i] >> 24) + 1]++;
@@ -114,7 +114,7 @@ static bool order_run(uint32_t* run, size_t size) {
   return true;
 }
 
-static bool order(points* list) {
+static bool order(points *list) {
   for (size_t i = 0; i < list->size;) {
     size_t begin = i;
     while (i < list->size && list->at[i] >> 24) i++;
@@ -124,7 +124,7 @@ static bool order(points* list) {
   return true;
 }
 
-static void compose(points* list) {
+static void compose(points *list) {
   size_t kept = 0, starter = SIZE_MAX;
   for (size_t i = 0; i < list->size; i++) {
     uint32_t point = list->at[i] & 0xFFFFFF, class = list->at[i] >> 24;
@@ -142,7 +142,7 @@ static void compose(points* list) {
   list->size = kept;
 }
 
-static bool segment(const uint8_t* text, size_t bytes, points* list, mb_buffer* out) {
+static bool segment(const uint8_t *text, size_t bytes, points *list, mb_buffer *out) {
   list->size = 0;
   for (size_t at = 0; at < bytes;) {
     uint32_t point;
@@ -157,12 +157,12 @@ static bool segment(const uint8_t* text, size_t bytes, points* list, mb_buffer* 
 }
 
 /* Everything below U+0300, the first combining character, is inert: skips what begins with a byte below 0xCC. */
-static size_t skip_low(const uint8_t* text, size_t at, size_t bytes) {
+static size_t skip_low(const uint8_t *text, size_t at, size_t bytes) {
   while (at < bytes && text[at] < 0xCC) at++;
   return at;
 }
 
-bool mb_nfc_inert(const uint8_t* text, size_t bytes) {
+bool mb_nfc_inert(const uint8_t *text, size_t bytes) {
   for (size_t at = 0; (at = skip_low(text, at, bytes)) < bytes;) {
     uint32_t point;
     at += mb_utf8_decode(text + at, &point);
@@ -171,7 +171,7 @@ bool mb_nfc_inert(const uint8_t* text, size_t bytes) {
   return true;
 }
 
-bool mb_nfc(const uint8_t* text, size_t bytes, mb_buffer* out) {
+bool mb_nfc(const uint8_t *text, size_t bytes, mb_buffer *out) {
   points list = {0};
   bool done = true;
   size_t begin = 0;     /* of the text that is not written yet */

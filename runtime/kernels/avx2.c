@@ -69,6 +69,14 @@ static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size
     multiply_panel(w, x, y, y_stride, row_begin, row_end);
 }
 
+static void multiply_ahead(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                           uint32_t row_end) {
+  if (mb_format_bits(w->format) != 0 && x->count == 1)
+    multiply_vector_ahead(w, x, y, row_begin, mb_last_row(w, row_end));
+  else
+    multiply(w, x, y, y_stride, row_begin, row_end);
+}
+
 /* ---- vector functions ---- */
 
 /* See exponential.h. */
@@ -147,15 +155,18 @@ static float softmax_terms(float *scores, uint32_t n) {
   return add_8_parts(sums);
 }
 
-const mb_kernels mb_avx2_kernels = {
-    .name = "avx2",
-    .quantise = quantise,
-    .multiply = multiply,
-    .scores_int8 = scores_int8,
-    .mix_int8 = mix_int8,
-    .scores_f16 = scores_f16,
-    .mix_f16 = mix_f16,
-    .sum_squares = sum_squares,
-    .silu_multiply = silu_multiply,
-    .softmax_terms = softmax_terms,
-};
+#define TABLE(multiply_function)      \
+  {                                   \
+      .name = "avx2",                 \
+      .quantise = quantise,           \
+      .multiply = multiply_function,  \
+      .scores_int8 = scores_int8,     \
+      .mix_int8 = mix_int8,           \
+      .scores_f16 = scores_f16,       \
+      .mix_f16 = mix_f16,             \
+      .sum_squares = sum_squares,     \
+      .silu_multiply = silu_multiply, \
+      .softmax_terms = softmax_terms, \
+  }
+const mb_kernels mb_avx2_kernels = TABLE(multiply);
+const mb_kernels mb_avx2_ahead_kernels = TABLE(multiply_ahead);

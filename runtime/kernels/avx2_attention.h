@@ -6,8 +6,17 @@
 #include "half.h"
 
 #define SCORE_POSITIONS 8 /* one register of finished scores */
+#define SCORE_HEADS 4     /* share one load of a key */
 #define MIX_POSITIONS 64  /* values of that many positions stay in L1 while all heads pass over them */
 #define MIX_HEADS 6       /* with 16 columns of each: 12 accumulators */
+
+/* A function of a constant number of heads, so that its accumulators are registers. */
+#define FOR_HEADS(n, call) \
+  case n: {                \
+    enum { HEADS = n };    \
+    call;                  \
+    break;                 \
+  }
 
 /* Eight sums of eight lanes at once, each in the order (i, i + 4), (i, i + 2), (0 + 1): result i is the sum of v[i]. */
 MB_INLINE __m256 add_8_parts_of_8(const __m256 v[8]) {
@@ -21,60 +30,100 @@ MB_INLINE __m256 add_8_parts_of_8(const __m256 v[8]) {
   return _mm256_add_ps(_mm256_shuffle_ps(t[0], t[1], 0x88), _mm256_shuffle_ps(t[0], t[1], 0xdd));
 }
 
-/* Sums of four neighbouring products, as float. Keys and queries are in [-127, 127]. */
-MB_INLINE __m256 dot_4_int8(__m256i magnitude, __m256i k, const int8_t *q) {
-  __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(load_bytes(q), k));
-  return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+/* The eight partial sums of `heads` heads' products with one key of int8, SCORE_POSITIONS apart. Keys and queries are
+ * in [-127, 127]. */
+MB_INLINE void score_int8(__m256 *sums, const int8_t *q, const float *query_scales, const int8_t *k,
+                          const uint16_t *key_scales, uint32_t blocks, uint32_t heads) {
+  const __m256i one = _mm256_set1_epi16(1);
+  const size_t stride = (size_t)blocks * MB_KV_BLOCK;
+  __m256 s[SCORE_HEADS];
+  for (uint32_t h = 0; h < heads; h++) s[h] = _mm256_setzero_ps();
+  for (uint32_t b = 0; b < blocks; b++, q += MB_KV_BLOCK, k += MB_KV_BLOCK) {
+    const __m256i key = load_bytes(k), magnitude = _mm256_abs_epi8(key);
+    const __m256 key_scale = _mm256_set1_ps(_cvtsh_ss(key_scales[b]));
+    for (uint32_t h = 0; h < heads; h++) {
+      __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(load_bytes(q + h * stride), key));
+      __m256 scale = _mm256_mul_ps(_mm256_set1_ps(query_scales[h * blocks + b]), key_scale);
+      s[h] = _mm256_add_ps(s[h], _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, one)), scale));
+    }
+  }
+  for (uint32_t h = 0; h < heads; h++) sums[h * SCORE_POSITIONS] = s[h];
+}
+
+/* The same with a key of fp16. */
+MB_INLINE void score_f16(__m256 *sums, const float *q, const uint16_t *k, uint32_t stride, uint32_t heads) {
+  __m256 s[SCORE_HEADS];
+  for (uint32_t h = 0; h < heads; h++) s[h] = _mm256_setzero_ps();
+  for (uint32_t d = 0; d < stride; d += 8) {
+    const __m256 key = load_8_f16(k + d);
+    for (uint32_t h = 0; h < heads; h++)
+      s[h] = _mm256_add_ps(s[h], _mm256_mul_ps(_mm256_loadu_ps(q + (size_t)h * stride + d), key));
+  }
+  for (uint32_t h = 0; h < heads; h++) sums[h * SCORE_POSITIONS] = s[h];
+}
+
+/* The finished scores of up to eight positions. */
+MB_INLINE void store_scores(float *to, const __m256 sums[SCORE_POSITIONS], uint32_t count) {
+  const __m256 all = add_8_parts_of_8(sums);
+  if (count == SCORE_POSITIONS) {
+    _mm256_storeu_ps(to, all);
+  } else {
+    float some[SCORE_POSITIONS];
+    _mm256_storeu_ps(some, all);
+    memcpy(to, some, count * sizeof *to);
+  }
 }
 
 static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
                         const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
                         size_t scores_stride) {
   const uint32_t blocks = stride / MB_KV_BLOCK;
-  for (uint32_t p0 = 0; p0 < positions; p0 += SCORE_POSITIONS) {
-    const uint32_t count = positions - p0 < SCORE_POSITIONS ? positions - p0 : SCORE_POSITIONS;
-    for (uint32_t h = 0; h < heads; h++) {
-      __m256 sums[SCORE_POSITIONS];
-      for (uint32_t i = 0; i < SCORE_POSITIONS; i++) sums[i] = _mm256_setzero_ps();
+  __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
+  memset(sums, 0, sizeof sums);
+  for (uint32_t p = 0; p < positions; p += SCORE_POSITIONS) {
+    const uint32_t count = positions - p < SCORE_POSITIONS ? positions - p : SCORE_POSITIONS;
+    for (uint32_t h = 0; h < heads; h += SCORE_HEADS) {
+      const uint32_t some = heads - h < SCORE_HEADS ? heads - h : SCORE_HEADS;
+      const int8_t *q = queries + (size_t)h * stride;
+      const float *qs = query_scales + (size_t)h * blocks;
       for (uint32_t i = 0; i < count; i++) {
-        const int8_t *k = keys + (size_t)(p0 + i) * stride, *q = queries + (size_t)h * stride;
-        const uint16_t *ks = key_scales + (size_t)(p0 + i) * blocks;
-        const float *qs = query_scales + (size_t)h * blocks;
-        __m256 s = _mm256_setzero_ps();
-        for (uint32_t b = 0; b < blocks; b++, k += MB_KV_BLOCK, q += MB_KV_BLOCK) {
-          __m256i key = load_bytes(k);
-          __m256 scale = _mm256_set1_ps(qs[b] * _cvtsh_ss(ks[b]));
-          s = _mm256_add_ps(s, _mm256_mul_ps(dot_4_int8(_mm256_abs_epi8(key), key, q), scale));
+        __m256 *to = sums + i;
+        const int8_t *k = keys + (size_t)(p + i) * stride;
+        const uint16_t *ks = key_scales + (size_t)(p + i) * blocks;
+        switch (some) {
+          FOR_HEADS(1, score_int8(to, q, qs, k, ks, blocks, HEADS))
+          FOR_HEADS(2, score_int8(to, q, qs, k, ks, blocks, HEADS))
+          FOR_HEADS(3, score_int8(to, q, qs, k, ks, blocks, HEADS))
+          FOR_HEADS(4, score_int8(to, q, qs, k, ks, blocks, HEADS))
         }
-        sums[i] = s;
       }
-      __m256 all = add_8_parts_of_8(sums);
-      float *to = scores + h * scores_stride + p0;
-      if (count == SCORE_POSITIONS) {
-        _mm256_storeu_ps(to, all);
-      } else {
-        float some[SCORE_POSITIONS];
-        _mm256_storeu_ps(some, all);
-        memcpy(to, some, count * sizeof *to);
-      }
+      for (uint32_t i = 0; i < some; i++)
+        store_scores(scores + (h + i) * scores_stride + p, sums + i * SCORE_POSITIONS, count);
     }
   }
 }
 
 static void scores_f16(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
                        float *scores, size_t scores_stride) {
-  for (uint32_t p = 0; p < positions; p++) {
-    const uint16_t *k = keys + (size_t)p * stride;
-    for (uint32_t h0 = 0; h0 < heads; h0 += 4) {
-      const uint32_t count = heads - h0 < 4 ? heads - h0 : 4;
-      const float *q = queries + (size_t)h0 * stride;
-      __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-      for (uint32_t d = 0; d < stride; d += 8) {
-        __m256 key = load_8_f16(k + d);
-        for (uint32_t h = 0; h < count; h++)
-          sums[h] = _mm256_add_ps(sums[h], _mm256_mul_ps(_mm256_loadu_ps(q + (size_t)h * stride + d), key));
+  __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
+  memset(sums, 0, sizeof sums);
+  for (uint32_t p = 0; p < positions; p += SCORE_POSITIONS) {
+    const uint32_t count = positions - p < SCORE_POSITIONS ? positions - p : SCORE_POSITIONS;
+    for (uint32_t h = 0; h < heads; h += SCORE_HEADS) {
+      const uint32_t some = heads - h < SCORE_HEADS ? heads - h : SCORE_HEADS;
+      const float *q = queries + (size_t)h * stride;
+      for (uint32_t i = 0; i < count; i++) {
+        __m256 *to = sums + i;
+        const uint16_t *k = keys + (size_t)(p + i) * stride;
+        switch (some) {
+          FOR_HEADS(1, score_f16(to, q, k, stride, HEADS))
+          FOR_HEADS(2, score_f16(to, q, k, stride, HEADS))
+          FOR_HEADS(3, score_f16(to, q, k, stride, HEADS))
+          FOR_HEADS(4, score_f16(to, q, k, stride, HEADS))
+        }
       }
-      for (uint32_t h = 0; h < count; h++) scores[(h0 + h) * scores_stride + p] = add_8_parts(sums[h]);
+      for (uint32_t i = 0; i < some; i++)
+        store_scores(scores + (h + i) * scores_stride + p, sums + i * SCORE_POSITIONS, count);
     }
   }
 }
@@ -111,11 +160,8 @@ MB_INLINE void mix_16(const float *weights, size_t weights_stride, uint32_t head
   }
 }
 
-/* The number of heads as a constant, so that the accumulators are registers. */
-#define MIX_16(n)                                                                               \
-  case n:                                                                                       \
-    mix_16(weights, weights_stride, n, values, at, value_scales, positions, out, stride, int8); \
-    break;
+#define MIX_16(n) \
+  FOR_HEADS(n, mix_16(weights, weights_stride, HEADS, values, at, value_scales, positions, out, stride, int8))
 MB_INLINE void mix_16_heads(const float *weights, size_t weights_stride, uint32_t heads, const uint8_t *values,
                             size_t at, const float *value_scales, uint32_t positions, float *out, uint32_t stride,
                             bool int8) {

@@ -10,6 +10,13 @@
 
 #define MB_INLINE static inline __attribute__((always_inline))
 
+/* Unroll the next loop four times (gcc does not by itself). */
+#if defined(__clang__)
+#define UNROLL_4 _Pragma("unroll 4")
+#else
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
+
 MB_INLINE __m256i load_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
 /* Four neighbouring columns of a vector against eight rows. */

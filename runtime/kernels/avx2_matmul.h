@@ -27,17 +27,25 @@ MB_INLINE block_sums zero_sums(void) {
   return b;
 }
 
+/* Four columns of 16 rows times four vectors, added to 16-bit sums. */
+MB_INLINE void dot_step(block_sums *b, const uint8_t *tile, const int8_t *panel) {
+  __m256i low = load_bytes(tile), high = load_bytes(tile + 32);
+  for (int n = 0; n < 4; n++) {
+    __m256i x = broadcast_4(panel + 4 * n);
+    b->s[n][0] = _mm256_add_epi16(b->s[n][0], _mm256_maddubs_epi16(low, x));
+    b->s[n][1] = _mm256_add_epi16(b->s[n][1], _mm256_maddubs_epi16(high, x));
+  }
+}
+
 /* 16-bit sums over `steps` steps of four columns. `panel` points at the first of the four vectors. */
 MB_INLINE block_sums dot_block(const uint8_t *tile, const int8_t *panel, size_t panel_row, uint32_t steps) {
   block_sums b = zero_sums();
-  for (uint32_t k = 0; k < steps; k++, tile += 64, panel += panel_row) {
-    __m256i low = load_bytes(tile), high = load_bytes(tile + 32);
-    for (int n = 0; n < 4; n++) {
-      __m256i x = broadcast_4(panel + 4 * n);
-      b.s[n][0] = _mm256_add_epi16(b.s[n][0], _mm256_maddubs_epi16(low, x));
-      b.s[n][1] = _mm256_add_epi16(b.s[n][1], _mm256_maddubs_epi16(high, x));
-    }
+  if (steps == 8) { /* 4 bits: as a constant that gcc unrolls completely */
+    for (uint32_t k = 0; k < 8; k++, tile += 64, panel += panel_row) dot_step(&b, tile, panel);
+    return b;
   }
+  UNROLL_4
+  for (uint32_t k = 0; k < steps; k++, tile += 64, panel += panel_row) dot_step(&b, tile, panel);
   return b;
 }
 
@@ -170,9 +178,9 @@ MB_INLINE void add_group(__m256 sums[2], const __m256i dots[2], const group_scal
 MB_INLINE block_sums dot_group(const uint8_t *tile, const int8_t *panel, size_t panel_row, uint32_t columns,
                                uint32_t bits) {
   const uint32_t most = bits == 2 ? 32 : bits == 3 ? 16 : 8; /* steps * 2 * largest code * 127 < 2^15 */
+  const uint32_t steps = bits == 4 || columns / 4 > most ? most : columns / 4;
   const __m256i one = _mm256_set1_epi16(1);
   block_sums b = zero_sums();
-  uint32_t steps = columns / 4 < most ? columns / 4 : most;
   for (uint32_t k = 0; k < columns / 4; k += steps) {
     block_sums part = dot_block(tile + (size_t)k * 64, panel + k * panel_row, panel_row, steps);
     for (int n = 0; n < 4; n++)
@@ -185,6 +193,7 @@ MB_INLINE block_sums dot_group(const uint8_t *tile, const int8_t *panel, size_t 
 /* A group of 16-bit codes; `panel` holds the four vectors as int16 too, [columns / 4][vectors][4]. */
 MB_INLINE block_sums dot_group_wide(const int16_t *tile, const int16_t *panel, size_t panel_row, uint32_t columns) {
   block_sums b = zero_sums();
+  UNROLL_4
   for (uint32_t c = 0; c < columns; c += 4, panel += panel_row)
     for (int pair = 0; pair < 2; pair++, tile += 32) {
       __m256i low = load_bytes(tile), high = load_bytes(tile + 16);

@@ -10,6 +10,22 @@ typedef struct {
   __m256i low, high;
 } row_sums;
 
+/* How far ahead of the codes to ask for memory. Measured: on Intel servers 2 KB make one thread a quarter faster from
+ * memory (the hardware's own prefetch does not keep up with one stream), on AMD's Zen 4 any distance costs. Asking for
+ * what lies behind the payload is harmless: a prefetch never faults. */
+#define PREFETCH_BYTES 2048
+
+MB_INLINE void prefetch_64(const uint8_t *p, bool ahead) {
+  if (ahead) _mm_prefetch((const char *)p + PREFETCH_BYTES, _MM_HINT_T0);
+}
+
+/* Hides that a loop count is a constant: gcc unrolls the loops of 2 and 8 bits completely otherwise, and the longer
+ * code is 10 to 25 % slower. (3 and 4 bits gain from being unrolled.) */
+MB_INLINE uint32_t not_constant(uint32_t n) {
+  __asm__("" : "+r"(n));
+  return n;
+}
+
 MB_INLINE __m256i dot_pair(__m256i codes0, __m256i x0, __m256i codes1, __m256i x1) {
   return _mm256_add_epi16(_mm256_maddubs_epi16(codes0, x0), _mm256_maddubs_epi16(codes1, x1));
 }
@@ -17,11 +33,12 @@ MB_INLINE __m256i dot_pair(__m256i codes0, __m256i x0, __m256i codes1, __m256i x
 /* `blocks` blocks of 2-bit codes, 16 columns each, times x, added to s FOUR times. With one shift instead of three:
  * bits 2-3 (and 6-7 after the shift) stay in place, worth 4, and have their own accumulators. They overflow first: a
  * block adds at most 2 * 2 * 4 * code * 127, so 8 blocks of ternary codes (<= 2) or 5 of codes <= 3 fit in 16 bits. */
-MB_INLINE row_sums dot_2_bits(row_sums s, const uint8_t *p, const int8_t *x, uint32_t blocks) {
+MB_INLINE row_sums dot_2_bits(row_sums s, const uint8_t *p, const int8_t *x, uint32_t blocks, bool ahead) {
   const __m256i bits01 = _mm256_set1_epi8(3), bits23 = _mm256_set1_epi8(12);
   const __m256i one = _mm256_set1_epi16(1), four = _mm256_set1_epi16(4);
   __m256i a0 = _mm256_setzero_si256(), a1 = a0, b0 = a0, b1 = a0;
   for (; blocks > 0; blocks--, p += 64, x += 16) {
+    prefetch_64(p, ahead);
     __m256i x0 = broadcast_4(x), x1 = broadcast_4(x + 4), x2 = broadcast_4(x + 8), x3 = broadcast_4(x + 12);
     __m256i q = load_bytes(p), h = _mm256_srli_epi16(q, 4);
     a0 = _mm256_add_epi16(a0, dot_pair(_mm256_and_si256(q, bits01), x0, _mm256_and_si256(h, bits01), x2));
@@ -35,8 +52,8 @@ MB_INLINE row_sums dot_2_bits(row_sums s, const uint8_t *p, const int8_t *x, uin
   return s;
 }
 
-static void ternary_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
-                           uint32_t row_end) {
+MB_INLINE void ternary_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
+                              uint32_t row_end, bool ahead) {
   const __m256i sum = _mm256_set1_epi32(x->sums[0]);
   const __m256 scale = _mm256_set1_ps(x->scales[0]);
   uint32_t blocks = mb_ternary_blocks(w);
@@ -45,9 +62,11 @@ static void ternary_vector(const mb_matrix *w, const mb_activations *x, float *y
     const uint8_t *p = w->data + row / MB_STRIP_ROWS * strip_bytes;
     const int8_t *v = x->codes;
     row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    uint32_t left = blocks;
-    for (; left >= 8; left -= 8, p += 8 * 64, v += 8 * 16) s = dot_2_bits(s, p, v, 8);
-    if (left > 0) s = dot_2_bits(s, p, v, left);
+    for (uint32_t left = blocks; left > 0;) {
+      uint32_t now = left < 8 ? left : 8;
+      s = dot_2_bits(s, p, v, now, ahead);
+      left -= now, p += now * 64, v += now * 16;
+    }
     /* sum of (code - 1) * q = sum of code * q - sum of q */
     __m256 low = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srai_epi32(s.low, 2), sum));
     __m256 high = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srai_epi32(s.high, 2), sum));
@@ -63,12 +82,12 @@ static void ternary_vector(const mb_matrix *w, const mb_activations *x, float *y
 }
 
 /* A whole group of 2-bit codes; widened every 64 columns. */
-MB_INLINE row_sums group_2_bits(const uint8_t *p, const int8_t *x, uint32_t columns) {
+MB_INLINE row_sums group_2_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
   row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   if (columns == 32) {
-    s = dot_2_bits(s, p, x, 2);
+    s = dot_2_bits(s, p, x, 2, ahead);
   } else {
-    for (uint32_t c = 0; c < columns; c += 64) s = dot_2_bits(s, p + (size_t)c * 4, x + c, 4);
+    for (uint32_t c = 0; c < columns; c += 64) s = dot_2_bits(s, p + (size_t)c * 4, x + c, not_constant(4), ahead);
   }
   return (row_sums){_mm256_srai_epi32(s.low, 2), _mm256_srai_epi32(s.high, 2)};
 }
@@ -94,12 +113,13 @@ MB_INLINE __m256i dot_3_bits(const uint8_t *p, const __m256i x[8]) {
 }
 
 /* Widened every 64 columns: 16 * 2 * 7 * 127 = 28,448. */
-MB_INLINE row_sums group_3_bits(const uint8_t *p, const int8_t *x, uint32_t columns) {
+MB_INLINE row_sums group_3_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
   const __m256i one = _mm256_set1_epi16(1);
   row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   for (uint32_t c = 0; c < columns; c += 64) {
     __m256i a = _mm256_setzero_si256(), b = a;
     for (uint32_t i = c; i < c + 64 && i < columns; i += 32, p += 192, x += 32) {
+      for (int j = 0; j < 192; j += 64) prefetch_64(p + j, ahead);
       __m256i v[8];
       for (int j = 0; j < 8; j++) v[j] = broadcast_4(x + 4 * j);
       a = _mm256_add_epi16(a, dot_3_bits(p, v));
@@ -112,12 +132,13 @@ MB_INLINE row_sums group_3_bits(const uint8_t *p, const int8_t *x, uint32_t colu
 }
 
 /* Widened every 32 columns: 8 * 2 * 15 * 127 = 30,480. */
-MB_INLINE row_sums group_4_bits(const uint8_t *p, const int8_t *x, uint32_t columns) {
+MB_INLINE row_sums group_4_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
   const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
   row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   for (uint32_t c = 0; c < columns; c += 32) {
     __m256i a = _mm256_setzero_si256(), b = a;
     for (int k = 0; k < 4; k++, p += 64, x += 8) {
+      prefetch_64(p, ahead);
       __m256i x0 = broadcast_4(x), x1 = broadcast_4(x + 4), q = load_bytes(p), r = load_bytes(p + 32);
       a = _mm256_add_epi16(
           a, dot_pair(_mm256_and_si256(q, nibble), x0, _mm256_and_si256(_mm256_srli_epi16(q, 4), nibble), x1));
@@ -132,10 +153,11 @@ MB_INLINE row_sums group_4_bits(const uint8_t *p, const int8_t *x, uint32_t colu
 
 /* Both factors are signed: |x| times w with x's sign. A pair, at most 2 * 127 * 127, just fits and is widened at once.
  */
-MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t columns) {
+MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
   const __m256i one = _mm256_set1_epi16(1);
   row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-  for (uint32_t c = 0; c < columns; c += 4, p += 64, x += 4) {
+  for (uint32_t c = not_constant(columns); c > 0; c -= 4, p += 64, x += 4) {
+    prefetch_64(p, ahead);
     __m256i v = broadcast_4(x), magnitude = _mm256_abs_epi8(v);
     __m256i low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(load_bytes(p), v));
     __m256i high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(load_bytes(p + 32), v));
@@ -145,9 +167,9 @@ MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t colu
   return s;
 }
 
-/* Inlined into one function per combination below: bits, asymmetric and group are constants there. */
+/* Inlined into one function per combination below: the last four are constants there. */
 MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
-                             uint32_t row_end, uint32_t bits, bool asymmetric, uint32_t group) {
+                             uint32_t row_end, uint32_t bits, bool asymmetric, uint32_t group, bool ahead) {
   const size_t head = mb_record_head_bytes(asymmetric), record = head + mb_code_bytes(bits, group);
   const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
   const __m256 scale = _mm256_set1_ps(w->scale);
@@ -157,10 +179,10 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
     const int8_t *v = x->codes;
     __m256 low = _mm256_setzero_ps(), high = low;
     for (uint32_t g = 0; g < groups; g++, p += record, v += group) {
-      row_sums s = bits == 2   ? group_2_bits(p + head, v, group)
-                   : bits == 3 ? group_3_bits(p + head, v, group)
-                   : bits == 4 ? group_4_bits(p + head, v, group)
-                               : group_8_bits(p + head, v, group);
+      row_sums s = bits == 2   ? group_2_bits(p + head, v, group, ahead)
+                   : bits == 3 ? group_3_bits(p + head, v, group, ahead)
+                   : bits == 4 ? group_4_bits(p + head, v, group, ahead)
+                               : group_8_bits(p + head, v, group, ahead);
       if (offset != 0) {
         __m256i bias = _mm256_set1_epi32(offset * x->sums[g]);
         s = (row_sums){_mm256_sub_epi32(s.low, bias), _mm256_sub_epi32(s.high, bias)};
@@ -180,31 +202,33 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   }
 }
 
-#define AFFINE(bits, group)                                                                                      \
-  static void affine_##bits##_##group(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
+#define AFFINE(name, bits, group, ahead)                                                                         \
+  static void name##_##bits##_##group(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
                                       uint32_t row_end) {                                                        \
     if (mb_is_asymmetric(w))                                                                                     \
-      affine_vector(w, x, y, row_begin, row_end, bits, true, group);                                             \
+      affine_vector(w, x, y, row_begin, row_end, bits, true, group, ahead);                                      \
     else                                                                                                         \
-      affine_vector(w, x, y, row_begin, row_end, bits, false, group);                                            \
+      affine_vector(w, x, y, row_begin, row_end, bits, false, group, ahead);                                     \
   }
-#define AFFINE_GROUPS(bits) AFFINE(bits, 32) AFFINE(bits, 64) AFFINE(bits, 128)
-AFFINE_GROUPS(2)
-AFFINE_GROUPS(3)
-AFFINE_GROUPS(4)
-AFFINE_GROUPS(8)
-
-static void multiply_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
-                            uint32_t row_end) {
-  typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);
-  static const kernel affine_kernels[4][3] = {{affine_2_32, affine_2_64, affine_2_128},
-                                              {affine_3_32, affine_3_64, affine_3_128},
-                                              {affine_4_32, affine_4_64, affine_4_128},
-                                              {affine_8_32, affine_8_64, affine_8_128}};
-  if (w->format == MB_FORMAT_TERNARY2)
-    ternary_vector(w, x, y, row_begin, row_end);
-  else
-    affine_kernels[w->format - MB_FORMAT_AFFINE2][w->group / 64](w, x, y, row_begin, row_end);
-}
+#define AFFINE_GROUPS(name, bits, ahead) \
+  AFFINE(name, bits, 32, ahead) AFFINE(name, bits, 64, ahead) AFFINE(name, bits, 128, ahead)
+#define MULTIPLY_VECTOR(name, affine, ahead)                                                                      \
+  AFFINE_GROUPS(affine, 2, ahead)                                                                                 \
+  AFFINE_GROUPS(affine, 3, ahead)                                                                                 \
+  AFFINE_GROUPS(affine, 4, ahead)                                                                                 \
+  AFFINE_GROUPS(affine, 8, ahead)                                                                                 \
+  static void name(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, uint32_t row_end) { \
+    typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);               \
+    static const kernel kernels[4][3] = {{affine##_2_32, affine##_2_64, affine##_2_128},                          \
+                                         {affine##_3_32, affine##_3_64, affine##_3_128},                          \
+                                         {affine##_4_32, affine##_4_64, affine##_4_128},                          \
+                                         {affine##_8_32, affine##_8_64, affine##_8_128}};                         \
+    if (w->format == MB_FORMAT_TERNARY2)                                                                          \
+      ternary_vector(w, x, y, row_begin, row_end, ahead);                                                         \
+    else                                                                                                          \
+      kernels[w->format - MB_FORMAT_AFFINE2][w->group / 64](w, x, y, row_begin, row_end);                         \
+  }
+MULTIPLY_VECTOR(multiply_vector, affine, false)
+MULTIPLY_VECTOR(multiply_vector_ahead, affine_ahead, true)
 
 #endif

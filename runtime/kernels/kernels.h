@@ -39,21 +39,22 @@ typedef struct {
   uint32_t columns; /* logical */
   uint32_t padded;  /* multiple of MB_COLUMN_PADDING, >= columns */
   uint32_t group;
-  uint32_t groups;   /* 1 for group 0, else padded / group */
-  uint32_t count;    /* vectors */
+  uint32_t groups;     /* 1 for group 0, else padded / group */
+  uint32_t count;      /* vectors */
   const float *values; /* [count][padded], zero-padded: what bf16 and f32 matrices read */
-  int8_t *codes;     /* [count][padded] */
-  float *scales;     /* [count][groups] */
-  int32_t *sums;     /* [count][groups]: sum of the group's codes */
-  int8_t *panel;     /* count > 1: [padded / 4][count rounded up to 4][4], codes of four columns of every vector together,
-                        zero for the vectors that round up; filled by `quantise`, read by `multiply` */
+  int8_t *codes;       /* [count][padded] */
+  float *scales;       /* [count][groups] */
+  int32_t *sums;       /* [count][groups]: sum of the group's codes */
+  int8_t *panel; /* count > 1: [padded / 4][count rounded up to 4][4], codes of four columns of every vector together,
+                    zero for the vectors that round up; filled by `quantise`, read by `multiply` */
 } mb_activations;
 
 typedef struct {
   const char *name; /* "scalar", "avx2", "neon", "neon_dotprod" */
 
   /* values[count][padded] -> codes, scales, sums for the vectors first..last-1, and their places in the panel
-   * (count > 1). The call that holds vector count-1 also zeroes the panel's rounding vectors. group != 0 or 0 as set in x. */
+   * (count > 1). The call that holds vector count-1 also zeroes the panel's rounding vectors. group != 0 or 0 as set in
+   * x. */
   void (*quantise)(mb_activations *x, uint32_t first, uint32_t last);
 
   /* y[n * y_stride + r] = sum over columns of w[r][c] * x[n][c], for rows row_begin..row_end-1 (both multiples of 16;

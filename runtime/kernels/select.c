@@ -24,6 +24,13 @@ static bool has_avx2(void) {
   if ((low & 6u) != 6u) return false;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 5 /* AVX2 */) != 0;
 }
+
+/* Both AVX2 tables do the same; which is faster depends on who made the processor's memory prefetch. */
+static const mb_kernels *avx2_table(void) {
+  unsigned a, b, c, d;
+  bool intel = __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && d == signature_INTEL_edx;
+  return intel ? &mb_avx2_ahead_kernels : &mb_avx2_kernels;
+}
 #endif
 
 #if defined(MB_HAVE_NEON)
@@ -89,11 +96,18 @@ static size_t first_runnable(void) {
   return first;
 }
 
+static const mb_kernels *table_at(size_t i) {
+#if defined(MB_HAVE_AVX2)
+  if (tables[i] == &mb_avx2_kernels) return avx2_table();
+#endif
+  return tables[i];
+}
+
 const mb_kernels *mb_kernels_select(const char *name) {
   size_t first = first_runnable();
-  if (name == NULL || strcmp(name, "auto") == 0) return tables[first];
+  if (name == NULL || strcmp(name, "auto") == 0) return table_at(first);
   for (size_t i = first; i < TABLES; i++)
-    if (strcmp(name, names[i]) == 0) return tables[i];
+    if (strcmp(name, names[i]) == 0) return table_at(i);
   return NULL;
 }
 

@@ -38,7 +38,7 @@ static mb_status answer(const runner_options *options, open_bundle *bundle, mb_s
     mb_sampler_accept(sampler, token);
     emit_token(options->json, token, piece, mb_stream_token(&stream, token, piece, piece_bytes));
     if (++done->tokens == options->max_new_tokens) break;
-    if (mb_session_position(bundle->session) == mb_session_context(bundle->session)) {
+    if (mb_session_position(bundle->session) == mb_session_get_options(bundle->session)->context) {
       done->reason = "context";
       break;
     }
@@ -72,11 +72,15 @@ static mb_status generate(const runner_options *options, open_bundle *bundle, co
     status = MB_OK;
   }
   if (status != MB_OK) return status;
-  mb_memory memory;
-  mb_session_memory(bundle->session, &memory);
+  /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
+  mb_memory whole, used;
+  mb_session_options fed = *mb_session_get_options(bundle->session);
+  if (count < fed.prefill_chunk) fed.prefill_chunk = (uint32_t)count;
+  mb_session_memory(bundle->session, &whole);
+  mb_memory_estimate(mb_model_get_config(bundle->model), &fed, &used);
   done.memory = process_memory_read();
-  done.predicted_peak_bytes = memory.touched_file_bytes + bundle->tokenizer_bytes + memory.scratch_bytes +
-                              memory.process_bytes + memory.kv_bytes_per_token * mb_session_position(bundle->session);
+  done.predicted_peak_bytes = whole.touched_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
+                              used.process_bytes + used.kv_bytes_per_token * mb_session_position(bundle->session);
   emit_done(options->json, &done);
   return MB_OK;
 }

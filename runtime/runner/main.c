@@ -9,7 +9,7 @@ static void say_loaded(const runner_options *options, const open_bundle *bundle,
   load_event event = {.bundle = options->bundle,
                       .kernels = mb_model_kernels(bundle->model),
                       .threads = threads,
-                      .context = mb_session_context(bundle->session),
+                      .context = mb_session_get_options(bundle->session)->context,
                       .seconds = seconds,
                       .tokenizer_bytes = bundle->tokenizer_bytes};
   mb_session_memory(bundle->session, &event.memory);
@@ -30,7 +30,7 @@ int main(int argc, char **argv) {
   mb_status status = bundle_open(&options, &bundle);
   if (status == MB_OK) {
     const double seconds = seconds_now() - bundle.started;
-    options.session.threads = mb_session_threads(bundle.session);
+    options.session.threads = mb_session_get_options(bundle.session)->threads;
     say_loaded(&options, &bundle, options.session.threads, seconds);
     switch (options.command) {
       case COMMAND_GENERATE:

@@ -8,6 +8,7 @@
 #include "layout.h"
 #include "pack.h"
 #include "support.h"
+#include "tables.h"
 
 #define MOST 64 /* vectors */
 static const uint32_t counts[] = {1, 2, 3, 4, 5, 7, 32, 33, MOST, 70};
@@ -316,11 +317,17 @@ static void test_formats(void) {
 int main(void) {
   const mb_kernels *scalar = mb_kernels_select("scalar"), *tables[8] = {0};
   const char *const *names = mb_kernels_available();
-  for (int i = 0; names[i] != NULL; i++) {
-    tables[i] = mb_kernels_select(names[i]);
-    check(tables[i] != NULL && strcmp(tables[i]->name, names[i]) == 0, "table %s", names[i]);
-    printf("%s ", names[i]);
+  int n = 0;
+  for (; names[n] != NULL; n++) {
+    tables[n] = mb_kernels_select(names[n]);
+    check(tables[n] != NULL && strcmp(tables[n]->name, names[n]) == 0, "table %s", names[n]);
+    printf("%s ", names[n]);
   }
+#if defined(MB_HAVE_AVX2)
+  /* One of the two AVX2 tables was selected: the other one too. */
+  if (mb_kernels_select("avx2") != NULL)
+    tables[n++] = tables[0] == &mb_avx2_kernels ? &mb_avx2_ahead_kernels : &mb_avx2_kernels;
+#endif
   check(mb_kernels_select(NULL) == tables[0] && mb_kernels_select("auto") == tables[0], "the best is the first");
   check(mb_kernels_select("sse") == NULL, "an unknown name");
   if (scalar == NULL || failures != 0) return 1;

@@ -29,7 +29,7 @@ typedef enum {
 } mb_status;
 
 /* What went wrong in this thread's last failing call, one line for a person; never NULL. */
-MB_API const char* mb_error_message(void);
+MB_API const char *mb_error_message(void);
 
 typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
 
@@ -37,7 +37,7 @@ typedef struct mb_model mb_model;
 typedef struct mb_session mb_session;
 
 typedef struct {
-  const char* kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
+  const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
 } mb_model_options;
 
 typedef struct {
@@ -58,34 +58,34 @@ typedef struct {
 } mb_memory;
 
 /* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. */
-MB_API mb_status mb_model_open(const char* bundle, const mb_model_options* options, mb_model** model);
-MB_API void mb_model_close(mb_model* model);
-MB_API const mb_model_config* mb_model_get_config(const mb_model* model);
-MB_API const char* mb_model_kernels(const mb_model* model);
+MB_API mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **model);
+MB_API void mb_model_close(mb_model *model);
+MB_API const mb_model_config *mb_model_get_config(const mb_model *model);
+MB_API const char *mb_model_kernels(const mb_model *model);
 /* Reads every byte and compares checksums. */
-MB_API mb_status mb_model_verify(const mb_model* model);
+MB_API mb_status mb_model_verify(const mb_model *model);
 
 /* What a session of these options will use. Needs only the config, so it can be asked before a bundle exists
  * (file_bytes and touched_file_bytes are then 0). */
-MB_API mb_status mb_memory_estimate(const mb_model_config* config, const mb_session_options* options,
-                                    mb_memory* memory);
+MB_API mb_status mb_memory_estimate(const mb_model_config *config, const mb_session_options *options,
+                                    mb_memory *memory);
 
-MB_API mb_status mb_session_open(mb_model* model, const mb_session_options* options, mb_session** session);
-MB_API void mb_session_close(mb_session* session);
-MB_API mb_status mb_session_memory(const mb_session* session, mb_memory* memory);
-MB_API uint32_t mb_session_context(const mb_session* session);
-MB_API uint32_t mb_session_threads(const mb_session* session);
-MB_API uint32_t mb_session_position(const mb_session* session);
+MB_API mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb_session **session);
+MB_API void mb_session_close(mb_session *session);
+MB_API mb_status mb_session_memory(const mb_session *session, mb_memory *memory);
+/* The options with every default filled in. */
+MB_API const mb_session_options *mb_session_get_options(const mb_session *session);
+MB_API uint32_t mb_session_position(const mb_session *session);
 /* Forgets everything after the first `position` tokens. */
-MB_API mb_status mb_session_rewind(mb_session* session, uint32_t position);
+MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 /* Prefill (many tokens, in chunks) or decode (one). *logits: float[vocabulary] of the last token, valid until the next
  * call. */
-MB_API mb_status mb_session_feed(mb_session* session, const int32_t* tokens, size_t count, const float** logits);
+MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
-MB_API mb_status mb_session_feed_all(mb_session* session, const int32_t* tokens, size_t count, const float** logits);
+MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* Asks a feed that runs in another thread (or, when none runs, the next one) to stop soon with MB_ERROR_CANCELLED. The
  * position then counts only the chunks that were finished. */
-MB_API void mb_session_cancel(mb_session* session);
+MB_API void mb_session_cancel(mb_session *session);
 
 typedef struct {
   float temperature;          /* 0: greedy */
@@ -98,10 +98,10 @@ typedef struct {
 } mb_sampler_options;
 
 typedef struct mb_sampler mb_sampler;
-MB_API mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options* options, mb_sampler** sampler);
-MB_API void mb_sampler_close(mb_sampler* sampler);
-MB_API void mb_sampler_accept(mb_sampler* sampler, int32_t token); /* counts for the repetition penalty */
-MB_API int32_t mb_sampler_sample(mb_sampler* sampler, const float* logits);
+MB_API mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **sampler);
+MB_API void mb_sampler_close(mb_sampler *sampler);
+MB_API void mb_sampler_accept(mb_sampler *sampler, int32_t token); /* counts for the repetition penalty */
+MB_API int32_t mb_sampler_sample(mb_sampler *sampler, const float *logits);
 
 #ifdef __cplusplus
 }

@@ -11,20 +11,20 @@ extern "C" {
 
 typedef struct mb_tokenizer mb_tokenizer;
 
-MB_API mb_status mb_tokenizer_open(const char* path, mb_tokenizer** tokenizer);
-MB_API void mb_tokenizer_close(mb_tokenizer* tokenizer);
-MB_API uint32_t mb_tokenizer_vocabulary(const mb_tokenizer* tokenizer); /* highest id + 1 */
+MB_API mb_status mb_tokenizer_open(const char *path, mb_tokenizer **tokenizer);
+MB_API void mb_tokenizer_close(mb_tokenizer *tokenizer);
+MB_API uint32_t mb_tokenizer_vocabulary(const mb_tokenizer *tokenizer); /* highest id + 1 */
 
 /* text: bytes, of which invalid UTF-8 counts as U+FFFD exactly as Python's errors="replace" does.
  * special: whether the tokenizer's own template (BOS and the like) is applied; added tokens that stand in the text are
  * recognised either way, as Hugging Face does.
  * Writes at most `capacity` ids and sets *count to how many there are: call again when it is larger. */
-MB_API mb_status mb_tokenizer_encode(const mb_tokenizer* tokenizer, const char* text, size_t bytes, bool special,
-                                     int32_t* ids, size_t capacity, size_t* count);
+MB_API mb_status mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                                     int32_t *ids, size_t capacity, size_t *count);
 /* Decodes all ids at once, as Hugging Face's decode(ids, skip_special_tokens=skip_special) does; ids that are no token
  * give nothing. Same capacity rule; the text is not zero-terminated. */
-MB_API mb_status mb_tokenizer_decode(const mb_tokenizer* tokenizer, const int32_t* ids, size_t count, bool skip_special,
-                                     char* text, size_t capacity, size_t* bytes);
+MB_API mb_status mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                                     char *text, size_t capacity, size_t *bytes);
 
 /* Streaming: gives the bytes that a token adds, always whole characters, and keeps back what is not decided yet: an
  * unfinished UTF-8 sequence, or with a byte-fallback tokenizer a run of byte tokens until it ends (one invalid byte
@@ -35,7 +35,7 @@ MB_API mb_status mb_tokenizer_decode(const mb_tokenizer* tokenizer, const int32_
 #define MB_STREAM_SKIP_SPECIAL 1u /* as skip_special */
 #define MB_STREAM_CONTINUES 2u    /* other text stands before it: a leading space is kept */
 typedef struct {
-  const mb_tokenizer* tokenizer;
+  const mb_tokenizer *tokenizer;
   uint32_t flags;
   uint32_t strip;         /* spaces still to be taken from the left of the text */
   uint32_t pending_bytes; /* kept back in pending */
@@ -43,12 +43,12 @@ typedef struct {
   bool broken;            /* the run of byte tokens that goes on is invalid */
   uint8_t pending[MB_STREAM_PENDING];
 } mb_stream;
-MB_API void mb_stream_begin(mb_stream* stream, const mb_tokenizer* tokenizer, uint32_t flags); /* MB_STREAM_* */
+MB_API void mb_stream_begin(mb_stream *stream, const mb_tokenizer *tokenizer, uint32_t flags); /* MB_STREAM_* */
 /* Both return the number of bytes written to text[capacity]; a text that does not fit is cut. */
-MB_API size_t mb_stream_token(mb_stream* stream, int32_t id, char* text, size_t capacity);
-MB_API size_t mb_stream_finish(mb_stream* stream, char* text, size_t capacity);
+MB_API size_t mb_stream_token(mb_stream *stream, int32_t id, char *text, size_t capacity);
+MB_API size_t mb_stream_finish(mb_stream *stream, char *text, size_t capacity);
 /* The capacity that always suffices for these two. */
-MB_API size_t mb_tokenizer_longest(const mb_tokenizer* tokenizer);
+MB_API size_t mb_tokenizer_longest(const mb_tokenizer *tokenizer);
 
 /* Chat: the template, compiled at build time into the texts that stand between the contents of two messages, so
  *   between(START, user) + content + between(user, assistant) + content + between(assistant, user) + content
@@ -63,13 +63,13 @@ typedef enum {
   MB_CHAT_START = 3, /* only as `from` */
   MB_CHAT_ANSWER = 3 /* only as `to` */
 } mb_chat_place;
-MB_API bool mb_tokenizer_has_chat(const mb_tokenizer* tokenizer); /* false: the bundle has no (usable) template */
+MB_API bool mb_tokenizer_has_chat(const mb_tokenizer *tokenizer); /* false: the bundle has no (usable) template */
 /* MB_ERROR_ARGUMENT when the template has no such sequence, a system message for one. The text lives as long as the
  * tokenizer and is not zero-terminated. */
-MB_API mb_status mb_chat_between(const mb_tokenizer* tokenizer, mb_chat_place from, mb_chat_place to, const char** text,
-                                 size_t* bytes);
+MB_API mb_status mb_chat_between(const mb_tokenizer *tokenizer, mb_chat_place from, mb_chat_place to, const char **text,
+                                 size_t *bytes);
 /* Some templates strip white space around a content: moves *text and *bytes accordingly. */
-MB_API void mb_chat_trim(const mb_tokenizer* tokenizer, mb_chat_place role, const char** text, size_t* bytes);
+MB_API void mb_chat_trim(const mb_tokenizer *tokenizer, mb_chat_place role, const char **text, size_t *bytes);
 
 #ifdef __cplusplus
 }

@@ -63,14 +63,16 @@
 #define MB_TOKEN_FUSE_UNKNOWN (1u << 14)    /* neighbouring unknown characters become one unknown token */
 #define MB_TOKEN_KNOWN_FLAGS ((1u << 15) - 1)
 
-/* mb_token_header.split: how text falls into words (regular expressions as in tokenizer.json) */
+/* mb_token_header.split: how text falls into words. As regular expressions in tokenizer.json:
+ * GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ * LLAMA3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+
+ *         |\s+(?!\S)|\s+
+ * QWEN2   the same with \p{N} for \p{N}{1,3} */
 typedef enum {
   MB_TOKEN_SPLIT_NONE = 0,
-  MB_TOKEN_SPLIT_GPT2 = 1, /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-  MB_TOKEN_SPLIT_LLAMA3 =
-      2, /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
-            |\s*[\r\n]+|\s+(?!\S)|\s+ */
-  MB_TOKEN_SPLIT_QWEN2 = 3, /* as Llama-3's, with \p{N} */
+  MB_TOKEN_SPLIT_GPT2 = 1,
+  MB_TOKEN_SPLIT_LLAMA3 = 2,
+  MB_TOKEN_SPLIT_QWEN2 = 3
 } mb_token_split;
 
 /* mb_token_header.decoder */
@@ -159,7 +161,7 @@ static inline uint32_t mb_token_pair_hash(uint32_t left, uint32_t right) {
 }
 
 /* FNV-1a, then mixed so that its high bits are good. */
-static inline uint32_t mb_token_string_hash(const uint8_t* text, uint32_t bytes) {
+static inline uint32_t mb_token_string_hash(const uint8_t *text, uint32_t bytes) {
   uint32_t hash = 0x811C9DC5u;
   for (uint32_t i = 0; i < bytes; i++) hash = (hash ^ text[i]) * 0x01000193u;
   hash = (hash ^ hash >> 15) * 0x2C1B3C6Du;

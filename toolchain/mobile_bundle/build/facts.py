@@ -1,4 +1,4 @@
-"""Facts for the manifest that lie beside the weights: licence, chat template, sampling values."""
+"""Facts for the manifest that lie beside the weights: licence and sampling values."""
 
 from __future__ import annotations
 
@@ -30,10 +30,3 @@ def generation(checkpoint: Checkpoint) -> dict[str, Any]:
     """The sampling values of generation_config.json that the runtime knows."""
     values = checkpoint.json("generation_config.json") or {}
     return {key: values[key] for key in _SAMPLING if isinstance(values.get(key), (bool, int, float))}
-
-
-def has_chat_template(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint brings a chat template, in a file of its own or inside tokenizer_config.json."""
-    if any((checkpoint.directory / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
-    return bool((checkpoint.json("tokenizer_config.json") or {}).get("chat_template"))

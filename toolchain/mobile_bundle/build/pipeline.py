@@ -39,7 +39,8 @@ class Predicted(Protocol):
 
 
 class CompiledTokenizer(Protocol):
-    """What compile_tokenizer returns: tokenizer.bin, the BOS token (None or -1: none) and the end tokens."""
+    """What compile_tokenizer returns: tokenizer.bin, the BOS token (None: none), the end tokens, and the source of the
+    chat template (None: none) with a line that says whether tokenizer.bin has it."""
 
     @property
     def data(self) -> bytes: ...
@@ -47,6 +48,12 @@ class CompiledTokenizer(Protocol):
     def bos(self) -> int | None: ...
     @property
     def eos(self) -> Iterable[int]: ...
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def chat_template_status(self) -> str: ...
+    @property
+    def has_chat(self) -> bool: ...
 
 
 Predict = Callable[[bytes, int, int], Predicted]
@@ -81,7 +88,9 @@ def build_bundle(
         for abi, runner in (runners() if runners else {}).items():
             _copy_runner(Path(runner), out.path / "bin" / abi / "mobile-run")
         records = write_weights(model, spec, chosen, out.path / "weights.ptd", progress, workers)
-        manifest = _manifest(model, spec, chosen, records, out.path, predict)
+        if tokenizer.chat_template is not None and not tokenizer.has_chat:
+            model.notes.append(tokenizer.chat_template_status)
+        manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
         manifests.write_manifest(out.path, manifest)
         out.commit()
         return manifest
@@ -95,7 +104,13 @@ def mapped_weights(spec: DecoderSpec, file_bytes: int, blobs: Mapping[str, int])
 
 
 def _manifest(
-    model: Model, spec: DecoderSpec, recipe: Recipe, records: list[TensorRecord], directory: Path, predict: Predict
+    model: Model,
+    spec: DecoderSpec,
+    recipe: Recipe,
+    records: list[TensorRecord],
+    directory: Path,
+    predict: Predict,
+    has_chat: bool,
 ) -> dict[str, Any]:
     files = manifests.describe_files(directory)
     mapped = mapped_weights(spec, files["weights.ptd"]["bytes"], {record.name: record.bytes for record in records})
@@ -137,7 +152,7 @@ def _manifest(
         },
         "min_device_ram_gb": predicted.min_device_ram_gb,
         "generation": facts.generation(checkpoint),
-        "chat_template": facts.has_chat_template(checkpoint),
+        "chat_template": has_chat,
         "licence": facts.licence(checkpoint),
         "notes": model.notes,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 
@@ -66,7 +67,18 @@ def tensor_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> Strea
     if tensor.role == "vector":
         return codec_by_name("f32")
     if tensor.role in ("embedding", "output"):
-        return codec_by_name(recipe.embedding)
+        return _fitted(recipe.embedding, tensor)
     if spec.ternary and recipe.body != "raw":
         return codec_by_name("bitnet")
-    return codec_by_name(recipe.body)
+    return _fitted(recipe.body, tensor)
+
+
+def _fitted(name: str, tensor: TensorSpec) -> StreamCodec:
+    """A recipe's affine codec with a smaller group where padding the columns to its own would cost more than that.
+
+    It depends on the columns alone, so projections that share an input share their group."""
+    codec = codec_by_name(name)
+    if name not in _EMBEDDINGS or not isinstance(codec, AffineCodec):
+        return codec  # raw, bitnet, or a full name, which asks for exactly that group
+    smaller = [AffineCodec(codec.bits, group, codec.asymmetric) for group in (32, 64, 128) if group < codec.group]
+    return min([*smaller, codec], key=lambda each: each.blob_bytes(1, tensor.columns))

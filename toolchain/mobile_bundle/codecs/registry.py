@@ -20,7 +20,7 @@ _CODECS: dict[str, StreamCodec] = {
     for codec in (
         RawCodec(),
         Float32Codec(),
-        AffineCodec(8, 64, False, "affine-8bit"),
+        AffineCodec(8, 32, False, "affine-8bit"),
         AffineCodec(4, 64, False, "affine-4bit"),
         AffineCodec(3, 64, False, "affine-3bit"),
         AffineCodec(2, 128, True, "affine-2bit"),

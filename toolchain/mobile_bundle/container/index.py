@@ -151,7 +151,7 @@ def _entry(record: bytes, names: bytes, file_bytes: int, number: int) -> IndexEn
     except ValueError:
         raise ContainerError(f"tensor {number} has the unknown weight format {format}") from None
     if name_hash(name.encode("utf-8")) != hashed:
-        raise ContainerError(f"the name hash of tensor {name} is wrong")
+        raise ContainerError(f"the name hash of tensor {name!r} is wrong")
     if version != VERSION or any(rest):
         raise ContainerError(f"the record of tensor {name} is not of a version this reader knows")
     header = BlobHeader(known, rows, columns, group, flags)

@@ -45,9 +45,9 @@ def ternary_scheme(config: dict[str, Any], is_bitnet: bool) -> TernaryScheme | N
             f"(of quantised ones only bitnet is read)"
         )
     listed = section.get("modules_to_not_convert") or []
-    kept = [name for name in (listed if isinstance(listed, list) else [listed]) if name not in ("lm_head", "embed_tokens")]
-    if kept:
-        raise UserError(f"quantization_config leaves {kept[0]} unquantised; only whole ternary models are supported")
+    for name in listed if isinstance(listed, list) else [listed]:
+        if name not in ("lm_head", "embed_tokens"):
+            raise UserError(f"quantization_config leaves {name} unquantised; only whole ternary models are supported")
     if section.get("use_rms_norm"):
         raise UserError("quantization_config.use_rms_norm is not supported")
     linear, mode = section.get("linear_class", "bitlinear"), section.get("quantization_mode", "offline")

@@ -1,0 +1,163 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from conftest import EXAMPLE
+
+BIN = Path(sys.executable).parent
+
+
+def command(*arguments: object, **options) -> subprocess.CompletedProcess:
+    name, *rest = map(str, arguments)
+    return subprocess.run([str(BIN / name), *rest], capture_output=True, text=True, timeout=120, **options)
+
+
+def one_line(process: subprocess.CompletedProcess, status: int, words: str) -> None:
+    assert process.returncode == status, process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert words in lines[-1]
+    assert "Traceback" not in process.stderr
+    if status == 1:
+        assert len(lines) == 1
+
+
+def test_build_says_what_it_made(tmp_path):
+    out = tmp_path / "wiki.mbundle"
+    process = command("build-mobile-bundle", EXAMPLE, "-o", out)
+    assert process.returncode == 0, process.stderr
+    assert "affine-4bit" in process.stdout
+    assert "peak memory" in process.stdout
+    assert "coding weights: 100 %" in process.stderr  # plain lines in a pipe
+    assert sorted(path.name for path in out.iterdir()) == ["bin", "manifest.json", "tokenizer.bin", "weights.ptd"]
+    assert [path.name for path in tmp_path.iterdir()] == ["wiki.mbundle"]
+
+
+def test_build_json_is_the_manifest(tmp_path):
+    out = tmp_path / "wiki.mbundle"
+    process = command("build-mobile-bundle", EXAMPLE, "-o", out, "--recipe", "affine-8bit", "--json")
+    assert json.loads(process.stdout) == json.loads((out / "manifest.json").read_text())
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path):
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 80))
+    arguments = [str(BIN / "build-mobile-bundle"), str(EXAMPLE), "-o", str(tmp_path / "a.mbundle")]
+    process = subprocess.Popen(arguments, stderr=child, stdout=subprocess.DEVNULL)
+    os.close(child)
+    seen = b""
+    while True:
+        try:
+            data = os.read(parent, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    assert process.wait() == 0
+    assert b"coding weights" in seen
+    assert b"\r" in seen
+
+
+def test_inspect(bundle):
+    process = command("mobile-bundle", "inspect", bundle("affine-4bit"))
+    assert process.returncode == 0
+    assert "layers.5.mlp.down.weight" in process.stdout
+    data = json.loads(command("mobile-bundle", "inspect", bundle("affine-4bit"), "--json").stdout)
+    assert set(data["predicted"]) >= {"anon_bytes", "file_bytes", "kv_bytes_per_token", "peak_bytes"}
+    files = [path for path in bundle("affine-4bit").rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert data["bytes"] == sum(path.stat().st_size for path in files)
+    blobs = sum(tensor["bytes"] for tensor in data["tensors"])
+    assert data["bits_per_weight"] == pytest.approx(8 * blobs / data["model"]["parameters"])
+    assert data["tensors"][0].keys() >= {"name", "codec", "bits_per_weight", "relative_error"}
+
+
+def test_verify(bundle, tmp_path):
+    copy = tmp_path / "copy.mbundle"
+    shutil.copytree(bundle("affine-4bit"), copy)
+    assert command("mobile-bundle", "verify", copy).returncode == 0
+    for name in ("weights.ptd", "tokenizer.bin", "bin/arm64-v8a/mobile-run"):
+        data = (copy / name).read_bytes()
+        (copy / name).write_bytes(data[:-1] + bytes([data[-1] ^ 4]))
+        one_line(command("mobile-bundle", "verify", copy), 1, name)
+        (copy / name).write_bytes(data)
+    (copy / "tokenizer.bin").unlink()
+    one_line(command("mobile-bundle", "verify", copy), 1, "tokenizer.bin is missing")
+
+
+def test_estimate_is_what_a_build_gives(bundle):
+    rows = json.loads(command("mobile-bundle", "estimate", EXAMPLE, "--json").stdout)
+    assert [row["recipe"] for row in rows][:2] == ["raw", "affine-8bit"]
+    for row in rows:
+        manifest = json.loads((bundle(row["recipe"]) / "manifest.json").read_text())
+        assert row["bytes"] == manifest["bytes"]
+        assert row["predicted"] == manifest["predicted"]
+    assert "affine-2bit" in command("mobile-bundle", "estimate", EXAMPLE).stdout
+
+
+def test_run_passes_everything_to_the_runner(bundle):
+    process = command("mobile-bundle", "run", bundle("affine-4bit"), "--prompt", "The", "--max-new-tokens", "4", "--json")
+    assert process.returncode == 0
+    assert json.loads(process.stdout.splitlines()[-1])["event"] == "done"
+    one_line(command("mobile-bundle", "run", bundle("affine-4bit"), "--prompt", "a", "--frob"), 2, "frob")
+
+
+def test_bench_prints_the_table_and_json(bundle):
+    arguments = ("mobile-bundle", "bench", bundle("affine-4bit"), "-p", "32", "-n", "8", "-r", "2", "-t", "1")
+    table = command(*arguments).stdout
+    assert "| pp32 |" in table
+    assert "| tg8 |" in table
+    rows = json.loads(command(*arguments, "--json").stdout)
+    assert [row["test"] for row in rows] == ["pp32", "tg8"]
+    for row in rows:
+        assert row["tokens_per_second"]["mean"] > 0
+        assert row.keys() >= {"load_seconds", "first_token_seconds", "peak_rss_bytes", "peak_anon_bytes", "major_faults"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("build-mobile-bundle",), 2, "required"),
+        (("build-mobile-bundle", EXAMPLE), 2, "-o"),
+        (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--recipe", "gguf"), 2, "gguf"),
+        (("build-mobile-bundle", "no-such-model", "-o", "x.mbundle"), 1, "no-such-model"),
+        (("mobile-bundle",), 2, "required"),
+        (("mobile-bundle", "frobnicate"), 2, "frobnicate"),
+        (("mobile-bundle", "inspect", EXAMPLE), 1, "not a bundle"),
+        (("mobile-bundle", "inspect", "a", "--frob"), 2, "--frob"),
+        (("mobile-bundle", "verify", "nowhere"), 1, "not a bundle"),
+        (("mobile-bundle", "eval", EXAMPLE), 2, "--text"),
+        (("mobile-bundle", "eval", EXAMPLE, "--text", "nowhere.txt"), 1, "nowhere.txt"),
+        (("mobile-bundle", "eval", EXAMPLE, "--text", "a", "--context", "-5"), 2, "--context"),
+        (("mobile-bundle", "run", "nowhere", "--prompt", "a"), 1, "nowhere"),
+        (("mobile-bundle", "bench", "nowhere"), 1, "nowhere"),
+        (("mobile-bundle", "estimate", "nowhere"), 1, "nowhere"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, arguments, status, words):
+    one_line(command(*arguments, cwd=tmp_path), status, words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_window_longer_than_the_model_knows_is_refused(bundle, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("word " * 3000)
+    process = command("mobile-bundle", "eval", bundle("raw"), "--text", text, "--context", "1024")
+    one_line(process, 1, "trained for 512")
+
+
+def test_a_reader_that_goes_away_is_no_error(bundle):
+    line = f"{BIN / 'mobile-bundle'} inspect {bundle('affine-4bit')} --json | head -1"
+    process = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
+    assert "Traceback" not in process.stderr
+    assert "Broken" not in process.stderr

@@ -1,0 +1,71 @@
+"""The runtime under AddressSanitizer and UndefinedBehaviorSanitizer: kernels, hostile weights, hostile tokenizers.
+
+Fuzzing is bounded in time (MB_FUZZ_SECONDS, 20 by default, for each target); its random seed is printed and can be
+given as MB_FUZZ_SEED."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+FUZZ_SECONDS = os.environ.get("MB_FUZZ_SECONDS", "20")
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory) -> Path:
+    """A build of the runtime with sanitizers, its fuzz targets and the kernels' test."""
+    directory = tmp_path_factory.mktemp("sanitized")
+    for line in (
+        ["cmake", "-S", ROOT / "runtime", "-B", directory, "-DMB_SANITIZE=ON", "-DMB_TESTS=ON", "-G", "Ninja"],
+        ["cmake", "--build", directory, "--parallel", "2"],
+    ):
+        process = subprocess.run(line, capture_output=True, text=True)
+        assert process.returncode == 0, process.stdout + process.stderr
+    return directory
+
+
+def fuzz(directory: Path, target: str, seeds: list[Path], work: Path) -> None:
+    seed = os.environ.get("MB_FUZZ_SEED", str(secrets.randbits(32)))
+    process = subprocess.run(
+        [directory / target, FUZZ_SECONDS, seed, *seeds], capture_output=True, text=True, cwd=work, timeout=600
+    )
+    assert process.returncode == 0, f"random seed {seed}\n{process.stdout}{process.stderr}"
+    assert int(process.stdout.split()[0]) > 100, "the fuzzer hardly ran"
+    print(target, process.stdout.strip(), "random seed", seed)
+
+
+@pytest.mark.slow
+def test_hostile_weights(sanitized, tmp_path):
+    from checkpoints import write_tiny_weights
+
+    fuzz(sanitized, "fuzz_weights", write_tiny_weights(tmp_path), tmp_path)
+
+
+@pytest.mark.slow
+def test_hostile_tokenizers(sanitized, tmp_path):
+    from test_tokenizer import small_tokenizer_files
+
+    fuzz(sanitized, "fuzz_tokenizer", small_tokenizer_files(tmp_path), tmp_path)
+
+
+@pytest.mark.slow
+def test_kernels_under_sanitizers(sanitized):
+    process = subprocess.run([sanitized / "test_kernels"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+@pytest.mark.slow
+def test_the_runner_under_sanitizers(sanitized, bundle):
+    for recipe in ("affine-4bit", "bitnet", "raw"):
+        process = subprocess.run(
+            [sanitized / "mobile-run", "generate", bundle(recipe), "--prompt", "The history of", "--max-new-tokens", "8",
+             "--temperature", "0.8", "--threads", "2"],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
