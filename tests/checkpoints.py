@@ -229,7 +229,12 @@ def write_tiny_weights(directory: Path) -> list[Path]:
     from mobile_bundle.build.weights import build_weights
 
     out = []
-    for name, recipe in (("llama", "affine-4bit"), ("qwen3", "affine-2bit"), ("bitnet", None), ("qwen2", "affine-3bit")):
+    for name, recipe in (
+        ("llama", "affine-4bit"),
+        ("qwen3", "affine-2bit"),
+        ("bitnet", None),
+        ("qwen2", "affine-3bit"),
+    ):
         checkpoint = write_tiny(directory / name, name)
         out.append(directory / f"{name}.ptd")
         build_weights(checkpoint, recipe, out[-1])

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.memory import predict_memory

@@ -12,7 +12,6 @@ import termios
 from pathlib import Path
 
 import pytest
-
 from conftest import EXAMPLE
 
 BIN = Path(sys.executable).parent
@@ -106,7 +105,9 @@ def test_estimate_is_what_a_build_gives(bundle):
 
 
 def test_run_passes_everything_to_the_runner(bundle):
-    process = command("mobile-bundle", "run", bundle("affine-4bit"), "--prompt", "The", "--max-new-tokens", "4", "--json")
+    process = command(
+        "mobile-bundle", "run", bundle("affine-4bit"), "--prompt", "The", "--max-new-tokens", "4", "--json"
+    )
     assert process.returncode == 0
     assert json.loads(process.stdout.splitlines()[-1])["event"] == "done"
     one_line(command("mobile-bundle", "run", bundle("affine-4bit"), "--prompt", "a", "--frob"), 2, "frob")
@@ -121,7 +122,13 @@ def test_bench_prints_the_table_and_json(bundle):
     assert [row["test"] for row in rows] == ["pp32", "tg8"]
     for row in rows:
         assert row["tokens_per_second"]["mean"] > 0
-        assert row.keys() >= {"load_seconds", "first_token_seconds", "peak_rss_bytes", "peak_anon_bytes", "major_faults"}
+        assert row.keys() >= {
+            "load_seconds",
+            "first_token_seconds",
+            "peak_rss_bytes",
+            "peak_anon_bytes",
+            "major_faults",
+        }
 
 
 @pytest.mark.parametrize(

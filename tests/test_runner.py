@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from mobile_bundle.native import Model, Tokenizer, bundle_runner
 
 PROMPT = "The history of the city"
@@ -174,7 +173,9 @@ def test_predicted_memory_is_within_a_tenth(bundle, recipe):
     """With the whole context in use, against the manifest's prediction; VmHWM of a fresh process."""
     directory = bundle(recipe)
     predicted = json.loads((directory / "manifest.json").read_text())["predicted"]
-    process = run(directory, "--prompt", PROMPT * 12, "--max-new-tokens", "600", "--ignore-eos", "--json", "--threads", "2")
+    process = run(
+        directory, "--prompt", PROMPT * 12, "--max-new-tokens", "600", "--ignore-eos", "--json", "--threads", "2"
+    )
     memory = events(process)["done"][0]["memory"]
     assert memory["peak_rss_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.1)
     assert memory["peak_anon_bytes"] <= predicted["anon_bytes"] * 1.1

@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
 
 FUZZ_SECONDS = os.environ.get("MB_FUZZ_SECONDS", "20")
@@ -64,8 +63,8 @@ def test_kernels_under_sanitizers(sanitized):
 def test_the_runner_under_sanitizers(sanitized, bundle):
     for recipe in ("affine-4bit", "bitnet", "raw"):
         process = subprocess.run(
-            [sanitized / "mobile-run", "generate", bundle(recipe), "--prompt", "The history of", "--max-new-tokens", "8",
-             "--temperature", "0.8", "--threads", "2"],
+            [sanitized / "mobile-run", "generate", bundle(recipe), "--prompt", "The history of",
+             "--max-new-tokens", "8", "--temperature", "0.8", "--threads", "2"],
             capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert process.returncode == 0, process.stderr

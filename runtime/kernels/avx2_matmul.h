@@ -1,8 +1,8 @@
 /* Prefill: many vectors times a packed matrix, AVX2.
  *
  * A tile of rows and columns is unpacked to one byte per code, [columns / 4][16 rows][4] per strip, and stays in L1
- * while all vectors pass over it; the inner block is 16 rows x 4 vectors with eight accumulators. Two tiles of vectors
- * more would spill registers. Group by group the same float operations follow as in decoding, so both give the same
+ * while all vectors pass over it; the inner block is 16 rows x 4 vectors with eight accumulators (with 6
+ * vectors they spill). Group by group the same float operations follow as in decoding, so both give the same
  * bits. */
 #ifndef MB_KERNELS_AVX2_MATMUL_H
 #define MB_KERNELS_AVX2_MATMUL_H
@@ -14,7 +14,6 @@
 #define TILE_VECTORS 64     /* more vectors go through in several passes */
 #define TERNARY_COLUMNS 256 /* 64 steps of at most 2 * 2 * 127 fit in 16 bits */
 #define WIDE_STRIPS 2       /* 8-bit codes are unpacked to 16 bits: smaller tiles */
-#define WIDE_ROWS (WIDE_STRIPS * MB_STRIP_ROWS)
 
 /* Sums of 16 rows x 4 vectors: [vector][rows 0..7, rows 8..15]. */
 typedef struct {
@@ -40,13 +39,22 @@ MB_INLINE void dot_step(block_sums *b, const uint8_t *tile, const int8_t *panel)
 /* 16-bit sums over `steps` steps of four columns. `panel` points at the first of the four vectors. */
 MB_INLINE block_sums dot_block(const uint8_t *tile, const int8_t *panel, size_t panel_row, uint32_t steps) {
   block_sums b = zero_sums();
-  if (steps == 8) { /* 4 bits: as a constant that gcc unrolls completely */
-    for (uint32_t k = 0; k < 8; k++, tile += 64, panel += panel_row) dot_step(&b, tile, panel);
-    return b;
-  }
   UNROLL_4
   for (uint32_t k = 0; k < steps; k++, tile += 64, panel += panel_row) dot_step(&b, tile, panel);
   return b;
+}
+
+MB_INLINE block_sums widen(block_sums b) {
+  const __m256i one = _mm256_set1_epi16(1);
+  for (int n = 0; n < 4; n++)
+    for (int half = 0; half < 2; half++) b.s[n][half] = _mm256_madd_epi16(b.s[n][half], one);
+  return b;
+}
+
+MB_INLINE block_sums add_32(block_sums a, block_sums b) {
+  for (int n = 0; n < 4; n++)
+    for (int half = 0; half < 2; half++) a.s[n][half] = _mm256_add_epi32(a.s[n][half], b.s[n][half]);
+  return a;
 }
 
 /* ---- unpacking: one strip's codes to one byte each ---- */
@@ -108,7 +116,6 @@ static void ternary_tile(const mb_matrix *w, const mb_activations *x, float *y, 
                          uint32_t strips, uint32_t first, uint32_t vectors) {
   _Alignas(64) uint8_t tile[TILE_ROWS * TERNARY_COLUMNS];
   _Alignas(64) __m256i sums[TILE_VECTORS][TILE_STRIPS][2];
-  const __m256i one = _mm256_set1_epi16(1);
   const size_t strip_bytes = mb_ternary_strip_bytes(w), panel_row = (size_t)mb_round_up(x->count, 4) * 4;
   const uint32_t columns = mb_round_up(w->columns, 16);
   memset(sums, 0, sizeof sums[0] * mb_round_up(vectors, 4));
@@ -121,9 +128,10 @@ static void ternary_tile(const mb_matrix *w, const mb_activations *x, float *y, 
       for (uint32_t s = 0; s < strips; s++) {
         block_sums b = dot_block(tile + s * MB_STRIP_ROWS * TERNARY_COLUMNS,
                                  x->panel + c / 4 * panel_row + (size_t)(first + n) * 4, panel_row, width / 4);
+        b = widen(b);
         for (int i = 0; i < 4; i++)
           for (int half = 0; half < 2; half++)
-            sums[n + i][s][half] = _mm256_add_epi32(sums[n + i][s][half], _mm256_madd_epi16(b.s[i][half], one));
+            sums[n + i][s][half] = _mm256_add_epi32(sums[n + i][s][half], b.s[i][half]);
       }
   }
   for (uint32_t n = 0; n < vectors; n++) {
@@ -178,15 +186,12 @@ MB_INLINE void add_group(__m256 sums[2], const __m256i dots[2], const group_scal
 MB_INLINE block_sums dot_group(const uint8_t *tile, const int8_t *panel, size_t panel_row, uint32_t columns,
                                uint32_t bits) {
   const uint32_t most = bits == 2 ? 32 : bits == 3 ? 16 : 8; /* steps * 2 * largest code * 127 < 2^15 */
-  const uint32_t steps = bits == 4 || columns / 4 > most ? most : columns / 4;
-  const __m256i one = _mm256_set1_epi16(1);
-  block_sums b = zero_sums();
-  for (uint32_t k = 0; k < columns / 4; k += steps) {
-    block_sums part = dot_block(tile + (size_t)k * 64, panel + k * panel_row, panel_row, steps);
-    for (int n = 0; n < 4; n++)
-      for (int half = 0; half < 2; half++)
-        b.s[n][half] = _mm256_add_epi32(b.s[n][half], _mm256_madd_epi16(part.s[n][half], one));
-  }
+  /* A group has at least 8 steps: with 4 bits their number is a constant. */
+  const uint32_t steps = bits == 4 ? 8 : columns / 4 < most ? columns / 4 : most;
+  block_sums b = widen(dot_block(tile, panel, panel_row, steps));
+  if (bits == 2) return b; /* the largest group fits */
+  for (uint32_t k = steps; k < columns / 4; k += steps)
+    b = add_32(b, widen(dot_block(tile + (size_t)k * 64, panel + k * panel_row, panel_row, steps)));
   return b;
 }
 

@@ -224,7 +224,8 @@ class Session:
 
     def feed(self, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.float32]:
         """Logits float32 (vocabulary,) of the last token. Raises UserError when the tokens do not fit."""
-        return self._feed(library().mb_session_feed, tokens, 1)[0]
+        logits: NDArray[np.float32] = self._feed(library().mb_session_feed, tokens, 1)[0]
+        return logits
 
     def feed_all(self, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.float32]:
         """Logits float32 (tokens, vocabulary) of at most prefill_chunk tokens, valid until the next call."""

@@ -4,59 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mobile_bundle
 from mobile_bundle.build import facts
 from mobile_bundle.build.recipe import Recipe, resolve_recipe
-from mobile_bundle.build.weights import WORKERS, Progress, TensorRecord, build_weights, write_weights
+from mobile_bundle.build.weights import WORKERS, Progress, TensorRecord, write_weights
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.atomic import AtomicDirectory
 from mobile_bundle.container.disk import disk_errors, write_file
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, Model, open_model
+from mobile_bundle.plan.memory import PredictedMemory
+from mobile_bundle.tokenizer import CompiledTokenizer
+from mobile_bundle.tokenizer import compile_tokenizer as compile_real_tokenizer
 
-__all__ = ["Predicted", "Recipe", "TensorRecord", "build_bundle", "build_weights", "mapped_weights"]
-
-
-class Predicted(Protocol):
-    """What a bundle will take while it runs, bytes (plan/memory.py)."""
-
-    @property
-    def context(self) -> int: ...
-    @property
-    def file_bytes(self) -> int: ...
-    @property
-    def anon_bytes(self) -> int: ...
-    @property
-    def kv_bytes_per_token(self) -> int: ...
-    @property
-    def peak_bytes(self) -> int: ...
-    @property
-    def min_device_ram_gb(self) -> int: ...
-
-
-class CompiledTokenizer(Protocol):
-    """What compile_tokenizer returns: tokenizer.bin, the BOS token (None: none), the end tokens, and the source of the
-    chat template (None: none) with a line that says whether tokenizer.bin has it."""
-
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def bos(self) -> int | None: ...
-    @property
-    def eos(self) -> Iterable[int]: ...
-    @property
-    def chat_template(self) -> str | None: ...
-    @property
-    def chat_template_status(self) -> str: ...
-    @property
-    def has_chat(self) -> bool: ...
-
-
-Predict = Callable[[bytes, int, int], Predicted]
+Predict = Callable[[bytes, int, int], PredictedMemory]
 """(mb_model_config, bytes of weights.ptd that generating reads, bytes of tokenizer.bin) -> memory."""
 CompileTokenizer = Callable[[Path, dict[str, Any]], CompiledTokenizer]
 """(checkpoint directory, config.json) -> tokenizer."""
@@ -69,7 +34,7 @@ def build_bundle(
     *,
     predict: Predict,
     runners: Callable[[], Mapping[str, Path]] | None = None,
-    compile_tokenizer: CompileTokenizer | None = None,
+    compile_tokenizer: CompileTokenizer = compile_real_tokenizer,
     progress: Progress | None = None,
     workers: int = WORKERS,
 ) -> dict[str, Any]:
@@ -79,11 +44,15 @@ def build_bundle(
     recipe: a recipe, its name, or None for the model's default. runners: gives {abi: path of mobile-run}.
     compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. UserError says what a person can mend.
     """
-    compile_tokenizer = compile_tokenizer or _compile_tokenizer
     with open_model(model_dir) as model, AtomicDirectory(out_dir, manifests.is_bundle) as out:
         chosen = resolve_recipe(recipe, model.spec)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
-        spec = model.spec.with_tokens(-1 if tokenizer.bos is None else tokenizer.bos, tuple(tokenizer.eos))
+        if tokenizer.vocabulary > model.spec.vocabulary:
+            raise UserError(
+                f"{model_dir}: the tokenizer has {tokenizer.vocabulary} tokens, the model only "
+                f"{model.spec.vocabulary}: they do not belong together"
+            )
+        spec = model.spec.with_tokens(-1 if tokenizer.bos is None else tokenizer.bos, _end_tokens(tokenizer))
         write_file(out.path / "tokenizer.bin", bytes(tokenizer.data))
         for abi, runner in (runners() if runners else {}).items():
             _copy_runner(Path(runner), out.path / "bin" / abi / "mobile-run")
@@ -94,6 +63,14 @@ def build_bundle(
         manifests.write_manifest(out.path, manifest)
         out.commit()
         return manifest
+
+
+def _end_tokens(tokenizer: CompiledTokenizer) -> tuple[int, ...]:
+    """The checkpoint's, and the one that ends an answer by the chat template: some checkpoints leave it out."""
+    ends = list(tokenizer.eos)
+    if tokenizer.chat_end is not None and tokenizer.chat_end not in ends:
+        ends.append(tokenizer.chat_end)
+    return tuple(ends)
 
 
 def mapped_weights(spec: DecoderSpec, file_bytes: int, blobs: Mapping[str, int]) -> int:
@@ -167,10 +144,3 @@ def _copy_runner(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True)
         shutil.copyfile(source, target)
         target.chmod(0o755)
-
-
-def _compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokenizer:
-    from mobile_bundle.tokenizer.compile import compile_tokenizer
-
-    compiled: CompiledTokenizer = compile_tokenizer(model_dir, config)
-    return compiled

@@ -28,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([asdict(row) for row in rows])
         return 0
-    print(f"{'recipe':<14} {'bundle':>12} {'bits/w':>7} {'peak RAM':>12} {'anonymous':>12} {'KV/token':>10} {'phone':>6}")
+    print(
+        f"{'recipe':<14} {'bundle':>12} {'bits/w':>7} {'peak RAM':>12} {'anonymous':>12} {'KV/token':>10} {'phone':>6}"
+    )
     for row in rows:
         print(
             f"{row.recipe:<14} {megabytes(row.bytes):>12} {row.bits_per_weight:>7.3f} "

@@ -100,4 +100,3 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}): convert it first") from error
-
