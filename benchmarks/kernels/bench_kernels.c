@@ -250,7 +250,8 @@ int main(int argc, char **argv) {
   uint64_t *all = huge(ROOF_BYTES);
   uint16_t *halves = huge(WEIGHT_BYTES);
   for (size_t i = 0; i < ROOF_BYTES / 8; i++) all[i] = i;
-  for (size_t i = 0, state = 12345; i < WEIGHT_BYTES / 2; i++) { /* neither subnormal nor infinite as fp16 or bf16 */
+  uint64_t state = 12345;
+  for (size_t i = 0; i < WEIGHT_BYTES / 2; i++) { /* neither subnormal nor infinite as fp16 or bf16 */
     state = state * 6364136223846793005ull + 1442695040888963407ull;
     halves[i] = (uint16_t)((state >> 40 & 0xbfff) | 0x3000);
   }

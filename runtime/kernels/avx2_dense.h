@@ -6,6 +6,7 @@
 
 #define DENSE_SUMS 4    /* pairs of accumulators that leave registers for the rest */
 #define DENSE_VECTORS 4 /* vectors that share one conversion of the weights */
+#define DENSE_BLOCK_BYTES ((size_t)64 << 10)
 
 typedef struct {
   __m256 low, high;
@@ -54,22 +55,27 @@ MB_INLINE void dense_block(const uint8_t *p, size_t row_bytes, uint32_t columns,
     }
 }
 
+/* All vectors times one block of rows that stays in the cache, then the next block: memory is read once. */
 MB_INLINE void dense(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                      uint32_t row_end, bool bf16) {
-  size_t row_bytes = (size_t)w->columns * (bf16 ? 2 : 4);
-  uint32_t n = 0;
-  for (; n + DENSE_VECTORS <= x->count; n += DENSE_VECTORS)
-    for (uint32_t r = row_begin; r < row_end; r++)
-      dense_block(w->data + r * row_bytes, row_bytes, w->columns, x->values + (size_t)n * x->padded, x->padded,
-                  y + n * y_stride + r, y_stride, 1, DENSE_VECTORS, bf16);
-  for (; n < x->count; n++) {
-    const float *v = x->values + (size_t)n * x->padded;
-    uint32_t r = row_begin;
-    /* Two rows at a time hide the latency of the adds; more streams would slow the memory down. */
-    for (; r + 2 <= row_end; r += 2)
-      dense_block(w->data + r * row_bytes, row_bytes, w->columns, v, 0, y + n * y_stride + r, 0, 2, 1, bf16);
-    if (r < row_end)
-      dense_block(w->data + r * row_bytes, row_bytes, w->columns, v, 0, y + n * y_stride + r, 0, 1, 1, bf16);
+  const size_t row_bytes = (size_t)w->columns * (bf16 ? 2 : 4);
+  const uint32_t most = row_bytes < DENSE_BLOCK_BYTES / 2 ? (uint32_t)(DENSE_BLOCK_BYTES / row_bytes) : 2;
+  for (uint32_t first = row_begin; first < row_end; first += most) {
+    const uint32_t last = row_end - first < most ? row_end : first + most;
+    uint32_t n = 0;
+    for (; n + DENSE_VECTORS <= x->count; n += DENSE_VECTORS)
+      for (uint32_t r = first; r < last; r++)
+        dense_block(w->data + r * row_bytes, row_bytes, w->columns, x->values + (size_t)n * x->padded, x->padded,
+                    y + n * y_stride + r, y_stride, 1, DENSE_VECTORS, bf16);
+    for (; n < x->count; n++) {
+      const float *v = x->values + (size_t)n * x->padded;
+      uint32_t r = first;
+      /* Two rows at a time hide the latency of the adds; more streams would slow the memory down. */
+      for (; r + 2 <= last; r += 2)
+        dense_block(w->data + r * row_bytes, row_bytes, w->columns, v, 0, y + n * y_stride + r, 0, 2, 1, bf16);
+      if (r < last)
+        dense_block(w->data + r * row_bytes, row_bytes, w->columns, v, 0, y + n * y_stride + r, 0, 1, 1, bf16);
+    }
   }
 }
 

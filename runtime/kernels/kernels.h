@@ -104,7 +104,9 @@ const char *const *mb_kernels_available(void);
 /* Bytes of the payload that a header's format, shape, group and flags ask for; 0 when they are not a valid
  * combination or the size does not fit (rows, columns up to 2^28; no overflow). */
 uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint32_t group, uint32_t flags);
-/* The view of a blob of which `available` bytes may be read; false and a static reason when it is not valid. */
+/* The view of a blob of which `available` bytes may be read; false and a static reason when it is not valid. The blob
+ * must be aligned to 4 bytes; quantised formats have at most 2^20 columns, so that sums fit in 32 bits. The codes are
+ * not looked at: a ternary code 3 or an 8-bit code -128, which no blob may hold, gives wrong results, nothing worse. */
 bool mb_matrix_view(const void *blob, uint64_t available, mb_matrix *out, const char **reason);
 /* One row to float32[columns]: embeddings, and the tests' reference. Same value as codecs/ decode in Python. */
 void mb_decode_row(const mb_matrix *w, uint32_t row, float *out);

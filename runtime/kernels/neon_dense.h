@@ -11,6 +11,8 @@
 #define DENSE_VECTORS 2
 #endif
 
+#define DENSE_BLOCK_BYTES ((size_t)32 << 10)
+
 typedef struct {
   float32x4_t part[4];
 } sixteen;
@@ -48,18 +50,23 @@ MB_INLINE void dense_row(const uint8_t *p, uint32_t columns, const float *x, siz
     y[(size_t)n * y_stride] = add_8_parts(vaddq_f32(s[n].part[0], s[n].part[2]), vaddq_f32(s[n].part[1], s[n].part[3]));
 }
 
+/* All vectors times one block of rows that stays in the cache, then the next block: memory is read once. */
 MB_INLINE void dense(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                      uint32_t row_end, bool bf16) {
   const size_t row_bytes = (size_t)w->columns * (bf16 ? 2 : 4);
-  uint32_t n = 0;
-  for (; n + DENSE_VECTORS <= x->count; n += DENSE_VECTORS)
-    for (uint32_t r = row_begin; r < row_end; r++)
-      dense_row(w->data + r * row_bytes, w->columns, x->values + (size_t)n * x->padded, x->padded, y + n * y_stride + r,
-                y_stride, DENSE_VECTORS, bf16);
-  for (; n < x->count; n++)
-    for (uint32_t r = row_begin; r < row_end; r++)
-      dense_row(w->data + r * row_bytes, w->columns, x->values + (size_t)n * x->padded, 0, y + n * y_stride + r, 0, 1,
-                bf16);
+  const uint32_t most = row_bytes < DENSE_BLOCK_BYTES ? (uint32_t)(DENSE_BLOCK_BYTES / row_bytes) : 1;
+  for (uint32_t first = row_begin; first < row_end; first += most) {
+    const uint32_t last = row_end - first < most ? row_end : first + most;
+    uint32_t n = 0;
+    for (; n + DENSE_VECTORS <= x->count; n += DENSE_VECTORS)
+      for (uint32_t r = first; r < last; r++)
+        dense_row(w->data + r * row_bytes, w->columns, x->values + (size_t)n * x->padded, x->padded,
+                  y + n * y_stride + r, y_stride, DENSE_VECTORS, bf16);
+    for (; n < x->count; n++)
+      for (uint32_t r = first; r < last; r++)
+        dense_row(w->data + r * row_bytes, w->columns, x->values + (size_t)n * x->padded, 0, y + n * y_stride + r, 0, 1,
+                  bf16);
+  }
 }
 
 static void multiply_dense(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
