@@ -2,10 +2,11 @@
 
     python compare.py BUNDLE MODEL.gguf LLAMA_BENCH [--rounds 5] [--threads 1 2]
 
-Every round measures both programs on every test, one right after the other, so that a machine whose speed drifts
-disturbs both alike. Prints the medians in tokens per second and the median of the rounds' ratios. For a bundle and a
-GGUF of the 1.5 B shape: tests/checkpoints.py (write_synthetic) with `build-mobile-bundle --recipe bitnet`, and
-synthetic_gguf.py beside this file. Run it on an otherwise idle machine.
+Both files are put out of the page cache first, so that neither profits from how it was written. Every round measures
+both programs on every test, one right after the other, so that a machine whose speed drifts disturbs both alike. Prints
+the medians in tokens per second and the median of the rounds' ratios. For a bundle and a GGUF of the 1.5 B shape:
+tests/checkpoints.py (write_synthetic) with `build-mobile-bundle --recipe bitnet`, and synthetic_gguf.py beside this
+file. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+from mobile_bundle.container.disk import drop_cached
 from mobile_bundle.evaluate.speed import measure_speed
 
 
@@ -40,6 +42,8 @@ def main() -> None:
         for threads in options.threads
         for flag, tokens in (("-p", options.prompt_tokens), ("-n", options.new_tokens))
     ]
+    for path in (options.bundle / "weights.ptd", options.model):
+        drop_cached(path)
     ours: dict[tuple[str, int, int], list[float]] = {test: [] for test in tests}
     theirs: dict[tuple[str, int, int], list[float]] = {test: [] for test in tests}
     for _ in range(options.rounds):

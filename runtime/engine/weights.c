@@ -15,7 +15,7 @@
 #error "weights.ptd is little endian and is mapped, not read: a big-endian processor cannot run it"
 #endif
 
-enum { EXTENDED_HEADER_OFFSET = 8, EXTENDED_HEADER_BYTES = 40 };
+enum { EXTENDED_HEADER_OFFSET = 8, EXTENDED_HEADER_BYTES = 40, HUGE_PAGE = 2 << 20 };
 
 static uint64_t read_u64(const uint8_t *p) {
   uint64_t v;
@@ -100,6 +100,23 @@ mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_cr
   return check_config(&weights->config);
 }
 
+/* Maps the file read-only at a multiple of a huge page and asks for huge pages. Where the file system has large folios
+ * (ext4, xfs of recent kernels), the kernel then reads and maps 2 MiB at a time: a decoder that streams all weights for
+ * every token otherwise spends a third of its time on page-table walks. Elsewhere the request changes nothing. */
+static void *map_file(int fd, size_t size, void **area, size_t *area_bytes) {
+  *area_bytes = size + HUGE_PAGE;
+  *area = mmap(NULL, *area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (*area == MAP_FAILED) return MAP_FAILED;
+  char *aligned = (char *)*area + (HUGE_PAGE - (uintptr_t)*area % HUGE_PAGE) % HUGE_PAGE;
+  void *file = mmap(aligned, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+  if (file == MAP_FAILED) {
+    munmap(*area, *area_bytes);
+  } else {
+    (void)madvise(file, size, MADV_HUGEPAGE);
+  }
+  return file;
+}
+
 mb_status mb_weights_open(const char *path, mb_weights *weights) {
   memset(weights, 0, sizeof *weights);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -113,21 +130,24 @@ mb_status mb_weights_open(const char *path, mb_weights *weights) {
     close(fd);
     return mb_fail(MB_ERROR_FORMAT, "%s: %lld bytes cannot be mapped in this process", path, (long long)st.st_size);
   }
-  void *file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+  void *area;
+  size_t area_bytes;
+  void *file = map_file(fd, (size_t)st.st_size, &area, &area_bytes);
   close(fd);
   if (file == MAP_FAILED) return mb_fail(MB_ERROR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
   mb_status status = mb_weights_from_memory(file, (uint64_t)st.st_size, true, weights);
   if (status != MB_OK) {
-    munmap(file, (size_t)st.st_size);
+    munmap(area, area_bytes);
     memset(weights, 0, sizeof *weights);
     return status;
   }
-  weights->mapped = true;
+  weights->area = area;
+  weights->area_bytes = area_bytes;
   return MB_OK;
 }
 
 void mb_weights_close(mb_weights *weights) {
-  if (weights->mapped) munmap((void *)(uintptr_t)weights->file, (size_t)weights->file_bytes);
+  if (weights->area) munmap(weights->area, weights->area_bytes);
   memset(weights, 0, sizeof *weights);
 }
 

@@ -9,7 +9,8 @@
 typedef struct {
   const uint8_t *file;
   uint64_t file_bytes;
-  bool mapped; /* ours to unmap; false for mb_weights_from_memory */
+  void *area; /* the mapping that holds the file, ours to unmap; NULL for mb_weights_from_memory */
+  size_t area_bytes;
   const mb_index_record *records;
   uint32_t count;
   const char *names;

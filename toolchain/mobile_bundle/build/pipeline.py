@@ -14,7 +14,7 @@ from mobile_bundle.build.recipe import Recipe, resolve_recipe
 from mobile_bundle.build.weights import WORKERS, Progress, TensorRecord, write_weights
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.atomic import AtomicDirectory
-from mobile_bundle.container.disk import disk_errors, write_file
+from mobile_bundle.container.disk import disk_errors, drop_cached, write_file
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, Model, open_model
 from mobile_bundle.plan.memory import PredictedMemory
@@ -62,6 +62,7 @@ def build_bundle(
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
         manifests.write_manifest(out.path, manifest)
         out.commit()
+        drop_cached(Path(out_dir) / "weights.ptd")
         return manifest
 
 

@@ -36,6 +36,17 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.fsync(descriptor)
 
 
+def drop_cached(path: Path) -> None:
+    """Asks the system to forget its cached pages of a synced file: nobody else's files should make room for it, and
+    whoever maps it next gets pages as large as the file system can read, not as small as they were written."""
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
 def sync_tree(directory: Path) -> None:
     """Syncs every file and folder of the tree, and the folder it is in."""
     for folder, _, files in os.walk(directory):
