@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import EXAMPLE
 from mobile_bundle.native import Model, Tokenizer, bundle_runner
 
 PROMPT = "The history of the city"
@@ -193,3 +194,27 @@ def test_bench_reports_every_repetition(bundle):
     assert len(result["tokens_per_second"]) == 3
     assert np.all(np.array(result["tokens_per_second"]) > 0)
     assert 0 < result["load_seconds"] <= result["first_token_seconds"]
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|endoftext|>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|endoftext|>assistant:{% endif %}"
+)
+
+
+def test_chat_wraps_the_prompt_by_the_model_s_template(bundle, tmp_path):
+    model = tmp_path / "chatty"
+    shutil.copytree(EXAMPLE, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": CHAT_TEMPLATE}))
+    directory = bundle("affine-4bit", model)
+    assert json.loads((directory / "manifest.json").read_text())["chat_template"] is True
+    options = ("--max-new-tokens", "8", "--json", "--ignore-eos")
+    system, user = "Be brief.", "What is water?"
+    rendered = f"<|endoftext|>system: {system}\n<|endoftext|>user: {user}\n<|endoftext|>assistant:"
+    chat = events(run(directory, "--prompt", user, "--chat", "--system", system, *options))
+    plain = events(run(directory, "--prompt", rendered, *options))
+    assert chat["prompt"][0]["tokens"] == plain["prompt"][0]["tokens"]
+    assert chat["token"] == plain["token"]
+    without_system = events(run(directory, "--prompt", user, "--chat", *options))
+    assert without_system["prompt"][0]["tokens"] < chat["prompt"][0]["tokens"]

@@ -27,8 +27,24 @@ typedef struct {
 MB_INLINE quad quad_zero(void) { return (quad){vdupq_n_s16(0), vdupq_n_s16(0)}; }
 
 MB_INLINE quad quad_dot(quad s, int8x16_t codes, int8x16_t x) {
+#if defined(__aarch64__)
+  return (quad){vmlal_s8(s.low, vget_low_s8(codes), vget_low_s8(x)), vmlal_high_s8(s.high, codes, x)};
+#else
   return (quad){vmlal_s8(s.low, vget_low_s8(codes), vget_low_s8(x)),
                 vmlal_s8(s.high, vget_high_s8(codes), vget_high_s8(x))};
+#endif
+}
+
+typedef struct {
+  int8x16_t four[4];
+} columns_16;
+
+MB_INLINE columns_16 columns_load(const int8_t *x) {
+  return (columns_16){{broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)}};
+}
+
+MB_INLINE quad quad_dot_lane(quad s, int8x16_t codes, columns_16 x, int lane) {
+  return quad_dot(s, codes, x.four[lane]);
 }
 
 MB_INLINE void quad_dot_panel(quad s[4], int8x16_t codes, int8x16_t x) {

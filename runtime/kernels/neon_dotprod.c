@@ -13,6 +13,24 @@ typedef int32x4_t quad_sums;
 
 MB_INLINE quad quad_zero(void) { return vdupq_n_s32(0); }
 MB_INLINE quad quad_dot(quad s, int8x16_t codes, int8x16_t x) { return vdotq_s32(s, codes, x); }
+
+typedef int8x16_t columns_16;
+
+MB_INLINE columns_16 columns_load(const int8_t *x) { return vld1q_s8(x); }
+
+MB_INLINE quad quad_dot_lane(quad s, int8x16_t codes, columns_16 x, int lane) {
+  switch (lane) { /* a constant once inlined: the instruction takes no other */
+    case 0:
+      return vdotq_laneq_s32(s, codes, x, 0);
+    case 1:
+      return vdotq_laneq_s32(s, codes, x, 1);
+    case 2:
+      return vdotq_laneq_s32(s, codes, x, 2);
+    default:
+      return vdotq_laneq_s32(s, codes, x, 3);
+  }
+}
+
 MB_INLINE void quad_dot_panel(quad s[4], int8x16_t codes, int8x16_t x) {
   s[0] = vdotq_laneq_s32(s[0], codes, x, 0);
   s[1] = vdotq_laneq_s32(s[1], codes, x, 1);

@@ -3,7 +3,8 @@
  *
  *   quad           running sums of a quad's four rows, exact for so many steps of four columns:
  *   STEPS(largest) for codes up to `largest`
- *   quad_zero(), quad_dot(sums, codes, x): x holds the same four columns four times
+ *   quad_zero(), quad_dot(sums, codes, x): x holds the same four columns four times (broadcast_4)
+ *   columns_16     16 columns of a vector; columns_load(x), quad_dot_lane(sums, codes, columns, lane): four of them
  *   quad_dot_panel(sums[4], codes, x): x holds four columns of four vectors
  *   quad_sums, quad_sums_zero(), quad_add(sums, quad), quad_rows(sums): the 32-bit totals and their four rows
  *   PANEL_QUADS    quads whose running sums for four vectors fit in the registers */
@@ -30,45 +31,48 @@ MB_INLINE int8x16_t low_bits(uint8x16_t q, uint8_t mask) { return vreinterpretq_
 
 /* 16 columns of 2-bit codes, 64 bytes. */
 MB_INLINE void dot_2_bits(quad s[4], const uint8_t *p, const int8_t *x) {
-  const int8x16_t x0 = broadcast_4(x), x1 = broadcast_4(x + 4), x2 = broadcast_4(x + 8), x3 = broadcast_4(x + 12);
+  const columns_16 v = columns_load(x);
   for (int j = 0; j < 4; j++) {
     const uint8x16_t q = vld1q_u8(p + 16 * j);
-    s[j] = quad_dot(s[j], low_bits(q, 3), x0);
-    s[j] = quad_dot(s[j], low_bits(vshrq_n_u8(q, 2), 3), x1);
-    s[j] = quad_dot(s[j], low_bits(vshrq_n_u8(q, 4), 3), x2);
-    s[j] = quad_dot(s[j], vreinterpretq_s8_u8(vshrq_n_u8(q, 6)), x3);
+    s[j] = quad_dot_lane(s[j], low_bits(q, 3), v, 0);
+    s[j] = quad_dot_lane(s[j], low_bits(vshrq_n_u8(q, 2), 3), v, 1);
+    s[j] = quad_dot_lane(s[j], low_bits(vshrq_n_u8(q, 4), 3), v, 2);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vshrq_n_u8(q, 6)), v, 3);
   }
 }
 
 /* 16 of the 32 columns of a block of 3-bit codes: their low bits, and the high bits moved down to bits 0..3. */
-MB_INLINE quad dot_3_bits_half(quad s, uint8x16_t q, uint8x16_t high, const int8_t *x) {
+MB_INLINE quad dot_3_bits_half(quad s, uint8x16_t q, uint8x16_t high, columns_16 x) {
   const uint8x16_t bit2 = vdupq_n_u8(4), bits01 = vdupq_n_u8(3);
   const uint8x16_t c0 = vorrq_u8(vandq_u8(q, bits01), vandq_u8(vshlq_n_u8(high, 2), bit2));
   const uint8x16_t c1 = vorrq_u8(vandq_u8(vshrq_n_u8(q, 2), bits01), vandq_u8(vshlq_n_u8(high, 1), bit2));
   const uint8x16_t c2 = vorrq_u8(vandq_u8(vshrq_n_u8(q, 4), bits01), vandq_u8(high, bit2));
   const uint8x16_t c3 = vorrq_u8(vshrq_n_u8(q, 6), vandq_u8(vshrq_n_u8(high, 1), bit2));
-  s = quad_dot(s, vreinterpretq_s8_u8(c0), broadcast_4(x));
-  s = quad_dot(s, vreinterpretq_s8_u8(c1), broadcast_4(x + 4));
-  s = quad_dot(s, vreinterpretq_s8_u8(c2), broadcast_4(x + 8));
-  return quad_dot(s, vreinterpretq_s8_u8(c3), broadcast_4(x + 12));
+  s = quad_dot_lane(s, vreinterpretq_s8_u8(c0), x, 0);
+  s = quad_dot_lane(s, vreinterpretq_s8_u8(c1), x, 1);
+  s = quad_dot_lane(s, vreinterpretq_s8_u8(c2), x, 2);
+  return quad_dot_lane(s, vreinterpretq_s8_u8(c3), x, 3);
 }
 
 /* 32 columns of 3-bit codes, 192 bytes. */
 MB_INLINE void dot_3_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  const columns_16 first = columns_load(x), second = columns_load(x + 16);
   for (int j = 0; j < 4; j++) {
     const uint8x16_t high = vld1q_u8(p + 128 + 16 * j);
-    s[j] = dot_3_bits_half(s[j], vld1q_u8(p + 16 * j), high, x);
-    s[j] = dot_3_bits_half(s[j], vld1q_u8(p + 64 + 16 * j), vshrq_n_u8(high, 4), x + 16);
+    s[j] = dot_3_bits_half(s[j], vld1q_u8(p + 16 * j), high, first);
+    s[j] = dot_3_bits_half(s[j], vld1q_u8(p + 64 + 16 * j), vshrq_n_u8(high, 4), second);
   }
 }
 
-/* 8 columns of 4-bit codes, 64 bytes. */
+/* 16 columns of 4-bit codes, 128 bytes. */
 MB_INLINE void dot_4_bits(quad s[4], const uint8_t *p, const int8_t *x) {
-  const int8x16_t x0 = broadcast_4(x), x1 = broadcast_4(x + 4);
+  const columns_16 v = columns_load(x);
   for (int j = 0; j < 4; j++) {
-    const uint8x16_t q = vld1q_u8(p + 16 * j);
-    s[j] = quad_dot(s[j], low_bits(q, 15), x0);
-    s[j] = quad_dot(s[j], vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), x1);
+    const uint8x16_t first = vld1q_u8(p + 16 * j), second = vld1q_u8(p + 64 + 16 * j);
+    s[j] = quad_dot_lane(s[j], low_bits(first, 15), v, 0);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vshrq_n_u8(first, 4)), v, 1);
+    s[j] = quad_dot_lane(s[j], low_bits(second, 15), v, 2);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vshrq_n_u8(second, 4)), v, 3);
   }
 }
 
@@ -95,7 +99,7 @@ MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t colum
     if (bits == 3)
       for (; width > 0; width -= 32, p += 192, x += 32) dot_3_bits(s, p, x);
     if (bits == 4)
-      for (; width > 0; width -= 8, p += 64, x += 8) dot_4_bits(s, p, x);
+      for (; width > 0; width -= 16, p += 128, x += 16) dot_4_bits(s, p, x);
     if (bits == 8)
       for (; width > 0; width -= 4, p += 64, x += 4) dot_8_bits(s, p, x);
     for (int j = 0; j < 4; j++) total[j] = quad_add(total[j], s[j]);
