@@ -93,34 +93,6 @@ MB_INLINE void mix_16_heads(const float *weights, size_t weights_stride, uint32_
 #endif
 }
 
-static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
-                     const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out) {
-  const uint32_t blocks = stride / MB_KV_BLOCK;
-  float scales[MIX_POSITIONS];
-  for (uint32_t p = 0; p < positions; p += MIX_POSITIONS) {
-    const uint32_t count = positions - p < MIX_POSITIONS ? positions - p : MIX_POSITIONS;
-    for (uint32_t d = 0; d < stride; d += 16) {
-      if (d % MB_KV_BLOCK == 0)
-        for (uint32_t i = 0; i < count; i++)
-          scales[i] = load_f16(value_scales + (size_t)(p + i) * blocks + d / MB_KV_BLOCK);
-      for (uint32_t h = 0; h < heads; h += MIX_HEADS)
-        mix_16_heads(weights + h * weights_stride + p, weights_stride, heads - h < MIX_HEADS ? heads - h : MIX_HEADS,
-                     (const uint8_t *)(values + (size_t)p * stride + d), stride, scales, count,
-                     out + (size_t)h * stride + d, stride, true);
-    }
-  }
-}
-
-static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values,
-                    uint32_t stride, uint32_t positions, float *out) {
-  for (uint32_t p = 0; p < positions; p += MIX_POSITIONS) {
-    const uint32_t count = positions - p < MIX_POSITIONS ? positions - p : MIX_POSITIONS;
-    for (uint32_t d = 0; d < stride; d += 16)
-      for (uint32_t h = 0; h < heads; h += MIX_HEADS)
-        mix_16_heads(weights + h * weights_stride + p, weights_stride, heads - h < MIX_HEADS ? heads - h : MIX_HEADS,
-                     (const uint8_t *)(values + (size_t)p * stride + d), (size_t)stride * 2, NULL, count,
-                     out + (size_t)h * stride + d, stride, false);
-  }
-}
+#include "attention_mix.h"
 
 #endif
