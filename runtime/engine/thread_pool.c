@@ -9,9 +9,10 @@
 
 #include "error.h"
 
-/* How often an idle worker looks for the next job before it sleeps: longer than the gaps between the parts of one token,
- * shorter than what a phone's battery would notice between two answers. It soon lets others run in between: where there
- * are fewer free processors than threads, a spinning worker would hold back the very thread that it waits for. */
+/* How often an idle worker looks for the next job before it sleeps: longer than the gaps between the parts of one
+ * token, shorter than what a phone's battery would notice between two answers. It soon lets others run in between:
+ * where there are fewer free processors than threads, a spinning worker would hold back the very thread that it waits
+ * for. */
 enum { SPINS_BEFORE_SLEEP = 1000, SPINS_BEFORE_YIELD = 100, STACK_BYTES = 256 * 1024 };
 
 typedef struct {
