@@ -41,10 +41,10 @@ lint: .venv/test-tools
 
 test: .venv/test-tools lint
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static
-	$(BIN)/python -m pytest -m "not large"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not large"
 
 test-large: .venv/test-tools
-	$(BIN)/python -m pytest -m large -s
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m large -s
 
 format: .venv/test-tools
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
