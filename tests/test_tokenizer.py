@@ -238,11 +238,12 @@ RUNS = ["a" * 100_000, " " * 100_000, "\n" * 100_000, "▁" * 30_000, "ab" * 50_
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_corpora(name: str) -> None:
-    if name == "models/ternary":
-        same = [(SHARED / folder / "tokenizer.json").read_bytes() for folder in ("models/base", name)]
-        if same[0] == same[1]:
-            pytest.skip("the same file as models/base")
     pair = reference(name)
+    if (
+        name == "models/ternary"
+        and len({(SHARED / n / "tokenizer.json").read_bytes() for n in ("models/base", name)}) == 1
+    ):
+        pytest.skip("the same file as models/base")
     for file in ("val.txt", "swahili_nt.txt", "train_25mb.txt.xz"):
         text = corpus(file)
         pair.check(text.split("\n"), sample=50, decode=not file.startswith("train"))
