@@ -48,6 +48,19 @@ def test_build_json_is_the_manifest(tmp_path):
     assert json.loads(process.stdout) == json.loads((out / "manifest.json").read_text())
 
 
+def test_the_recipe_that_inspect_prints_can_be_asked_for(tmp_path):
+    process = command(
+        "build-mobile-bundle", EXAMPLE, "-o", tmp_path / "a.mbundle", "--recipe", "bitnet+affine-8bit", "--json"
+    )
+    manifest = json.loads(process.stdout)
+    assert manifest["recipe"] == "bitnet+affine-8bit"
+    formats = {tensor["name"]: tensor["format"] for tensor in manifest["tensors"]}
+    assert formats["embedding.weight"] == "affine8"
+    assert formats["layers.0.mlp.up.weight"] == "ternary2"
+    process = command("build-mobile-bundle", EXAMPLE, "-o", tmp_path / "b.mbundle", "--recipe", "bitnet+zip")
+    one_line(process, 2, "unknown codec 'zip'")
+
+
 def test_a_terminal_gets_a_progress_bar(tmp_path):
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (24, 80))

@@ -65,14 +65,6 @@ MB_INLINE int32x4_t quad_rows(quad_sums sums) { return pairwise_add(sums.low, su
 
 #include "neon_multiply.h"
 
-static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
-                     uint32_t row_end) {
-  if (mb_format_bits(w->format) == 0)
-    multiply_dense(w, x, y, y_stride, row_begin, row_end);
-  else
-    multiply_strips(w, x, y, y_stride, row_begin, row_end);
-}
-
 static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
                         const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
                         size_t scores_stride) {

@@ -43,14 +43,6 @@ MB_INLINE int32x4_t quad_rows(quad_sums sums) { return sums; }
 
 #include "neon_multiply.h"
 
-static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
-                     uint32_t row_end) {
-  if (mb_format_bits(w->format) == 0)
-    multiply_dense(w, x, y, y_stride, row_begin, row_end);
-  else
-    multiply_strips(w, x, y, y_stride, row_begin, row_end);
-}
-
 MB_INLINE int32x4_t dot_4_by_sdot(int8x16_t a, int8x16_t b) { return vdotq_s32(vdupq_n_s32(0), a, b); }
 
 static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,

@@ -12,6 +12,7 @@
 #define MB_KERNELS_NEON_MULTIPLY_H
 
 #include "neon_common.h"
+#include "neon_dense.h"
 
 #define PANEL_VECTORS 64    /* more vectors go through in several passes */
 #define TERNARY_COLUMNS 256 /* of an unpacked tile */
@@ -311,6 +312,14 @@ static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *
     for (uint32_t row = row_begin; row < last; row += MB_STRIP_ROWS)
       for_panel[kernel](w, x, y, y_stride, row, first,
                         x->count - first < PANEL_VECTORS ? x->count - first : PANEL_VECTORS);
+}
+
+static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                     uint32_t row_end) {
+  if (mb_format_bits(w->format) == 0)
+    multiply_dense(w, x, y, y_stride, row_begin, row_end);
+  else
+    multiply_strips(w, x, y, y_stride, row_begin, row_end);
 }
 
 #endif

@@ -10,7 +10,7 @@ from pathlib import Path
 import mobile_bundle
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import recipe_names
-from mobile_bundle.cli.common import Progress, megabytes, print_json, run_command
+from mobile_bundle.cli.common import Progress, megabytes, print_json, recipe_name, run_command
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.memory import predict_memory
 
@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument("model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
-    parser.add_argument("--recipe", choices=recipe_names(), help="how weights are coded (default: see the README)")
+    parser.add_argument(
+        "--recipe",
+        type=recipe_name,
+        help=f"how weights are coded: {', '.join(recipe_names())} (default: see the README)",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
     options = parser.parse_args(arguments)

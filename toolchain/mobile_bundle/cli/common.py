@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from mobile_bundle.build.recipe import named_recipe
 from mobile_bundle.errors import UserError
 
 
@@ -38,6 +39,14 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1 is needed")
     return value
+
+
+def recipe_name(text: str) -> str:
+    """An argparse type: a recipe's name, or "recipe+codec" as `inspect` prints it, the codec being the embedding's."""
+    try:
+        return named_recipe(text).name
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def print_json(data: Any) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mobile_bundle.build.estimate import estimate_bundle
 from mobile_bundle.build.recipe import recipe_names
-from mobile_bundle.cli.common import megabytes, positive, print_json
+from mobile_bundle.cli.common import megabytes, positive, print_json, recipe_name
 from mobile_bundle.native import KV_TYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model", type=Path, help="directory of the checkpoint")
-    parser.add_argument("--recipe", choices=recipe_names(), help="one recipe (default: all of them)")
+    parser.add_argument("--recipe", type=recipe_name, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8")
     parser.add_argument("--json", action="store_true")

@@ -1,7 +1,7 @@
 """Weight codecs: one file each, all with `encode`, `decode`, `bits_per_weight` and a streamed `encode_stream`."""
 
 from mobile_bundle.codecs.blob import Blob, BlobError, BlobHeader, Format
-from mobile_bundle.codecs.codec import Codec, Encoded, StreamCodec
+from mobile_bundle.codecs.codec import Encoded, StreamCodec
 from mobile_bundle.codecs.registry import codec_by_name, codec_for, codec_names
 from mobile_bundle.codecs.source import ArraySource, MatrixSource
 
@@ -10,7 +10,6 @@ __all__ = [
     "Blob",
     "BlobError",
     "BlobHeader",
-    "Codec",
     "Encoded",
     "Format",
     "MatrixSource",

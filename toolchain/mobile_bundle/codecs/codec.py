@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,34 +35,9 @@ class Encoded:
         return self.squared_error / self.squared_weight if self.squared_weight > 0 else 0.0
 
 
-class Codec(Protocol):
-    """The interface that the planner and the container lean on (DESIGN section 3)."""
-
-    @property
-    def name(self) -> str: ...
-    def encode(self, weight: NDArray[np.float32], stats: NDArray[np.float32] | None = None) -> Blob:
-        """weight: float32 (rows, columns); stats: the inputs' Hessian (columns, columns), which a codec may ignore."""
-        ...
-
-    def decode(self, blob: Blob) -> NDArray[np.float32]:
-        """float32 (rows, columns): the reference that the kernels are held to."""
-        ...
-
-    def bits_per_weight(self, rows: int, columns: int) -> float:
-        """Exact: 8 * bytes of the blob, its 64-byte header included, / (rows * columns)."""
-        ...
-
-    def blob_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of a blob of that shape, its 64-byte header included."""
-        ...
-
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
-        """Hands the blob to `write` piece by piece, header first. ValueError for values that are not finite."""
-        ...
-
-
 class StreamCodec(ABC):
-    """A codec whose blob is made in one forward pass after at most one pass for the header's scale."""
+    """The interface that planner and container lean on. A blob is made in one forward pass, after at most one more for
+    the header's scale."""
 
     format: Format
     group: int = 0
@@ -74,25 +49,30 @@ class StreamCodec(ABC):
         """The name it is registered by."""
 
     @abstractmethod
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded: ...
+    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+        """Hands the blob to `write` piece by piece, header first. ValueError for values that are not finite."""
 
     @abstractmethod
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
         """Rows begin..end-1 of the matrix, float32 (end - begin, columns); begin a multiple of 16."""
 
     def blob_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of a blob of that shape, its 64-byte header included."""
         return HEADER_BYTES + payload_bytes(self.format, rows, columns, self.group, self.flags)
 
     def bits_per_weight(self, rows: int, columns: int) -> float:
+        """Exact: 8 * bytes of the blob, its 64-byte header included, / (rows * columns)."""
         return 8 * self.blob_bytes(rows, columns) / (rows * columns)
 
     def encode(self, weight: NDArray[np.float32], stats: NDArray[np.float32] | None = None) -> Blob:
+        """weight: float32 (rows, columns); stats: the inputs' Hessian (columns, columns), which a codec may ignore."""
         del stats  # data-free
         parts: list[bytes] = []
         encoded = self.encode_stream(ArraySource(weight), lambda piece: parts.append(bytes(piece)))
         return Blob(encoded.header, b"".join(parts)[HEADER_BYTES:])
 
     def decode(self, blob: Blob) -> NDArray[np.float32]:
+        """float32 (rows, columns): the reference that the kernels are held to."""
         out = np.empty((blob.header.rows, blob.header.columns), np.float32)
         begin = 0
         for chunk in self.decode_chunks(blob):
