@@ -317,7 +317,7 @@ def test_payload_sizes() -> None:
     assert payload_bytes(5, 16, 32, 32) == 32 + 192
     assert payload_bytes(7, 1, 1, 128) == 32 + 2048
     assert HEADER_BYTES == 64
-    for arguments in ((0, 1, 1), (8, 1, 1), (1, 1, 1, 64), (3, 1, 1, 0, 1), (4, 1, 1, 0), (1, 1, 1, 0, 1)):
+    for arguments in ((0, 1, 1), (11, 1, 1), (1, 1, 1, 64), (3, 1, 1, 0, 1), (4, 1, 1, 0), (1, 1, 1, 0, 1)):
         with pytest.raises(BlobError):
             payload_bytes(*arguments)
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -177,6 +178,28 @@ uint64_t mb_weights_bytes(const mb_weights *weights, const char *name) {
   return r ? r->bytes : 0;
 }
 
+/* The codebooks that a tensor shares with the others of its kind: "shared." + its name without "layers.N.". */
+static mb_status bind_codebook(const mb_weights *weights, const char *name, mb_matrix *matrix) {
+  char shared[128];
+  const char *kind = name;
+  if (strncmp(name, "layers.", 7) == 0) {
+    const char *dot = strchr(name + 7, '.');
+    if (dot) kind = dot + 1;
+  }
+  const int length = snprintf(shared, sizeof shared, "shared.%s", kind);
+  if (length < 0 || (size_t)length >= sizeof shared)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the name of tensor %s is too long", name);
+  const mb_vector_parts *v = &matrix->vector;
+  const uint32_t rows = (1u << v->index_bits) + (v->residual_bits > 0 ? 1u << v->residual_bits : 0);
+  mb_matrix codebook;
+  mb_status status = mb_weights_matrix(weights, shared, rows, v->stride, &codebook);
+  if (status != MB_OK) return status;
+  if (codebook.format != MB_FORMAT_INT8)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is no codebook: build the bundle again", shared);
+  mb_vector_bind(matrix, (const int8_t *)codebook.data);
+  return MB_OK;
+}
+
 mb_status mb_weights_matrix(const mb_weights *weights, const char *name, uint32_t rows, uint32_t columns,
                             mb_matrix *matrix) {
   const mb_index_record *r = find(weights, name);
@@ -191,6 +214,10 @@ mb_status mb_weights_matrix(const mb_weights *weights, const char *name, uint32_
   if (matrix->rows != rows || matrix->columns != columns)
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is %u x %u, the model needs %u x %u", name, matrix->rows,
                    matrix->columns, rows, columns);
+  if (matrix->format == MB_FORMAT_INT8 && strncmp(name, "shared.", 7) != 0)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is a codebook, not weights: build the bundle again", name);
+  if (matrix->format == MB_FORMAT_VECTOR && matrix->flags & MB_FLAG_SHARED_CODEBOOK)
+    return bind_codebook(weights, name, matrix);
   return MB_OK;
 }
 

@@ -4,6 +4,8 @@
 #include "avx2_dense.h"
 #include "avx2_matmul.h"
 #include "avx2_matvec.h"
+#include "avx2_sparse.h"
+#include "avx2_vector.h"
 #include "exponential.h"
 #include "quantise.h"
 #include "tables.h"
@@ -61,7 +63,11 @@ static void quantise(mb_activations *x, uint32_t first, uint32_t last) {
 
 static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                      uint32_t row_end) {
-  if (mb_format_bits(w->format) == 0)
+  if (w->format == MB_FORMAT_SPARSE_TERNARY)
+    multiply_sparse(w, x, y, y_stride, row_begin, row_end);
+  else if (w->format == MB_FORMAT_VECTOR)
+    multiply_vector_codes(w, x, y, y_stride, row_begin, row_end);
+  else if (mb_format_bits(w->format) == 0)
     multiply_dense(w, x, y, y_stride, row_begin, row_end);
   else if (x->count == 1)
     multiply_vector(w, x, y, row_begin, mb_last_row(w, row_end));
@@ -71,7 +77,7 @@ static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size
 
 static void multiply_ahead(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                            uint32_t row_end) {
-  if (mb_format_bits(w->format) != 0 && x->count == 1)
+  if (mb_format_bits(w->format) != 0 && x->count == 1) /* the strip formats alone are streamed that fast */
     multiply_vector_ahead(w, x, y, row_begin, mb_last_row(w, row_end));
   else
     multiply(w, x, y, y_stride, row_begin, row_end);

@@ -19,6 +19,19 @@
 #define MB_COLUMN_PADDING 128
 #define MB_KV_BLOCK 32 /* int8 KV cache and int8 queries: one scale per 32 values */
 
+/* Where the parts of an MB_FORMAT_VECTOR payload lie. */
+typedef struct {
+  uint32_t length, stride, vectors; /* v; bytes of a codebook entry; ceil(columns / v) */
+  uint32_t index_bits, residual_bits, outliers;
+  uint32_t index_bytes, residual_bytes; /* of one row */
+  const int8_t *codebook;               /* NULL until a shared one is bound */
+  const int8_t *residual_codebook;      /* NULL: none */
+  const uint8_t *row_scales;            /* fp16 */
+  const uint32_t *outlier_columns;
+  const int8_t *outlier_values; /* [rows][outliers] */
+  const uint8_t *indices, *residual_indices;
+} mb_vector_parts;
+
 /* A checked view of a blob; nothing is copied. */
 typedef struct {
   mb_format format;
@@ -28,6 +41,7 @@ typedef struct {
   float scale;
   const uint8_t *data;     /* payload */
   const float *row_scales; /* ternary with MB_FLAG_ROW_SCALES, else NULL */
+  mb_vector_parts vector;  /* MB_FORMAT_VECTOR alone */
 } mb_matrix;
 
 /* `count` activation vectors, quantised once and shared by every matrix that takes the same input.
@@ -59,7 +73,9 @@ typedef struct {
 
   /* y[n * y_stride + r] = sum over columns of w[r][c] * x[n][c], for rows row_begin..row_end-1 (both multiples of 16;
    * row_end may be the padded row count: rows >= w->rows are not written) and all x->count vectors.
-   * Ternary (group 0):  y = ((float)S * s) * scales[n], S = sum (code-1) * q, s the row's or the tensor's scale.
+   * Ternary, sparse ternary (group 0):
+   *   y = ((float)S * s) * scales[n], S = sum (code-1) * q, s the row's or the tensor's scale.
+   * Vector, groups of x in order, F = 0: F = F + (float)S * scales[n][g];  y = F * (d * w->scale), d the row's scale.
    * Affine, x->group == w->group, groups in order, F = 0:
    *   symmetric:  t = (float)(S - 2^(bits-1) * sums) * d      (8 bits: S * d)
    *   asymmetric: t = (float)S * d + (float)sums * m
@@ -108,6 +124,8 @@ uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint
  * must be aligned to 4 bytes; quantised formats have at most 2^20 columns, so that sums fit in 32 bits. The codes are
  * not looked at: a ternary code 3 or an 8-bit code -128, which no blob may hold, gives wrong results, nothing worse. */
 bool mb_matrix_view(const void *blob, uint64_t available, mb_matrix *out, const char **reason);
+/* Gives a vector matrix its shared codebooks: 2^index_bits + 2^residual_bits entries. */
+void mb_vector_bind(mb_matrix *w, const int8_t *codebooks);
 /* One row to float32[columns]: embeddings, and the tests' reference. Same value as codecs/ decode in Python. */
 void mb_decode_row(const mb_matrix *w, uint32_t row, float *out);
 

@@ -316,7 +316,11 @@ static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *
 
 static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                      uint32_t row_end) {
-  if (mb_format_bits(w->format) == 0)
+  if (w->format == MB_FORMAT_SPARSE_TERNARY)
+    multiply_sparse(w, x, y, y_stride, row_begin, row_end);
+  else if (w->format == MB_FORMAT_VECTOR)
+    multiply_vector_codes(w, x, y, y_stride, row_begin, row_end);
+  else if (mb_format_bits(w->format) == 0)
     multiply_dense(w, x, y, y_stride, row_begin, row_end);
   else
     multiply_strips(w, x, y, y_stride, row_begin, row_end);

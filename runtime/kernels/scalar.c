@@ -7,6 +7,8 @@
 #include "kernels.h"
 #include "layout.h"
 #include "quantise.h"
+#include "scalar_sparse.h"
+#include "scalar_vector.h"
 #include "tables.h"
 
 /* ---- activations ---- */
@@ -114,6 +116,10 @@ static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size
       float *to = y + n * y_stride + r;
       if (w->format == MB_FORMAT_TERNARY2)
         *to = ternary_row(w, x, n, r);
+      else if (w->format == MB_FORMAT_SPARSE_TERNARY)
+        *to = sparse_row(w, x, n, r);
+      else if (w->format == MB_FORMAT_VECTOR)
+        *to = vector_row(w, x, n, r);
       else if (mb_is_affine(w->format))
         *to = affine_row(w, x, n, r);
       else

@@ -51,10 +51,79 @@ typedef enum {
   MB_FORMAT_AFFINE3 = 5,
   MB_FORMAT_AFFINE4 = 6,
   MB_FORMAT_AFFINE8 = 7,
+
+  /* S4-R32, ternary with one zero in every four columns (Sherry), 1.25 bits per weight. w = s * t, t in {-1, 0, 1}.
+   * Columns are padded to a multiple of 32 and rows to 32. Tiles of MB_SPARSE_TILE columns (the last may be narrower)
+   * in order; in a tile, strips of 32 rows in order; a strip is
+   *   32 int32 negation counts, row 0..31 of the strip: how many of the row's groups in this tile are negated;
+   *   per 32 columns one block of 160 bytes: 4 x 32 index bytes, byte 32*u + r: low nibble group 2u, high nibble group
+   *   2u + 1 of row r (a group is 4 columns, so a block has groups 0..7); then 32 sign bytes: byte r, bit 7 - g negates
+   *   group g of row r.
+   * Nibble: bits 0-1 position of the zero; bit 2: the second non-zero has the opposite sign of the first, bit 3: the
+   * third has. The first non-zero is +1, -1 where the group is negated. Padding columns and rows hold nibble 0, sign 0:
+   * their activations are zero, their outputs are not written.
+   * s as in MB_FORMAT_TERNARY2, float32 row_scales[rows padded to 32] after the last strip with MB_FLAG_ROW_SCALES. */
+  MB_FORMAT_SPARSE_TERNARY = 8,
+
+  /* Vector quantisation (VPTQ): `v` neighbouring columns of a row are one entry of a codebook of int8 vectors, perhaps
+   * plus one of a second (residual) codebook.
+   *   w[r][c] = scale * (d[r] * (float)q),  q = (int8)(C[i][c % v] + R[j][c % v] + o), i = index[r][c / v], and so j;
+   *   the sum wraps around at 8 bits; writers keep it in [-127, 127]. o: 0 but in outlier columns.
+   * What varies is in `flags`: MB_VECTOR_LENGTH v 4..12, MB_VECTOR_INDEX_BITS b 8..16, MB_VECTOR_RESIDUAL_BITS e 0
+   * (none) or 8..16, MB_VECTOR_OUTLIERS n, MB_FLAG_SHARED_CODEBOOK. `group` is the activations': 128 if v is 4 or 8,
+   * else 0 (one scale per vector of activations).
+   * A codebook entry has s bytes, s = 4 for v = 4, 8 for v <= 8, else 16; the bytes behind v are 0.
+   * Sections in this order, each at a multiple of 64 bytes from the start of the payload, gaps zero:
+   *   codebooks: C, 2^b entries, then R, 2^e entries if e > 0. With MB_FLAG_SHARED_CODEBOOK this section is empty and
+   *     both are rows of the INT8 tensor "shared." + the tensor's name without its "layers.N.";
+   *   row scales: fp16 d[rows];
+   *   outliers: uint32 column[n], ascending and below `columns`, then int8 o[rows][n];
+   *   indices: per row ceil(ceil(columns / v) * b / 8) bytes, vector k at bits k*b.. (bit 0 is the lowest of byte 0);
+   *   residual indices: likewise with e bits, if e > 0;
+   *   16 zero bytes directly behind the last index, so that a register may be loaded from any of them.
+   * Columns that fill up the last vector have activations of zero. Nothing pads rows. */
+  MB_FORMAT_VECTOR = 9,
+
+  /* int8, row-major, no padding: shared codebooks. Not a matrix to multiply by. */
+  MB_FORMAT_INT8 = 10,
+
+  /* ---- Stored forms: decoded once, at install, into a packed form above (runtime/storage/). ---- */
+
+  /* Base 3, ternary, 1.6 bits per weight -> MB_FORMAT_TERNARY2 with the same scale and flags.
+   * Per row ceil(columns / 5) bytes: sum over i of code[5*k + i] * 3^i, code = t + 1; padding code 1.
+   * With MB_FLAG_ROW_SCALES float32 row_scales[rows] follow at the next multiple of 4 bytes. */
+  MB_FORMAT_BASE3 = 32,
+
+  /* SeedLM -> MB_FORMAT_AFFINE8 of group 32, symmetric. `group` is the block: 8 weights of a row with 3 coefficients
+   * (4 bits per weight), or 12 with 4 (3 bits per weight). A row has B = ceil(columns / group) blocks; the weights that
+   * fill up the last are dropped. N = rows * B blocks, row by row.
+   *   uint16 seed[N], each 1..65535; then a stream of nibbles, low nibble of a byte first: per block the exponent e + 8
+   *   and the coefficients q[p] + 8, all in 0..15; an odd last nibble is followed by a zero one.
+   *   w[i] = (float)S * (scale * 2^e),  S = sum over p of (V[i * P + p] - 32768) * q[p]
+   *   V: the next states of a 16-bit LFSR after `seed`: bit = parity(state & 0x100B); state = state >> 1 | bit << 15.
+   */
+  MB_FORMAT_SEEDLM = 33,
+
+  /* Hyper-Compression's lattice, 6.5 bits per weight -> MB_FORMAT_AFFINE8 of group 32, symmetric. See lattice.h. */
+  MB_FORMAT_LATTICE = 34,
+
+  /* Entropy coding of a packed blob (formats below 32) -> that blob, bit for bit. payload_bytes is free. See entropy.h.
+   */
+  MB_FORMAT_ENTROPY = 35,
 } mb_format;
 
-#define MB_FLAG_ASYMMETRIC 1u /* affine: fp16 offsets are stored */
-#define MB_FLAG_ROW_SCALES 2u /* ternary: float32 scale per row at the end of the payload */
+#define MB_FIRST_STORED_FORMAT 32 /* from here on a blob must be installed before it can be computed with */
+
+#define MB_FLAG_ASYMMETRIC 1u      /* affine: fp16 offsets are stored */
+#define MB_FLAG_ROW_SCALES 2u      /* ternary: float32 scale per row at the end of the payload */
+#define MB_FLAG_SHARED_CODEBOOK 4u /* vector: the codebooks are another tensor */
+#define MB_VECTOR_LENGTH(flags) ((flags) >> 4 & 15u)
+#define MB_VECTOR_INDEX_BITS(flags) ((flags) >> 8 & 31u)
+#define MB_VECTOR_RESIDUAL_BITS(flags) ((flags) >> 13 & 31u)
+#define MB_VECTOR_OUTLIERS(flags) ((flags) >> 18)
+#define MB_LATTICE_HEAD 64 /* bytes before the indices of MB_FORMAT_LATTICE */
+#define MB_SPARSE_STRIP_ROWS 32
+#define MB_SPARSE_TILE 1600
 
 typedef struct {
   char magic[4];          /* "MBWB" */
@@ -62,11 +131,11 @@ typedef struct {
   uint16_t format;        /* mb_format */
   uint32_t rows;          /* logical, without padding; at least 1 */
   uint32_t columns;       /* logical, without padding; at least 1 */
-  uint32_t group;         /* affine: 32, 64 or 128; otherwise 0 */
+  uint32_t group;         /* affine: 32, 64 or 128; vector: 128 or 0; SeedLM: 8 or 12; otherwise 0 */
   uint32_t flags;         /* MB_FLAG_*; others must be 0 */
   float scale;            /* see the format; 1 where it has none. Finite. */
   uint32_t reserved0;     /* 0 */
-  uint64_t payload_bytes; /* exactly what format, shape, group and flags ask for */
+  uint64_t payload_bytes; /* exactly what format, shape, group and flags ask for (but for MB_FORMAT_ENTROPY) */
   uint8_t reserved1[24];  /* 0 */
 } mb_blob_header;
 

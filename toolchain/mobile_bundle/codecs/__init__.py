@@ -4,6 +4,7 @@ from mobile_bundle.codecs.blob import Blob, BlobError, BlobHeader, Format
 from mobile_bundle.codecs.codec import Encoded, StreamCodec
 from mobile_bundle.codecs.registry import codec_by_name, codec_for, codec_names
 from mobile_bundle.codecs.source import ArraySource, MatrixSource
+from mobile_bundle.codecs.stats import Stats
 
 __all__ = [
     "ArraySource",
@@ -13,6 +14,7 @@ __all__ = [
     "Encoded",
     "Format",
     "MatrixSource",
+    "Stats",
     "StreamCodec",
     "codec_by_name",
     "codec_for",

@@ -29,6 +29,7 @@ from mobile_bundle.codecs.codec import (
 )
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
 from mobile_bundle.codecs.source import Floats, MatrixSource
+from mobile_bundle.codecs.stats import Stats
 
 _FORMAT = {bits: format for format, bits in AFFINE_BITS.items()}
 # Ranges to try and regressions to follow (affine_fit.py), measured on Gaussian and on trained weights. 1.0 is always
@@ -55,7 +56,8 @@ class AffineCodec(StreamCodec):
     def name(self) -> str:
         return self._name
 
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        del stats  # rounding alone
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())

@@ -19,6 +19,7 @@ from mobile_bundle.codecs.blob import FLAG_ROW_SCALES, STRIP_ROWS, Blob, Format,
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, pad_rows, source_chunks, sum_squares
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
 from mobile_bundle.codecs.source import Floats, MatrixSource
+from mobile_bundle.codecs.stats import Stats
 
 BLOCK_COLUMNS = 16
 
@@ -36,7 +37,8 @@ class BitnetCodec(StreamCodec):
     def name(self) -> str:
         return "bitnet-row" if self.row_scales else "bitnet"
 
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        del stats  # rounding alone
         # s: float32 (1,) or (rows,), and its reciprocal, which multiplies the weights
         scales, inverse = _row_scales(source) if self.row_scales else _tensor_scale(source)
         header = self._header(source, 1.0 if self.row_scales else float(scales[0]))

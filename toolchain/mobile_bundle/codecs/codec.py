@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.blob import HEADER_BYTES, STRIP_ROWS, Blob, BlobHeader, Format, payload_bytes
 from mobile_bundle.codecs.source import ArraySource, Floats, MatrixSource, chunk_rows
+from mobile_bundle.codecs.stats import Stats
 
 Write = Callable[[bytes | memoryview], Any]
 
@@ -49,8 +50,10 @@ class StreamCodec(ABC):
         """The name it is registered by."""
 
     @abstractmethod
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
-        """Hands the blob to `write` piece by piece, header first. ValueError for values that are not finite."""
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        """Hands the blob to `write` piece by piece, header first. ValueError for values that are not finite.
+
+        stats: what calibration knows of the matrix's inputs; a codec that has no use for it ignores it."""
 
     @abstractmethod
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
@@ -64,11 +67,10 @@ class StreamCodec(ABC):
         """Exact: 8 * bytes of the blob, its 64-byte header included, / (rows * columns)."""
         return 8 * self.blob_bytes(rows, columns) / (rows * columns)
 
-    def encode(self, weight: NDArray[np.float32], stats: NDArray[np.float32] | None = None) -> Blob:
-        """weight: float32 (rows, columns); stats: the inputs' Hessian (columns, columns), which a codec may ignore."""
-        del stats  # data-free
+    def encode(self, weight: NDArray[np.float32], stats: Stats | None = None) -> Blob:
+        """weight: float32 (rows, columns), coded in RAM."""
         parts: list[bytes] = []
-        encoded = self.encode_stream(ArraySource(weight), lambda piece: parts.append(bytes(piece)))
+        encoded = self.encode_stream(ArraySource(weight), lambda piece: parts.append(bytes(piece)), stats)
         return Blob(encoded.header, b"".join(parts)[HEADER_BYTES:])
 
     def decode(self, blob: Blob) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mobile_bundle.codecs.blob import Blob, Format
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
 from mobile_bundle.codecs.source import MatrixSource
+from mobile_bundle.codecs.stats import Stats
 
 
 def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -36,7 +37,8 @@ class RawCodec(StreamCodec):
     format = Format.BF16
     name = "raw"
 
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        del stats  # rounding alone
         header = self._header(source)
         write(header.pack())
         error = total = 0.0
@@ -58,7 +60,8 @@ class Float32Codec(StreamCodec):
     format = Format.F32
     name = "f32"
 
-    def encode_stream(self, source: MatrixSource, write: Write) -> Encoded:
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        del stats  # rounding alone
         header = self._header(source)
         write(header.pack())
         total = 0.0

@@ -154,7 +154,10 @@ def _entry(record: bytes, names: bytes, file_bytes: int, number: int) -> IndexEn
         raise ContainerError(f"the name hash of tensor {name!r} is wrong")
     if version != VERSION or any(rest):
         raise ContainerError(f"the record of tensor {name} is not of a version this reader knows")
-    header = BlobHeader(known, rows, columns, group, flags)
+    coded = size - HEADER_BYTES if known is Format.ENTROPY else None
+    if coded is not None and coded < 0:
+        raise ContainerError(f"tensor {name} is smaller than a blob's header")
+    header = BlobHeader(known, rows, columns, group, flags, coded_bytes=coded)
     try:
         expected = header.blob_bytes
     except BlobError as error:
