@@ -40,7 +40,7 @@ lint: .venv/test-tools
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 
 test: .venv/test-tools lint
-	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static
+	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not large"
 
 test-large: .venv/test-tools

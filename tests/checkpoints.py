@@ -1,4 +1,4 @@
-"""Small checkpoints of every architecture for the tests, and one of Qwen2.5-1.5B's exact shape with random weights.
+"""Small checkpoints of every architecture for the tests, and large ones of exact shapes with random weights.
 
 The small ones are made by transformers itself (save_pretrained), so that a test can compare with what it computes. They
 carry the tokenizer of ../shared/models/stories260k (512 tokens) where that folder is at hand.
@@ -127,8 +127,36 @@ def pack_bitnet(source: Path, directory: Path, linear_class: str = "autobitlinea
     return directory
 
 
+QWEN2: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_act": "silu",
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "max_window_layers": 21,
+    "use_sliding_window": False,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+}
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 32000,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-1.5b": {
+        **QWEN2,
         "hidden_size": 1536,
         "intermediate_size": 8960,
         "num_hidden_layers": 28,
@@ -137,6 +165,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 151936,
     },
     "small": {
+        **QWEN2,
         "hidden_size": 128,
         "intermediate_size": 384,
         "num_hidden_layers": 2,
@@ -144,54 +173,86 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "vocab_size": 151936,
     },
+    "llama-2-7b": {
+        **LLAMA,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+    },
+    "small-llama": {
+        **LLAMA,
+        "hidden_size": 128,
+        "intermediate_size": 344,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
 }
+TOKENIZERS = {"qwen2": "tokenizers/qwen2.5", "llama": "models/base"}
+"""Where in ../shared a family's tokenizer lies. Llama-2's is not at hand: one of 16,384 tokens stands in for it."""
 
 
-def write_synthetic(directory: Path, shape: str = "qwen2.5-1.5b", seed: int = 0) -> Path:
-    """A Qwen2 checkpoint with Gaussian bf16 weights in the exact names and shapes of Qwen2.5-1.5B (3.1 GB), or smaller.
+def write_synthetic(directory: Path, shape: str = "qwen2.5-1.5b", seed: int = 0, shard: float = 5e9) -> Path:
+    """A checkpoint with Gaussian bf16 weights in the exact names and shapes of Qwen2.5-1.5B (3.1 GB), of Llama-2-7B
+    (13.5 GB in three shards with an index), or smaller.
 
-    Streamed; the Gaussian block is made once and tiled from changing offsets. Needs the tokenizer in ../shared."""
+    Streamed; the Gaussian block is made once and tiled from changing offsets. shard: the most bytes of one file, though
+    a tensor is never cut. Needs the tokenizer in ../shared."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "hidden_act": "silu",
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "sliding_window": 32768,
-        "max_window_layers": 21,
-        "use_sliding_window": False,
-        "tie_word_embeddings": True,
-        "torch_dtype": "bfloat16",
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        **SHAPES[shape],
-    }
+    config = SHAPES[shape]
     (directory / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
-    generation = {
-        "bos_token_id": 151643,
-        "eos_token_id": [151645, 151643],
-        "temperature": 0.7,
-        "top_p": 0.8,
-        "top_k": 20,
-    }
+    generation = {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"]}
+    if config["model_type"] == "qwen2":
+        generation = {
+            "bos_token_id": 151643,
+            "eos_token_id": [151645, 151643],
+            "temperature": 0.7,
+            "top_p": 0.8,
+            "top_k": 20,
+        }
     (directory / "generation_config.json").write_text(json.dumps(generation), "utf-8")
-    copy_tokenizer(SHARED / "tokenizers/qwen2.5", directory)
+    copy_tokenizer(SHARED / TOKENIZERS[config["model_type"]], directory)
+    shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    room = shard
+    for name, sizes in _synthetic_tensors(config):
+        size = 2 * int(np.prod(sizes))
+        if size > room and shards[-1]:
+            shards.append([])
+            room = shard
+        shards[-1].append((name, sizes))
+        room -= size
+    generator = np.random.default_rng(seed)
+    block = _bfloat16(generator.standard_normal(1 << 22, np.float32) * np.float32(0.02))
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    if len(shards) == 1:
+        names = ["model.safetensors"]
+    for name, tensors in zip(names, shards, strict=True):
+        _write_shard(directory / name, tensors, block, generator)
+    if len(shards) > 1:
+        weight_map = {tensor: name for name, tensors in zip(names, shards, strict=True) for tensor, _ in tensors}
+        total = sum(2 * int(np.prod(sizes)) for tensors in shards for _, sizes in tensors)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), "utf-8")
+    return directory
+
+
+def _write_shard(
+    path: Path, tensors: list[tuple[str, tuple[int, ...]]], block: NDArray[np.uint16], generator: np.random.Generator
+) -> None:
     header: dict[str, Any] = {}
     end = 0
-    for name, sizes in _qwen2_tensors(config):
+    for name, sizes in tensors:
         size = 2 * int(np.prod(sizes))
         header[name] = {"dtype": "BF16", "shape": list(sizes), "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    generator = np.random.default_rng(seed)
-    block = _bfloat16(generator.standard_normal(1 << 22, np.float32) * np.float32(0.02))
     ones = _bfloat16(np.ones(1 << 16, np.float32))
-    with open(directory / "model.safetensors", "wb") as file:
+    with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, sizes in _qwen2_tensors(config):
+        for name, sizes in tensors:
             left = int(np.prod(sizes))
             source = ones if name.endswith("norm.weight") else block
             while left:
@@ -199,12 +260,12 @@ def write_synthetic(directory: Path, shape: str = "qwen2.5-1.5b", seed: int = 0)
                 part = source[start : start + left]
                 file.write(part.data)
                 left -= len(part)
-    return directory
 
 
-def _qwen2_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _synthetic_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, feed = config["hidden_size"], config["intermediate_size"]
     keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    biases = config["model_type"] == "qwen2"
     yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
@@ -213,10 +274,13 @@ def _qwen2_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...
             yield f"{prefix}mlp.{name}_proj.weight", (rows, columns)
         yield f"{prefix}post_attention_layernorm.weight", (hidden,)
         for name, rows in (("q", hidden), ("k", keys), ("v", keys)):
-            yield f"{prefix}self_attn.{name}_proj.bias", (rows,)
+            if biases:
+                yield f"{prefix}self_attn.{name}_proj.bias", (rows,)
             yield f"{prefix}self_attn.{name}_proj.weight", (rows, hidden)
         yield f"{prefix}self_attn.o_proj.weight", (hidden, hidden)
     yield "model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (config["vocab_size"], hidden)
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -53,6 +53,12 @@ def test_every_kernel_equals_the_scalar_one(test_program, processor):
     assert process.returncode == 0, process.stdout + process.stderr
 
 
+class VectorParts(ctypes.Structure):
+    """mb_vector_parts: eight numbers and seven addresses."""
+
+    _fields_ = (("numbers", ctypes.c_uint32 * 8), ("addresses", ctypes.c_void_p * 7))
+
+
 class Matrix(ctypes.Structure):
     """mb_matrix."""
 
@@ -65,6 +71,7 @@ class Matrix(ctypes.Structure):
         ("scale", ctypes.c_float),
         ("data", ctypes.c_void_p),
         ("row_scales", ctypes.c_void_p),
+        ("vector", VectorParts),
     )
 
 
@@ -84,7 +91,7 @@ def formats(tmp_path_factory) -> ctypes.CDLL:
     return library
 
 
-CODECS = ["raw", "f32", "bitnet", "bitnet-row"] + [
+CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"] + [
     f"affine-{bits}bit-g{group}-{kind}" for bits in (2, 3, 4, 8) for group in (32, 64, 128) for kind in ("sym", "asym")
 ]
 

@@ -54,6 +54,13 @@ def test_hostile_tokenizers(sanitized, tmp_path):
 
 
 @pytest.mark.slow
+def test_hostile_stored_blobs(sanitized, tmp_path):
+    from test_install import write_stored_blobs
+
+    fuzz(sanitized, "fuzz_storage", write_stored_blobs(tmp_path), tmp_path)
+
+
+@pytest.mark.slow
 def test_kernels_under_sanitizers(sanitized):
     process = subprocess.run([sanitized / "test_kernels"], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
@@ -61,7 +68,7 @@ def test_kernels_under_sanitizers(sanitized):
 
 @pytest.mark.slow
 def test_the_runner_under_sanitizers(sanitized, bundle):
-    for recipe in ("affine-4bit", "bitnet", "raw"):
+    for recipe in ("affine-4bit", "bitnet", "raw", "bitnet-1.6bit"):
         process = subprocess.run(
             [sanitized / "mobile-run", "generate", bundle(recipe), "--prompt", "The history of",
              "--max-new-tokens", "8", "--temperature", "0.8", "--threads", "2"],

@@ -14,6 +14,7 @@
 
 #include "kernels.h"
 #include "layout.h"
+#include "vector_layout.h"
 
 #define LAYERS 28
 #define LAYERS_PANEL 4
@@ -33,8 +34,11 @@ typedef struct {
   uint32_t group, flags;
 } row;
 
+#define VECTOR(length, index_bits) (MB_FLAG_SHARED_CODEBOOK | (length) << 4 | (index_bits) << 8)
+
 static const row rows[] = {
     {"ternary", MB_FORMAT_TERNARY2, 0, 0},
+    {"sparse ternary", MB_FORMAT_SPARSE_TERNARY, 0, 0},
     {"affine 2 g64 asym", MB_FORMAT_AFFINE2, 64, MB_FLAG_ASYMMETRIC},
     {"affine 2 g128 asym", MB_FORMAT_AFFINE2, 128, MB_FLAG_ASYMMETRIC},
     {"affine 2 g32 sym", MB_FORMAT_AFFINE2, 32, 0},
@@ -44,6 +48,11 @@ static const row rows[] = {
     {"affine 4 g32 sym", MB_FORMAT_AFFINE4, 32, 0},
     {"affine 4 g128 sym", MB_FORMAT_AFFINE4, 128, 0},
     {"affine 8 g64 sym", MB_FORMAT_AFFINE8, 64, 0},
+    {"vector v4 256", MB_FORMAT_VECTOR, 128, VECTOR(4, 8)},
+    {"vector v4 4096", MB_FORMAT_VECTOR, 128, VECTOR(4, 12)},
+    {"vector v6 4096", MB_FORMAT_VECTOR, 0, VECTOR(6, 12)},
+    {"vector v8 4096", MB_FORMAT_VECTOR, 128, VECTOR(8, 12)},
+    {"vector v8 65536", MB_FORMAT_VECTOR, 128, VECTOR(8, 16)},
     {"bf16", MB_FORMAT_BF16, 0, 0},
 };
 #define ROWS (sizeof rows / sizeof *rows)
@@ -145,6 +154,20 @@ static uint64_t layer_bytes(const row *r) {
   return bytes;
 }
 
+/* The parts of a vector matrix at w->data; all of them share one codebook. */
+static void view_vector(mb_matrix *w) {
+  const mb_vector_offsets at = mb_vector_layout(w->rows, w->columns, w->flags);
+  mb_vector_parts *v = &w->vector;
+  v->length = MB_VECTOR_LENGTH(w->flags);
+  v->index_bits = MB_VECTOR_INDEX_BITS(w->flags);
+  v->stride = mb_vector_stride(v->length);
+  v->vectors = (w->columns + v->length - 1) / v->length;
+  v->index_bytes = mb_vector_row_bytes(w->columns, v->length, v->index_bits);
+  v->row_scales = w->data + at.row_scales;
+  v->indices = w->data + at.indices;
+  mb_vector_bind(w, (const int8_t *)weights);
+}
+
 static void stream(const void *argument, uint32_t thread, uint32_t threads) {
   const work *k = argument;
   size_t at = 0;
@@ -159,6 +182,7 @@ static void stream(const void *argument, uint32_t thread, uint32_t threads) {
       size_t bytes = (size_t)mb_payload_bytes(w.format, w.rows, w.columns, w.group, w.flags);
       if (at + bytes > WEIGHT_BYTES) at = 0; /* the wide formats go round */
       w.data = weights + at;
+      if (w.format == MB_FORMAT_VECTOR) view_vector(&w);
       at += (bytes + 63) / 64 * 64;
       uint32_t part = w.rows / threads;
       kernels->multiply(&w, &k->x[m == 6], results, 8960, part * thread, part * (thread + 1));

@@ -18,6 +18,7 @@ typedef struct {
   const mb_linear *linear;
   float *out;
   size_t stride;
+  uint32_t first_row, rows; /* rows first_row.. alone, first_row a multiple of UNIT_ROWS; rows 0: all */
 } projection;
 
 typedef struct {
@@ -42,6 +43,10 @@ static void quantise_tokens(void *context, uint32_t first, uint32_t last, uint32
   }
 }
 
+static uint32_t unit_count(const projection *p) {
+  return ((p->rows ? p->rows : p->linear->weight.rows) + UNIT_ROWS - 1) / UNIT_ROWS;
+}
+
 static void multiply_units(void *context, uint32_t first, uint32_t last, uint32_t thread) {
   (void)thread;
   const project_job *job = context;
@@ -49,11 +54,11 @@ static void multiply_units(void *context, uint32_t first, uint32_t last, uint32_
   for (uint32_t i = 0; i < job->output_count && first < last; i++) {
     const projection *p = job->outputs[i];
     const mb_matrix *w = &p->linear->weight;
-    const uint32_t rows = mb_round_up(w->rows, MB_STRIP_ROWS), units = (w->rows + UNIT_ROWS - 1) / UNIT_ROWS;
+    const uint32_t rows = mb_round_up(w->rows, MB_STRIP_ROWS), units = unit_count(p);
     if (first < base + units) {
       const uint32_t stop = last < base + units ? last : base + units;
-      const uint32_t end = (stop - base) * UNIT_ROWS;
-      job->kernels->multiply(w, &job->activations, p->out, p->stride, (first - base) * UNIT_ROWS,
+      const uint32_t end = p->first_row + (stop - base) * UNIT_ROWS;
+      job->kernels->multiply(w, &job->activations, p->out, p->stride, p->first_row + (first - base) * UNIT_ROWS,
                              end < rows ? end : rows);
       first = stop;
     }
@@ -79,7 +84,7 @@ static void project(mb_session *session, float *values, uint32_t count, bool rou
       if (w->group != group) continue;
       done[j] = true;
       job.outputs[job.output_count++] = &outputs[j];
-      units += (w->rows + UNIT_ROWS - 1) / UNIT_ROWS;
+      units += unit_count(&outputs[j]);
       float_weights |= w->format == MB_FORMAT_BF16 || w->format == MB_FORMAT_F32;
     }
     const uint32_t padded = mb_round_up(columns, MB_COLUMN_PADDING);
@@ -200,24 +205,31 @@ mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_
               b->normed + n * hidden_padded);
   }
   mb_attention_angles(session, count);
+  if (model->mapping) mb_layer_mapping_begin(model->mapping);
   for (uint32_t l = 0; l < c->layers; l++) {
     if (atomic_exchange_explicit(&session->cancelled, false, memory_order_relaxed))
       return mb_fail(MB_ERROR_CANCELLED, "cancelled");
+    if (model->mapping) mb_layer_mapping_enter(model->mapping, l);
     const mb_layer *layer = &model->layers[l];
-    const projection inputs[] = {
-        {&layer->query, b->query, attention}, {&layer->key, b->key, kv}, {&layer->value, b->value, kv}};
+    const projection inputs[] = {{.linear = &layer->query, .out = b->query, .stride = attention},
+                                 {.linear = &layer->key, .out = b->key, .stride = kv},
+                                 {.linear = &layer->value, .out = b->value, .stride = kv}};
     project(session, b->normed, count, bitnet, inputs, 3);
     each_token(session, layer, BEFORE_ATTENTION, NULL, count);
     mb_attention(session, l, count);
     if (layer->attention_sub_norm) each_token(session, layer, AFTER_ATTENTION, NULL, count);
-    project(session, b->attention, count, bitnet, &(projection){&layer->output, b->normed, hidden_padded}, 1);
+    const projection mixed = {.linear = &layer->output, .out = b->normed, .stride = hidden_padded};
+    project(session, b->attention, count, bitnet, &mixed, 1);
     each_token(session, layer, BEFORE_MLP, layer->mlp_norm, count);
-    const projection wide[] = {{&layer->gate, b->gate, feed_padded}, {&layer->up, b->up, feed_padded}};
+    const projection wide[] = {{.linear = &layer->gate, .out = b->gate, .stride = feed_padded},
+                               {.linear = &layer->up, .out = b->up, .stride = feed_padded}};
     project(session, b->normed, count, bitnet, wide, 2);
     each_token(session, layer, ACTIVATE, NULL, count);
-    project(session, b->gate, count, bitnet, &(projection){&layer->down, b->normed, hidden_padded}, 1);
+    const projection down = {.linear = &layer->down, .out = b->normed, .stride = hidden_padded};
+    project(session, b->gate, count, bitnet, &down, 1);
     const float *next_norm = l + 1 < c->layers ? model->layers[l + 1].attention_norm : model->norm;
     each_token(session, layer, AFTER_MLP, next_norm, count);
+    if (model->mapping) mb_layer_mapping_leave(model->mapping, l);
   }
   return MB_OK;
 }
@@ -227,6 +239,17 @@ void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count) {
   const mb_buffers *b = &session->layout.buffers;
   const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
   const mb_linear head = {session->model->head, NULL};
-  project(session, b->normed + first * hidden_padded, count - first, false,
-          &(projection){&head, b->logits, c->vocabulary}, 1);
+  const mb_layer_mapping *mapping = session->model->mapping;
+  const uint32_t step = mapping ? mb_layer_mapping_head_rows(mapping) : c->vocabulary;
+  for (uint32_t row = 0; row < c->vocabulary; row += step) {
+    const uint32_t rest = c->vocabulary - row;
+    const projection share = {.linear = &head,
+                              .out = b->logits,
+                              .stride = c->vocabulary,
+                              .first_row = row,
+                              .rows = rest < step ? rest : step};
+    if (mapping) mb_layer_mapping_enter_head(mapping, row);
+    project(session, b->normed + first * hidden_padded, count - first, false, &share, 1);
+    if (mapping) mb_layer_mapping_leave_head(mapping, row);
+  }
 }

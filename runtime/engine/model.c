@@ -2,10 +2,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
+#include "cache.h"
 #include "error.h"
+#include "install.h"
 
 enum { NAME_BYTES = 96 };
 
@@ -69,7 +70,10 @@ static mb_status open_tensors(mb_model *model) {
   if (!model->tied) TRY(mb_weights_matrix(weights, "output.weight", c->vocabulary, c->hidden, &model->head));
   TRY(vector(weights, "norm.weight", c->hidden, false, &model->norm));
   TRY(vector(weights, "rope.inverse_frequencies", c->head_dim / 2, false, &model->inverse_frequencies));
-  for (uint32_t i = 0; i < c->layers; i++) TRY(open_layer(weights, i, &model->layers[i]));
+  for (uint32_t i = 0; i < c->layers; i++) {
+    TRY(open_layer(weights, i, &model->layers[i]));
+    mb_weights_release(weights);
+  }
   return MB_OK;
 }
 
@@ -83,17 +87,18 @@ static mb_model *new_model(const mb_model_options *options) {
   const char *name = options ? options->kernels : NULL;
   model->kernels = mb_kernels_select(name);
   if (model->kernels) return model;
-  (void)mb_fail(MB_ERROR_ARGUMENT, "this processor or build has no %s kernels", name);
+  (void)mb_fail(MB_ERROR_ARGUMENT, "this processor or build has no %s kernels", name ? name : "usable");
   free(model);
   return NULL;
 }
 
 /* Binds every tensor once the weights are open; `status` is how opening them went. */
-static mb_status finish(mb_model *model, mb_status status, mb_model **out) {
+static mb_status finish(mb_model *model, mb_status status, mb_mapping mapping, mb_model **out) {
   if (status == MB_OK) {
     model->layers = calloc(model->weights.config.layers, sizeof *model->layers);
     status = model->layers ? open_tensors(model) : mb_fail(MB_ERROR_MEMORY, "no memory to open a model");
   }
+  if (status == MB_OK && mapping == MB_MAPPING_LAYERS) status = mb_layer_mapping_open(model, &model->mapping);
   if (status != MB_OK) {
     mb_model_close(model);
     return status;
@@ -102,27 +107,66 @@ static mb_status finish(mb_model *model, mb_status status, mb_model **out) {
   return MB_OK;
 }
 
+static mb_status use_cache(mb_model *model, const char *path, mb_mapping mapping) {
+  mb_status status = mb_cache_open(path, &model->weights, mapping, &model->cache);
+  if (status == MB_OK) model->weights.cache = &model->cache;
+  return status;
+}
+
+/* The first load of a bundle with stored tensors installs it; so does one whose cache does not fit any more. */
+static mb_status open_weights(mb_model *model, const char *bundle, const mb_model_options *o) {
+  char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
+  mb_status status = mb_weights_path(bundle, path);
+  if (status == MB_OK) status = mb_weights_open(path, o->mapping, &model->weights);
+  if (status != MB_OK || mb_stored_count(&model->weights) == 0) return status;
+  status = mb_cache_path(path, o->cache_dir, cache_path);
+  if (status != MB_OK || use_cache(model, cache_path, o->mapping) == MB_OK) return status;
+  mb_install_result result;
+  status = mb_install_cache(path, cache_path, o->progress, o->progress_context, &result);
+  return status == MB_OK ? use_cache(model, cache_path, o->mapping) : status;
+}
+
 mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **out) {
-  char path[4096];
-  struct stat st;
+  static const mb_model_options defaults;
   *out = NULL;
-  if (stat(bundle, &st) != 0) return mb_fail(MB_ERROR_IO, "%s: no such bundle", bundle);
-  int length = snprintf(path, sizeof path, S_ISDIR(st.st_mode) ? "%s/weights.ptd" : "%s", bundle);
-  if (length < 0 || (size_t)length >= sizeof path) return mb_fail(MB_ERROR_ARGUMENT, "the bundle's path is too long");
+  if (!options) options = &defaults;
+  if (options->mapping != MB_MAPPING_WHOLE && options->mapping != MB_MAPPING_LAYERS)
+    return mb_fail(MB_ERROR_ARGUMENT, "unknown mapping %d", (int)options->mapping);
   mb_model *model = new_model(options);
-  return model ? finish(model, mb_weights_open(path, &model->weights), out) : MB_ERROR_ARGUMENT;
+  return model ? finish(model, open_weights(model, bundle, options), options->mapping, out) : MB_ERROR_ARGUMENT;
+}
+
+mb_status mb_verify(const char *bundle, const char *cache_dir) {
+  char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
+  mb_status status = mb_weights_path(bundle, path);
+  if (status == MB_OK) status = mb_cache_path(path, cache_dir, cache_path);
+  mb_model *model = status == MB_OK ? new_model(NULL) : NULL;
+  if (!model) return status == MB_OK ? MB_ERROR_MEMORY : status;
+  status = mb_weights_open(path, MB_MAPPING_LAYERS, &model->weights);
+  const bool stored = status == MB_OK && mb_stored_count(&model->weights) > 0;
+  if (stored && access(cache_path, F_OK) == 0) status = use_cache(model, cache_path, MB_MAPPING_LAYERS);
+  if (status == MB_OK) status = mb_weights_verify(&model->weights);
+  if (status == MB_OK && stored && !model->weights.cache) {
+    mb_model_close(model);
+    return MB_OK;
+  }
+  status = finish(model, status, MB_MAPPING_WHOLE, &model);
+  if (status == MB_OK) mb_model_close(model);
+  return status;
 }
 
 mb_status mb_model_from_memory(const void *bytes, uint64_t size, bool check_crc, const mb_model_options *options,
                                mb_model **out) {
   *out = NULL;
   mb_model *model = new_model(options);
-  return model ? finish(model, mb_weights_from_memory(bytes, size, check_crc, &model->weights), out)
+  return model ? finish(model, mb_weights_from_memory(bytes, size, check_crc, &model->weights), MB_MAPPING_WHOLE, out)
                : MB_ERROR_ARGUMENT;
 }
 
 void mb_model_close(mb_model *model) {
   if (!model) return;
+  mb_layer_mapping_close(model->mapping);
+  mb_weights_close(&model->cache);
   mb_weights_close(&model->weights);
   free(model->layers);
   free(model);
@@ -131,5 +175,12 @@ void mb_model_close(mb_model *model) {
 const mb_model_config *mb_model_get_config(const mb_model *model) { return &model->weights.config; }
 
 const char *mb_model_kernels(const mb_model *model) { return model->kernels->name; }
+
+uint64_t mb_model_touched_bytes(const mb_model *model) {
+  const mb_weights *w = &model->weights;
+  uint64_t bytes = w->file_bytes + model->cache.file_bytes;
+  for (uint32_t i = 0; i < w->count && w->cache; i++) bytes -= mb_is_stored(&w->records[i]) ? w->records[i].bytes : 0;
+  return model->tied ? bytes : bytes - mb_weights_bytes(w, "embedding.weight");
+}
 
 mb_status mb_model_verify(const mb_model *model) { return mb_weights_verify(&model->weights); }

@@ -2,6 +2,7 @@
 #ifndef MB_MODEL_H
 #define MB_MODEL_H
 
+#include "layer_mapping.h"
 #include "weights.h"
 
 typedef struct {
@@ -19,12 +20,15 @@ typedef struct {
   const float *mlp_sub_norm; /* BitNet; NULL: none */
 } mb_layer;
 
+/* Bytes of the files that generating text reads (mb_memory). */
+uint64_t mb_model_touched_bytes(const mb_model *model);
 /* As mb_model_open, on the bytes of a weights.ptd that the caller keeps. `check_crc` false: for fuzzing. */
 mb_status mb_model_from_memory(const void *bytes, uint64_t size, bool check_crc, const mb_model_options *options,
                                mb_model **model);
 
 struct mb_model {
   mb_weights weights;
+  mb_weights cache; /* weights.cache points at it where there are stored tensors */
   const mb_kernels *kernels;
   mb_matrix embedding;
   mb_matrix head; /* the embedding when tied */
@@ -32,6 +36,7 @@ struct mb_model {
   const float *norm;
   const float *inverse_frequencies; /* [head_dim / 2] */
   mb_layer *layers;
+  mb_layer_mapping *mapping; /* NULL: MB_MAPPING_WHOLE */
 };
 
 #endif

@@ -68,8 +68,10 @@ void mb_session_close(mb_session *session) {
 mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
   const mb_model *model = session->model;
   mb_status status = mb_memory_estimate(&model->weights.config, &session->layout.options, memory);
-  memory->file_bytes = memory->touched_file_bytes = model->weights.file_bytes;
-  if (!model->tied) memory->touched_file_bytes -= mb_weights_bytes(&model->weights, "embedding.weight");
+  memory->file_bytes = model->weights.file_bytes + model->cache.file_bytes;
+  memory->touched_file_bytes = memory->resident_file_bytes = mb_model_touched_bytes(model);
+  if (model->mapping)
+    memory->resident_file_bytes = mb_layer_mapping_resident_bytes(model->mapping, memory->touched_file_bytes);
   return status;
 }
 

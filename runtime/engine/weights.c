@@ -89,6 +89,7 @@ mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_cr
   weights->file_bytes = size;
   weights->records = (const mb_index_record *)(const void *)(file + base + header.records_offset);
   weights->count = header.tensor_count;
+  weights->index_crc32 = header.crc32;
   weights->names = (const char *)file + base + header.names_offset;
   memcpy(&weights->config, file + base + header.config_offset, sizeof weights->config);
   for (uint32_t i = 0; i < weights->count; i++) {
@@ -103,8 +104,11 @@ mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_cr
 
 /* Maps the file read-only at a multiple of a huge page and asks for huge pages. Where the file system has large folios
  * (ext4, xfs of recent kernels), the kernel then reads and maps 2 MiB at a time: a decoder that streams all weights for
- * every token otherwise spends a third of its time on page-table walks. Elsewhere the request changes nothing. */
-static void *map_file(int fd, size_t size, void **area, size_t *area_bytes) {
+ * every token otherwise spends a third of its time on page-table walks. Elsewhere the request changes nothing.
+ * Layer by layer they are mapped one by one, so that no page holds a whole layer's neighbours (looking at every
+ * tensor's header would otherwise map the whole file), and are read as a stream: such pages are the first that the
+ * kernel takes back after they were dropped here. */
+static void *map_file(int fd, size_t size, mb_mapping mapping, void **area, size_t *area_bytes) {
   *area_bytes = size + HUGE_PAGE;
   *area = mmap(NULL, *area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (*area == MAP_FAILED) return MAP_FAILED;
@@ -114,11 +118,12 @@ static void *map_file(int fd, size_t size, void **area, size_t *area_bytes) {
     munmap(*area, *area_bytes);
   } else {
     (void)madvise(file, size, MADV_HUGEPAGE);
+    if (mapping == MB_MAPPING_LAYERS) (void)madvise(file, size, MADV_SEQUENTIAL);
   }
   return file;
 }
 
-mb_status mb_weights_open(const char *path, mb_weights *weights) {
+mb_status mb_weights_open(const char *path, mb_mapping mapping, mb_weights *weights) {
   memset(weights, 0, sizeof *weights);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return mb_fail(MB_ERROR_IO, "%s: %s", path, strerror(errno));
@@ -127,15 +132,21 @@ mb_status mb_weights_open(const char *path, mb_weights *weights) {
     close(fd);
     return mb_fail(MB_ERROR_IO, "%s: not a regular file", path);
   }
-  if ((uint64_t)st.st_size > SIZE_MAX / 2 || st.st_size == 0) {
+  if (st.st_size == 0) {
     close(fd);
-    return mb_fail(MB_ERROR_FORMAT, "%s: %lld bytes cannot be mapped in this process", path, (long long)st.st_size);
+    return mb_fail(MB_ERROR_FORMAT, "%s: the file is empty: copy it again", path);
   }
   void *area;
   size_t area_bytes;
-  void *file = map_file(fd, (size_t)st.st_size, &area, &area_bytes);
+  void *file = MAP_FAILED;
+  errno = ENOMEM;
+  if ((uint64_t)st.st_size <= SIZE_MAX / 2) file = map_file(fd, (size_t)st.st_size, mapping, &area, &area_bytes);
+  const int reason = errno;
   close(fd);
-  if (file == MAP_FAILED) return mb_fail(MB_ERROR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+  if (file == MAP_FAILED && reason == ENOMEM && sizeof(void *) == 4)
+    return mb_fail(MB_ERROR_MEMORY, "%s: %lld MB do not fit the address space of a 32-bit program: use a smaller model",
+                   path, (long long)(st.st_size >> 20));
+  if (file == MAP_FAILED) return mb_fail(MB_ERROR_IO, "%s: cannot be mapped: %s", path, strerror(reason));
   mb_status status = mb_weights_from_memory(file, (uint64_t)st.st_size, true, weights);
   if (status != MB_OK) {
     munmap(area, area_bytes);
@@ -144,6 +155,7 @@ mb_status mb_weights_open(const char *path, mb_weights *weights) {
   }
   weights->area = area;
   weights->area_bytes = area_bytes;
+  weights->mapping = mapping;
   return MB_OK;
 }
 
@@ -152,8 +164,14 @@ void mb_weights_close(mb_weights *weights) {
   memset(weights, 0, sizeof *weights);
 }
 
-static const mb_index_record *find(const mb_weights *weights, const char *name) {
-  size_t bytes = strlen(name);
+void mb_weights_release(const mb_weights *weights) {
+  for (; weights; weights = weights->cache) {
+    if (weights->mapping == MB_MAPPING_LAYERS)
+      (void)madvise((void *)(uintptr_t)weights->file, (size_t)weights->file_bytes, MADV_DONTNEED);
+  }
+}
+
+const mb_index_record *mb_weights_find(const mb_weights *weights, const char *name, size_t bytes) {
   uint64_t hash = fnv1a(name, bytes);
   uint32_t low = 0, high = weights->count;
   while (low < high) {
@@ -171,14 +189,26 @@ static const mb_index_record *find(const mb_weights *weights, const char *name) 
   return NULL;
 }
 
-bool mb_weights_has(const mb_weights *weights, const char *name) { return find(weights, name) != NULL; }
+/* The entry of that name that is computed with, and the file it is in. */
+static const mb_index_record *find(const mb_weights **weights, const char *name) {
+  const size_t bytes = strlen(name);
+  const mb_weights *cache = (*weights)->cache;
+  const mb_index_record *r = cache ? mb_weights_find(cache, name, bytes) : NULL;
+  if (r) {
+    *weights = cache;
+    return r;
+  }
+  return mb_weights_find(*weights, name, bytes);
+}
+
+bool mb_weights_has(const mb_weights *weights, const char *name) { return find(&weights, name) != NULL; }
 
 uint64_t mb_weights_bytes(const mb_weights *weights, const char *name) {
-  const mb_index_record *r = find(weights, name);
+  const mb_index_record *r = find(&weights, name);
   return r ? r->bytes : 0;
 }
 
-/* The codebooks that a tensor shares with the others of its kind: "shared." + its name without "layers.N.". */
+/* The codebooks that a tensor shares with the others of its kind and layout (packed_formats.h says how it is named). */
 static mb_status bind_codebook(const mb_weights *weights, const char *name, mb_matrix *matrix) {
   char shared[128];
   const char *kind = name;
@@ -186,7 +216,8 @@ static mb_status bind_codebook(const mb_weights *weights, const char *name, mb_m
     const char *dot = strchr(name + 7, '.');
     if (dot) kind = dot + 1;
   }
-  const int length = snprintf(shared, sizeof shared, "shared.%s", kind);
+  const int length = snprintf(shared, sizeof shared, "shared.v%u.b%u.r%u.%s", matrix->vector.length,
+                              matrix->vector.index_bits, matrix->vector.residual_bits, kind);
   if (length < 0 || (size_t)length >= sizeof shared)
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the name of tensor %s is too long", name);
   const mb_vector_parts *v = &matrix->vector;
@@ -202,10 +233,11 @@ static mb_status bind_codebook(const mb_weights *weights, const char *name, mb_m
 
 mb_status mb_weights_matrix(const mb_weights *weights, const char *name, uint32_t rows, uint32_t columns,
                             mb_matrix *matrix) {
-  const mb_index_record *r = find(weights, name);
+  const mb_weights *holder = weights;
+  const mb_index_record *r = find(&holder, name);
   if (!r) return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is missing: build the bundle again", name);
   const char *reason = NULL;
-  if (!mb_matrix_view(weights->file + r->offset, r->bytes, matrix, &reason))
+  if (!mb_matrix_view(holder->file + r->offset, r->bytes, matrix, &reason))
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s: %s: copy the file again", name, reason);
   if (matrix->format != r->format || matrix->rows != r->rows || matrix->columns != r->columns ||
       matrix->group != r->group || matrix->flags != r->flags)
@@ -221,12 +253,25 @@ mb_status mb_weights_matrix(const mb_weights *weights, const char *name, uint32_
   return MB_OK;
 }
 
-mb_status mb_weights_verify(const mb_weights *weights) {
+const mb_index_record *mb_weights_first_damaged(const mb_weights *weights) {
   for (uint32_t i = 0; i < weights->count; i++) {
     const mb_index_record *r = &weights->records[i];
-    if (mb_crc32(0, weights->file + r->offset, r->bytes) != r->crc32)
-      return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %.*s is damaged (checksum): copy the file again",
-                     (int)r->name_bytes, weights->names + r->name_offset);
+    if (mb_crc32(0, weights->file + r->offset, r->bytes) != r->crc32) return r;
+    mb_weights_release(weights);
   }
+  return NULL;
+}
+
+mb_status mb_weights_verify(const mb_weights *weights) {
+  const mb_index_record *r = mb_weights_first_damaged(weights);
+  if (r)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %.*s is damaged (checksum): copy the file again",
+                   (int)r->name_bytes, weights->names + r->name_offset);
+  r = weights->cache ? mb_weights_first_damaged(weights->cache) : NULL;
+  if (r)
+    return mb_fail(MB_ERROR_FORMAT,
+                   "the cache of weights.ptd: tensor %.*s is damaged (checksum): run `mobile-run install`, which makes "
+                   "it again",
+                   (int)r->name_bytes, weights->cache->names + r->name_offset);
   return MB_OK;
 }

@@ -3,8 +3,6 @@
 #include "neon_common.h"
 #include "neon_dense.h"
 #include "neon_functions.h"
-#include "neon_sparse.h"
-#include "neon_vector.h"
 #include "tables.h"
 
 /* Four rows x four columns side by side in 16 bits; a step adds one product to each. */

@@ -3,8 +3,6 @@
 #include "neon_common.h"
 #include "neon_dense.h"
 #include "neon_functions.h"
-#include "neon_sparse.h"
-#include "neon_vector.h"
 #include "tables.h"
 
 typedef int32x4_t quad; /* sums of four columns, one row per lane */

@@ -271,6 +271,9 @@ MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *
   }
 }
 
+#include "neon_sparse.h" /* it uses dot_panel */
+#include "neon_vector.h" /* and so does this */
+
 /* ---- the table's entry ---- */
 
 #define AFFINE(bits)                                                                                          \

@@ -7,11 +7,8 @@
 #include "half.h"
 #include "vector_layout.h"
 
-/* The code of one column; outliers come on top. */
 static inline float vector_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
   const mb_vector_parts *v = &w->vector;
-  const uint8_t *indices = v->indices + (size_t)row * v->index_bytes;
-  const uint8_t *residual = v->residual_indices + (size_t)row * v->residual_bytes;
   const int8_t *q = x->codes + (size_t)n * x->padded;
   const uint32_t group = x->group != 0 ? x->group : x->padded;
   uint16_t half;
@@ -21,12 +18,9 @@ static inline float vector_row(const mb_matrix *w, const mb_activations *x, uint
   for (uint32_t g = 0, first = 0; first < w->columns; g++, first += group) {
     int32_t s = 0;
     for (uint32_t c = first; c < first + group && c < w->columns; c++) {
-      const uint32_t k = c / v->length, j = c % v->length;
-      uint8_t code = (uint8_t)v->codebook[(size_t)mb_vector_index(indices, k, v->index_bits) * v->stride + j];
-      if (v->residual_bits > 0)
-        code += (uint8_t)v->residual_codebook[(size_t)mb_vector_index(residual, k, v->residual_bits) * v->stride + j];
+      uint8_t code = mb_vector_code(v, row, c);
       if (outlier < v->outliers && v->outlier_columns[outlier] == c)
-        code += (uint8_t)v->outlier_values[(size_t)row * v->outliers + outlier++];
+        code = (uint8_t)(code + (uint8_t)v->outlier_values[(size_t)row * v->outliers + outlier++]);
       s += (int8_t)code * q[c];
     }
     sum = sum + (float)s * x->scales[(size_t)n * x->groups + g];

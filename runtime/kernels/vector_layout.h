@@ -57,18 +57,20 @@ static inline uint32_t mb_vector_index(const uint8_t *row, uint32_t k, uint32_t 
   return word >> at % 8 & ((1u << bits) - 1u);
 }
 
+/* The code of a column before outliers: C + R, wrapped around. */
+static inline uint8_t mb_vector_code(const mb_vector_parts *v, uint32_t row, uint32_t column) {
+  const uint32_t k = column / v->length, j = column % v->length;
+  const uint32_t i = mb_vector_index(v->indices + (size_t)row * v->index_bytes, k, v->index_bits);
+  const uint8_t code = (uint8_t)v->codebook[(size_t)i * v->stride + j];
+  if (v->residual_bits == 0) return code;
+  const uint32_t r = mb_vector_index(v->residual_indices + (size_t)row * v->residual_bytes, k, v->residual_bits);
+  return (uint8_t)(code + (uint8_t)v->residual_codebook[(size_t)r * v->stride + j]);
+}
+
 /* Codes q of one row, all w->columns of them. */
 static inline void mb_vector_row_codes(const mb_matrix *w, uint32_t row, int8_t *out) {
   const mb_vector_parts *v = &w->vector;
-  const uint8_t *indices = v->indices + (size_t)row * v->index_bytes;
-  const uint8_t *residual = v->residual_indices + (size_t)row * v->residual_bytes;
-  for (uint32_t c = 0; c < w->columns; c++) {
-    const uint32_t k = c / v->length, j = c % v->length;
-    uint8_t q = (uint8_t)v->codebook[(size_t)mb_vector_index(indices, k, v->index_bits) * v->stride + j];
-    if (v->residual_bits > 0)
-      q += (uint8_t)v->residual_codebook[(size_t)mb_vector_index(residual, k, v->residual_bits) * v->stride + j];
-    out[c] = (int8_t)q;
-  }
+  for (uint32_t c = 0; c < w->columns; c++) out[c] = (int8_t)mb_vector_code(v, row, c);
   for (uint32_t i = 0; i < v->outliers; i++) {
     uint8_t *q = (uint8_t *)out + v->outlier_columns[i];
     *q = (uint8_t)(*q + (uint8_t)v->outlier_values[(size_t)row * v->outliers + i]);

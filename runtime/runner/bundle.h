@@ -13,6 +13,7 @@ typedef struct {
   double started; /* when main began, by seconds_now */
 } open_bundle;
 
+mb_status bundle_tokenizer_path(const char *bundle, char *path, size_t capacity);
 /* Opens weights, tokenizer and a session; on an error closes what was opened. */
 mb_status bundle_open(const runner_options *options, open_bundle *bundle);
 void bundle_close(open_bundle *bundle);

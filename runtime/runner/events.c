@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void write_string(const char *text, size_t bytes) {
   putchar('"');
@@ -18,6 +19,8 @@ static void write_string(const char *text, size_t bytes) {
   putchar('"');
 }
 
+static double megabytes(uint64_t bytes) { return (double)bytes / 1e6; }
+
 static double rate(uint32_t tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
 
 static void write_memory(const process_memory *m) {
@@ -29,6 +32,40 @@ static void write_memory(const process_memory *m) {
       (unsigned long long)m->major_faults);
 }
 
+void emit_install_progress(bool json, uint64_t done, uint64_t total, const char *what) {
+  if (json) {
+    printf("{\"event\":\"install\",\"done_bytes\":%llu,\"total_bytes\":%llu,\"tensor\":", (unsigned long long)done,
+           (unsigned long long)total);
+    write_string(what, strlen(what));
+    printf("}\n");
+    fflush(stdout);
+  } else if (isatty(STDERR_FILENO)) {
+    fprintf(stderr, "\rinstalling: %.0f of %.0f MB%s", megabytes(done), megabytes(total), done == total ? "\n" : "");
+  }
+}
+
+void emit_installed(bool json, const install_event *e) {
+  const mb_install_result *r = &e->result;
+  const double speed = e->seconds > 0 ? (double)r->decoded_bytes / e->seconds : 0;
+  if (json) {
+    printf("{\"event\":\"installed\",\"bundle\":");
+    write_string(e->bundle, strlen(e->bundle));
+    printf(
+        ",\"tensors\":%u,\"stored_bytes\":%llu,\"decoded_bytes\":%llu,\"cache_bytes\":%llu,\"seconds\":%.6f,"
+        "\"bytes_per_second\":%.0f,\"peak_anon_bytes\":%llu,\"peak_rss_bytes\":%llu}\n",
+        r->tensors, (unsigned long long)r->stored_bytes, (unsigned long long)r->decoded_bytes,
+        (unsigned long long)r->cache_bytes, e->seconds, speed, (unsigned long long)e->peak_anonymous_bytes,
+        (unsigned long long)e->peak_rss_bytes);
+  } else if (r->decoded_bytes > 0) {
+    printf("%s: installed, %u tensors, %.1f MB decoded in %.2f s (%.0f MB/s), peak anonymous memory %.1f MB\n",
+           e->bundle, r->tensors, megabytes(r->decoded_bytes), e->seconds, speed / 1e6,
+           megabytes(e->peak_anonymous_bytes));
+  } else {
+    printf("%s: %s\n", e->bundle, r->tensors ? "installed already, and whole" : "nothing to install");
+  }
+  fflush(stdout);
+}
+
 void emit_load(bool json, const load_event *e) {
   if (!json) return;
   const mb_memory *m = &e->memory;
@@ -38,9 +75,9 @@ void emit_load(bool json, const load_event *e) {
   printf(",\"kernels\":\"%s\",\"threads\":%u,\"context\":%u,\"load_seconds\":%.6f,", e->kernels, e->threads, e->context,
          e->seconds);
   printf("\"predicted\":{\"file_bytes\":%llu,\"anon_bytes\":%llu,\"kv_bytes_per_token\":%llu,\"peak_bytes\":%llu}}\n",
-         (unsigned long long)(m->touched_file_bytes + e->tokenizer_bytes), (unsigned long long)anonymous,
+         (unsigned long long)(m->resident_file_bytes + e->tokenizer_bytes), (unsigned long long)anonymous,
          (unsigned long long)m->kv_bytes_per_token,
-         (unsigned long long)(m->touched_file_bytes + e->tokenizer_bytes + anonymous + m->process_bytes));
+         (unsigned long long)(m->resident_file_bytes + e->tokenizer_bytes + anonymous + m->process_bytes));
   fflush(stdout);
 }
 
@@ -61,8 +98,6 @@ void emit_token(bool json, int32_t id, const char *text, size_t bytes) {
   }
   fflush(stdout);
 }
-
-static double megabytes(uint64_t bytes) { return (double)bytes / 1e6; }
 
 static void say_memory(const process_memory *m) {
   fprintf(stderr, "peak memory %.1f MB (anonymous %.1f MB, file %.1f MB, swap %.1f MB), %llu major faults\n",

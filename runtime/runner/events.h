@@ -38,6 +38,17 @@ typedef struct {
   process_memory memory;
 } bench_event;
 
+typedef struct {
+  const char *bundle;
+  mb_install_result result;
+  double seconds;
+  uint64_t peak_anonymous_bytes; /* anonymous and swapped, the highest seen while it ran */
+  uint64_t peak_rss_bytes;
+} install_event;
+
+/* done of total decoded bytes; what: the tensor. */
+void emit_install_progress(bool json, uint64_t done, uint64_t total, const char *what);
+void emit_installed(bool json, const install_event *event);
 void emit_load(bool json, const load_event *event);
 void emit_prompt(bool json, uint32_t tokens, double seconds);
 /* text: UTF-8, may be empty while a character is incomplete. */

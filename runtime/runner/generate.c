@@ -79,7 +79,7 @@ static mb_status generate(const runner_options *options, open_bundle *bundle, co
   mb_session_memory(bundle->session, &whole);
   mb_memory_estimate(mb_model_get_config(bundle->model), &fed, &used);
   done.memory = process_memory_read();
-  done.predicted_peak_bytes = whole.touched_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
+  done.predicted_peak_bytes = whole.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
                               used.process_bytes + used.kv_bytes_per_token * mb_session_position(bundle->session);
   emit_done(options->json, &done);
   return MB_OK;

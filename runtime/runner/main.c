@@ -16,34 +16,42 @@ static void say_loaded(const runner_options *options, const open_bundle *bundle,
   emit_load(options->json, &event);
 }
 
+/* Opens the bundle, says so, and generates or measures. */
+static mb_status run(runner_options *options, open_bundle *bundle) {
+  options->model.progress = report_install;
+  options->model.progress_context = options;
+  mb_status status = bundle_open(options, bundle);
+  if (status != MB_OK) return status;
+  const double seconds = seconds_now() - bundle->started;
+  options->session.threads = mb_session_get_options(bundle->session)->threads;
+  say_loaded(options, bundle, options->session.threads, seconds);
+  return options->command == COMMAND_BENCH ? command_bench(options, bundle, seconds)
+                                           : command_generate(options, bundle);
+}
+
 int main(int argc, char **argv) {
   runner_options options;
   open_bundle bundle = {.started = seconds_now()};
   const int code = runner_options_parse(argc, argv, &options);
   if (code >= 0) return code;
-  /* A reader that goes away ends the program by a failing write, not by a signal in the middle of a line. */
+  /* A reader that goes away ends the program by a failing write, not by a signal in the middle of a line; so does a
+   * limit on the size of files. */
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
   if (options.command == COMMAND_BENCH) {
     const uint32_t tokens = options.bench_prompt ? options.bench_prompt : options.bench_generate;
     if (options.session.context == 0) options.session.context = tokens;
   }
-  mb_status status = bundle_open(&options, &bundle);
-  if (status == MB_OK) {
-    const double seconds = seconds_now() - bundle.started;
-    options.session.threads = mb_session_get_options(bundle.session)->threads;
-    say_loaded(&options, &bundle, options.session.threads, seconds);
-    switch (options.command) {
-      case COMMAND_GENERATE:
-        status = command_generate(&options, &bundle);
-        break;
-      case COMMAND_BENCH:
-        status = command_bench(&options, &bundle, seconds);
-        break;
-      case COMMAND_VERIFY:
-        status = mb_model_verify(bundle.model);
-        if (status == MB_OK) emit_verified(options.json, options.bundle);
-        break;
-    }
+  mb_status status;
+  switch (options.command) {
+    case COMMAND_INSTALL:
+      status = command_install(&options);
+      break;
+    case COMMAND_VERIFY:
+      status = command_verify(&options);
+      break;
+    default:
+      status = run(&options, &bundle);
   }
   if (status != MB_OK) emit_error(options.json, mb_error_message());
   bundle_close(&bundle);

@@ -10,7 +10,8 @@
 static const char usage[] =
     "usage: mobile-run generate BUNDLE --prompt TEXT [options]\n"
     "       mobile-run bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
-    "       mobile-run verify BUNDLE\n"
+    "       mobile-run install BUNDLE [--cache DIR] [--json]\n"
+    "       mobile-run verify BUNDLE [--cache DIR] [--json]\n"
     "\n"
     "  --prompt TEXT            the text to continue (--prompt-file FILE reads it from a file)\n"
     "  --chat                   treat the prompt as a user's message, by the model's chat template\n"
@@ -24,8 +25,12 @@ static const char usage[] =
     "  --prefill-chunk N        prompt tokens computed together (default 32)\n"
     "  --kv int8|f16            type of the KV cache (default int8)\n"
     "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"
-    "  --json                   one event per line: load, prompt, token, done, bench, error\n"
+    "  --mapping whole|layers   layers: for models larger than memory; each layer is read when it is needed\n"
+    "  --cache DIR              where what install decodes is kept (default: in the bundle)\n"
+    "  --json                   one event per line: install, installed, load, prompt, token, done, bench, verified,\n"
+    "                           error\n"
     "\n"
+    "install decodes what the bundle stores in coded form, once; the first generate or bench does the same.\n"
     "A line `cancel` on standard input stops the answer.\n";
 
 enum {
@@ -47,6 +52,8 @@ enum {
   OPTION_PREFILL_CHUNK,
   OPTION_KV,
   OPTION_KERNELS,
+  OPTION_MAPPING,
+  OPTION_CACHE,
   OPTION_JSON,
   OPTION_VERSION,
 };
@@ -70,6 +77,8 @@ static const struct option long_options[] = {
     {"prefill-chunk", required_argument, NULL, OPTION_PREFILL_CHUNK},
     {"kv", required_argument, NULL, OPTION_KV},
     {"kernels", required_argument, NULL, OPTION_KERNELS},
+    {"mapping", required_argument, NULL, OPTION_MAPPING},
+    {"cache", required_argument, NULL, OPTION_CACHE},
     {"json", no_argument, NULL, OPTION_JSON},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, 'h'},
@@ -115,6 +124,9 @@ static bool apply(int option, const char *value, runner_options *o) {
     case OPTION_KV:
       o->session.kv_type = strcmp(value, "f16") == 0 ? MB_KV_F16 : MB_KV_INT8;
       return strcmp(value, "f16") == 0 || strcmp(value, "int8") == 0;
+    case OPTION_MAPPING:
+      o->model.mapping = strcmp(value, "layers") == 0 ? MB_MAPPING_LAYERS : MB_MAPPING_WHOLE;
+      return strcmp(value, "layers") == 0 || strcmp(value, "whole") == 0;
     default:
       break;
   }
@@ -169,6 +181,8 @@ static int parse_command(int argc, char **argv, runner_options *o) {
     o->command = COMMAND_GENERATE;
   } else if (strcmp(argv[1], "bench") == 0) {
     o->command = COMMAND_BENCH;
+  } else if (strcmp(argv[1], "install") == 0) {
+    o->command = COMMAND_INSTALL;
   } else if (strcmp(argv[1], "verify") == 0) {
     o->command = COMMAND_VERIFY;
   } else {
@@ -210,6 +224,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
         break;
       case OPTION_KERNELS:
         o->model.kernels = optarg;
+        break;
+      case OPTION_CACHE:
+        o->model.cache_dir = optarg;
         break;
       case OPTION_JSON:
         o->json = true;

@@ -4,7 +4,7 @@
 
 #include "mobile_bundle/mobile_bundle.h"
 
-typedef enum { COMMAND_GENERATE, COMMAND_BENCH, COMMAND_VERIFY } runner_command;
+typedef enum { COMMAND_GENERATE, COMMAND_BENCH, COMMAND_INSTALL, COMMAND_VERIFY } runner_command;
 
 typedef struct {
   runner_command command;

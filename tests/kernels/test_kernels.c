@@ -159,20 +159,22 @@ static void check_decoded(const packed *t, const mb_matrix *w) {
 
 /* The scalar results against double arithmetic on the decoded weights; ternary exactly. */
 static void check_scalar(const packed *t, const mb_matrix *w, const mb_activations *x, const float *y, size_t stride) {
+  const bool ternary = t->format == MB_FORMAT_TERNARY2 || t->format == MB_FORMAT_SPARSE_TERNARY;
   for (uint32_t n = 0; n < x->count; n += n < 4 ? 1 : 13)
     for (uint32_t r = 0; r < t->rows; r++) {
       double sum = 0, size = 0;
       int32_t exact = 0;
       for (uint32_t c = 0; c < t->columns; c++) {
         size_t at = (size_t)n * x->padded + c, part = (size_t)n * x->groups + (x->group != 0 ? c / x->group : 0);
-        double value = mb_format_bits(t->format) == 0 ? x->values[at] : (double)x->codes[at] * x->scales[part];
+        bool dense = t->format == MB_FORMAT_F32 || t->format == MB_FORMAT_BF16;
+        double value = dense ? x->values[at] : (double)x->codes[at] * x->scales[part];
         double product = t->weights[(size_t)r * t->columns + c] * value;
         sum += product;
         size += fabs(product);
-        exact += (t->codes[(size_t)r * t->columns + c] - 1) * x->codes[at];
+        if (ternary) exact += (t->codes[(size_t)r * t->columns + c] - 1) * x->codes[at];
       }
       float got = y[n * stride + r];
-      if (t->format == MB_FORMAT_TERNARY2) {
+      if (ternary) {
         float expected = (float)exact * (w->row_scales != NULL ? w->row_scales[r] : w->scale) * x->scales[n];
         check(got == expected, "scalar ternary row %u vector %u: %s", r, n, describe(t));
       }
@@ -192,35 +194,44 @@ static void multiply_in_parts(const mb_kernels *k, const mb_matrix *w, const mb_
   if (first < second) k->multiply(w, x, y, stride, first, second);
 }
 
-static void test_matrix(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t) {
-  mb_matrix w;
-  const char *reason;
-  if (!check(mb_matrix_view(t->blob.at, t->blob.bytes, &w, &reason), "view: %s", describe(t))) return;
-  check_decoded(t, &w);
+/* First vector and number of them. Decoding sees random ones too: a constant one hides columns and groups mixed up. */
+static const uint32_t parts[][2] = {{0, 1}, {1, 1}, {2, 1}, {3, 1},  {4, 1},  {0, 2},    {0, 3},
+                                    {0, 4}, {1, 5}, {0, 7}, {0, 32}, {1, 33}, {0, MOST}, {0, LAST_COUNT}};
+
+static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t, const mb_matrix *w) {
+  check_decoded(t, w);
   size_t stride = t->rows + 3;
   vectors all = vectors_new(t->columns, t->group, LAST_COUNT);
   fill_values(all.values.at, t->columns, all.x.padded, LAST_COUNT);
   scalar->quantise(&all.x, 0, LAST_COUNT);
   guarded expected = guarded_new(((LAST_COUNT - 1) * stride + t->rows) * 4);
   memset(expected.at, 0x7b, expected.bytes);
-  scalar->multiply(&w, &all.x, expected.at, stride, 0, t->rows);
-  check_scalar(t, &w, &all.x, expected.at, stride);
-  for (size_t c = 0; c < LENGTH(counts); c++) {
-    vectors v = vectors_new(t->columns, t->group, counts[c]);
-    guarded y = guarded_new(((counts[c] - 1) * stride + t->rows) * 4);
-    memcpy(v.values.at, all.values.at, v.values.bytes);
-    scalar->quantise(&v.x, 0, counts[c]);
+  scalar->multiply(w, &all.x, expected.at, stride, 0, t->rows);
+  check_scalar(t, w, &all.x, expected.at, stride);
+  for (size_t c = 0; c < LENGTH(parts); c++) {
+    const uint32_t first = parts[c][0], count = parts[c][1];
+    vectors v = vectors_new(t->columns, t->group, count);
+    guarded y = guarded_new(((count - 1) * stride + t->rows) * 4);
+    memcpy(v.values.at, (const float *)all.values.at + (size_t)first * v.x.padded, v.values.bytes);
+    scalar->quantise(&v.x, 0, count);
     for (int i = 0; tables[i] != NULL; i++) {
       memset(y.at, 0x7b, y.bytes);
-      multiply_in_parts(tables[i], &w, &v.x, y.at, stride);
-      check(memcmp(y.at, expected.at, y.bytes) == 0, "%s multiply, count %u: %s", tables[i]->name, counts[c],
-            describe(t));
+      multiply_in_parts(tables[i], w, &v.x, y.at, stride);
+      check(memcmp(y.at, (const float *)expected.at + first * stride, y.bytes) == 0,
+            "%s multiply, vectors %u, first %u: %s", tables[i]->name, count, first, describe(t));
     }
     guarded_free(&y);
     vectors_free(&v);
   }
   guarded_free(&expected);
   vectors_free(&all);
+}
+
+static void test_matrix(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t) {
+  mb_matrix w;
+  const char *reason;
+  if (check(mb_matrix_view(t->blob.at, t->blob.bytes, &w, &reason), "view: %s", describe(t)))
+    test_view(scalar, tables, t, &w);
 }
 
 static void test_multiply(const mb_kernels *scalar, const mb_kernels *const *tables) {
@@ -312,6 +323,8 @@ static void test_formats(void) {
         "rounding to fp16");
 }
 
+#include "test_packed_sparse.h"
+#include "test_packed_vector.h"
 #include "test_vectors.h"
 
 int main(void) {
@@ -334,6 +347,8 @@ int main(void) {
   test_formats();
   test_quantise(scalar, tables);
   test_multiply(scalar, tables);
+  test_sparse(scalar, tables);
+  test_packed_vectors(scalar, tables);
   test_attention(scalar, tables);
   test_functions(scalar, tables);
   printf("kernels: %ld checks, %ld failures\n", checks, failures);

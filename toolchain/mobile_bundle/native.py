@@ -25,8 +25,18 @@ KV_TYPES = {"int8": 0, "f16": 1}
 """Types of the KV cache by their name on the command line (mb_kv_type)."""
 
 
+MAPPINGS = {"whole": 0, "layers": 1}
+"""How weights are mapped, by the name on the command line (mb_mapping)."""
+
+
 class _ModelOptions(ctypes.Structure):
-    _fields_ = [("kernels", ctypes.c_char_p)]
+    _fields_ = [
+        ("kernels", ctypes.c_char_p),
+        ("cache_dir", ctypes.c_char_p),
+        ("mapping", ctypes.c_int),
+        ("progress", ctypes.c_void_p),
+        ("progress_context", ctypes.c_void_p),
+    ]
 
 
 class _SessionOptions(ctypes.Structure):
@@ -43,6 +53,7 @@ class _Memory(ctypes.Structure):
     _fields_ = [
         ("file_bytes", ctypes.c_uint64),
         ("touched_file_bytes", ctypes.c_uint64),
+        ("resident_file_bytes", ctypes.c_uint64),
         ("kv_bytes_per_token", ctypes.c_uint64),
         ("kv_bytes", ctypes.c_uint64),
         ("scratch_bytes", ctypes.c_uint64),
@@ -56,6 +67,7 @@ class Memory:
 
     file_bytes: int
     touched_file_bytes: int
+    resident_file_bytes: int
     kv_bytes_per_token: int
     kv_bytes: int
     scratch_bytes: int
@@ -257,11 +269,18 @@ class Session:
 
 
 class Model:
-    """An open bundle, or a weights.ptd file. Raises UserError when it is damaged."""
+    """An open bundle, or a weights.ptd file. Raises UserError when it is damaged.
 
-    def __init__(self, path: Path, kernels: str | None = None) -> None:
+    cache: the folder that holds the cache of stored tensors (None: beside the weights). A bundle with stored tensors
+    and no cache that fits is installed first. mapping: "whole", or "layers" for a model larger than memory."""
+
+    def __init__(
+        self, path: Path, kernels: str | None = None, cache: Path | None = None, mapping: str = "whole"
+    ) -> None:
         self._handle = ctypes.c_void_p()
-        options = _ModelOptions(kernels.encode() if kernels else None)
+        options = _ModelOptions(
+            kernels.encode() if kernels else None, os.fsencode(cache) if cache else None, MAPPINGS[mapping]
+        )
         _check(library().mb_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self._handle)))
         config = ctypes.cast(library().mb_model_get_config(self._handle), ctypes.POINTER(ctypes.c_uint32))
         self.vocabulary = int(config[1])

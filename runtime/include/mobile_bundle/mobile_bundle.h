@@ -1,7 +1,8 @@
 /* mobile-bundle's C API: open a bundle, make a session, feed tokens, read logits.
  *
  * Nothing here allocates behind the caller's back: mb_model_open maps files read-only, mb_session_open maps one
- * anonymous area whose size mb_memory_estimate tells beforehand, and feeding allocates nothing.
+ * anonymous area whose size mb_memory_estimate tells beforehand, and feeding allocates nothing. Only installing (below)
+ * writes: one cache file, when the bundle holds stored forms.
  * A model may be shared by sessions of several threads; a session belongs to one thread at a time.
  */
 #ifndef MOBILE_BUNDLE_H
@@ -36,8 +37,22 @@ typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
 typedef struct mb_model mb_model;
 typedef struct mb_session mb_session;
 
+/* What a long task has done: `done` of `total` bytes, now at `what` (NULL: at the end). false: stop, as soon as may be,
+ * with MB_ERROR_CANCELLED. */
+typedef bool (*mb_progress)(void *context, uint64_t done, uint64_t total, const char *what);
+
+typedef enum {
+  MB_MAPPING_WHOLE = 0,  /* pages stay until the system wants them back: for models that fit into memory */
+  MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped when it has been used, the next one's read ahead */
+} mb_mapping;
+
 typedef struct {
   const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
+  const char
+      *cache_dir; /* where the cache of stored forms is and is made, one folder a bundle; NULL: beside weights.ptd */
+  mb_mapping mapping;
+  mb_progress progress; /* of an installation on the first load; NULL: silent */
+  void *progress_context;
 } mb_model_options;
 
 typedef struct {
@@ -49,24 +64,50 @@ typedef struct {
 } mb_session_options;
 
 typedef struct {
-  uint64_t file_bytes;         /* weights.ptd, mapped */
-  uint64_t touched_file_bytes; /* of them, what generating text reads: all but a separate input embedding */
+  uint64_t file_bytes;          /* weights.ptd and the cache of its stored forms, mapped */
+  uint64_t touched_file_bytes;  /* of them, what generating text reads: all but a separate input embedding and what is
+                                   in the cache in another form */
+  uint64_t resident_file_bytes; /* of those, what must be in memory at once: all, but with MB_MAPPING_LAYERS the small
+                                   tensors, two layers (or shares of the output head as large as a layer) */
   uint64_t kv_bytes_per_token;
   uint64_t kv_bytes;      /* the whole KV cache at this context */
   uint64_t scratch_bytes; /* activations, logits, attention scores, sampling, thread stacks: anonymous */
   uint64_t process_bytes; /* mobile-run itself: its code, the C library's data, the main stack */
 } mb_memory;
 
-/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. */
+typedef struct {
+  const char *cache_dir; /* as in mb_model_options */
+  mb_progress progress;  /* NULL: silent; bytes are those of the decoded blobs */
+  void *progress_context;
+} mb_install_options;
+
+typedef struct {
+  uint32_t tensors;       /* stored forms that the bundle holds; 0: there is nothing to install */
+  uint64_t stored_bytes;  /* of their blobs in weights.ptd */
+  uint64_t decoded_bytes; /* of their packed blobs, written by this call; 0: a whole cache was there already */
+  uint64_t cache_bytes;   /* size of the cache file; 0 where there is none to be */
+} mb_install_result;
+
+/* Decodes every stored form of the bundle (formats from MB_FIRST_STORED_FORMAT on) into its cache file, weights.cache,
+ * which appears whole or not at all. A whole cache that is there already, read and checked to its last byte, is kept;
+ * any other is replaced. Memory: a few MB, whatever the model. options and result may be NULL. */
+MB_API mb_status mb_install(const char *bundle, const mb_install_options *options, mb_install_result *result);
+
+/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A cache
+ * that is absent is no error, one that does not fit is. */
+MB_API mb_status mb_verify(const char *bundle, const char *cache_dir);
+
+/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. Installs a bundle of stored forms
+ * that has no cache that fits. */
 MB_API mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **model);
 MB_API void mb_model_close(mb_model *model);
 MB_API const mb_model_config *mb_model_get_config(const mb_model *model);
 MB_API const char *mb_model_kernels(const mb_model *model);
-/* Reads every byte and compares checksums. */
+/* Reads every byte of weights.ptd and of its cache, and compares checksums. */
 MB_API mb_status mb_model_verify(const mb_model *model);
 
 /* What a session of these options will use. Needs only the config, so it can be asked before a bundle exists
- * (file_bytes and touched_file_bytes are then 0). */
+ * (the bytes of files are then 0). */
 MB_API mb_status mb_memory_estimate(const mb_model_config *config, const mb_session_options *options,
                                     mb_memory *memory);
 

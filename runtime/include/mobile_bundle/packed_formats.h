@@ -75,7 +75,7 @@ typedef enum {
    * A codebook entry has s bytes, s = 4 for v = 4, 8 for v <= 8, else 16; the bytes behind v are 0.
    * Sections in this order, each at a multiple of 64 bytes from the start of the payload, gaps zero:
    *   codebooks: C, 2^b entries, then R, 2^e entries if e > 0. With MB_FLAG_SHARED_CODEBOOK this section is empty and
-   *     both are rows of the INT8 tensor "shared." + the tensor's name without its "layers.N.";
+   *     both are rows of the INT8 tensor "shared.v<v>.b<b>.r<e>." + the tensor's name without its "layers.N.";
    *   row scales: fp16 d[rows];
    *   outliers: uint32 column[n], ascending and below `columns`, then int8 o[rows][n];
    *   indices: per row ceil(ceil(columns / v) * b / 8) bytes, vector k at bits k*b.. (bit 0 is the lowest of byte 0);

@@ -1,28 +1,34 @@
-"""From a checkpoint directory to a bundle, one tensor after the other."""
+"""From a checkpoint directory to a bundle."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import mobile_bundle
 from mobile_bundle.build import facts
+from mobile_bundle.build.calibration import calibrate
+from mobile_bundle.build.parts import TensorRecord, parts_directory
+from mobile_bundle.build.planning import Predict, plan_table, sizes_of
 from mobile_bundle.build.recipe import Recipe, resolve_recipe
-from mobile_bundle.build.weights import WORKERS, Progress, TensorRecord, write_weights
+from mobile_bundle.build.recipe_file import fixed_codecs
+from mobile_bundle.build.weights import PartPool, Progress, assign_codecs, write_weights
+from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.atomic import AtomicDirectory
 from mobile_bundle.container.disk import disk_errors, drop_cached, write_file
+from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, Model, open_model
-from mobile_bundle.plan.memory import PredictedMemory
+from mobile_bundle.plan.budget import Budget, check_possible, make_plan
+from mobile_bundle.plan.memory import MappedWeights, mapped_weights
 from mobile_bundle.tokenizer import CompiledTokenizer
 from mobile_bundle.tokenizer import compile_tokenizer as compile_real_tokenizer
 
-Predict = Callable[[bytes, int, int], PredictedMemory]
-"""(mb_model_config, bytes of weights.ptd that generating reads, bytes of tokenizer.bin) -> memory."""
 CompileTokenizer = Callable[[Path, dict[str, Any]], CompiledTokenizer]
 """(checkpoint directory, config.json) -> tokenizer."""
 
@@ -36,16 +42,27 @@ def build_bundle(
     runners: Callable[[], Mapping[str, Path]] | None = None,
     compile_tokenizer: CompileTokenizer = compile_real_tokenizer,
     progress: Progress | None = None,
-    workers: int = WORKERS,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    budget: Budget | None = None,
+    calibration: Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Builds the bundle `out_dir` and returns its manifest. It appears whole, or not at all; a bundle of that name is
-    replaced at the end.
+    replaced at the end. What a build had coded before it failed or was killed lies in parts_directory(out_dir), and the
+    next one goes on from there.
 
     recipe: a recipe, its name, or None for the model's default. runners: gives {abi: path of mobile-run}.
-    compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. UserError says what a person can mend.
+    compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. jobs, cluster: as PartPool's.
+    budget: what the planner has to keep to; it then chooses every codec that a recipe's patterns do not fix.
+    calibration: a text for codecs and planner; None: data-free, or with a budget the text that ships with the tool.
+    tell: takes lines for a person (the plan, what was used).
+    UserError says what a person can mend.
     """
-    with open_model(model_dir) as model, AtomicDirectory(out_dir, manifests.is_bundle) as out:
-        chosen = resolve_recipe(recipe, model.spec)
+    with ExitStack() as stack:
+        model = stack.enter_context(open_model(model_dir))
+        out = stack.enter_context(AtomicDirectory(out_dir, manifests.is_bundle))
+        chosen = _chosen(recipe, budget, model.spec)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
         if tokenizer.vocabulary > model.spec.vocabulary:
             raise UserError(
@@ -56,14 +73,67 @@ def build_bundle(
         write_file(out.path / "tokenizer.bin", bytes(tokenizer.data))
         for abi, runner in (runners() if runners else {}).items():
             _copy_runner(Path(runner), out.path / "bin" / abi / "mobile-run")
-        records = write_weights(model, spec, chosen, out.path / "weights.ptd", progress, workers)
+        fixed = fixed_codecs(chosen, model.tensors)
+        sizes = sizes_of(spec, model.tensors, len(tokenizer.data), runners() if runners else {}, predict)
+        if budget:
+            check_possible(budget, model.tensors, spec, fixed, sizes)  # before any work
+        used = None
+        if budget or calibration:
+            used = calibrate(model, tokenizer, calibration, progress, tell)
+        if budget and used:
+            sensitivities = {name: known.sensitivity for name, known in used.profile.matrices.items()}
+            plan = make_plan(budget, model.tensors, spec, sensitivities, used.profile.loss, fixed, sizes)
+            for line in plan_table(plan, model.tensors):
+                tell(line)
+            assignment: Mapping[str, StreamCodec] = plan.assignment
+        else:
+            assignment = assign_codecs(model.tensors, spec, chosen)
+        pool = stack.enter_context(PartPool(model, parts_directory(out_dir), jobs, cluster))
+        weights = out.path / "weights.ptd"
+        if used:
+            from mobile_bundle.build.calibrated import write_calibrated
+
+            records = write_calibrated(pool, spec, assignment, weights, used, progress)
+            model.notes.append(used.note)
+        else:
+            records = write_weights(pool, spec, assignment, weights, progress)
         if tokenizer.chat_template is not None and not tokenizer.has_chat:
             model.notes.append(tokenizer.chat_template_status)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
         manifests.write_manifest(out.path, manifest)
+        if budget and budget.max_size is not None:
+            _check_size(out.path, budget.max_size)
         out.commit()
+        pool.discard()
         drop_cached(Path(out_dir) / "weights.ptd")
         return manifest
+
+
+def _chosen(recipe: Recipe | str | None, budget: Budget | None, spec: DecoderSpec) -> Recipe:
+    """The recipe to use. UserError for one that leaves nothing to plan, or nothing to use."""
+    if not budget:
+        chosen = resolve_recipe(recipe, spec)
+        if not chosen.body or not chosen.embedding:
+            raise UserError(f"the recipe {chosen.name} has no body or no embedding; add them, or a budget (--max-size)")
+        return chosen
+    if recipe is None:
+        return Recipe("", "", (), "planned")
+    if isinstance(recipe, str) or recipe.body or recipe.embedding:
+        raise UserError(
+            "a recipe fixes every tensor; with a budget give none, or a recipe file that has only `tensors`"
+        )
+    return recipe
+
+
+def _check_size(directory: Path, limit: int) -> None:
+    """What a phone stores is never larger than asked: the promise is kept by the plan, and checked here."""
+    files = [path for path in directory.iterdir() if path.is_file()]
+    runners = [path.stat().st_size for path in directory.glob("bin/*/mobile-run")]
+    stored = sum(path.stat().st_size for path in files) + max(runners, default=0)
+    if stored > limit:
+        raise UserError(
+            f"the bundle takes {stored:,} bytes on a phone, {limit:,} were asked for; give a smaller --max-size"
+        )
 
 
 def _end_tokens(tokenizer: CompiledTokenizer) -> tuple[int, ...]:
@@ -74,11 +144,12 @@ def _end_tokens(tokenizer: CompiledTokenizer) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def mapped_weights(spec: DecoderSpec, file_bytes: int, blobs: Mapping[str, int]) -> int:
-    """Bytes of weights.ptd that generating text reads: of a separate input embedding only a few rows are touched.
-
-    blobs: bytes of each tensor by name."""
-    return file_bytes if spec.tied else file_bytes - blobs["embedding.weight"]
+def _mapped_weights(path: Path) -> MappedWeights:
+    """What generating text reads of a weights.ptd that has just been written."""
+    with WeightsReader(path) as weights:
+        entries = sorted(weights.entries, key=lambda entry: entry.offset)
+        packed = {entry.name: weights.packed_header(entry.name) for entry in entries}
+        return mapped_weights({entry.name: entry.header for entry in entries}, weights.file_bytes, packed)
 
 
 def _manifest(
@@ -91,8 +162,8 @@ def _manifest(
     has_chat: bool,
 ) -> dict[str, Any]:
     files = manifests.describe_files(directory)
-    mapped = mapped_weights(spec, files["weights.ptd"]["bytes"], {record.name: record.bytes for record in records})
-    predicted = predict(spec.to_config_bytes(), mapped, files["tokenizer.bin"]["bytes"])
+    mapped = _mapped_weights(directory / "weights.ptd")
+    predicted = predict(spec.to_config_bytes(), mapped.touched, files["tokenizer.bin"]["bytes"])
     checkpoint = model.checkpoint
     return {
         "format": manifests.FORMAT,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.affine import AffineCodec
+from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT
+from mobile_bundle.codecs.entropy import EntropyCodec
+from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 
@@ -16,20 +20,36 @@ _EMBEDDINGS = {
     "affine-3bit": "affine-4bit",
     "affine-2bit": "affine-4bit",
     "bitnet": "affine-4bit",
+    "vptq-2bit": "affine-4bit",
+    "bitnet-1.6bit": "affine-4bit",
+    "bitnet-1.25bit": "affine-4bit",
+    "seedlm-4bit": "affine-4bit",
+    "seedlm-3bit": "affine-4bit",
+    "hyper": "affine-4bit",
 }
 """Recipe, and the codec of its embedding: every token passes through that one, so it keeps at least 4 bits."""
+_LOSSLESS_TERNARY = ("bitnet", "bitnet-1.6bit")
+"""Recipes that can store the body of a ternary checkpoint as it is; the others leave that to the first."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """body: codec of the projections; embedding: of the embedding and of the output head. Vectors are float32."""
+    """body: codec of the projections; embedding: of the embedding and of the output head. Vectors are float32.
+
+    overrides: (pattern of tensor names, codec) that come first; title: of a recipe file (recipe_file.py), whose body
+    and embedding may be "", for the planner to choose."""
 
     body: str
     embedding: str
+    overrides: tuple[tuple[str, str], ...] = ()
+    title: str = ""
+    entropy: bool = False
 
     @property
     def name(self) -> str:
-        """`body`, or `body+embedding` where the embedding's codec is not the recipe's own."""
+        """The title, else `body`, or `body+embedding` where the embedding's codec is not the recipe's own."""
+        if self.title:
+            return self.title
         return self.body if _EMBEDDINGS.get(self.body) == self.embedding else f"{self.body}+{self.embedding}"
 
 
@@ -64,12 +84,27 @@ def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec) -> Recipe:
 
 def tensor_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> StreamCodec:
     """The tensor's codec. The body of a ternary checkpoint is stored as it is, ternary, by every recipe but raw."""
+    codec = _plain_codec(recipe, spec, tensor)
+    return entropy_coded(codec) if recipe.entropy and tensor.role != "vector" else codec
+
+
+def entropy_coded(codec: StreamCodec) -> StreamCodec:
+    """The codec with the lossless stage behind it; stored forms have none."""
+    return codec if codec.format >= FIRST_STORED_FORMAT else EntropyCodec(codec)
+
+
+def _plain_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> StreamCodec:
     if tensor.role == "vector":
         return codec_by_name("f32")
+    for pattern, name in recipe.overrides:
+        if fnmatchcase(tensor.name, pattern):
+            return codec_by_name(name)
     if tensor.role in ("embedding", "output"):
         return _fitted(recipe.embedding, tensor)
+    if spec.ternary and recipe.body == "bitnet-1.25bit":
+        return SparseTernaryCodec(exact=True)  # refuses what it cannot hold, rather than change a trained model
     if spec.ternary and recipe.body != "raw":
-        return codec_by_name("bitnet")
+        return codec_by_name(recipe.body if recipe.body in _LOSSLESS_TERNARY else "bitnet")
     return _fitted(recipe.body, tensor)
 
 

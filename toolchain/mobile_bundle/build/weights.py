@@ -1,16 +1,36 @@
-"""A checkpoint's tensors, one after the other, into weights.ptd."""
+"""A checkpoint's tensors into weights.ptd: coded in any order by any number of workers, then assembled in one order."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, as_completed
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+from mobile_bundle.build.executor import (
+    ClusterWorkers,
+    ProcessWorkers,
+    ThreadWorkers,
+    Workers,
+    default_jobs,
+)
+from mobile_bundle.build.parts import (
+    PIECE,
+    Part,
+    PartStore,
+    TensorRecord,
+    code_open_part,
+    code_part,
+    parts_directory,
+    save_stats,
+    stats_digest,
+)
 from mobile_bundle.build.recipe import Recipe, resolve_recipe, tensor_codec
-from mobile_bundle.codecs import BlobHeader, StreamCodec
+from mobile_bundle.codecs import Blob, BlobError, BlobHeader, Format, Stats, StreamCodec, codec_by_name
+from mobile_bundle.codecs.blob import HEADER_BYTES
 from mobile_bundle.container import PlannedTensor, WeightsWriter
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, Model, TensorSpec, open_model
@@ -18,24 +38,189 @@ from mobile_bundle.models import DecoderSpec, Model, TensorSpec, open_model
 Progress = Callable[[int, int, str], None]
 """Called with (weights done, weights in all, name of the tensor that was just finished), from one thread at a time."""
 
-WORKERS = 2
+PROCESS_WEIGHTS = 100_000_000
+MOST_THREADS = 4
+"""Where nobody said how many jobs, processes are used for at least so many weights on more than so many processors: a
+process takes half a second to start and 60 MB, and two threads need a quarter less processor time than two processes;
+but threads share one interpreter lock."""
 
 
-@dataclass(frozen=True)
-class TensorRecord:
-    """What manifest.json says of one tensor. bytes: header included; relative_error: ||W - W'||^2 / ||W||^2."""
+class PartPool:
+    """Codes tensors of an open checkpoint into part files, several at a time, and assembles them: a context manager.
 
-    name: str
-    codec: str
-    format: str
-    rows: int
-    columns: int
-    bytes: int
-    bits_per_weight: float
-    relative_error: float
+    directory: of the parts (parts_directory of the output); what an earlier build finished there is kept. jobs: None
+    for as many as there are processors, threads or processes (PROCESS_WEIGHTS); 1 for one thread of this process; more
+    for so many processes. cluster: address of a Dask scheduler, used instead of local processes.
+    UserError if another build writes to the directory, or the cluster cannot be used.
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    Leaving the context stops what is under way. Parts stay until `discard`, so that the same build can go on from
+    there."""
+
+    def __init__(self, model: Model, directory: Path, jobs: int | None = None, cluster: str | None = None) -> None:
+        self.model = model
+        self.kept = 0
+        """Tensors so far that an earlier build had finished."""
+        self._store = PartStore(directory, model)
+        self._model_dir = Path(os.path.realpath(model.checkpoint.directory))
+        self._jobs, self._cluster = jobs, cluster
+        self._keys: dict[str, str] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> PartPool:
+        with ExitStack() as stack:
+            stack.enter_context(self._store)
+            self._workers = self._open_workers()
+            stack.callback(self._workers.close)
+            self._inputs_under_way = threading.BoundedSemaphore(2 * self._workers.count)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def submit(
+        self, tensor: TensorSpec, codec: StreamCodec | str, inputs: Stats | Path | None = None
+    ) -> Future[TensorRecord]:
+        """Has a tensor coded, unless an earlier build did so with the same codec, inputs, checkpoint and tool.
+
+        inputs: what calibration knows of the tensor, or an .npz file of it (parts.save_stats). They may be large, so
+        `submit` waits while two tensors with inputs per worker are under way. The future gives the record, or raises
+        UserError: values that cannot be coded, a full disk, a worker that was killed. UserError at once for a codec
+        that other processes would not find by its name."""
+        codec = codec_by_name(codec) if isinstance(codec, str) else codec
+        if not self._workers.shared_memory:
+            codec_by_name(codec.name)
+        key = self._keys[tensor.name] = self._store.key(tensor.name, codec.name, stats_digest(inputs))
+        future: Future[TensorRecord] = Future()
+        future.set_running_or_notify_cancel()  # it cannot be cancelled by itself
+        part = self._store.finished(tensor.name, key)
+        if part is not None:
+            self.kept += 1
+            future.set_result(part.record)
+            return future
+        self._store.forget(tensor.name)
+        has_inputs = inputs is not None
+        if has_inputs:
+            self._inputs_under_way.acquire()
+        try:
+            work = self._start(tensor, codec, inputs, key)
+        except BaseException as error:
+            if has_inputs:
+                self._inputs_under_way.release()
+            if lost := self._workers.explain(error):
+                raise lost from error
+            raise
+        work.add_done_callback(lambda done: self._finish(done, future, tensor, has_inputs))
+        return future
+
+    def assemble(
+        self,
+        path: Path,
+        config: bytes,
+        tensors: Sequence[TensorSpec],
+        extras: Mapping[str, Blob],
+        records: Mapping[str, TensorRecord],
+    ) -> list[TensorRecord]:
+        """Writes weights.ptd at `path`, whole or not at all, from the parts of `tensors` and the blobs `extras`.
+
+        config: mb_model_config, 256 bytes; tensors: in the order of the file, every one submitted here and its future
+        done; extras: blobs of no checkpoint tensor by name (shared codebooks), placed at the end of the segment
+        "vectors"; records: the futures' results by tensor name. Returns the records of `tensors`, then those of the
+        extras (codec: the format's name, error 0). UserError if a part is damaged or gone, or the disk refuses."""
+        parts = [self._whole_part(tensor) for tensor in tensors]
+        planned = [
+            PlannedTensor(segment_of(tensor), tensor.name, _part_header(part))
+            for tensor, part in zip(tensors, parts, strict=True)
+        ]
+        planned += [PlannedTensor("vectors", name, blob.header) for name, blob in extras.items()]
+        with WeightsWriter(path, config, planned) as writer:
+            for tensor, part in zip(tensors, parts, strict=True):
+                blob_writer = writer.blob(tensor.name)
+                with open(part.path, "rb", buffering=0) as file:
+                    while piece := file.read(PIECE):
+                        blob_writer.write(piece)
+                if blob_writer.close() != part.crc32:
+                    raise self._damaged(tensor)
+            for name, blob in extras.items():
+                blob_writer = writer.blob(name)
+                blob_writer.write(blob.header.pack())
+                blob_writer.write(blob.payload)
+                blob_writer.close()
+            writer.finish()
+        added = [
+            TensorRecord.of(name, blob.header.format.name.lower(), blob.header, 0.0) for name, blob in extras.items()
+        ]
+        return [records[tensor.name] for tensor in tensors] + added
+
+    def blob(self, tensor: TensorSpec) -> Blob:
+        """The part of a tensor that was submitted here and whose future is done."""
+        part = self._whole_part(tensor)
+        try:
+            return Blob.parse(part.path.read_bytes())
+        except (OSError, BlobError) as error:
+            raise self._damaged(tensor) from error
+
+    def discard(self) -> None:
+        """Removes the parts: for when the result is on the disk under its own name."""
+        self._store.discard()
+
+    def check_space(self, assignment: Iterable[tuple[TensorSpec, StreamCodec]]) -> None:
+        """UserError if the disk has no room for the parts that are missing and for the file made of them.
+
+        (That file does not take its parts' place bit by bit: a kill would lose the parts that only it holds.)"""
+        needed = 0
+        for tensor, codec in assignment:
+            size = codec.blob_bytes(tensor.rows, tensor.columns)
+            needed += size if self._store.path(tensor.name).exists() else 2 * size
+        free = shutil.disk_usage(self._store.directory).free
+        if needed > free:
+            raise UserError(
+                f"no room for {self._store.directory} and the file made of it: {needed / 1e6:,.1f} MB are needed, "
+                f"{free / 1e6:,.1f} MB are free; free some space or choose another place"
+            )
+
+    def _open_workers(self) -> Workers:
+        if self._cluster is not None:
+            return ClusterWorkers(self._cluster, self._model_dir, self._store.directory)
+        jobs = self._jobs or default_jobs()
+        few = jobs <= MOST_THREADS or self.model.parameters < PROCESS_WEIGHTS
+        if jobs == 1 or (self._jobs is None and few):
+            return ThreadWorkers(jobs)
+        return ProcessWorkers(jobs)
+
+    def _start(
+        self, tensor: TensorSpec, codec: StreamCodec, inputs: Stats | Path | None, key: str
+    ) -> Future[TensorRecord]:
+        path = self._store.path(tensor.name)
+        submit = self._workers.executor.submit
+        if self._workers.shared_memory:
+            return submit(code_open_part, self.model, tensor, codec, inputs, path, key)
+        if isinstance(inputs, Stats):
+            inputs = save_stats(self._store.inputs(tensor.name), inputs)
+        return submit(code_part, self._model_dir, tensor.name, codec.name, inputs and inputs.absolute(), path, key)
+
+    def _finish(
+        self, done: Future[TensorRecord], future: Future[TensorRecord], tensor: TensorSpec, has_inputs: bool
+    ) -> None:
+        """Passes the result on, an executor's own exceptions as UserErrors, and lets go of the inputs."""
+        if has_inputs:
+            self._inputs_under_way.release()
+            self._store.inputs(tensor.name).unlink(missing_ok=True)
+        error = CancelledError() if done.cancelled() else done.exception()
+        if error is not None:
+            future.set_exception(self._workers.explain(error) or error)
+        else:
+            future.set_result(done.result())
+
+    def _whole_part(self, tensor: TensorSpec) -> Part:
+        part = self._store.part(tensor.name, self._keys[tensor.name])
+        if part is None:
+            raise self._damaged(tensor)
+        return part
+
+    def _damaged(self, tensor: TensorSpec) -> UserError:
+        self._store.forget(tensor.name)
+        return UserError(f"{self._store.path(tensor.name)} was changed after it was written; run the command again")
 
 
 def build_weights(
@@ -43,14 +228,25 @@ def build_weights(
     recipe: Recipe | str | None,
     out_path: str | os.PathLike[str],
     progress: Progress | None = None,
-    workers: int = WORKERS,
+    jobs: int | None = None,
+    cluster: str | None = None,
 ) -> list[TensorRecord]:
-    """Builds weights.ptd at `out_path` from a checkpoint directory. recipe: a name, or None for the default.
+    """Builds weights.ptd at `out_path` from a checkpoint directory. recipe: a name, or None for the default; jobs and
+    cluster: as PartPool's.
 
-    UserError names what is wrong with the checkpoint, the recipe or the disk; then there is no file at `out_path`.
-    """
+    UserError names what is wrong with the checkpoint, the recipe or the disk; then there is no file at `out_path`, but
+    perhaps a directory of finished parts beside it, from which the next call goes on."""
     with open_model(model_dir) as model:
-        return write_weights(model, model.spec, resolve_recipe(recipe, model.spec), Path(out_path), progress, workers)
+        assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec))
+        with PartPool(model, parts_directory(out_path), jobs, cluster) as pool:
+            records = write_weights(pool, model.spec, assignment, Path(out_path), progress)
+            pool.discard()
+            return records
+
+
+def assign_codecs(tensors: Iterable[TensorSpec], spec: DecoderSpec, recipe: Recipe) -> dict[str, StreamCodec]:
+    """Every tensor's codec by its name."""
+    return {tensor.name: tensor_codec(recipe, spec, tensor) for tensor in tensors}
 
 
 def segment_of(tensor: TensorSpec) -> str:
@@ -60,65 +256,54 @@ def segment_of(tensor: TensorSpec) -> str:
     return tensor.role if tensor.layer < 0 else f"layers.{tensor.layer}"
 
 
-def plan_weights(model: Model, spec: DecoderSpec, recipe: Recipe) -> list[PlannedTensor]:
-    """Format and size of every tensor, in the order of the file; nothing is read."""
-    planned = []
-    for tensor in model.tensors:
-        codec = tensor_codec(recipe, spec, tensor)
-        header = BlobHeader(codec.format, tensor.rows, tensor.columns, codec.group, codec.flags)
-        planned.append(PlannedTensor(segment_of(tensor), tensor.name, header))
-    return planned
+def planned_header(codec: StreamCodec, tensor: TensorSpec) -> BlobHeader:
+    """The header that the tensor's blob will have, but for its scale. An entropy-coded blob has its largest size."""
+    rows, columns = tensor.rows, tensor.columns
+    coded = codec.blob_bytes(rows, columns) - HEADER_BYTES if codec.format is Format.ENTROPY else None
+    return BlobHeader(codec.format, rows, columns, codec.group, codec.flags, coded_bytes=coded)
+
+
+def plan_weights(tensors: Iterable[TensorSpec], assignment: Mapping[str, StreamCodec]) -> list[PlannedTensor]:
+    """Format and size of every tensor, in the order of the file; nothing is read. Exact, but for entropy coding."""
+    return [
+        PlannedTensor(segment_of(tensor), tensor.name, planned_header(assignment[tensor.name], tensor))
+        for tensor in tensors
+    ]
 
 
 def write_weights(
-    model: Model, spec: DecoderSpec, recipe: Recipe, path: Path, progress: Progress | None, workers: int = WORKERS
+    pool: PartPool,
+    spec: DecoderSpec,
+    assignment: Mapping[str, StreamCodec],
+    path: Path,
+    progress: Progress | None = None,
 ) -> list[TensorRecord]:
-    """As build_weights, for an open model. spec: the model's, with the tokenizer's BOS and end tokens.
+    """Codes every tensor of the pool's model with its codec of `assignment` (by name) and writes weights.ptd at `path`.
 
-    Tensors are coded by `workers` threads (NumPy lets go of the interpreter lock); the bytes do not depend on how many.
-    """
-    codecs = {tensor.name: tensor_codec(recipe, spec, tensor) for tensor in model.tensors}
-    planned = plan_weights(model, spec, recipe)
-    total = sum(tensor.rows * tensor.columns for tensor in model.tensors)
+    spec: the model's, with the tokenizer's BOS and end tokens. The bytes depend neither on the number of workers nor on
+    what an earlier build had finished. The parts are still there afterwards (PartPool.discard). UserError as
+    PartPool's."""
+    tensors = pool.model.tensors
+    pool.check_space((tensor, assignment[tensor.name]) for tensor in tensors)
+    total = sum(tensor.rows * tensor.columns for tensor in tensors)
+    # the largest first, so that no worker is left alone with one at the end
+    order = sorted(tensors, key=lambda tensor: -tensor.rows * tensor.columns)
+    waiting = {pool.submit(tensor, assignment[tensor.name]): tensor for tensor in order}
+    records = {}
     done = 0
-    records: dict[str, TensorRecord] = {}
-    with WeightsWriter(path, spec.to_config_bytes(), planned) as writer, ThreadPoolExecutor(workers) as pool:
-        # the largest first, so that no thread is left alone with one at the end
-        order = sorted(model.tensors, key=lambda tensor: -tensor.rows * tensor.columns)
-        waiting = {pool.submit(_code, model, writer, tensor, codecs[tensor.name]): tensor for tensor in order}
-        try:
-            while waiting:
-                finished, _ = wait(waiting, return_when="FIRST_COMPLETED")
-                for future in finished:
-                    tensor = waiting.pop(future)
-                    records[tensor.name] = future.result()
-                    done += tensor.rows * tensor.columns
-                    if progress:
-                        progress(done, total, tensor.name)
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            wait(waiting, return_when=FIRST_EXCEPTION)
-            raise
-        writer.finish()
-    return [records[tensor.name] for tensor in model.tensors]
+    for future in as_completed(waiting):
+        tensor = waiting[future]
+        records[tensor.name] = future.result()
+        done += tensor.rows * tensor.columns
+        if progress:
+            progress(done, total, tensor.name)
+    return pool.assemble(path, spec.to_config_bytes(), tensors, {}, records)
 
 
-def _code(model: Model, writer: WeightsWriter, tensor: TensorSpec, codec: StreamCodec) -> TensorRecord:
-    blob = writer.blob(tensor.name)
+def _part_header(part: Part) -> BlobHeader:
+    """The header of the part's blob. UserError if it is not one."""
     try:
-        encoded = codec.encode_stream(model.source(tensor), blob.write)
-    except ValueError as error:
-        raise UserError(f"cannot code tensor {tensor.source}: {error}") from error
-    blob.close()
-    header = encoded.header
-    return TensorRecord(
-        tensor.name,
-        codec.name,
-        header.format.name.lower(),
-        header.rows,
-        header.columns,
-        header.blob_bytes,
-        codec.bits_per_weight(header.rows, header.columns),
-        encoded.relative_error,
-    )
+        with open(part.path, "rb") as file:
+            return BlobHeader.parse(file.read(HEADER_BYTES))
+    except (OSError, BlobError) as error:
+        raise UserError(f"{part.path} was changed after it was written ({error}); run the command again") from error

@@ -8,10 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mobile_bundle
+from mobile_bundle.build.calibration import DEFAULT_TEXT
+from mobile_bundle.build.parts import finished_parts, parts_directory
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import recipe_names
-from mobile_bundle.cli.common import Progress, megabytes, print_json, recipe_name, run_command
+from mobile_bundle.cli.common import (
+    Progress,
+    byte_size,
+    megabytes,
+    positive,
+    positive_number,
+    print_json,
+    recipe_argument,
+    run_command,
+)
+from mobile_bundle.errors import UserError
 from mobile_bundle.native import runner_paths
+from mobile_bundle.plan.budget import Budget
 from mobile_bundle.plan.memory import predict_memory
 
 
@@ -22,8 +35,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
-        type=recipe_name,
-        help=f"how weights are coded: {', '.join(recipe_names())} (default: see the README)",
+        type=recipe_argument,
+        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml); default: see the README",
+    )
+    budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
+    budget.add_argument(
+        "--max-size", type=byte_size, metavar="SIZE", help="what a phone stores for one ABI at most, e.g. 480MB"
+    )
+    budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="predicted peak memory at most, e.g. 600MB")
+    budget.add_argument(
+        "--max-perplexity",
+        type=positive_number,
+        metavar="P",
+        help="predicted perplexity on the calibration text at most",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="?",
+        const=DEFAULT_TEXT,
+        metavar="FILE",
+        help="text (UTF-8, or .xz) that says which weights matter; without FILE, and for budgets without this option, "
+        "a small English text that ships with the tool",
+    )
+    parallel = parser.add_mutually_exclusive_group()
+    parallel.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="code N tensors at a time, each in a process of its own (default: as many as there are processors)",
+    )
+    parallel.add_argument(
+        "--cluster",
+        metavar="tcp://HOST:PORT",
+        help="code tensors on the workers of this Dask scheduler; they must see MODEL and OUTPUT under the same paths",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
@@ -32,14 +77,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    manifest = build_bundle(
-        options.model,
-        options.output,
-        recipe=options.recipe,
-        runners=runner_paths,
-        predict=predict_memory,
-        progress=Progress("coding weights", "w"),
-    )
+    try:
+        manifest = build_bundle(
+            options.model,
+            options.output,
+            recipe=options.recipe,
+            runners=runner_paths,
+            predict=predict_memory,
+            progress=Progress("coding weights", "w"),
+            jobs=options.jobs,
+            cluster=options.cluster,
+            budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
+            calibration=options.calibration,
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+    except UserError as error:
+        raise UserError(f"{error}{_what_is_kept(options.output)}") from error
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted{_what_is_kept(options.output)}") from None
     if options.json:
         print_json(manifest)
         return 0
@@ -53,6 +108,13 @@ def _build(options: argparse.Namespace) -> int:
         f"of it anonymous {megabytes(predicted['anon_bytes'])}"
     )
     return 0
+
+
+def _what_is_kept(output: Path) -> str:
+    """The end of an error message: where the finished tensors are; nothing if there are none."""
+    directory = parts_directory(output)
+    count = len(finished_parts(directory))
+    return f"; {count} tensors are finished in {directory}: the same command goes on from there" if count else ""
 
 
 if __name__ == "__main__":

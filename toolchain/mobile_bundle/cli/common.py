@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from mobile_bundle.build.recipe import named_recipe
+from mobile_bundle.build.recipe import Recipe, named_recipe
+from mobile_bundle.build.recipe_file import SUFFIXES, read_recipe_file
 from mobile_bundle.errors import UserError
 
 
@@ -47,6 +51,37 @@ def recipe_name(text: str) -> str:
         return named_recipe(text).name
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def recipe_argument(text: str) -> Recipe:
+    """An argparse type: a recipe's name as recipe_name takes it, or a recipe file."""
+    try:
+        path = Path(text)
+        return read_recipe_file(path) if path.suffix in SUFFIXES else named_recipe(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def byte_size(text: str) -> int:
+    """An argparse type: 480MB, 1.5GB, 400MiB or a number of bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if not match or match[2].upper() not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r}: a size such as 480MB, 1.5GB or 400MiB is needed")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def positive_number(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is needed")
+    return value
 
 
 def print_json(data: Any) -> None:

@@ -1,12 +1,20 @@
-"""What a bundle of a checkpoint would take, by recipe, without building it."""
+"""What a bundle would take, by recipe, without building it: of a checkpoint, or of the shape of a well-known model."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 
-from mobile_bundle.build.estimate import estimate_bundle
+from mobile_bundle.build.estimate import (
+    DEFAULT_BANDWIDTH,
+    BundleEstimate,
+    checkpoint_subject,
+    estimate_bundle,
+    shape_names,
+    shape_subject,
+)
 from mobile_bundle.build.recipe import recipe_names
 from mobile_bundle.cli.common import megabytes, positive, print_json, recipe_name
 from mobile_bundle.native import KV_TYPES
@@ -14,27 +22,77 @@ from mobile_bundle.native import KV_TYPES
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("model", type=Path, help="directory of the checkpoint")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("model", type=Path, nargs="?", help="directory of the checkpoint")
+    what.add_argument(
+        "--shape",
+        choices=[*shape_names(), "all"],
+        help="no checkpoint, but the shape of "
+        + ", ".join(f"{shape_subject(name).name} ({name})" for name in shape_names()),
+    )
     parser.add_argument("--recipe", type=recipe_name, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8")
+    parser.add_argument(
+        "--bandwidth",
+        type=_gigabytes,
+        default=DEFAULT_BANDWIDTH,
+        metavar="GB/S",
+        help=f"what the phone's memory delivers (default: {DEFAULT_BANDWIDTH / 1e9:g}, assumed for Cortex-A53 phones)",
+    )
     parser.add_argument("--json", action="store_true")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints a row per recipe."""
-    names = [options.recipe] if options.recipe else recipe_names()
-    rows = [estimate_bundle(options.model, name, options.context, options.kv) for name in names]
+    if options.model is not None:
+        subjects = [checkpoint_subject(options.model)]
+    else:
+        names = shape_names() if options.shape == "all" else [options.shape]
+        subjects = [shape_subject(name) for name in names]
+    recipes = [options.recipe] if options.recipe else recipe_names()
+    tables = [
+        [estimate_bundle(subject, name, options.context, options.kv, options.bandwidth) for name in recipes]
+        for subject in subjects
+    ]
     if options.json:
-        print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for table in tables for row in table])
         return 0
+    for table in tables:
+        _print_table(table)
     print(
-        f"{'recipe':<14} {'bundle':>12} {'bits/w':>7} {'peak RAM':>12} {'anonymous':>12} {'KV/token':>10} {'phone':>6}"
+        f"peak RAM, its anonymous part and tokens/s: with a full context. layers: the peak with `--mapping layers`.\n"
+        f"phone: the smallest whose free half holds the peak. tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s "
+        f"divided by the bytes that a token reads;\non a smaller phone the weights come from flash for every token, "
+        f"several times slower."
+    )
+    return 0
+
+
+def _print_table(rows: list[BundleEstimate]) -> None:
+    print(
+        f"{rows[0].model}: {rows[0].parameters / 1e6:,.1f} M weights, a context of {rows[0].predicted.context} tokens"
+    )
+    print(
+        f"{'recipe':<14} {'bundle':>12} {'installed':>12} {'bits/w':>7} {'peak RAM':>12} {'anonymous':>12} "
+        f"{'layers':>12} {'KV/token':>10} {'phone':>6} {'tokens/s':>9}"
     )
     for row in rows:
         print(
-            f"{row.recipe:<14} {megabytes(row.bytes):>12} {row.bits_per_weight:>7.3f} "
-            f"{megabytes(row.predicted.peak_bytes):>12} {megabytes(row.predicted.anon_bytes):>12} "
-            f"{row.predicted.kv_bytes_per_token:>10,} {row.min_device_ram_gb:>3} GB"
+            f"{row.recipe:<14} {megabytes(row.bytes):>12} {megabytes(row.bytes + row.cache_bytes):>12} "
+            f"{row.bits_per_weight:>7.3f} {megabytes(row.predicted.peak_bytes):>12} "
+            f"{megabytes(row.predicted.anon_bytes):>12} {megabytes(row.layers_peak_bytes):>12} "
+            f"{row.predicted.kv_bytes_per_token:>10,} {row.min_device_ram_gb:>3} GB {row.tokens_per_second:>9.1f}"
         )
-    return 0
+    print()
+
+
+def _gigabytes(text: str) -> float:
+    """An argparse type: GB/s to bytes per second."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: a bandwidth in GB/s is needed, such as 4")
+    return value * 1e9

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 
 import mobile_bundle
-from mobile_bundle.cli import bench, estimate, evaluate, inspect, run, verify
+from mobile_bundle.cli import bench, estimate, evaluate, inspect, report, run, verify
 from mobile_bundle.cli.common import run_command
 
 COMMANDS = {
     "inspect": inspect,
     "verify": verify,
     "eval": evaluate,
+    "report": report,
     "estimate": estimate,
     "run": run,
     "bench": bench,

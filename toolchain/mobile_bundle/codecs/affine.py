@@ -16,7 +16,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.affine_fit import Fit, fit_asymmetric, fit_symmetric
+from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric
+from mobile_bundle.codecs.affine_propagated import Propagated, fit_propagated
 from mobile_bundle.codecs.blob import AFFINE_BITS, FLAG_ASYMMETRIC, STRIP_ROWS, Blob, round_up
 from mobile_bundle.codecs.codec import (
     Encoded,
@@ -41,6 +42,8 @@ _REFITS = {2: 4, 3: 2, 4: 2, 8: 0}
 class AffineCodec(StreamCodec):
     """bits 2, 3, 4 or 8; group 32, 64 or 128 columns."""
 
+    calibrated = True
+
     def __init__(self, bits: int, group: int, asymmetric: bool, name: str | None = None) -> None:
         if bits not in _FORMAT or group not in (32, 64, 128):
             raise ValueError(f"no affine layout of {bits} bits in groups of {group}")
@@ -57,48 +60,59 @@ class AffineCodec(StreamCodec):
         return self._name
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        del stats  # rounding alone
+        """With stats.hessian the matrix is in RAM as a whole, and errors are propagated (affine_propagated.py)."""
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())
+        inverse = np.float32(1.0 / scale)
+        error = total = 0.0
+        if stats is not None and stats.hessian is not None:
+            w = np.concatenate(list(source_chunks(source))) * inverse
+            fits = self._fit_propagated(w, stats.hessian)
+            write(self._strips(source.columns, fits.codes, fits.d, fits.m))
+            return Encoded(header, fits.squared_error * scale * scale, sum_squares(w) * scale * scale)
         groups = round_up(source.columns, self.group) // self.group
         full = source.columns // self.group  # groups without padding
-        record = self._record()
-        low = -127 if self.bits == 8 else 0
-        bias = 0 if self.asymmetric or self.bits == 8 else 1 << (self.bits - 1)  # stored code = fitted code + bias
-        error = total = 0.0
-        inverse = np.float32(1.0 / scale)
         for chunk in source_chunks(source):
             count = len(chunk)
             w = chunk * inverse  # exact: a power of two
             total += sum_squares(w)
-            padded = pad_rows(count)
-            codes = np.zeros((padded, groups * self.group), np.uint8)
-            d = np.zeros((padded, groups), "<f2")
-            m = np.zeros((padded, groups), "<f2")
+            codes = np.zeros((count, groups * self.group), np.float32)
+            d = np.zeros((count, groups), np.float16)
+            m = np.zeros((count, groups), np.float16)
             for first, last, width in ((0, full, self.group), (full, groups, source.columns - full * self.group)):
                 if first == last:
                     continue
                 begin = first * self.group
                 end = begin + (last - first) * width
-                fit = self._fit(np.ascontiguousarray(w[:, begin:end]).reshape(-1, width), low - bias)
+                fit = self._fit(np.ascontiguousarray(w[:, begin:end]).reshape(-1, width))
                 error += float(fit.error.sum(dtype=np.float64))
-                d[:count, first:last] = fit.d.reshape(count, -1)
+                d[:, first:last] = fit.d.reshape(count, -1)
                 if fit.m is not None:
-                    m[:count, first:last] = fit.m.reshape(count, -1)
-                whole = fit.codes.reshape(count, -1)
-                if self.bits == 8:
-                    codes[:count, begin:end] = whole.astype(np.int8).view(np.uint8)
-                else:
-                    whole += np.float32(bias)
-                    codes[:count, begin:end] = whole
-            strips = np.empty((padded // STRIP_ROWS, groups), record)
-            strips["d"] = d.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
-            if self.asymmetric:
-                strips["m"] = m.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
-            strips["words"] = to_strips(pack_words(codes.reshape(padded, groups, self.group), self.bits))
-            write(strips.view(np.uint8).data.cast("B"))
+                    m[:, first:last] = fit.m.reshape(count, -1)
+                codes[:, begin:end] = fit.codes.reshape(count, -1)
+            write(self._strips(source.columns, codes, d, m))
         return Encoded(header, error * scale * scale, total * scale * scale)
+
+    def _strips(self, columns: int, codes: Floats, d: Halves, m: Halves) -> memoryview:
+        """Whole strips as they are stored. codes: float32 (rows, groups * group) as fitted, the first `columns` real;
+        d, m: float16 (rows, groups)."""
+        count, groups = d.shape
+        padded = pad_rows(count)
+        stored = np.zeros((padded, groups * self.group), np.uint8)
+        if self.bits == 8:
+            stored[:count] = codes.astype(np.int8).view(np.uint8)
+        else:
+            stored[:count, :columns] = codes[:, :columns] + np.float32(self._bias)
+        strips = np.empty((padded // STRIP_ROWS, groups), self._record())
+        for name, values in (("d", d), ("m", m)):
+            if name == "m" and not self.asymmetric:
+                continue
+            whole = np.zeros((padded, groups), "<f2")
+            whole[:count] = values
+            strips[name] = whole.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
+        strips["words"] = to_strips(pack_words(stored.reshape(padded, groups, self.group), self.bits))
+        return strips.view(np.uint8).data.cast("B")
 
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
         header = blob.header
@@ -127,11 +141,26 @@ class AffineCodec(StreamCodec):
         words = self.group * self.bits // 32
         return np.dtype([("d", "<f2", (STRIP_ROWS,)), *offsets, ("words", "<u4", (words, STRIP_ROWS))])
 
-    def _fit(self, w: Floats, low: int) -> Fit:
-        """w: float32 (n, width). Codes start at `low`: what is stored, less the bias."""
-        high = 127 if self.bits == 8 else low + (1 << self.bits) - 1
+    @property
+    def _bias(self) -> int:
+        """Stored code = fitted code + bias."""
+        return 0 if self.asymmetric or self.bits == 8 else 1 << (self.bits - 1)
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        """Lowest and highest fitted code."""
+        low = -127 if self.bits == 8 else -self._bias
+        return low, 127 if self.bits == 8 else low + (1 << self.bits) - 1
+
+    def _fit(self, w: Floats, importance: Floats | None = None) -> Fit:
+        """w: float32 (n, width); importance: float32 (width,)."""
+        low, high = self._range
         fit = fit_asymmetric if self.asymmetric else fit_symmetric
-        return fit(w, low, high, self.shrink, self.refits)
+        return fit(w, low, high, self.shrink, self.refits, importance)
+
+    def _fit_propagated(self, w: Floats, hessian: Floats) -> Propagated:
+        low, high = self._range
+        return fit_propagated(w, hessian, self.group, low, high, self._fit)
 
 
 def power_of_two_scale(largest: float) -> float:

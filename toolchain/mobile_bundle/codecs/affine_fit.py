@@ -8,7 +8,8 @@ one with the smallest squared error kept:
      of w on the codes), then codes anew: a step of Lloyd's algorithm for a uniform quantiser, `refits` times.
 The codes are always chosen with the fp16 values that are stored, so a rounded scale costs nothing extra.
 
-Shapes: w float32 (n, G), groups in rows; d, m float16 (n,); codes float32 (n, G), whole numbers.
+Shapes: w float32 (n, G), groups in rows; d, m float16 (n,); codes float32 (n, G), whole numbers; importance float32
+(G,) is what a squared error in each column counts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Fit:
     error: Floats
 
 
-def fit_symmetric(w: Floats, low: int, high: int, shrink: tuple[float, ...], refits: int) -> Fit:
+def fit_symmetric(
+    w: Floats, low: int, high: int, shrink: tuple[float, ...], refits: int, importance: Floats | None = None
+) -> Fit:
     """Codes low..high (whole numbers, low = -high - 1, or -high for 8 bits) and w = d * code.
 
     Where the range is lopsided (low = -high - 1) d takes the sign that puts the largest magnitude on `low`.
@@ -43,38 +46,44 @@ def fit_symmetric(w: Floats, low: int, high: int, shrink: tuple[float, ...], ref
         reach = np.maximum(top, -bottom) / np.float32(high)
     else:
         reach = np.where(top >= -bottom, top, bottom) / np.float32(low)
+    h = _importance(w, importance)
     best: Fit | None = None
     for factor in shrink:
-        best = _better(best, _try(w, _half(reach * np.float32(factor)), None, low, high))
+        best = _better(best, _try(w, _half(reach * np.float32(factor)), None, low, high, h))
     assert best is not None
     for _ in range(refits):
-        products = np.einsum("ng,ng->n", best.codes, w)
-        squares = np.einsum("ng,ng->n", best.codes, best.codes)
+        weighted = best.codes * h
+        products = np.einsum("ng,ng->n", weighted, w)
+        squares = np.einsum("ng,ng->n", weighted, best.codes)
         d = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
-        best = _better(best, _try(w, _half(d), None, low, high))
+        best = _better(best, _try(w, _half(d), None, low, high, h))
     return best
 
 
-def fit_asymmetric(w: Floats, low: int, high: int, shrink: tuple[float, ...], refits: int) -> Fit:
+def fit_asymmetric(
+    w: Floats, low: int, high: int, shrink: tuple[float, ...], refits: int, importance: Floats | None = None
+) -> Fit:
     """Codes low..high and w = d * code + m."""
     top, bottom = w.max(axis=1), w.min(axis=1)
     middle, half = (top + bottom) * np.float32(0.5), (top - bottom) * np.float32(0.5)
-    count = np.float32(w.shape[1])
+    h = _importance(w, importance)
+    count = np.float32(h.sum())
     best: Fit | None = None
     for factor in shrink:
         reach = half * np.float32(factor)
         d = _half(reach * np.float32(2.0 / (high - low)))
-        best = _better(best, _try(w, d, _half(middle - reach - np.float32(low) * d), low, high))
+        best = _better(best, _try(w, d, _half(middle - reach - np.float32(low) * d), low, high, h))
     assert best is not None
-    total = w.sum(axis=1)
+    total = w @ h
     for _ in range(refits):
-        sums = best.codes.sum(axis=1)
-        squares = np.einsum("ng,ng->n", best.codes, best.codes)
-        products = np.einsum("ng,ng->n", best.codes, w)
+        weighted = best.codes * h
+        sums = weighted.sum(axis=1)
+        squares = np.einsum("ng,ng->n", weighted, best.codes)
+        products = np.einsum("ng,ng->n", weighted, w)
         spread = count * squares - sums * sums
         d = np.divide(count * products - sums * total, spread, out=np.zeros_like(spread), where=spread > 0)
         stored = _half(d)
-        best = _better(best, _try(w, stored, _half((total - stored * sums) / count), low, high))
+        best = _better(best, _try(w, stored, _half((total - stored * sums) / count), low, high, h))
     return best
 
 
@@ -83,7 +92,15 @@ def _half(values: Floats) -> Halves:
     return values.astype(np.float16)
 
 
-def _try(w: Floats, d: Halves, m: Halves | None, low: int, high: int) -> Fit:
+def _importance(w: Floats, importance: Floats | None) -> Floats:
+    """Of every column, float32 (G,), their mean 1."""
+    if importance is None:
+        return np.ones(w.shape[1], np.float32)
+    counts: Floats = importance / importance.mean()
+    return counts
+
+
+def _try(w: Floats, d: Halves, m: Halves | None, low: int, high: int, importance: Floats) -> Fit:
     """The nearest codes for the given d and m, and their error."""
     step = d.astype(np.float32)
     inverse = np.divide(np.float32(1.0), step, out=np.zeros_like(step), where=step != 0)
@@ -100,7 +117,9 @@ def _try(w: Floats, d: Halves, m: Halves | None, low: int, high: int) -> Fit:
     if m is not None:
         back += offset[:, None]
     back -= w
-    return Fit(codes, d, m, np.einsum("ng,ng->n", back, back))
+    np.square(back, out=back)
+    error: Floats = (back @ importance).astype(np.float32)
+    return Fit(codes, d, m, error)
 
 
 def _better(best: Fit | None, new: Fit) -> Fit:

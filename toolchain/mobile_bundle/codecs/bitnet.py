@@ -39,8 +39,7 @@ class BitnetCodec(StreamCodec):
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
         del stats  # rounding alone
-        # s: float32 (1,) or (rows,), and its reciprocal, which multiplies the weights
-        scales, inverse = _row_scales(source) if self.row_scales else _tensor_scale(source)
+        scales, inverse = ternary_scales(source, self.row_scales)
         header = self._header(source, 1.0 if self.row_scales else float(scales[0]))
         write(header.pack())
         columns = round_up(source.columns, BLOCK_COLUMNS)
@@ -49,9 +48,7 @@ class BitnetCodec(StreamCodec):
         for chunk in source_chunks(source):
             count = len(chunk)
             here = slice(begin, begin + count) if self.row_scales else slice(0, 1)
-            ternary = chunk * inverse[here, None]
-            np.rint(ternary, out=ternary)
-            np.clip(ternary, -1.0, 1.0, out=ternary)
+            ternary = round_ternary(chunk, inverse[here])
             codes = np.ones((pad_rows(count), columns), np.uint8)
             codes[:count, : source.columns] = (ternary + np.float32(1.0)).astype(np.uint8)
             words = pack_words(codes, 2)  # (rows, blocks): one word per row and block
@@ -82,6 +79,20 @@ class BitnetCodec(StreamCodec):
         else:
             values *= np.float32(header.scale)
         return values
+
+
+def ternary_scales(source: MatrixSource, by_row: bool) -> tuple[Floats, Floats]:
+    """The scales s, float32 (1,) or by row (rows,), and the reciprocals that multiply the weights before rounding.
+
+    ValueError if a value is not finite."""
+    return _row_scales(source) if by_row else _tensor_scale(source)
+
+
+def round_ternary(weight: Floats, inverse: Floats) -> Floats:
+    """-1, 0 or 1 per weight, float32 of its shape (rows, columns). inverse: (1,) or (rows,), of ternary_scales."""
+    ternary = weight * inverse[:, None]
+    np.rint(ternary, out=ternary)
+    return np.clip(ternary, -1.0, 1.0, out=ternary)
 
 
 def is_ternary(values: Floats, magnitude: float) -> bool:

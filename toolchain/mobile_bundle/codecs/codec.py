@@ -43,6 +43,8 @@ class StreamCodec(ABC):
     format: Format
     group: int = 0
     flags: int = 0
+    calibrated: bool = False
+    """Whether `encode_stream` has a use for stats."""
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, round_up
+from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format, round_up
 from mobile_bundle.container.disk import disk_errors
 from mobile_bundle.container.flat_tensor import (
     SEGMENT_ALIGNMENT,
@@ -137,11 +137,12 @@ class BlobWriter:
         self._crc = zlib.crc32(data, self._crc)
         self._done += size
 
-    def close(self) -> None:
-        """The blob must be complete."""
+    def close(self) -> int:
+        """The CRC-32 of the blob, which must be complete."""
         if self._done != self._entry.bytes:
             raise ValueError(f"the blob of {self._entry.name} has {self._done} bytes, planned were {self._entry.bytes}")
         self._writer._crc[self._entry.name] = self._crc
+        return self._crc
 
 
 class WeightsReader:
@@ -186,6 +187,16 @@ class WeightsReader:
         """The blob's own header, scale included, checked against the index."""
         entry = self.entry(name)
         return self._agree(entry, self._pread(entry.offset, HEADER_BYTES))
+
+    def packed_header(self, name: str) -> BlobHeader:
+        """The header of the blob that was coded where entropy coding did it, else the tensor's own (not its scale)."""
+        entry = self.entry(name)
+        if entry.header.format is not Format.ENTROPY:
+            return entry.header
+        try:
+            return BlobHeader.parse(self._pread(entry.offset + HEADER_BYTES, HEADER_BYTES))
+        except BlobError as error:
+            raise ContainerError(f"tensor {name}: {error}") from None
 
     def blob(self, name: str, check: bool = True) -> Blob:
         """The blob; check: compare its CRC-32 with the index."""

@@ -1,0 +1,20 @@
+/* What the toolchain asks of the shared library besides the engine: the encoders' searches, and decoding a stored blob
+ * into memory. mobile-run does not carry it. */
+#ifndef MB_SEARCH_H
+#define MB_SEARCH_H
+
+#include "mobile_bundle/mobile_bundle.h"
+
+/* Decodes a stored blob of `bytes` bytes, as the installer does, into `out`, which has room for `capacity` bytes.
+ * out NULL: gives the size alone. *written: bytes of the packed blob. */
+MB_API mb_status mb_decode_stored(const void *blob, uint64_t bytes, void *out, uint64_t capacity, uint64_t *written);
+
+/* index[n]: the entry c of a codebook that has the least half_norms[c] - sum over j of points[n][j] * centroids[c][j],
+ * the first of equals. With half_norms[c] = |centroids[c]|^2 / 2 that is the nearest one. Same result for every number
+ * of threads and every processor; the values should be finite (an index is valid in any case).
+ * points [count][length], centroids [entries][length]; length 1..32, entries 1..MB_MOST_ENTRIES, threads at least 1. */
+MB_API mb_status mb_vector_nearest(const float *points, size_t count, uint32_t length, const float *centroids,
+                                   const float *half_norms, uint32_t entries, uint32_t threads, uint32_t *index);
+#define MB_MOST_ENTRIES 65536
+
+#endif

@@ -1,0 +1,77 @@
+"""Recipe files: YAML that says which codec a tensor gets.
+
+    body: vptq-2bit                        # projections
+    embedding: affine-4bit                 # embedding and output head
+    tensors:                               # first match wins; names as `mobile-bundle inspect` prints them
+      "layers.0.*": affine-8bit
+      "layers.*.mlp.down.weight": vptq-v4-b10
+
+With a budget (--max-size, ...) only `tensors` may be given: the planner chooses the rest.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mobile_bundle.build.recipe import Recipe, named_recipe
+from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.errors import UserError
+from mobile_bundle.models import TensorSpec
+
+SUFFIXES = (".yaml", ".yml")
+_KEYS = ("body", "embedding", "tensors")
+
+
+def read_recipe_file(path: Path) -> Recipe:
+    """Recipe whose body and embedding are "" where the file leaves them out. UserError for a file that cannot be read,
+    an unknown key or an unknown codec."""
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"the recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict) or not data:
+        raise UserError(f"the recipe {path} must be a mapping with some of the keys {', '.join(_KEYS)}")
+    unknown = [str(key) for key in data if key not in _KEYS]
+    if unknown:
+        raise UserError(f"the recipe {path} has the unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
+    body, embedding = (_codec(path, key, data.get(key)) for key in ("body", "embedding"))
+    tensors = data.get("tensors") or {}
+    if not isinstance(tensors, dict):
+        raise UserError(f"`tensors` of the recipe {path} must map name patterns to codecs")
+    overrides = tuple((str(pattern), _codec(path, str(pattern), name)) for pattern, name in tensors.items())
+    if body and not embedding:
+        embedding = named_recipe(body).embedding
+    return Recipe(body, embedding, overrides, path.stem)
+
+
+def fixed_codecs(recipe: Recipe, tensors: list[TensorSpec]) -> dict[str, StreamCodec]:
+    """What a recipe's patterns fix, by tensor name. UserError for a pattern that no matrix has."""
+    matrices = [tensor for tensor in tensors if tensor.role != "vector"]
+    for pattern, _ in recipe.overrides:
+        if not any(fnmatchcase(tensor.name, pattern) for tensor in matrices):
+            raise UserError(
+                f"the recipe's pattern {pattern!r} fits no matrix of this model; see `mobile-bundle inspect`"
+            )
+    found = {}
+    for tensor in matrices:
+        name = next((codec for pattern, codec in recipe.overrides if fnmatchcase(tensor.name, pattern)), None)
+        if name is not None:
+            found[tensor.name] = codec_by_name(name)
+    return found
+
+
+def _codec(path: Path, key: str, name: Any) -> str:
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise UserError(f"the recipe {path} gives {key!r} the codec {name!r}, which is no name")
+    try:
+        return codec_by_name(name).name
+    except UserError as error:
+        raise UserError(f"the recipe {path}, {key!r}: {error}") from error

@@ -1,0 +1,1 @@
+"""Calibration: what a text says about how much each weight matters. Needs torch (extra `calibrate`)."""

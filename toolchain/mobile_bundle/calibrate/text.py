@@ -1,0 +1,32 @@
+"""The text that calibration runs over."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.evaluate.perplexity import read_text, token_windows
+from mobile_bundle.native import Tokenizer
+from mobile_bundle.tokenizer import CompiledTokenizer
+
+CONTEXT = 1024
+WINDOWS = 48
+
+
+def calibration_windows(
+    tokenizer: CompiledTokenizer, text: Path, context: int, windows: int = WINDOWS
+) -> NDArray[np.int32]:
+    """Token ids int32 (at most `windows`, min(context, 1024)) from the start of the text.
+
+    context: what the model was trained for. UserError for a text that cannot be read or is shorter than one window."""
+    with tempfile.NamedTemporaryFile(prefix="mobile-bundle-", suffix=".bin") as file:
+        file.write(bytes(tokenizer.data))
+        file.flush()
+        opened = Tokenizer(Path(file.name))
+        try:
+            return token_windows(opened, tokenizer.bos, read_text(text), min(context, CONTEXT), windows)
+        finally:
+            opened.close()

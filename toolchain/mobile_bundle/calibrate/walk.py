@@ -1,0 +1,96 @@
+"""Walking through a decoder layer by layer with the calibration tokens, in bounded memory.
+
+At any time one layer's weights, the hidden states of all tokens, and the Hessians of one layer's four inputs are in
+RAM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobile_bundle.calibrate.decoder import LayerRunner, Observe, rotary
+from mobile_bundle.models import Model, TensorSpec
+
+_AT_ONCE = 2048
+"""Tokens that go through a layer together."""
+
+Floats = NDArray[np.float32]
+
+
+class Walk:
+    """The hidden states of all windows on their way through the layers.
+
+    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed."""
+
+    def __init__(self, model: Model, windows: NDArray[np.int32], embedding: Floats) -> None:
+        self._model, self._spec = model, model.spec
+        self.windows = windows
+        self.hidden = torch.from_numpy(embedding[windows])
+        self._tables = rotary(self._spec, windows.shape[1])
+        self.batch = max(1, _AT_ONCE // windows.shape[1])
+
+    def batches(self) -> Iterator[slice]:
+        """Windows that go through together."""
+        for begin in range(0, len(self.windows), self.batch):
+            yield slice(begin, begin + self.batch)
+
+    def runner(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+        """A layer of this model with the given weights."""
+        return LayerRunner(self._spec, weights, *self._tables)
+
+    @torch.no_grad()
+    def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
+        """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns)."""
+        sums: dict[str, Tensor] = {}
+
+        def observe(name: str, x: Tensor) -> None:
+            x = x.reshape(-1, x.shape[-1])
+            if name in sums:
+                sums[name].addmm_(x.T, x)
+            else:
+                sums[name] = x.T @ x
+
+        self._forward(weights, observe, keep=False)
+        return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
+
+    @torch.no_grad()
+    def advance(self, weights: Mapping[str, Tensor]) -> None:
+        """Moves the hidden states through the layer."""
+        self._forward(weights, None, keep=True)
+
+    def _forward(self, weights: Mapping[str, Tensor], observe: Observe | None, keep: bool) -> None:
+        runner = self.runner(weights)
+        for batch in self.batches():
+            out = runner.forward(self.hidden[batch], observe)
+            if keep:
+                self.hidden[batch] = out
+
+
+def read_matrix(model: Model, tensor: TensorSpec) -> Floats:
+    """The whole tensor, float32 (rows, columns)."""
+    out = np.empty((tensor.rows, tensor.columns), np.float32)
+    begin = 0
+    for chunk in model.source(tensor).chunks(4096):
+        out[begin : begin + len(chunk)] = chunk
+        begin += len(chunk)
+    return out
+
+
+def layer_tensors(model: Model, layer: int) -> dict[str, TensorSpec]:
+    """The layer's tensors by their name without "layers.N."."""
+    prefix = f"layers.{layer}."
+    return {tensor.name.removeprefix(prefix): tensor for tensor in model.tensors if tensor.layer == layer}
+
+
+def layer_weights(model: Model, layer: int) -> dict[str, Tensor]:
+    """The layer's weights as LayerRunner takes them: matrices (rows, columns), vectors (size,)."""
+    out = {}
+    for name, tensor in layer_tensors(model, layer).items():
+        matrix = torch.from_numpy(read_matrix(model, tensor))
+        out[name] = matrix if tensor.role == "body" else matrix[0]
+    return out

@@ -1,0 +1,115 @@
+"""One HTML page and one JSON that compare bundles of a model: size, error, perplexity, memory, the Pareto front."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+
+from mobile_bundle.cli.common import Progress, megabytes, positive
+from mobile_bundle.container.disk import write_file
+from mobile_bundle.errors import UserError
+from mobile_bundle.native import KV_TYPES
+from mobile_bundle.report.collect import Asked, collect_report
+from mobile_bundle.report.page import report_page
+from mobile_bundle.report.schema import BundleReport, Report, read_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments; those of the protocol are `eval`'s."""
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="NAME.mbundle, all of one model")
+    parser.add_argument(
+        "--against", type=Path, required=True, metavar="MODEL", help="the checkpoint they were built of"
+    )
+    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; U+001E on a line parts documents")
+    parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
+    parser.add_argument("--windows", type=positive, default=0, help="number of windows (default: the whole text)")
+    parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")
+    parser.add_argument("--threads", type=positive, default=0)
+    parser.add_argument(
+        "--points", type=Path, help='JSON: [{"name", "bytes", "perplexity"}, ...] of others, shown in the plot'
+    )
+    parser.add_argument(
+        "--reuse",
+        type=Path,
+        metavar="JSON",
+        help="an earlier or interrupted report's JSON: what it measured of the same bytes and text is taken over",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="the page (default report.html)")
+    parser.add_argument("--json", type=Path, help="the JSON (default: beside the page, NAME.json)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures, writes both files and prints a table. The JSON is there, whole, from the first figure on."""
+    page: Path = options.output
+    data: Path = options.json or page.with_suffix(".json")
+    _check_outputs(page, data)
+    asked = Asked(
+        bundles=options.bundles,
+        against=options.against,
+        text=options.text,
+        context=options.context,
+        windows=options.windows,
+        kv=options.kv,
+        threads=options.threads,
+        points=options.points,
+        command=_command(options),
+    )
+    earlier = read_report(options.reuse) if options.reuse else None
+    report = collect_report(asked, Progress, earlier, save=lambda so_far: _replace(data, so_far.to_json()))
+    _replace(data, report.to_json())
+    _replace(page, report_page(report))
+    _print(report)
+    print(f"{page} and {data} are written")
+    return 0
+
+
+def _check_outputs(page: Path, data: Path) -> None:
+    """Before anything is measured: both can be written and are two files."""
+    if page.resolve() == data.resolve():
+        raise UserError(f"the page and its JSON cannot both be {page}; give another name with -o or --json")
+    for path in (page, data):
+        if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UserError(f"{path} cannot be written: it must be a file in a folder that exists and is yours")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes the file whole or not at all. A character that UTF-8 has no bytes for becomes a question mark."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write_file(partial, text.encode("utf-8", "replace"))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that measures the same again."""
+    words = ["mobile-bundle", "report", *map(str, options.bundles)]
+    words += ["--against", str(options.against), "--text", str(options.text), "--context", str(options.context)]
+    words += ["--windows", str(options.windows)] if options.windows else []
+    words += ["--kv", options.kv] if options.kv != "int8" else []
+    words += ["--points", str(options.points)] if options.points else []
+    return shlex.join(words)
+
+
+def _print(report: Report) -> None:
+    original = report.original
+    width = max(len(bundle.name) for bundle in report.bundles)
+    print(f"{'bundle':<{width}} {'size':>10} {'bits/w':>7} {'error':>9} {'perplexity':>11} {'':>8}  Pareto front")
+    for bundle in report.bundles:
+        print(
+            f"{bundle.name:<{width}} {megabytes(bundle.model_bytes):>10} {bundle.bits_per_weight['all']:>7.3f} "
+            f"{bundle.relative_error['all']:>9.2e} {_perplexity(bundle, original.perplexity)}  "
+            f"{'yes' if bundle.pareto else ''}".rstrip()
+        )
+    if original.perplexity is not None:
+        print(f"{original.name} itself: perplexity {original.perplexity:.3f}")
+
+
+def _perplexity(bundle: BundleReport, original: float | None) -> str:
+    if bundle.perplexity is None:
+        return f"{'not finite':>11} {'':>8}"
+    change = f"{100 * (bundle.perplexity / original - 1):+.2f} %" if original else ""
+    return f"{bundle.perplexity:>11.3f} {change:>8}"

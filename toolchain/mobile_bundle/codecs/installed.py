@@ -1,0 +1,55 @@
+"""What stored blobs become when a bundle is installed: format and bytes of the packed forms, and of the cache file.
+
+Known from the headers alone, as runtime/storage and runtime/engine/install.c compute it; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mobile_bundle.codecs.blob import ALIGNMENT, FIRST_STORED_FORMAT, BlobError, BlobHeader, Format, round_up
+
+CACHE_INDEX_OFFSET = 16384
+"""Where the index of weights.cache begins (weights_cache.h)."""
+_INDEX_BYTES = 64 + 256  # mb_index_header, mb_model_config
+_RECORD_BYTES = 64
+_SEEDED_GROUP = 32
+
+
+def is_stored(header: BlobHeader) -> bool:
+    """Whether the blob must be decoded, at install, before it can be computed with."""
+    return header.format >= FIRST_STORED_FORMAT
+
+
+def installed_header(header: BlobHeader, inner: BlobHeader | None = None) -> BlobHeader:
+    """The header of the packed blob that a stored one is decoded to; a packed one's is its own.
+
+    inner: for ENTROPY, the header of the blob that was coded, which stands at the start of the payload. SEEDLM and
+    LATTICE find their scale by decoding: it is 1 here. BlobError if `inner` is missing or is itself a stored form."""
+    if not is_stored(header):
+        return header
+    if header.format is Format.BASE3:
+        return replace(header, format=Format.TERNARY2)
+    if header.format in (Format.SEEDLM, Format.LATTICE):
+        return BlobHeader(Format.AFFINE8, header.rows, header.columns, _SEEDED_GROUP)
+    if inner is None or is_stored(inner):
+        raise BlobError("an entropy-coded blob has the header of a packed one at the start of its payload")
+    return inner
+
+
+def installed_bytes(header: BlobHeader, inner: BlobHeader | None = None) -> int:
+    """Bytes of the packed blob, its 64-byte header included. Arguments and errors as installed_header's."""
+    return installed_header(header, inner).blob_bytes
+
+
+def cache_bytes(tensors: Iterable[tuple[str, int]]) -> int:
+    """Size of weights.cache for stored tensors, (name, installed_bytes) in the order of weights.ptd; 0 for none."""
+    listed = list(tensors)
+    if not listed:
+        return 0
+    end = CACHE_INDEX_OFFSET + _INDEX_BYTES
+    end += sum(_RECORD_BYTES + len(name.encode("utf-8")) for name, _ in listed)
+    for _, size in listed:
+        end = round_up(end, ALIGNMENT) + size
+    return end

@@ -1,0 +1,85 @@
+"""Error propagation: what one column's rounding breaks, the columns that are still to come repair.
+
+The loss of a layer's output is tr(D H D^T) for D = W - W' and H the mean of x x^T over its inputs. With the upper
+triangular U of H^-1 = U^T U, rounding column j at an error of d moves the best values of the columns k > j by
+-d / U[j, j] * U[j, k], and the total loss is the sum of (d / U[j, j])^2 (GPTQ: Frantar et al. 2023, arXiv:2210.17323,
+sections 3.2 and 3.3; for vectors of columns GPTVQ: van Baalen et al. 2024, arXiv:2402.15319, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.source import Floats
+
+DAMPING = 0.01
+"""Part of H's mean diagonal that is added to the diagonal: what the text hardly showed must not be rounded at will."""
+_LAZY = 128
+"""Columns whose corrections reach the columns far behind them together, as one matrix product."""
+
+Quantise = Callable[[int, Floats, Floats], Floats]
+"""(number of the block, its weights (width, rows) as corrected so far, U's block (width, width)) -> new values."""
+
+
+def inverse_factor(hessian: Floats, order: NDArray[np.intp] | None = None) -> Floats:
+    """U, float32 (n, n), upper triangular, of the damped Hessian; order: the sequence in which columns are rounded.
+
+    ValueError for a Hessian that is not finite."""
+    if not np.isfinite(hessian).all():
+        raise ValueError("the Hessian holds NaN or infinite values")
+    h: NDArray[np.float64] = hessian.astype(np.float64)
+    if order is not None:
+        h = h[np.ix_(order, order)]
+    mean = float(h.diagonal().mean())
+    h[np.diag_indices_from(h)] += DAMPING * mean if mean > 0 else 1.0
+    # H = R R^T with R upper triangular: Cholesky of H read backwards. Then H^-1 = R^-T R^-1, so U = R^-1.
+    backwards: NDArray[np.float64] = np.linalg.cholesky(h[::-1, ::-1]).astype(np.float64)
+    return np.ascontiguousarray(_inverse_lower(backwards)[::-1, ::-1], np.float32)
+
+
+def _inverse_lower(lower: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of a lower triangular matrix, by halves: matrix products instead of a general solver."""
+    n = len(lower)
+    if n <= 64:
+        inverse: NDArray[np.float64] = np.tril(np.linalg.inv(lower))
+        return inverse
+    half = n // 2
+    out = np.zeros_like(lower)
+    out[:half, :half] = _inverse_lower(lower[:half, :half])
+    out[half:, half:] = _inverse_lower(lower[half:, half:])
+    out[half:, :half] = -out[half:, half:] @ (lower[half:, :half] @ out[:half, :half])
+    return out
+
+
+def propagate(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]], quantise: Quantise) -> None:
+    """Rounds `weight` block by block, each corrected for the errors before it.
+
+    weight: float32 (columns, rows), columns in the order of rounding; overwritten by what `quantise` returns.
+    factor: U of the same order. blocks: (begin, end) columns that are rounded together, in order, without gaps."""
+    at = 0
+    while at < len(blocks):
+        first, start = at, blocks[at][0]
+        while at < len(blocks) and blocks[at][1] - start <= max(_LAZY, blocks[first][1] - start):
+            at += 1
+        stop = blocks[at - 1][1]
+        errors = np.empty((stop - start, weight.shape[1]), np.float32)
+        for number in range(first, at):
+            begin, end = blocks[number]
+            own = factor[begin:end, begin:end]
+            block = weight[begin:end]
+            rounded = quantise(number, block, own)
+            # the errors e of e U_block = difference, row vectors; here columns, hence the transposed solve
+            errors[begin - start : end - start] = np.linalg.inv(own.T.astype(np.float64)) @ (block - rounded)
+            weight[begin:end] = rounded
+            if end < stop:
+                weight[end:stop] -= factor[begin:end, end:stop].T @ errors[begin - start : end - start]
+        if stop < len(weight):
+            weight[stop:] -= factor[start:stop, stop:].T @ errors
+
+
+def importance(factor: Floats) -> Floats:
+    """1 / U[j, j]^2, float32 (n,): the loss of a unit error in each column once the later ones have made up for it."""
+    return np.square(np.reciprocal(factor.diagonal()))

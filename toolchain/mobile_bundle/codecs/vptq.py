@@ -1,0 +1,242 @@
+"""Vector post-training quantisation: neighbouring columns of a row are one entry of a codebook (MB_FORMAT_VECTOR).
+
+Liu et al. 2024, "VPTQ" (arXiv:2409.17066). What is the same: weighted k-means, rounding vector by vector with the error
+propagated to what is still to come (section 3.1), residual codebooks (3.3), columns of their own for outliers (3.4).
+What differs: a vector runs along the inputs of one row instead of along the outputs of one column, so that a kernel
+looks up four weights that meet four neighbouring activations; the error of a vector is then measured by its block of
+the inverse Hessian (GPTVQ: arXiv:2402.15319, section 3.2), not by plain distance. Rows are scaled to unit mean square
+instead of columns. Centroids are int8.
+
+Without a Hessian (data-free) every input counts the same and nothing is propagated: that is worse (docs/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.affine import power_of_two_scale
+from mobile_bundle.codecs.blob import Blob, Format, VectorLayout
+from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
+from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
+from mobile_bundle.codecs.propagation import importance, inverse_factor, propagate
+from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
+from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.codecs.vector_blob import VectorParts, decode_vector, pack_vector, split_codebooks
+from mobile_bundle.native_vector import nearest
+
+Order = NDArray[np.intp]
+
+_NAME = re.compile(r"vptq-v(\d+)-b(\d+)(?:-r(\d+))?(?:-o(\d+))?(-shared)?")
+
+
+class VptqCodec(StreamCodec):
+    """layout: vector length, bits of the indices and of the residual's, outlier columns, shared codebook or its own."""
+
+    format = Format.VECTOR
+    calibrated = True
+
+    def __init__(self, layout: VectorLayout, name: str | None = None) -> None:
+        if not layout.valid:
+            raise ValueError(f"no vector layout {layout}")
+        self.layout = layout
+        self.group = layout.group
+        self.flags = layout.flags
+        self._name = name or full_name(layout)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        """The matrix is in RAM as a whole, as float32, a few times. ValueError where a shared codebook is missing."""
+        stats = stats or Stats()
+        weight = np.concatenate(list(source_chunks(source)))
+        if not np.isfinite(weight).all():
+            raise ValueError("the weights hold NaN or infinite values")
+        blob = encode_matrix(self.layout, weight, stats)
+        write(blob.header.pack())
+        write(memoryview(blob.payload))
+        difference = decode_vector(blob, stats.codebook if self.layout.shared else None)
+        difference -= weight
+        return Encoded(blob.header, sum_squares(difference), sum_squares(weight))
+
+    def decode_rows(self, blob: Blob, begin: int, end: int) -> Floats:
+        """ValueError for a blob whose codebook is another tensor: vector_blob.decode_vector takes it."""
+        if self.layout.shared:
+            raise ValueError(f"the codebook of {self.name} is another tensor")
+        return decode_vector(blob, None, begin, end)
+
+
+def full_name(layout: VectorLayout) -> str:
+    """The registry's name of a layout: vptq-v<length>-b<bits>[-r<bits>][-o<columns>][-shared]."""
+    name = f"vptq-v{layout.length}-b{layout.index_bits}"
+    if layout.residual_bits:
+        name += f"-r{layout.residual_bits}"
+    if layout.outliers:
+        name += f"-o{layout.outliers}"
+    return name + "-shared" * layout.shared
+
+
+def parse_name(name: str) -> VectorLayout | None:
+    """The layout of a full name; None if it is none."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        return None
+    layout = VectorLayout(int(match[1]), int(match[2]), int(match[3] or 0), int(match[4] or 0), match[5] is not None)
+    return layout if layout.valid and layout.outliers < 1 << 14 else None
+
+
+def row_scales(weight: Floats) -> Floats:
+    """Root mean square of every row, float32 (rows,); 1 for a row of zeros."""
+    squares = np.einsum("rc,rc->r", weight, weight) / np.float32(weight.shape[1])
+    scale: Floats = np.sqrt(squares)
+    scale[scale == 0] = 1
+    return scale
+
+
+def training_sample(
+    weight: Floats, stats: Stats, per_column: Floats, layout: VectorLayout, count: int
+) -> tuple[Floats, Floats]:
+    """Vectors of unit rows and their weights, for train_codebooks; per_column: importance of each column."""
+    unit = row_scales(weight)
+    per_row = np.square(unit)
+    if stats.row_weights is not None:
+        per_row = per_row * stats.row_weights
+    return sample_vectors(weight / unit[:, None], per_row, per_column, layout.length, count)
+
+
+def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
+    """weight: float32 (rows, columns), finite. ValueError where a shared codebook is missing."""
+    rows, columns = weight.shape
+    if layout.outliers > columns:
+        raise ValueError(f"{layout.outliers} outlier columns of {columns}")
+    order = _outliers_first(weight, stats, layout.outliers)
+    factor = inverse_factor(stats.hessian, order) if stats.hessian is not None else None
+    books = _codebooks(layout, weight, stats, factor, order)
+    unit = row_scales(weight)
+    scale = power_of_two_scale(float(unit.max()) * books.step)
+    halves = (unit * np.float32(books.step / scale)).astype(np.float16)
+    real = halves.astype(np.float32) * np.float32(scale)  # what one code is worth, row by row
+    inverse = np.divide(np.float32(1), real, out=np.zeros_like(real), where=real > 0)
+    codes = weight * inverse[:, None]  # in units of a code
+    encoder = _Encoder(layout, books, order, rows, columns)
+    if factor is None:
+        factor = np.eye(columns, dtype=np.float32)
+    if layout.outliers == 0 and stats.hessian is None:
+        encoder.quantise_apart(codes)
+    else:
+        propagate(np.ascontiguousarray(codes.T[order]), factor, encoder.blocks, encoder.quantise)
+    outlier_columns, outlier_values = encoder.outliers()
+    return pack_vector(
+        VectorParts(
+            layout,
+            columns,
+            scale,
+            halves,
+            books.first,
+            books.second,
+            encoder.indices,
+            encoder.residual_indices,
+            outlier_columns,
+            outlier_values,
+        )
+    )
+
+
+def _codebooks(layout: VectorLayout, weight: Floats, stats: Stats, factor: Floats | None, order: Order) -> Codebooks:
+    if layout.shared:
+        if stats.codebook is None or stats.codebook_step is None:
+            raise ValueError("the codebook that its layers share is missing")
+        first, second = split_codebooks(layout, stats.codebook)
+        return Codebooks(first, second, float(stats.codebook_step[0]))
+    per_column = np.ones(weight.shape[1], np.float32)
+    if factor is not None:
+        per_column[order] = importance(factor)
+    points, weights = training_sample(weight, stats, per_column, layout, samples_wanted(layout))
+    return train_codebooks(points, weights, layout)
+
+
+def _outliers_first(weight: Floats, stats: Stats, outliers: int) -> Order:
+    """The order of rounding: the columns that matter most, in their own order, then the others in theirs."""
+    energy = np.einsum("rc,rc->c", weight, weight)
+    if stats.hessian is not None:
+        energy = energy * stats.hessian.diagonal()
+    chosen = np.zeros(len(energy), bool)
+    chosen[np.argsort(-energy, kind="stable")[:outliers]] = True
+    return np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)])
+
+
+class _Encoder:
+    """Rounds blocks of columns, in the order of rounding, and remembers the indices.
+
+    Outlier columns come first, one by one, to whole codes; the other columns of a vector then choose its entry, and the
+    outliers' correction is what is left to their code."""
+
+    def __init__(self, layout: VectorLayout, books: Codebooks, order: Order, rows: int, columns: int) -> None:
+        self._layout = layout
+        self._books = [books.first] if books.second is None else [books.first, books.second]
+        self._floats = [book.astype(np.float32) for book in self._books]
+        vectors = -(-columns // layout.length)
+        self.indices = np.zeros((rows, vectors), np.uint16)
+        self.residual_indices = np.zeros((rows, vectors), np.uint16) if books.second is not None else None
+        self._order = order
+        outliers = layout.outliers
+        self._outlier_codes = np.zeros((rows, outliers), np.int32)
+        # the other columns by their vector: runs of equal column // length
+        vector_of = order[outliers:] // layout.length
+        starts = np.flatnonzero(np.diff(vector_of, prepend=-1)) + outliers
+        self.blocks = [(i, i + 1) for i in range(outliers)]
+        self.blocks += [(int(a), int(b)) for a, b in pairwise([*starts, columns])]
+
+    def quantise_apart(self, codes: Floats) -> None:
+        """Every vector of the matrix to its nearest entry; codes: float32 (rows, columns) in units of a code."""
+        length = self._layout.length
+        rows, vectors = self.indices.shape
+        step = chunk_rows(codes.shape[1])
+        for begin in range(0, rows, step):
+            chunk = codes[begin : begin + step]
+            points = np.zeros((len(chunk), vectors * length), np.float32)
+            points[:, : chunk.shape[1]] = chunk
+            chosen = self._search(points.reshape(-1, length), self._floats)
+            self.indices[begin : begin + step] = chosen[0].reshape(len(chunk), vectors)
+            if self.residual_indices is not None:
+                self.residual_indices[begin : begin + step] = chosen[1].reshape(len(chunk), vectors)
+
+    def quantise(self, number: int, block: Floats, factor: Floats) -> Floats:
+        """block: float32 (width, rows) in units of a code; factor: its block of U. propagate's `Quantise`."""
+        outliers = self._layout.outliers
+        if number < outliers:
+            codes: Floats = np.clip(np.rint(block[0]), -127, 127)
+            self._outlier_codes[:, number] = codes
+            return codes[None]
+        begin, end = self.blocks[number]
+        columns = self._order[begin:end]
+        vector, dims = int(columns[0]) // self._layout.length, columns % self._layout.length
+        books = [book[:, dims] for book in self._floats]
+        # distances are those of the errors e with e U = difference
+        inverse = np.linalg.inv(factor.astype(np.float64)).astype(np.float32)
+        chosen = self._search(block.T @ inverse, [book @ inverse for book in books])
+        self.indices[:, vector] = chosen[0]
+        rounded = books[0][chosen[0]]
+        if self.residual_indices is not None:
+            self.residual_indices[:, vector] = chosen[1]
+            rounded = rounded + books[1][chosen[1]]
+        return np.ascontiguousarray(rounded.T)
+
+    def _search(self, points: Floats, books: list[Floats]) -> list[NDArray[np.uint32]]:
+        if len(books) == 1:
+            return [nearest(points, books[0])]
+        return list(nearest_pair(points, books[0], books[1]))
+
+    def outliers(self) -> tuple[NDArray[np.uint32], NDArray[np.int8]]:
+        """Their columns and corrections, int8 (rows, outliers)."""
+        columns = self._order[: self._layout.outliers]
+        vector, dims = columns // self._layout.length, columns % self._layout.length
+        q = self._books[0][self.indices[:, vector], dims].astype(np.int32)
+        if self.residual_indices is not None:
+            q += self._books[1][self.residual_indices[:, vector], dims]
+        return columns.astype(np.uint32), np.clip(self._outlier_codes - q, -127, 127).astype(np.int8)

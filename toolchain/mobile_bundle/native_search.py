@@ -1,0 +1,99 @@
+"""The encoder side of the C library (runtime/search): searches that NumPy would be too slow for, and the decoders of
+stored blobs as `mobile-run install` runs them."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.blob import Blob
+from mobile_bundle.codecs.seedlm_search import Found, tables
+from mobile_bundle.errors import UserError
+from mobile_bundle.native import library
+
+
+class _SeedlmTables(ctypes.Structure):
+    _fields_ = [
+        ("length", ctypes.c_uint32),
+        ("coefficients", ctypes.c_uint32),
+        ("states", ctypes.c_void_p),
+        ("factors", ctypes.c_void_p),
+        ("bounds", ctypes.c_void_p),
+        ("seeds", ctypes.c_void_p),
+        ("smallest", ctypes.c_double),
+    ]
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    lib = library()
+    pointer, u64 = ctypes.c_void_p, ctypes.c_uint64
+    signatures: dict[str, list[object]] = {
+        "mb_decode_stored": [pointer, u64, pointer, u64, ctypes.POINTER(u64)],
+        "mb_seedlm_search": [
+            ctypes.POINTER(_SeedlmTables),
+            pointer,
+            u64,
+            pointer,
+            pointer,
+            pointer,
+            ctypes.c_char_p,
+            ctypes.c_uint32,
+            ctypes.POINTER(u64),
+        ],
+    }
+    for name, arguments in signatures.items():
+        function = getattr(lib, name)
+        function.restype = ctypes.c_int
+        function.argtypes = arguments
+    return lib
+
+
+def _check(status: int) -> None:
+    if status:
+        raise UserError((_library().mb_error_message() or b"").decode("utf-8", "replace"))
+
+
+def decode_stored(data: bytes | NDArray[np.uint8]) -> Blob:
+    """A stored blob (formats from 32 on) to the packed blob that an install makes of it.
+
+    data: the blob's bytes, header included. UserError says how they are damaged."""
+    stored = np.frombuffer(data, np.uint8)
+    aligned = np.empty(len(stored) + 64, np.uint8)  # as in a file: a blob starts at a multiple of 64 bytes
+    aligned = aligned[-aligned.ctypes.data % 64 :][: len(stored)]
+    aligned[:] = stored
+    size = ctypes.c_uint64()
+    _check(_library().mb_decode_stored(aligned.ctypes.data, len(stored), None, 0, ctypes.byref(size)))
+    out = np.empty(size.value, np.uint8)
+    _check(_library().mb_decode_stored(aligned.ctypes.data, len(stored), out.ctypes.data, len(out), ctypes.byref(size)))
+    return Blob.parse(out.data)
+
+
+def search_seedlm(blocks: NDArray[np.float32], bits: int, threads: int = 1, kernels: str = "auto") -> Found:
+    """SeedLM's exact search on the CPU. blocks: float32 (n, C), finite, scaled as in seedlm_search.search_reference,
+    whose result this is. kernels: "auto", "avx2" or "scalar". UserError for kernels that the processor lacks."""
+    table = tables(bits)
+    blocks = np.ascontiguousarray(blocks, np.float32).reshape(-1, table.length)
+    count = len(blocks)
+    seeds, exponents = np.empty(count, np.uint16), np.empty(count, np.int8)
+    coefficients = np.empty((count, table.coefficients), np.int8)
+    pointers = (array.ctypes.data for array in (table.states, table.factors, table.bounds, table.seeds))
+    structure = _SeedlmTables(table.length, table.coefficients, *pointers, table.smallest)
+    evaluated = ctypes.c_uint64()
+    _check(
+        _library().mb_seedlm_search(
+            ctypes.byref(structure),
+            blocks.ctypes.data,
+            count,
+            seeds.ctypes.data,
+            exponents.ctypes.data,
+            coefficients.ctypes.data,
+            kernels.encode(),
+            threads,
+            ctypes.byref(evaluated),
+        )
+    )
+    return Found(seeds, exponents, coefficients, evaluated.value)

@@ -1,0 +1,233 @@
+"""Measures bundles of one model against its checkpoint: sizes, exact errors, perplexity."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mobile_bundle
+from mobile_bundle.container.index import ContainerError
+from mobile_bundle.container.manifest import read_manifest, sha256, verify_files
+from mobile_bundle.container.weights import WeightsReader
+from mobile_bundle.errors import UserError
+from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
+from mobile_bundle.evaluate.subject import open_subject
+from mobile_bundle.models import Model, open_model
+from mobile_bundle.native import Tokenizer
+from mobile_bundle.report.errors import TensorError, tensor_errors
+from mobile_bundle.report.facts import bundle_report, identity
+from mobile_bundle.report.pareto import Point, pareto_front, read_points
+from mobile_bundle.report.schema import BundleReport, Original, Protocol, Report
+
+Bar = Callable[[int, int, str], None]
+NewBar = Callable[[str, str], Bar]
+"""(title, unit) -> a progress bar, called with (done, total, what)."""
+
+Windows = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report is made of. windows 0: the whole text; threads 0: the engine's default."""
+
+    bundles: Sequence[Path]
+    against: Path
+    text: Path
+    context: int
+    windows: int
+    kv: str
+    threads: int
+    points: Path | None
+    command: str
+
+
+def collect_report(
+    asked: Asked, new_bar: NewBar, earlier: Report | None = None, save: Callable[[Report], None] = lambda report: None
+) -> Report:
+    """Measures. earlier: a report whose figures are taken over for the same bytes, text and protocol. save: called with
+    what is known so far, before each further bundle is measured.
+
+    Everything cheap is checked before anything long begins. UserError names what is wrong."""
+    names = bundle_names(asked.bundles)
+    text = read_text(asked.text)
+    with open_model(asked.against) as model:
+        manifests = [_checked_manifest(bundle, model) for bundle in asked.bundles]
+        windows = _common_windows(asked, manifests, text)
+        others = read_points(asked.points, asked.context, len(windows)) if asked.points else None
+        protocol = _protocol(asked, text, windows)
+        fingerprint = _fingerprint(model)
+        old = earlier if earlier is not None and _comparable(earlier, protocol, fingerprint) else None
+        if old is not None:
+            original, kernels = old.original, old.protocol.kernels
+        else:
+            perplexity, kernels = _perplexity(asked, asked.against, windows, new_bar, model.spec.name)
+            original = _original(model, fingerprint, perplexity)
+        protocol = replace(protocol, kernels=kernels)
+        known = {bundle.sha256: bundle for bundle in old.bundles} if old is not None else {}
+        done: list[BundleReport] = []
+
+        def report() -> Report:
+            return Report(mobile_bundle.__version__, protocol, original, _with_front(done), others)
+
+        # what is known comes first, so that an interrupted report never knows less than the one it continues
+        todo = list(zip(asked.bundles, names, manifests, strict=True))
+        todo.sort(key=lambda item: identity(item[2]) not in known)
+        for path, name, manifest in todo:
+            same = known.get(identity(manifest))
+            if same is not None:
+                done.append(bundle_report(path, name, manifest, same.errors(), same.perplexity))
+                continue
+            save(report())
+            errors = _errors(model, path, new_bar(f"{name}: errors", "w"))
+            perplexity, _ = _perplexity(asked, path, windows, new_bar, name)
+            done.append(bundle_report(path, name, manifest, errors, perplexity))
+        return report()
+
+
+def bundle_names(bundles: Sequence[Path]) -> list[str]:
+    """What each bundle is called: its folder without ".mbundle", or its whole path where two would share that name.
+
+    UserError if a bundle is named twice."""
+    real = [bundle.resolve() for bundle in bundles]
+    for number, path in enumerate(real):
+        if path in real[:number]:
+            raise UserError(f"{bundles[number]} is named twice")
+    short = [path.name.removesuffix(".mbundle") for path in real]
+    chosen = [str(bundle) if short.count(name) > 1 else name for bundle, name in zip(bundles, short, strict=True)]
+    return [os.fsencode(name).decode("utf-8", "replace") for name in chosen]
+
+
+def _protocol(asked: Asked, text: str, windows: Windows) -> Protocol:
+    """kernels: not known yet."""
+    return Protocol(
+        text=asked.text.name,
+        text_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        ids_sha256=hashlib.sha256(windows.astype("<i4").tobytes()).hexdigest(),
+        context=asked.context,
+        windows=len(windows),
+        tokens=len(windows) * (asked.context - 1),
+        kv=asked.kv,
+        command=asked.command,
+        machine=_machine(),
+        kernels="",
+    )
+
+
+def _checked_manifest(bundle: Path, model: Model) -> dict[str, Any]:
+    """The manifest of a whole bundle of that model: an hour of measuring should not end in a damaged file."""
+    manifest = read_manifest(bundle)
+    theirs = {tensor["name"]: (tensor["rows"], tensor["columns"]) for tensor in manifest["tensors"]}
+    for tensor in model.tensors:
+        if theirs.get(tensor.name) != (tensor.rows, tensor.columns):
+            raise UserError(
+                f"{bundle} is not a bundle of {model.checkpoint.directory}: {tensor.name} is missing or of another "
+                f"shape; give the checkpoint it was built from with --against"
+            )
+    verify_files(bundle, manifest)
+    return manifest
+
+
+def _common_windows(asked: Asked, manifests: Sequence[dict[str, Any]], text: str) -> Windows:
+    """Token windows int32 (windows, context), which must be the same by every bundle's tokenizer."""
+    common: Windows | None = None
+    for bundle, manifest in zip(asked.bundles, manifests, strict=True):
+        tokenizer = Tokenizer(bundle / "tokenizer.bin")
+        try:
+            windows = token_windows(tokenizer, manifest["model"]["bos"], text, asked.context, asked.windows)
+        finally:
+            tokenizer.close()
+        if common is not None and not np.array_equal(common, windows):
+            raise UserError(
+                f"{bundle} and {asked.bundles[0]} turn the text into different tokens: perplexities of different "
+                f"tokens cannot be compared; report them apart"
+            )
+        common = windows
+    assert common is not None
+    return common
+
+
+def _perplexity(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, name: str) -> tuple[float | None, str]:
+    """(perplexity, name of the kernels). UserError if the subject's own tokenizer gives other tokens."""
+    with open_subject(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
+        own = token_windows(tokenizer, bos, read_text(asked.text), asked.context, asked.windows)
+        if not np.array_equal(own, windows):
+            raise UserError(
+                f"{subject} turns the text into other tokens than {asked.bundles[0]}: the bundle was built from "
+                f"another tokenizer; give the checkpoint it was built from with --against"
+            )
+        bar = new_bar(f"{name}: perplexity", "window")
+        found = measure(model, windows, asked.kv, asked.threads, lambda done, total: bar(done, total, ""))
+        return (found.perplexity if math.isfinite(found.perplexity) else None), model.kernels
+
+
+def _errors(model: Model, bundle: Path, bar: Bar) -> dict[str, TensorError]:
+    try:
+        with WeightsReader(bundle / "weights.ptd") as weights:
+            return tensor_errors(model, weights, bar)
+    except ContainerError as error:
+        raise UserError(f"{bundle / 'weights.ptd'}: {error}; build the bundle again") from error
+
+
+def _with_front(bundles: Sequence[BundleReport]) -> list[BundleReport]:
+    """Smallest first, with those on the Pareto front marked."""
+    ordered = sorted(bundles, key=lambda bundle: (bundle.model_bytes, bundle.name))
+    measured = [
+        (index, Point(bundle.name, bundle.model_bytes, bundle.perplexity))
+        for index, bundle in enumerate(ordered)
+        if bundle.perplexity is not None
+    ]
+    front = {measured[index][0] for index in pareto_front([point for _, point in measured])}
+    return [replace(bundle, pareto=index in front) for index, bundle in enumerate(ordered)]
+
+
+def _fingerprint(model: Model) -> str:
+    """Of everything in the checkpoint that its perplexity depends on."""
+    digest = hashlib.sha256()
+    for path in sorted(model.checkpoint.directory.iterdir()):
+        if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
+            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _original(model: Model, fingerprint: str, perplexity: float | None) -> Original:
+    files = model.checkpoint.directory.glob("*.safetensors")
+    return Original(
+        name=model.spec.name,
+        architecture=model.spec.architecture,
+        parameters=model.parameters,
+        layers=model.spec.layers,
+        bytes=sum(path.stat().st_size for path in files),
+        sha256=fingerprint,
+        perplexity=perplexity,
+    )
+
+
+def _comparable(earlier: Report, protocol: Protocol, fingerprint: str) -> bool:
+    """Whether figures of the earlier report hold here: the same model, tokens, KV cache and program."""
+    old = earlier.protocol
+    return (
+        earlier.tool_version == mobile_bundle.__version__
+        and earlier.original.sha256 == fingerprint
+        and (old.ids_sha256, old.context, old.windows, old.kv)
+        == (protocol.ids_sha256, protocol.context, protocol.windows, protocol.kv)
+    )
+
+
+def _machine() -> str:
+    """The processor's name and the number of cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.machine()}, {cores} cores, {platform.system()}"

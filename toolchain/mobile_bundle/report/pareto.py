@@ -1,0 +1,83 @@
+"""Size against quality: which of several candidates are worth having, and figures of others to compare with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.errors import UserError
+
+
+@dataclass(frozen=True)
+class Point:
+    """bytes: of the weights and what is needed to read text with them; perplexity: by the report's own protocol."""
+
+    name: str
+    bytes: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Figures of others. origin: whose they are, in a few words; note: how they were measured, for a person."""
+
+    origin: str
+    note: str
+    points: list[Point]
+
+
+def pareto_front(points: Sequence[Point]) -> list[int]:
+    """Indices, by size, of the points that no other beats: as small and as good, and better in one of the two."""
+    order = sorted(range(len(points)), key=lambda index: (points[index].bytes, points[index].perplexity))
+    front: list[int] = []
+    for index in order:
+        best = points[front[-1]] if front else None
+        twin = best is not None and (points[index].bytes, points[index].perplexity) == (best.bytes, best.perplexity)
+        if best is None or points[index].perplexity < best.perplexity or twin:
+            front.append(index)
+    return front
+
+
+def read_points(path: Path, context: int, windows: int) -> PointSet:
+    """A JSON file: a list of {"name", "bytes", "perplexity"}, or an object with that list as "points", and perhaps
+    "origin" and "note" (text), "context" and "windows" (the protocol that the figures were measured by).
+
+    UserError if it is not such a file, or if its protocol is another than windows of `context` tokens: figures of
+    different windows cannot be compared."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    head = data if isinstance(data, dict) else {}
+    listed = head.get("points") if isinstance(data, dict) else data
+    if not isinstance(listed, list) or not listed:
+        raise UserError(
+            f'{path}: a list of {{"name", "bytes", "perplexity"}} is needed, or an object with it as "points"'
+        )
+    theirs = head.get("context", context), head.get("windows", windows)
+    if theirs != (context, windows):
+        raise UserError(
+            f"{path}: measured on {theirs[1]} windows of {theirs[0]} tokens, this report on {windows} of {context}: "
+            f"they cannot be compared (give --context {theirs[0]} --windows {theirs[1]}, or leave --points out)"
+        )
+    points = [_point(path, number, item) for number, item in enumerate(listed)]
+    return PointSet(str(head.get("origin", path.name)), str(head.get("note", "")), points)
+
+
+def _point(path: Path, number: int, item: Any) -> Point:
+    if not isinstance(item, dict):
+        raise UserError(f"{path}: entry {number + 1} is not an object")
+    name, size, perplexity = item.get("name"), item.get("bytes"), item.get("perplexity")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{path}: entry {number + 1} has no name")
+    if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
+        raise UserError(f"{path}: {name!r}: bytes must be a whole number above 0")
+    if not isinstance(perplexity, (int, float)) or not math.isfinite(perplexity) or perplexity < 1:
+        raise UserError(f"{path}: {name!r}: perplexity must be a number of at least 1")
+    return Point(name, size, float(perplexity))
