@@ -1,6 +1,6 @@
 # make demo    build a bundle from the example model and generate text from it
 # make test    everything: format, lint, types, tests (what .ci/run calls)
-# make test-large    the 1.5 B shape; outside CI
+# make test-large    the shapes of 1.5 B and 7 B; outside CI
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle

@@ -111,6 +111,8 @@ def test_estimate_is_what_a_build_gives(bundle):
     rows = json.loads(command("mobile-bundle", "estimate", EXAMPLE, "--json").stdout)
     assert [row["recipe"] for row in rows][:2] == ["raw", "affine-8bit"]
     for row in rows:
+        if row["recipe"].startswith("seedlm"):
+            continue  # half a minute of search; test_seedlm.py builds a smaller model
         manifest = json.loads((bundle(row["recipe"]) / "manifest.json").read_text())
         assert row["bytes"] == manifest["bytes"]
         assert row["predicted"] == manifest["predicted"]

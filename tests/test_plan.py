@@ -133,6 +133,7 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         ("body: affine-5bit", "unknown codec"),
         ("boddy: raw", "unknown key 'boddy'"),
         ("tensors: 3", "must map"),
+        ("entropy: perhaps", "true or false"),
         ("tensors: {a: 3}", "no name"),
     ],
 )

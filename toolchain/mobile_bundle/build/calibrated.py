@@ -18,7 +18,8 @@ from mobile_bundle.build.weights import PartPool, Progress
 from mobile_bundle.calibrate.decoder import PROJECTIONS
 from mobile_bundle.calibrate.profile import Profile
 from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights
-from mobile_bundle.codecs import Blob, Format, Stats, StreamCodec
+from mobile_bundle.codecs import Format, Stats, StreamCodec, codec_for
+from mobile_bundle.codecs.entropy import EntropyCodec, expand
 from mobile_bundle.codecs.vector_blob import decode_vector
 from mobile_bundle.codecs.vptq import VptqCodec
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -93,11 +94,13 @@ class _Work:
         self._done += tensor.rows * tensor.columns
         if self._progress:
             self._progress(self._done, self._total, tensor.name)
-        blob: Blob = self._pool.blob(tensor)
+        blob = self._pool.blob(tensor)
+        if blob.header.format is Format.ENTROPY:
+            blob = expand(blob)
         shared = self._codebook(tensor)
         if blob.header.format is Format.VECTOR:
             return decode_vector(blob, shared.codebook if shared else None)
-        return self._assignment[tensor.name].decode(blob)
+        return codec_for(blob.header).decode(blob)
 
     def records(self) -> dict[str, TensorRecord]:
         records = {name: future.result() for name, future in self._futures.items()}
@@ -106,7 +109,8 @@ class _Work:
         return records
 
     def _codebook(self, tensor: TensorSpec) -> SharedCodebook | None:
-        codec = self._assignment[tensor.name]
+        codec: StreamCodec | None = self._assignment[tensor.name]
+        codec = codec.inner if isinstance(codec, EntropyCodec) else codec
         if isinstance(codec, VptqCodec) and codec.layout.shared:
             return self.shared[shared_name(tensor.name, codec.layout)]
         return None

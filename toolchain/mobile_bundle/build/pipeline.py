@@ -14,10 +14,9 @@ from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
-from mobile_bundle.build.recipe import Recipe, resolve_recipe
+from mobile_bundle.build.recipe import Recipe, entropy_coded, resolve_recipe
 from mobile_bundle.build.recipe_file import fixed_codecs
 from mobile_bundle.build.weights import PartPool, Progress, assign_codecs, write_weights
-from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.atomic import AtomicDirectory
 from mobile_bundle.container.disk import disk_errors, drop_cached, write_file
@@ -77,6 +76,7 @@ def build_bundle(
         sizes = sizes_of(spec, model.tensors, len(tokenizer.data), runners() if runners else {}, predict)
         if budget:
             check_possible(budget, model.tensors, spec, fixed, sizes)  # before any work
+        pool = stack.enter_context(PartPool(model, parts_directory(out_dir), jobs, cluster))  # or fail before any work
         used = None
         if budget or calibration:
             used = calibrate(model, tokenizer, calibration, progress, tell)
@@ -85,10 +85,12 @@ def build_bundle(
             plan = make_plan(budget, model.tensors, spec, sensitivities, used.profile.loss, fixed, sizes)
             for line in plan_table(plan, model.tensors):
                 tell(line)
-            assignment: Mapping[str, StreamCodec] = plan.assignment
+            assignment = plan.assignment
+            if chosen.entropy:
+                matrices = {tensor.name for tensor in model.tensors if tensor.role != "vector"}
+                assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
             assignment = assign_codecs(model.tensors, spec, chosen)
-        pool = stack.enter_context(PartPool(model, parts_directory(out_dir), jobs, cluster))
         weights = out.path / "weights.ptd"
         if used:
             from mobile_bundle.build.calibrated import write_calibrated
@@ -120,7 +122,7 @@ def _chosen(recipe: Recipe | str | None, budget: Budget | None, spec: DecoderSpe
         return Recipe("", "", (), "planned")
     if isinstance(recipe, str) or recipe.body or recipe.embedding:
         raise UserError(
-            "a recipe fixes every tensor; with a budget give none, or a recipe file that has only `tensors`"
+            "a recipe fixes every tensor; with a budget give none, or a recipe file without body and embedding"
         )
     return recipe
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT
-from mobile_bundle.codecs.entropy import EntropyCodec
+from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -37,7 +37,8 @@ class Recipe:
     """body: codec of the projections; embedding: of the embedding and of the output head. Vectors are float32.
 
     overrides: (pattern of tensor names, codec) that come first; title: of a recipe file (recipe_file.py), whose body
-    and embedding may be "", for the planner to choose."""
+    and embedding may be "", for the planner to choose. entropy: matrices are stored entropy-coded where that is
+    smaller, and decoded once, at install."""
 
     body: str
     embedding: str
@@ -47,10 +48,10 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The title, else `body`, or `body+embedding` where the embedding's codec is not the recipe's own."""
-        if self.title:
-            return self.title
-        return self.body if _EMBEDDINGS.get(self.body) == self.embedding else f"{self.body}+{self.embedding}"
+        """The title, else `body`, or `body+embedding` where that codec is not the recipe's own; then `+entropy`."""
+        own = _EMBEDDINGS.get(self.body) == self.embedding
+        name = self.title or (self.body if own else f"{self.body}+{self.embedding}")
+        return name + SUFFIX * self.entropy
 
 
 def recipe_names() -> list[str]:
@@ -62,12 +63,12 @@ def named_recipe(name: str, embedding: str | None = None) -> Recipe:
     """The recipe of that name; `embedding` (or "name+embedding") overrides the codec of embedding and output head.
 
     UserError for a name that is not known."""
-    body, plus, asked = name.partition("+")
+    body, plus, asked = name.removesuffix(SUFFIX).partition("+")
     if body not in _EMBEDDINGS:
         raise UserError(f"unknown recipe {name!r}; known: {', '.join(_EMBEDDINGS)}")
     chosen = embedding or (asked if plus else _EMBEDDINGS[body])
     codec_by_name(chosen)
-    return Recipe(body, chosen)
+    return Recipe(body, chosen, entropy=name.endswith(SUFFIX))
 
 
 def default_recipe(spec: DecoderSpec) -> Recipe:

@@ -5,8 +5,9 @@
     tensors:                               # first match wins; names as `mobile-bundle inspect` prints them
       "layers.0.*": affine-8bit
       "layers.*.mlp.down.weight": vptq-v4-b10
+    entropy: true                          # store entropy-coded what gets smaller by it
 
-With a budget (--max-size, ...) only `tensors` may be given: the planner chooses the rest.
+With a budget (--max-size, ...) neither body nor embedding may be given: the planner chooses them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.models import TensorSpec
 
 SUFFIXES = (".yaml", ".yml")
-_KEYS = ("body", "embedding", "tensors")
+_KEYS = ("body", "embedding", "tensors", "entropy")
 
 
 def read_recipe_file(path: Path) -> Recipe:
@@ -47,7 +48,10 @@ def read_recipe_file(path: Path) -> Recipe:
     overrides = tuple((str(pattern), _codec(path, str(pattern), name)) for pattern, name in tensors.items())
     if body and not embedding:
         embedding = named_recipe(body).embedding
-    return Recipe(body, embedding, overrides, path.stem)
+    entropy = data.get("entropy", False)
+    if not isinstance(entropy, bool):
+        raise UserError(f"`entropy` of the recipe {path} must be true or false")
+    return Recipe(body, embedding, overrides, path.stem, entropy)
 
 
 def fixed_codecs(recipe: Recipe, tensors: list[TensorSpec]) -> dict[str, StreamCodec]:

@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--recipe",
         type=recipe_argument,
-        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml); default: see the README",
+        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml); +entropy behind "
+        "a name stores what gets smaller by it entropy-coded, for a smaller download; default: see the README",
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
     budget.add_argument(

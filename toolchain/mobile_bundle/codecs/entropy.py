@@ -78,8 +78,8 @@ class EntropyCodec(StreamCodec):
         return (self.inner.name if self.inner else "") + SUFFIX
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> EntropyEncoded:
-        """As StreamCodec.encode_stream, but the packed blob and its coded form are in RAM meanwhile. Where nothing makes
-        it smaller the packed blob itself is written."""
+        """As StreamCodec.encode_stream, but the packed blob and its coded form are in RAM meanwhile. Where nothing
+        makes it smaller the packed blob itself is written."""
         inner = self._inner()
         pieces: list[bytes] = []
         encoded = inner.encode_stream(source, lambda piece: pieces.append(bytes(piece)), stats)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from mobile_bundle.codecs import BlobHeader, Format, StreamCodec
 from mobile_bundle.codecs.blob import VectorLayout
+from mobile_bundle.codecs.entropy import EntropyCodec
 from mobile_bundle.codecs.vptq import VptqCodec
 from mobile_bundle.models import TensorSpec
 
@@ -27,6 +28,7 @@ def sharing(
     found: dict[str, tuple[VectorLayout, list[TensorSpec]]] = {}
     for tensor in tensors:
         codec = assignment[tensor.name]
+        codec = codec.inner if isinstance(codec, EntropyCodec) and codec.inner else codec
         if isinstance(codec, VptqCodec) and codec.layout.shared:
             found.setdefault(shared_name(tensor.name, codec.layout), (codec.layout, []))[1].append(tensor)
     return found
