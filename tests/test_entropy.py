@@ -359,7 +359,7 @@ def test_codec() -> None:
         assert blob.header == encoded.header
         assert expand(blob).to_bytes() == packed.to_bytes()
         assert encoded.packed_bytes == len(packed.to_bytes())
-        assert encoded.smaller
+        assert encoded.header.format is Format.ENTROPY
         assert encoded.tried[encoded.method] == len(blob.to_bytes()) < codec.blob_bytes(*weight.shape)
         np.testing.assert_array_equal(codec_for(blob.header).decode(blob), inner.decode(packed))
         np.testing.assert_array_equal(codec.decode_rows(blob, 16, 48), inner.decode_rows(packed, 16, 48))
@@ -369,10 +369,12 @@ def test_codec() -> None:
 def test_a_tiny_blob_is_better_kept_packed() -> None:
     codec = codec_by_name("raw+entropy")
     assert isinstance(codec, EntropyCodec)
-    encoded = codec.encode_stream(ArraySource(gaussian(1, 3)), lambda piece: None)
+    weight, pieces = gaussian(1, 3), []
+    encoded = codec.encode_stream(ArraySource(weight), lambda piece: pieces.append(bytes(piece)))
     assert encoded.method == "stored"
-    assert not encoded.smaller
-    assert encoded.header.blob_bytes == codec.blob_bytes(1, 3) == encoded.packed_bytes + 72
+    assert b"".join(pieces) == codec_by_name("raw").encode(weight).to_bytes()
+    assert encoded.header.format is Format.BF16
+    assert encoded.header.blob_bytes == encoded.packed_bytes < codec.blob_bytes(1, 3)
 
 
 def test_a_stored_form_is_not_coded_again() -> None:

@@ -235,9 +235,14 @@ def test_only_the_rows_asked_for_are_in_memory(tmp_path: Path) -> None:
 
 def test_qwen_1_5b_shape() -> None:
     """The synthetic checkpoint has the parameters of Qwen2.5-1.5B."""
-    from checkpoints import SHAPES, _qwen2_tensors
+    from checkpoints import SHAPES, _synthetic_tensors
 
-    total = sum(int(np.prod(shape)) for _, shape in _qwen2_tensors({**SHAPES["qwen2.5-1.5b"]}))
+    total = sum(
+        int(np.prod(shape))
+        for _, shape in _synthetic_tensors(
+            {"model_type": "qwen2", "tie_word_embeddings": True, **SHAPES["qwen2.5-1.5b"]}
+        )
+    )
     assert total == 1543714304
 
 
