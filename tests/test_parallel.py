@@ -295,7 +295,13 @@ BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared: Path) -> None:
     out = tmp_path / "base.mbundle"
     command = [*BUILD, shared / "models/base", "-o", out, "--recipe", "affine-8bit", "--jobs", "2"]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & has it ignored
+    )
     try:
         end = time.monotonic() + 60
         while not finished_parts(parts_directory(out)):

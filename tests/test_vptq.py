@@ -108,14 +108,14 @@ def test_calibration_lowers_the_error_of_the_output(name: str) -> None:
 
 def test_outlier_columns_are_kept_apart() -> None:
     weight = gaussian(64, 96)
-    weight[:, [7, 50]] *= 20
+    weight[:, [7, 50]] *= 10
     plain, apart = codec_by_name("vptq-v4-b8"), codec_by_name("vptq-v4-b8-o2")
     blob = apart.encode(weight)
     assert unpack_vector(blob).outlier_columns.tolist() == [7, 50]
     for column in (7, 50):
         outliers = slice(column, column + 1)
         assert relative(weight[:, outliers], decode(blob)[:, outliers]) < 0.02
-    assert relative(weight, decode(blob)) < 0.5 * relative(weight, decode(plain.encode(weight)))
+    assert relative(weight, decode(blob)) < 0.7 * relative(weight, decode(plain.encode(weight)))
 
 
 def test_a_shared_codebook_is_used() -> None:

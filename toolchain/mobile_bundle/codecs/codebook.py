@@ -23,6 +23,7 @@ LARGEST_CODE = 127
 _ROUNDS = 12
 _PAIR_ROUNDS = 10
 _BEAM = 8
+_MOST_REACH = 8
 _PIECE = 1 << 14
 _SAMPLES_PER_ENTRY = 96
 _LEAST_SAMPLES = 1 << 15
@@ -67,21 +68,27 @@ def sample_vectors(
     return np.ascontiguousarray(points), weights.astype(np.float32)
 
 
-def train_codebooks(points: Floats, weights: Floats, layout: VectorLayout, threads: int = 1) -> Codebooks:
-    """points: float32 (n, length); weights: float32 (n,). The codes of a sum never leave [-127, 127]."""
+def train_codebooks(points: Floats, weights: Floats, layout: VectorLayout, outlier_reach: float = 0.0) -> Codebooks:
+    """points: float32 (n, length); weights: float32 (n,). The codes of a sum never leave [-127, 127].
+
+    outlier_reach: the largest magnitude in outlier columns. Codes are made coarse enough for it, up to eight times the
+    codebook's own reach, where rounding centroids begins to cost something."""
     if layout.residual_bits:
-        books = list(train_pair(points, weights, 1 << layout.index_bits, 1 << layout.residual_bits, threads))
+        books = list(train_pair(points, weights, 1 << layout.index_bits, 1 << layout.residual_bits))
     else:
-        books = [train(points, weights, 1 << layout.index_bits, threads)]
+        books = [train(points, weights, 1 << layout.index_bits)]
     reach = [float(np.abs(book).max()) for book in books]
-    step = sum(reach) / LARGEST_CODE if sum(reach) > 0 else 1.0
+    own = sum(reach)
+    if own > 0:
+        outlier_reach = min(outlier_reach, _MOST_REACH * own)
+    step = max(own, outlier_reach) / LARGEST_CODE or 1.0
     limits = [int(each / step) for each in reach]
     limits[0] = LARGEST_CODE - sum(limits[1:])
     codes = [np.clip(np.rint(b / step), -top, top).astype(np.int8) for b, top in zip(books, limits, strict=True)]
     return Codebooks(codes[0], codes[1] if len(codes) > 1 else None, step)
 
 
-def train(points: Floats, weights: Floats, entries: int, threads: int = 1) -> Floats:
+def train(points: Floats, weights: Floats, entries: int) -> Floats:
     """k-means. points: float32 (n, length), n >= 1; weights: float32 (n,), not negative. Returns float32 (entries,
     length). Deterministic. Entries that no point chooses stay where they started."""
     generator = np.random.default_rng(0)
@@ -89,7 +96,7 @@ def train(points: Floats, weights: Floats, entries: int, threads: int = 1) -> Fl
     start = generator.permutation(len(points))[:entries]
     centroids[: len(start)] = points[start]
     for _ in range(_ROUNDS):
-        index = nearest(points, centroids, threads)
+        index = nearest(points, centroids)
         count = np.bincount(index, weights, entries)
         for column in range(points.shape[1]):
             total = np.bincount(index, weights * points[:, column], entries)
@@ -97,12 +104,12 @@ def train(points: Floats, weights: Floats, entries: int, threads: int = 1) -> Fl
     return centroids
 
 
-def train_pair(points: Floats, weights: Floats, entries: int, second: int, threads: int = 1) -> tuple[Floats, Floats]:
+def train_pair(points: Floats, weights: Floats, entries: int, second: int) -> tuple[Floats, Floats]:
     """Two codebooks whose sums stand for the points: float32 (entries, length) and (second, length)."""
-    first = train(points, weights, entries, threads)
-    other = train(points - first[nearest(points, first, threads)], weights, second, threads)
+    first = train(points, weights, entries)
+    other = train(points - first[nearest(points, first)], weights, second)
     for _ in range(_PAIR_ROUNDS):
-        i, j = nearest_pair(points, first, other, threads)
+        i, j = nearest_pair(points, first, other)
         both = np.zeros((entries + second, entries + second))
         both[:entries, :entries] = np.diag(np.bincount(i, weights, entries))
         both[entries:, entries:] = np.diag(np.bincount(j, weights, second))
@@ -119,7 +126,7 @@ def train_pair(points: Floats, weights: Floats, entries: int, second: int, threa
     return first, other
 
 
-def nearest_pair(points: Floats, first: Floats, second: Floats, threads: int = 1) -> tuple[Indices, Indices]:
+def nearest_pair(points: Floats, first: Floats, second: Floats) -> tuple[Indices, Indices]:
     """Indices uint32 (n,) of the entries of both codebooks whose sum is nearest, among the few best first entries."""
     i, j = np.empty(len(points), np.uint32), np.empty(len(points), np.uint32)
     beam = min(_BEAM, len(first))
@@ -129,7 +136,7 @@ def nearest_pair(points: Floats, first: Floats, second: Floats, threads: int = 1
         score = norms - piece @ first.T
         candidates = np.sort(np.argpartition(score, beam - 1, axis=1)[:, :beam], axis=1)
         rest = piece[:, None] - first[candidates]  # (n, beam, length)
-        choice = nearest(rest.reshape(-1, points.shape[1]), second, threads).reshape(candidates.shape)
+        choice = nearest(rest.reshape(-1, points.shape[1]), second).reshape(candidates.shape)
         rest -= second[choice]
         best = np.einsum("nbl,nbl->nb", rest, rest).argmin(axis=1)[:, None]
         i[begin : begin + len(piece)] = np.take_along_axis(candidates, best, 1)[:, 0]

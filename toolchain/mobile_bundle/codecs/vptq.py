@@ -117,7 +117,7 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
     order = _outliers_first(weight, stats, layout.outliers)
     factor = inverse_factor(stats.hessian, order) if stats.hessian is not None else None
     books = _codebooks(layout, weight, stats, factor, order)
-    unit = row_scales(weight)
+    unit = row_scales(_without(weight, order[: layout.outliers]))
     scale = power_of_two_scale(float(unit.max()) * books.step)
     halves = (unit * np.float32(books.step / scale)).astype(np.float16)
     real = halves.astype(np.float32) * np.float32(scale)  # what one code is worth, row by row
@@ -156,8 +156,20 @@ def _codebooks(layout: VectorLayout, weight: Floats, stats: Stats, factor: Float
     per_column = np.ones(weight.shape[1], np.float32)
     if factor is not None:
         per_column[order] = importance(factor)
-    points, weights = training_sample(weight, stats, per_column, layout, samples_wanted(layout))
-    return train_codebooks(points, weights, layout)
+    outliers = order[: layout.outliers]
+    others = _without(weight, outliers)
+    points, weights = training_sample(others, stats, per_column, layout, samples_wanted(layout))
+    reach = float(np.abs(weight[:, outliers] / row_scales(others)[:, None]).max(initial=0))
+    return train_codebooks(points, weights, layout, reach)
+
+
+def _without(weight: Floats, columns: Order) -> Floats:
+    """The weights with 0 in some columns: outliers must neither scale the rows nor train the codebook."""
+    if not len(columns):
+        return weight
+    rest = weight.copy()
+    rest[:, columns] = 0
+    return rest
 
 
 def _outliers_first(weight: Floats, stats: Stats, outliers: int) -> Order:
