@@ -349,7 +349,7 @@ def test_matrices_with_a_shared_codebook_are_decoded(tmp_path):
         random.integers(0, 256, (48, 5)).astype(np.uint16), None, np.empty(0, np.uint32), np.empty((48, 0), np.int8),
     )  # fmt: skip
     books = Blob(BlobHeader(Format.INT8, layout.entries, layout.stride), stack_codebooks(layout, codebook).tobytes())
-    blobs = {"layers.0.mlp.up.weight": pack_vector(parts), "shared.mlp.up.weight": books}
+    blobs = {"layers.0.mlp.up.weight": pack_vector(parts), "shared.v4.b8.r0.mlp.up.weight": books}
     planned = [PlannedTensor("layers.0", name, replace(blob.header, scale=1.0)) for name, blob in blobs.items()]
     with WeightsWriter(tmp_path / "weights.ptd", bytes(256), planned) as writer:
         for name, blob in blobs.items():
@@ -402,7 +402,7 @@ def test_labels_do_not_cover_each_other(wanted):
         ("output.weight", "output"),
         ("layers.11.attention.output.weight", "attention"),
         ("layers.0.mlp.down.weight", "mlp"),
-        ("shared.mlp.down.weight", "mlp"),
+        ("shared.v4.b10.r0.mlp.down.weight", "mlp"),
         ("layers.0.attention.query.bias", "vectors"),
         ("layers.0.attention.query.norm.weight", "vectors"),
         ("layers.0.mlp.sub_norm.weight", "vectors"),

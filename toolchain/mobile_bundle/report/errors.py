@@ -18,6 +18,7 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model
 from mobile_bundle.models.registry import Source
+from mobile_bundle.plan.sharing import shared_name
 
 Progress = Callable[[int, int, str], None]
 """(weights done, weights in all, name of the tensor)."""
@@ -90,8 +91,8 @@ def _vector_chunks(weights: WeightsReader, name: str, shared: bool) -> Iterator[
 
 
 def _shared_codebook(weights: WeightsReader, name: str) -> Codes:
-    """int8 (entries, stride): the tensor "shared." + the name without its "layers.N." (packed_formats.h)."""
-    shared = f"shared.{name.split('.', 2)[2]}"
+    """int8 (entries, stride): the tensor that packed_formats.h names for a matrix of this layout."""
+    shared = shared_name(name, VectorLayout.from_flags(weights.packed_header(name).flags))
     if shared not in weights:
         raise ContainerError(f"{weights.path} has no tensor {shared}, which {name} needs")
     blob = weights.blob(shared)

@@ -38,9 +38,9 @@ def projection_of(name: str) -> str | None:
 
 
 def part_of(name: str) -> str:
-    """One of PARTS. A codebook that layers share ("shared.mlp.up.weight") counts to the part it is used in."""
+    """One of PARTS. A codebook that layers share ("shared.v4.b10.r0.mlp.up.weight") counts to the part that uses it."""
     if name in ("embedding.weight", "output.weight"):
         return name.removesuffix(".weight")
-    stem = projection_of(name) or (name.removeprefix("shared.") if name.startswith("shared.") else "")
+    stem = projection_of(name) or (name.split(".", 4)[-1] if name.startswith("shared.") else "")
     part = stem.partition(".")[0]
     return part if part in BODY else "vectors"
