@@ -12,7 +12,7 @@ from mobile_bundle.container.weights import WeightsLayout
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.plan.budget import Measure, Plan, Sizes
 from mobile_bundle.plan.memory import PredictedMemory, mapped_weights
-from mobile_bundle.plan.sharing import codebook_headers
+from mobile_bundle.plan.sharing import codebook_headers, kind_of
 
 Predict = Callable[[bytes, int, int], PredictedMemory]
 """(mb_model_config, bytes of the installed weights that generating reads, bytes of tokenizer.bin) -> memory."""
@@ -63,7 +63,7 @@ def plan_table(plan: Plan, tensors: Sequence[TensorSpec]) -> list[str]:
         if tensor.role == "vector":
             continue
         codec = plan.assignment[tensor.name]
-        kind = "layers.*." + tensor.name.split(".", 2)[2] if tensor.layer >= 0 else tensor.name
+        kind = "layers.*." + kind_of(tensor.name) if tensor.layer >= 0 else tensor.name
         row = rows.setdefault((kind, codec.name), [0, 0, 0, 0])
         row[0] += 1
         row[1] += tensor.rows * tensor.columns

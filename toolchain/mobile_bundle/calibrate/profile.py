@@ -47,11 +47,10 @@ class MatrixProfile:
 @dataclass(frozen=True)
 class Profile:
     """loss: mean negative log-likelihood (nats per token) of the uncompressed model on the gradient's windows;
-    tokens: how many the Hessians saw; matrices: by tensor name; embedding_hessian and, for a head of its own,
+    matrices: by tensor name; embedding_hessian and, for a head of its own,
     output_hessian: float32 (hidden, hidden), what Stats wants for them."""
 
     loss: float
-    tokens: int
     matrices: dict[str, MatrixProfile]
     embedding_hessian: Floats
     output_hessian: Floats | None
@@ -112,10 +111,10 @@ def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress |
         share = float((head_rows * energy).sum() / energy.sum()), float((seen * energy).sum() / energy.sum())
         both = np.float32(share[0]) * head_hessian + np.float32(share[1]) * entry_hessian
         matrices["embedding.weight"] = _profile(both, np.ones(spec.vocabulary, np.float32), embedding)
-        return Profile(loss, windows.size, matrices, both, None)
+        return Profile(loss, matrices, both, None)
     matrices["embedding.weight"] = _profile(entry_hessian, seen, embedding)
     matrices["output.weight"] = _profile(head_hessian, head_rows, tied)
-    return Profile(loss, windows.size, matrices, entry_hessian, head_hessian)
+    return Profile(loss, matrices, entry_hessian, head_hessian)
 
 
 def _profile(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
