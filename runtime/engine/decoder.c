@@ -1,108 +1,18 @@
-/* The decoder, top to bottom: embedding, layers, final norm, output head.
- *
- * Every matrix product goes through `project`, which quantises the shared input once per activation group and hands
- * strips of all matrices of that input to the threads in one job. */
+/* The decoder, top to bottom: embedding, layers, final norm, output head. */
 #include <math.h>
 #include <string.h>
 
 #include "error.h"
+#include "products.h"
 #include "session.h"
 
-enum {
-  UNIT_ROWS = 64,        /* rows handed out together: one tile of the prefill kernels */
-  CLAIMS_PER_THREAD = 6, /* small enough shares that a slow core does not keep the others waiting */
-  MOST_OUTPUTS = 3,
-};
-
-typedef struct {
-  const mb_linear *linear;
-  float *out;
-  size_t stride;
-  uint32_t first_row, rows; /* rows first_row.. alone, first_row a multiple of UNIT_ROWS; rows 0: all */
-} projection;
-
-typedef struct {
-  const mb_kernels *kernels;
-  mb_activations activations;
-  const projection *outputs[MOST_OUTPUTS];
-  uint32_t output_count;
-  float *values; /* the input again, writable: BitNet on unpacked weights rounds it in place */
-  bool round_values;
-} project_job;
-
-static void quantise_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
-  (void)thread;
-  project_job *job = context;
-  mb_activations *x = &job->activations;
-  job->kernels->quantise(x, first, last);
-  if (!job->round_values) return;
-  for (uint32_t n = first; n < last; n++) {
-    float *v = job->values + (size_t)n * x->padded;
-    const int8_t *q = x->codes + (size_t)n * x->padded;
-    for (uint32_t i = 0; i < x->columns; i++) v[i] = (float)q[i] * x->scales[n];
-  }
-}
-
-static uint32_t unit_count(const projection *p) {
-  return ((p->rows ? p->rows : p->linear->weight.rows) + UNIT_ROWS - 1) / UNIT_ROWS;
-}
-
-static void multiply_units(void *context, uint32_t first, uint32_t last, uint32_t thread) {
-  (void)thread;
-  const project_job *job = context;
-  uint32_t base = 0;
-  for (uint32_t i = 0; i < job->output_count && first < last; i++) {
-    const projection *p = job->outputs[i];
-    const mb_matrix *w = &p->linear->weight;
-    const uint32_t rows = mb_round_up(w->rows, MB_STRIP_ROWS), units = unit_count(p);
-    if (first < base + units) {
-      const uint32_t stop = last < base + units ? last : base + units;
-      const uint32_t end = p->first_row + (stop - base) * UNIT_ROWS;
-      job->kernels->multiply(w, &job->activations, p->out, p->stride, p->first_row + (first - base) * UNIT_ROWS,
-                             end < rows ? end : rows);
-      first = stop;
-    }
-    base += units;
-  }
-}
-
-/* out = W x for every output; they share the input values[count][padded columns]. `round_values`: unpacked weights,
- * too, see the input rounded to int8 (packed ones always do). */
-static void project(mb_session *session, float *values, uint32_t count, bool round_values, const projection *outputs,
-                    uint32_t output_count) {
+/* out = W x for every product; they share the input values[count][padded columns]. */
+static void project(mb_session *session, float *values, uint32_t count, bool round_values, const mb_product *products,
+                    uint32_t product_count) {
   const mb_buffers *b = &session->layout.buffers;
-  const uint32_t columns = outputs[0].linear->weight.columns;
-  bool done[MOST_OUTPUTS] = {false};
-  for (uint32_t i = 0; i < output_count; i++) {
-    if (done[i]) continue;
-    const uint32_t group = outputs[i].linear->weight.group;
-    project_job job = {.kernels = session->model->kernels, .values = values};
-    uint32_t units = 0;
-    bool float_weights = false;
-    for (uint32_t j = i; j < output_count; j++) {
-      const mb_matrix *w = &outputs[j].linear->weight;
-      if (w->group != group) continue;
-      done[j] = true;
-      job.outputs[job.output_count++] = &outputs[j];
-      units += unit_count(&outputs[j]);
-      float_weights |= w->format == MB_FORMAT_BF16 || w->format == MB_FORMAT_F32;
-    }
-    const uint32_t padded = mb_round_up(columns, MB_COLUMN_PADDING);
-    job.activations = (mb_activations){.columns = columns,
-                                       .padded = padded,
-                                       .group = group,
-                                       .groups = group ? padded / group : 1,
-                                       .count = count,
-                                       .values = values,
-                                       .codes = b->codes,
-                                       .scales = b->scales,
-                                       .sums = b->sums,
-                                       .panel = b->panel};
-    job.round_values = float_weights && round_values;
-    mb_pool_run(session->pool, quantise_tokens, &job, count, count == 1 ? 1 : 4);
-    const uint32_t grain = units / (mb_pool_threads(session->pool) * CLAIMS_PER_THREAD);
-    mb_pool_run(session->pool, multiply_units, &job, units, grain ? grain : 1);
-  }
+  const mb_parallel parallel = mb_pool_parallel(session->pool);
+  const mb_product_scratch scratch = {b->codes, b->scales, b->sums, b->panel};
+  mb_products(session->model->kernels, &parallel, &scratch, values, count, round_values, products, product_count);
 }
 
 static void normalise(const mb_kernels *kernels, const float *x, const float *weight, uint32_t n, float epsilon,
@@ -211,21 +121,21 @@ mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_
       return mb_fail(MB_ERROR_CANCELLED, "cancelled");
     if (model->mapping) mb_layer_mapping_enter(model->mapping, l);
     const mb_layer *layer = &model->layers[l];
-    const projection inputs[] = {{.linear = &layer->query, .out = b->query, .stride = attention},
-                                 {.linear = &layer->key, .out = b->key, .stride = kv},
-                                 {.linear = &layer->value, .out = b->value, .stride = kv}};
+    const mb_product inputs[] = {{.weight = &layer->query.weight, .out = b->query, .stride = attention},
+                                 {.weight = &layer->key.weight, .out = b->key, .stride = kv},
+                                 {.weight = &layer->value.weight, .out = b->value, .stride = kv}};
     project(session, b->normed, count, bitnet, inputs, 3);
     each_token(session, layer, BEFORE_ATTENTION, NULL, count);
     mb_attention(session, l, count);
     if (layer->attention_sub_norm) each_token(session, layer, AFTER_ATTENTION, NULL, count);
-    const projection mixed = {.linear = &layer->output, .out = b->normed, .stride = hidden_padded};
+    const mb_product mixed = {.weight = &layer->output.weight, .out = b->normed, .stride = hidden_padded};
     project(session, b->attention, count, bitnet, &mixed, 1);
     each_token(session, layer, BEFORE_MLP, layer->mlp_norm, count);
-    const projection wide[] = {{.linear = &layer->gate, .out = b->gate, .stride = feed_padded},
-                               {.linear = &layer->up, .out = b->up, .stride = feed_padded}};
+    const mb_product wide[] = {{.weight = &layer->gate.weight, .out = b->gate, .stride = feed_padded},
+                               {.weight = &layer->up.weight, .out = b->up, .stride = feed_padded}};
     project(session, b->normed, count, bitnet, wide, 2);
     each_token(session, layer, ACTIVATE, NULL, count);
-    const projection down = {.linear = &layer->down, .out = b->normed, .stride = hidden_padded};
+    const mb_product down = {.weight = &layer->down.weight, .out = b->normed, .stride = hidden_padded};
     project(session, b->gate, count, bitnet, &down, 1);
     const float *next_norm = l + 1 < c->layers ? model->layers[l + 1].attention_norm : model->norm;
     each_token(session, layer, AFTER_MLP, next_norm, count);
@@ -238,12 +148,11 @@ void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count) {
   const mb_model_config *c = &session->model->weights.config;
   const mb_buffers *b = &session->layout.buffers;
   const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
-  const mb_linear head = {session->model->head, NULL};
   const mb_layer_mapping *mapping = session->model->mapping;
   const uint32_t step = mapping ? mb_layer_mapping_head_rows(mapping) : c->vocabulary;
   for (uint32_t row = 0; row < c->vocabulary; row += step) {
     const uint32_t rest = c->vocabulary - row;
-    const projection share = {.linear = &head,
+    const mb_product share = {.weight = &session->model->head,
                               .out = b->logits,
                               .stride = c->vocabulary,
                               .first_row = row,

@@ -115,6 +115,14 @@ void mb_pool_run(mb_pool *pool, mb_job job, void *context, uint32_t items, uint3
   }
 }
 
+static void run(void *pool, mb_job job, void *context, uint32_t items, uint32_t grain) {
+  mb_pool_run(pool, job, context, items, grain);
+}
+
+mb_parallel mb_pool_parallel(mb_pool *pool) {
+  return (mb_parallel){.run = run, .pool = pool, .threads = pool->threads};
+}
+
 static void stop(mb_pool *pool, uint32_t started) {
   atomic_store(&pool->stop, true);
   announce(pool);

@@ -3,16 +3,16 @@
 #define MB_THREAD_POOL_H
 
 #include "mobile_bundle/mobile_bundle.h"
+#include "parallel.h"
 
 typedef struct mb_pool mb_pool;
-
-/* Works on items first..last-1; `thread` is 0..threads-1 and names the scratch space it may use. */
-typedef void (*mb_job)(void *context, uint32_t first, uint32_t last, uint32_t thread);
 
 mb_status mb_pool_open(uint32_t threads, mb_pool **pool);
 void mb_pool_close(mb_pool *pool);
 uint32_t mb_pool_threads(const mb_pool *pool);
 /* Runs the job over `items` items, handed out `grain` at a time, and returns when all are done. */
 void mb_pool_run(mb_pool *pool, mb_job job, void *context, uint32_t items, uint32_t grain);
+/* The pool as kernels see it. */
+mb_parallel mb_pool_parallel(mb_pool *pool);
 
 #endif

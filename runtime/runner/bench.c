@@ -10,13 +10,13 @@
  */
 static mb_status repetition(open_bundle *bundle, const int32_t *tokens, uint32_t count, bool decode, double *rate) {
   const float *logits;
-  mb_status status = mb_session_rewind(bundle->session, 0);
+  mb_status status = decoder_rewind(bundle->decoder, 0);
   const double begin = seconds_now();
   if (decode) {
     for (uint32_t i = 0; i < count && status == MB_OK; i++)
-      status = mb_session_feed(bundle->session, tokens + i, 1, &logits);
+      status = decoder_feed(bundle->decoder, tokens + i, 1, &logits);
   } else if (status == MB_OK) {
-    status = mb_session_feed(bundle->session, tokens, count, &logits);
+    status = decoder_feed(bundle->decoder, tokens, count, &logits);
   }
   *rate = count / (seconds_now() - begin);
   return status;
@@ -25,7 +25,7 @@ static mb_status repetition(open_bundle *bundle, const int32_t *tokens, uint32_t
 mb_status command_bench(const runner_options *options, open_bundle *bundle, double load_seconds) {
   const bool decode = options->bench_generate != 0;
   const uint32_t count = decode ? options->bench_generate : options->bench_prompt;
-  const uint32_t vocabulary = mb_model_get_config(bundle->model)->vocabulary;
+  const uint32_t vocabulary = decoder_config(bundle->decoder)->vocabulary;
   char test[32];
   snprintf(test, sizeof test, "%s%u", decode ? "tg" : "pp", count);
   int32_t *tokens = malloc(count * sizeof *tokens);

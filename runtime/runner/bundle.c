@@ -17,19 +17,16 @@ mb_status bundle_open(const runner_options *options, open_bundle *bundle) {
   char path[4096];
   struct stat st;
   mb_status status = bundle_tokenizer_path(options->bundle, path, sizeof path);
-  if (status == MB_OK) status = mb_model_open(options->bundle, &options->model, &bundle->model);
   if (status == MB_OK) status = mb_tokenizer_open(path, &bundle->tokenizer);
   if (status == MB_OK && stat(path, &st) == 0) bundle->tokenizer_bytes = (uint64_t)st.st_size;
-  if (status == MB_OK) status = mb_session_open(bundle->model, &options->session, &bundle->session);
+  if (status == MB_OK) status = decoder_open(options, &bundle->decoder);
   if (status != MB_OK) bundle_close(bundle);
   return status;
 }
 
 void bundle_close(open_bundle *bundle) {
-  mb_session_close(bundle->session);
+  decoder_close(bundle->decoder);
   mb_tokenizer_close(bundle->tokenizer);
-  mb_model_close(bundle->model);
-  bundle->session = NULL;
+  bundle->decoder = NULL;
   bundle->tokenizer = NULL;
-  bundle->model = NULL;
 }

@@ -2,19 +2,18 @@
 #ifndef MB_RUNNER_BUNDLE_H
 #define MB_RUNNER_BUNDLE_H
 
+#include "decoder.h"
 #include "mobile_bundle/tokenizer.h"
-#include "options.h"
 
 typedef struct {
-  mb_model *model;
+  decoder *decoder;
   mb_tokenizer *tokenizer;
-  mb_session *session;
   uint64_t tokenizer_bytes;
   double started; /* when main began, by seconds_now */
 } open_bundle;
 
 mb_status bundle_tokenizer_path(const char *bundle, char *path, size_t capacity);
-/* Opens weights, tokenizer and a session; on an error closes what was opened. */
+/* Opens tokenizer and decoder; on an error closes what was opened. */
 mb_status bundle_open(const runner_options *options, open_bundle *bundle);
 void bundle_close(open_bundle *bundle);
 

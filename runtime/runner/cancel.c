@@ -7,7 +7,7 @@
 
 static atomic_bool requested;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static mb_session *listening; /* under the lock: NULL once the session may be closed */
+static decoder *listening; /* under the lock: NULL once the decoder may be closed */
 
 static void *listen(void *unused) {
   (void)unused;
@@ -23,7 +23,7 @@ static void *listen(void *unused) {
         if (matched == sizeof word - 1) {
           atomic_store(&requested, true);
           pthread_mutex_lock(&lock);
-          if (listening) mb_session_cancel(listening);
+          if (listening) decoder_cancel(listening);
           pthread_mutex_unlock(&lock);
           return NULL;
         }
@@ -35,8 +35,8 @@ static void *listen(void *unused) {
   }
 }
 
-void cancel_listen(mb_session *session) {
-  listening = session;
+void cancel_listen(decoder *decoder) {
+  listening = decoder;
   pthread_t thread;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);

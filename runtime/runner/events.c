@@ -70,7 +70,7 @@ void emit_load(bool json, const load_event *e) {
   if (!json) return;
   const mb_memory *m = &e->memory;
   const uint64_t anonymous = m->kv_bytes + m->scratch_bytes;
-  printf("{\"event\":\"load\",\"bundle\":");
+  printf("{\"event\":\"load\",\"runtime\":\"%s\",\"bundle\":", decoder_runtime);
   write_string(e->bundle, strlen(e->bundle));
   printf(",\"kernels\":\"%s\",\"threads\":%u,\"context\":%u,\"load_seconds\":%.6f,", e->kernels, e->threads, e->context,
          e->seconds);
@@ -161,6 +161,6 @@ void emit_error(bool json, const char *message) {
     fflush(stdout);
   } else {
     fflush(stdout);
-    fprintf(stderr, "mobile-run: %s\n", message);
+    fprintf(stderr, "%s: %s\n", decoder_program, message);
   }
 }

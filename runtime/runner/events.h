@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "mobile_bundle/mobile_bundle.h"
+#include "decoder.h"
 #include "process_memory.h"
 
 typedef struct {

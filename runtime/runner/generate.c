@@ -18,7 +18,7 @@ static bool ends(const mb_model_config *config, int32_t token) {
 /* One answer: the token loop, with its events. */
 static mb_status answer(const runner_options *options, open_bundle *bundle, mb_sampler *sampler, const float *logits,
                         char *piece, size_t piece_bytes, done_event *done) {
-  const mb_model_config *config = mb_model_get_config(bundle->model);
+  const mb_model_config *config = decoder_config(bundle->decoder);
   mb_stream stream;
   mb_stream_begin(&stream, bundle->tokenizer, MB_STREAM_SKIP_SPECIAL | MB_STREAM_CONTINUES);
   const double begin = seconds_now();
@@ -38,11 +38,11 @@ static mb_status answer(const runner_options *options, open_bundle *bundle, mb_s
     mb_sampler_accept(sampler, token);
     emit_token(options->json, token, piece, mb_stream_token(&stream, token, piece, piece_bytes));
     if (++done->tokens == options->max_new_tokens) break;
-    if (mb_session_position(bundle->session) == mb_session_get_options(bundle->session)->context) {
+    if (decoder_position(bundle->decoder) == decoder_options(bundle->decoder)->context) {
       done->reason = "context";
       break;
     }
-    status = mb_session_feed(bundle->session, &token, 1, &logits);
+    status = decoder_feed(bundle->decoder, &token, 1, &logits);
     if (status == MB_ERROR_CANCELLED) {
       done->reason = "cancelled";
       status = MB_OK;
@@ -61,8 +61,8 @@ static mb_status generate(const runner_options *options, open_bundle *bundle, co
   done_event done = {.reason = "cancelled", .prompt_tokens = (uint32_t)count};
   const float *logits;
   const double begin = seconds_now();
-  cancel_listen(bundle->session);
-  mb_status status = mb_session_feed(bundle->session, ids, count, &logits);
+  cancel_listen(bundle->decoder);
+  mb_status status = decoder_feed(bundle->decoder, ids, count, &logits);
   if (status == MB_OK) {
     done.prompt_seconds = seconds_now() - begin;
     emit_prompt(options->json, done.prompt_tokens, done.prompt_seconds);
@@ -73,20 +73,17 @@ static mb_status generate(const runner_options *options, open_bundle *bundle, co
   }
   if (status != MB_OK) return status;
   /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
-  mb_memory whole, used;
-  mb_session_options fed = *mb_session_get_options(bundle->session);
-  if (count < fed.prefill_chunk) fed.prefill_chunk = (uint32_t)count;
-  mb_session_memory(bundle->session, &whole);
-  mb_memory_estimate(mb_model_get_config(bundle->model), &fed, &used);
+  mb_memory used;
+  decoder_memory(bundle->decoder, (uint32_t)count, &used);
   done.memory = process_memory_read();
-  done.predicted_peak_bytes = whole.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
-                              used.process_bytes + used.kv_bytes_per_token * mb_session_position(bundle->session);
+  done.predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
+                              used.process_bytes + used.kv_bytes_per_token * decoder_position(bundle->decoder);
   emit_done(options->json, &done);
   return MB_OK;
 }
 
 mb_status command_generate(const runner_options *options, open_bundle *bundle) {
-  const mb_model_config *config = mb_model_get_config(bundle->model);
+  const mb_model_config *config = decoder_config(bundle->decoder);
   const size_t piece_bytes = mb_tokenizer_longest(bundle->tokenizer) + 16;
   int32_t *ids = NULL;
   size_t count = 0;

@@ -7,12 +7,12 @@
 
 static void say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads, double seconds) {
   load_event event = {.bundle = options->bundle,
-                      .kernels = mb_model_kernels(bundle->model),
+                      .kernels = decoder_kernels(bundle->decoder),
                       .threads = threads,
-                      .context = mb_session_get_options(bundle->session)->context,
+                      .context = decoder_options(bundle->decoder)->context,
                       .seconds = seconds,
                       .tokenizer_bytes = bundle->tokenizer_bytes};
-  mb_session_memory(bundle->session, &event.memory);
+  decoder_memory(bundle->decoder, UINT32_MAX, &event.memory);
   emit_load(options->json, &event);
 }
 
@@ -23,7 +23,7 @@ static mb_status run(runner_options *options, open_bundle *bundle) {
   mb_status status = bundle_open(options, bundle);
   if (status != MB_OK) return status;
   const double seconds = seconds_now() - bundle->started;
-  options->session.threads = mb_session_get_options(bundle->session)->threads;
+  options->session.threads = decoder_options(bundle->decoder)->threads;
   say_loaded(options, bundle, options->session.threads, seconds);
   return options->command == COMMAND_BENCH ? command_bench(options, bundle, seconds)
                                            : command_generate(options, bundle);

@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "decoder.h"
+
 static const char usage[] =
-    "usage: mobile-run generate BUNDLE --prompt TEXT [options]\n"
-    "       mobile-run bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
-    "       mobile-run install BUNDLE [--cache DIR] [--json]\n"
-    "       mobile-run verify BUNDLE [--cache DIR] [--json]\n"
+    "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
+    "       %1$s bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
+    "       %1$s install BUNDLE [--cache DIR] [--json]\n"
+    "       %1$s verify BUNDLE [--cache DIR] [--json]\n"
     "\n"
     "  --prompt TEXT            the text to continue (--prompt-file FILE reads it from a file)\n"
     "  --chat                   treat the prompt as a user's message, by the model's chat template\n"
@@ -86,7 +88,8 @@ static const struct option long_options[] = {
 };
 
 static int fail(const char *message, const char *what) {
-  fprintf(stderr, "mobile-run: %s%s%s (see mobile-run --help)\n", message, what ? ": " : "", what ? what : "");
+  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? what : "",
+          decoder_program);
   return 2;
 }
 
@@ -166,15 +169,15 @@ static bool apply(int option, const char *value, runner_options *o) {
 
 static int parse_command(int argc, char **argv, runner_options *o) {
   if (argc < 2) {
-    fputs(usage, stderr);
+    fprintf(stderr, usage, decoder_program);
     return 2;
   }
   if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-    fputs(usage, stdout);
+    printf(usage, decoder_program);
     return 0;
   }
   if (strcmp(argv[1], "--version") == 0) {
-    puts("mobile-run " MB_VERSION);
+    printf("%s " MB_VERSION "\n", decoder_program);
     return 0;
   }
   if (strcmp(argv[1], "generate") == 0) {
@@ -205,7 +208,7 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   for (int option; (option = getopt_long(argc, argv, "p:n:r:h", long_options, NULL)) != -1;) {
     switch (option) {
       case 'h':
-        fputs(usage, stdout);
+        printf(usage, decoder_program);
         return 0;
       case OPTION_PROMPT:
         o->prompt = optarg;
@@ -232,7 +235,7 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
         o->json = true;
         break;
       case OPTION_VERSION:
-        puts("mobile-run " MB_VERSION);
+        printf("%s " MB_VERSION "\n", decoder_program);
         return 0;
       case '?':
         return fail("unknown option, or a value is missing", argv[optind - 1]);

@@ -11,6 +11,7 @@
 #ifndef MOBILE_BUNDLE_PACKED_FORMATS_H
 #define MOBILE_BUNDLE_PACKED_FORMATS_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #define MB_BLOB_MAGIC "MBWB"
@@ -139,6 +140,6 @@ typedef struct {
   uint8_t reserved1[24];  /* 0 */
 } mb_blob_header;
 
-_Static_assert(sizeof(mb_blob_header) == 64, "the blob header is 64 bytes");
+static_assert(sizeof(mb_blob_header) == 64, "the blob header is 64 bytes");
 
 #endif

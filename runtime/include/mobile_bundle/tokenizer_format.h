@@ -29,6 +29,7 @@
 #ifndef MOBILE_BUNDLE_TOKENIZER_FORMAT_H
 #define MOBILE_BUNDLE_TOKENIZER_FORMAT_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #define MB_TOKEN_MAGIC "MBTOKENS"
@@ -149,9 +150,9 @@ typedef struct {
   mb_token_span between[MB_TOKEN_CHAT_PLACES][MB_TOKEN_CHAT_PLACES]; /* offsets inside MB_TOKEN_CHAT_BYTES */
 } mb_token_chat;
 
-_Static_assert(sizeof(mb_token_header) == 256, "the header is 256 bytes");
-_Static_assert(sizeof(mb_token_added) == 16, "an added token is 16 bytes");
-_Static_assert(sizeof(mb_token_chat) == 136, "the chat table is 136 bytes");
+static_assert(sizeof(mb_token_header) == 256, "the header is 256 bytes");
+static_assert(sizeof(mb_token_added) == 16, "an added token is 16 bytes");
+static_assert(sizeof(mb_token_chat) == 136, "the chat table is 136 bytes");
 
 static inline uint32_t mb_token_pair_hash(uint32_t left, uint32_t right) {
   uint32_t hash = left * 0x9E3779B1u ^ right * 0x85EBCA77u;

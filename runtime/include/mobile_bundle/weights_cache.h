@@ -13,6 +13,7 @@
 #ifndef MOBILE_BUNDLE_WEIGHTS_CACHE_H
 #define MOBILE_BUNDLE_WEIGHTS_CACHE_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #define MB_CACHE_MAGIC "MBCACHE\0"
@@ -29,6 +30,6 @@ typedef struct {
   uint8_t reserved[40];  /* 0 */
 } mb_cache_identity;
 
-_Static_assert(sizeof(mb_cache_identity) == 64, "the identity of a cache is 64 bytes");
+static_assert(sizeof(mb_cache_identity) == 64, "the identity of a cache is 64 bytes");
 
 #endif

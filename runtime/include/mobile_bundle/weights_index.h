@@ -16,6 +16,7 @@
 #ifndef MOBILE_BUNDLE_WEIGHTS_INDEX_H
 #define MOBILE_BUNDLE_WEIGHTS_INDEX_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #define MB_INDEX_MAGIC "MBINDEX\0"
@@ -85,8 +86,8 @@ typedef struct {
   uint8_t reserved[100];    /* 0 */
 } mb_model_config;
 
-_Static_assert(sizeof(mb_index_header) == 64, "the index header is 64 bytes");
-_Static_assert(sizeof(mb_index_record) == 64, "an index record is 64 bytes");
-_Static_assert(sizeof(mb_model_config) == 256, "the model config is 256 bytes");
+static_assert(sizeof(mb_index_header) == 64, "the index header is 64 bytes");
+static_assert(sizeof(mb_index_record) == 64, "an index record is 64 bytes");
+static_assert(sizeof(mb_model_config) == 256, "the model config is 256 bytes");
 
 #endif

@@ -1,0 +1,42 @@
+/* The decoder that a runner drives. Each runner links one implementation of this interface: mobile-run the engine
+ * itself (decoder_native.c), mobile-run-executorch model.pte, mobile-run-onnx model.onnx. Everything else (command
+ * line, tokenizer, sampler, events, measuring) is the same program, so that what they report can be compared. */
+#ifndef MB_RUNNER_DECODER_H
+#define MB_RUNNER_DECODER_H
+
+#include "options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct decoder decoder;
+
+/* "native", "executorch" or "onnx", and the name of the program. */
+extern const char decoder_runtime[];
+extern const char decoder_program[];
+
+/* Loads options->bundle and makes room for options->session. On an error nothing stays open. */
+mb_status decoder_open(const runner_options *options, decoder **out);
+void decoder_close(decoder *decoder);
+
+const mb_model_config *decoder_config(const decoder *decoder);
+/* The name of the kernels in use. */
+const char *decoder_kernels(const decoder *decoder);
+/* The options with every default filled in. */
+const mb_session_options *decoder_options(const decoder *decoder);
+/* What the run uses where no more than `chunk` tokens were computed together; kv_bytes is of the whole context,
+ * process_bytes what the process takes before it has a model. */
+mb_status decoder_memory(const decoder *decoder, uint32_t chunk, mb_memory *memory);
+
+/* As mb_session_position, mb_session_rewind, mb_session_feed and mb_session_cancel. */
+uint32_t decoder_position(const decoder *decoder);
+mb_status decoder_rewind(decoder *decoder, uint32_t position);
+mb_status decoder_feed(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);
+void decoder_cancel(decoder *decoder);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

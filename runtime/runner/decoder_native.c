@@ -1,0 +1,61 @@
+/* mobile-run: the engine itself. */
+#include <stdlib.h>
+
+#include "decoder.h"
+#include "error.h"
+
+struct decoder {
+  mb_model *model;
+  mb_session *session;
+};
+
+const char decoder_runtime[] = "native";
+const char decoder_program[] = "mobile-run";
+
+mb_status decoder_open(const runner_options *options, decoder **out) {
+  decoder *d = calloc(1, sizeof *d);
+  if (!d) return mb_fail(MB_ERROR_MEMORY, "no memory to open a bundle");
+  mb_status status = mb_model_open(options->bundle, &options->model, &d->model);
+  if (status == MB_OK) status = mb_session_open(d->model, &options->session, &d->session);
+  if (status != MB_OK) {
+    decoder_close(d);
+    d = NULL;
+  }
+  *out = d;
+  return status;
+}
+
+void decoder_close(decoder *d) {
+  if (!d) return;
+  mb_session_close(d->session);
+  mb_model_close(d->model);
+  free(d);
+}
+
+const mb_model_config *decoder_config(const decoder *d) { return mb_model_get_config(d->model); }
+
+const char *decoder_kernels(const decoder *d) { return mb_model_kernels(d->model); }
+
+const mb_session_options *decoder_options(const decoder *d) { return mb_session_get_options(d->session); }
+
+mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
+  mb_session_options fed = *mb_session_get_options(d->session);
+  if (chunk < fed.prefill_chunk) fed.prefill_chunk = chunk;
+  mb_memory whole;
+  mb_status status = mb_session_memory(d->session, &whole);
+  if (status == MB_OK) status = mb_memory_estimate(decoder_config(d), &fed, memory);
+  memory->file_bytes = whole.file_bytes;
+  memory->touched_file_bytes = whole.touched_file_bytes;
+  memory->resident_file_bytes = whole.resident_file_bytes;
+  return status;
+}
+
+uint32_t decoder_position(const decoder *d) { return mb_session_position(d->session); }
+
+mb_status decoder_rewind(decoder *d, uint32_t position) { return mb_session_rewind(d->session, position); }
+
+mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
+  return mb_session_feed(d->session, tokens, count, logits);
+}
+
+void decoder_cancel(decoder *d) { mb_session_cancel(d->session); }
