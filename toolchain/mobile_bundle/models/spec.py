@@ -97,6 +97,54 @@ class DecoderSpec:
         )
 
 
+@dataclass(frozen=True)
+class ModelConfig:
+    """mb_model_config of a weights.ptd: what a runtime knows of the model without its tensors. bos -1: none."""
+
+    ternary: bool
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    context: int
+    sliding_window: int
+    activation: str
+    norm_epsilon: float
+    bos: int
+    eos: tuple[int, ...]
+    default_context: int
+    name: str
+
+    @staticmethod
+    def parse(data: bytes) -> ModelConfig:
+        """From its 256 bytes, which a WeightsReader has checked to be that many. ValueError for an unknown activation."""
+        fields = _CONFIG.unpack(data)
+        activations = {number: name for name, number in ACTIVATIONS.items()}
+        if fields[10] not in activations:
+            raise ValueError(f"unknown activation {fields[10]}; made by a newer version?")
+        return ModelConfig(
+            ternary=bool(fields[0] & FLAG_INT8_ACTIVATIONS),
+            vocabulary=fields[1],
+            hidden=fields[2],
+            layers=fields[3],
+            heads=fields[4],
+            kv_heads=fields[5],
+            head_dim=fields[6],
+            feed_forward=fields[7],
+            context=fields[8],
+            sliding_window=fields[9],
+            activation=activations[fields[10]],
+            norm_epsilon=fields[11],
+            bos=fields[12],
+            eos=tuple(fields[14 : 14 + min(fields[13], MAX_EOS)]),
+            default_context=fields[22],
+            name=fields[23].split(b"\0", 1)[0].decode("utf-8", "replace"),
+        )
+
+
 def _short(text: str, limit: int) -> bytes:
     """UTF-8 of at most `limit` bytes, cut between characters."""
     return text.encode("utf-8", "replace").replace(b"\0", b"?")[:limit].decode("utf-8", "ignore").encode("utf-8")

@@ -1,0 +1,1 @@
+"""Programs of other runtimes that share a bundle's weights.ptd."""
