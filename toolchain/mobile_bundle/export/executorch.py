@@ -1,16 +1,18 @@
 """model.pte: an ExecuTorch program whose forward is one delegate, MobileBundleBackend, with the weights in weights.ptd.
 
 forward(tokens int64 (1, n), input_pos int64 (1,)) -> logits float32 (1, vocabulary) of the last token: what the LLM
-runner of ExecuTorch calls (extension/llm/runner), with the constant methods that it reads. The program holds no weights:
-the delegate finds them as named data in the weights.ptd that is given to the module beside the program.
+runner of ExecuTorch calls (extension/llm/runner), with the constant methods that it reads. The program holds no
+weights: the delegate finds them as named data in the weights.ptd that is given to the module beside the program.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.models.spec import ModelConfig
 
 if TYPE_CHECKING:
-    from torch.export import ExportedProgram
+    pass
 
 NAME = "model.pte"
 BACKEND = "MobileBundleBackend"
@@ -32,18 +34,14 @@ def export_executorch(directory: Path) -> str:
     """Writes model.pte beside the weights.ptd of `directory`; the version of ExecuTorch that the program is for.
 
     The bytes depend on the weights' index and the installed ExecuTorch alone. UserError if ExecuTorch is missing."""
-    try:
-        from importlib.metadata import version
-
-        import executorch.exir  # type: ignore[import-untyped]  # noqa: F401
-
-        import mobile_bundle.export.executorch_delegate as delegate
-    except ImportError as error:
-        raise UserError(f"ExecuTorch is needed ({error}): pip install 'mobile-bundle[executorch]'") from error
     with WeightsReader(directory / "weights.ptd") as weights:
         config, crc = ModelConfig.parse(weights.config), weights.index_crc32
     processed = _PROGRAM.pack(b"MBPR", _PROGRAM_VERSION, crc, config.vocabulary)
     with _quiet():
+        try:
+            import mobile_bundle.export.executorch_delegate as delegate
+        except ImportError as error:
+            raise UserError(f"ExecuTorch is needed ({error}): pip install 'mobile-bundle[executorch]'") from error
         program = delegate.lower(processed, config.vocabulary, config.default_context, metadata(config))
     write_file(directory / NAME, program)
     return version("executorch")
@@ -73,6 +71,8 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)

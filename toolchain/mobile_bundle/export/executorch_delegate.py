@@ -12,11 +12,12 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-_library = torch.library.Library("mobile_bundle_export", "DEF")
-_library.define("decoder(Tensor tokens, Tensor input_pos, int vocabulary) -> Tensor")
+_library = torch.library.Library("mobile_bundle_export", "DEF")  # type: ignore[no-untyped-call]
+_SCHEMA = "decoder(Tensor tokens, Tensor input_pos, int vocabulary) -> Tensor"
+_library.define(_SCHEMA)  # type: ignore[no-untyped-call]
 
 
-@torch.library.register_fake("mobile_bundle_export::decoder")
+@torch.library.register_fake("mobile_bundle_export::decoder")  # type: ignore[untyped-decorator]
 def _decoder(tokens: Tensor, input_pos: Tensor, vocabulary: int) -> Tensor:
     """Logits float32 (1, vocabulary); there is nothing to compute before the device."""
     return tokens.new_empty((1, vocabulary), dtype=torch.float32)

@@ -120,7 +120,7 @@ class ModelConfig:
 
     @staticmethod
     def parse(data: bytes) -> ModelConfig:
-        """From its 256 bytes, which a WeightsReader has checked to be that many. ValueError for an unknown activation."""
+        """From its 256 bytes, as a WeightsReader gives them. ValueError for an unknown activation."""
         fields = _CONFIG.unpack(data)
         activations = {number: name for name, number in ACTIVATIONS.items()}
         if fields[10] not in activations:
