@@ -74,8 +74,8 @@ bool sampler_read_process(const sampler *s, process_sample *sample) {
   /* The name, in parentheses, may hold anything; what follows is state and numbers. */
   const char *rest = strrchr(text, ')');
   unsigned long long minor, major, user, system;
-  if (!rest || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %llu %*u %llu %*u %llu %llu", &minor, &major, &user,
-                      &system) != 4)
+  if (!rest ||
+      sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %llu %*u %llu %*u %llu %llu", &minor, &major, &user, &system) != 4)
     return false;
   const double tick = 1.0 / (double)sysconf(_SC_CLK_TCK);
   sample->minor_faults = minor;

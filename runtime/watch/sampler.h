@@ -21,7 +21,7 @@ typedef struct {
 typedef struct {
   bool has_memory, has_vmstat, has_pressure; /* which of the lines below are filled */
   uint64_t available_bytes, swap_free_bytes;
-  uint64_t refault_file, major_faults;      /* pages since the device started */
+  uint64_t refault_file, major_faults;     /* pages since the device started */
   double pressure_some10, pressure_full10; /* percent of the last ten seconds */
 } device_sample;
 

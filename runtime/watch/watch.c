@@ -102,8 +102,8 @@ static void take_signals(sigset_t *signals, sigset_t *before) {
   struct sigaction hangup;
   sigaction(SIGHUP, NULL, &hangup);
   if (hangup.sa_handler != SIG_IGN) {
-    /* adbd hangs up on the shell alone, which dies of it without a word to its children: ask to be told. Under nohup the
-     * command is meant to go on. */
+    /* adbd hangs up on the shell alone, which dies of it without a word to its children: ask to be told. Under nohup
+     * the command is meant to go on. */
     sigaddset(signals, SIGHUP);
     prctl(PR_SET_PDEATHSIG, SIGHUP);
   }

@@ -28,8 +28,8 @@ from mobile_bundle.native import machine_abi
 _PROCESSORS = {"native": "", "arm64": "cortex-a53", "arm64-dotprod": "cortex-a76"}
 
 LAB_NAMES = tuple(_PROCESSORS)
-"""native: this machine's processor, in namespaces and a cgroup; arm64: an emulated Cortex-A53, which has no dot products;
-arm64-dotprod: an emulated Cortex-A76, which has them."""
+"""native: this machine's processor, in namespaces and a cgroup; arm64: an emulated Cortex-A53, which has no dot
+products; arm64-dotprod: an emulated Cortex-A76, which has them."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def run_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    """Removes the folders that no living supervisor has locked; the kernel killed their devices with their supervisors."""
+    """Removes the folders that no living supervisor has locked; the kernel killed their devices with them."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError, UserError), (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,8 +2,8 @@
 
 python -m mobile_bundle.lab.supervisor SPECIFICATION, which is JSON with the fields of device.Specification (an empty
 processor is the native device), but the parent of its folder for "run" and the process id of the "owner". It answers
-with one JSON line, {"port"} or {"error"}, when the device is ready, and then with an empty object to each line `kill` or
-`kill-adbd` on its standard input, whose end ends it."""
+with one JSON line, {"port"} or {"error"}, when the device is ready, and then with an empty object to each line `kill`
+or `kill-adbd` on its standard input, whose end ends it."""
 
 from __future__ import annotations
 
