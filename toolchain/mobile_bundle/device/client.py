@@ -34,14 +34,11 @@ def adb_program() -> str:
 
 def call_adb(*arguments: str, timeout: float = 30, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     """Runs the client to its end. data: its standard input (none: empty). DeviceTimeout after `timeout` seconds."""
-    stdin = {"input": data} if data is not None else {"stdin": subprocess.DEVNULL}
+    command = [adb_program(), *arguments]
     try:
-        return subprocess.run(
-            [adb_program(), *arguments],
-            capture_output=True,
-            timeout=timeout,
-            **stdin,  # type: ignore[call-overload, no-any-return]
-        )
+        if data is None:
+            return subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        return subprocess.run(command, capture_output=True, timeout=timeout, input=data)
     except subprocess.TimeoutExpired:
         raise DeviceTimeout(
             f"adb {_shown(arguments)} did not end within {timeout:.0f} s: is the device asleep or very slow?"
@@ -66,9 +63,7 @@ def choose_serial() -> str:
         return os.environ["ANDROID_SERIAL"]
     devices = known_devices()
     if not devices:
-        raise UserError(
-            "adb knows no device: plug one in with USB debugging on, or start a stand-in with --lab native"
-        )
+        raise UserError("adb knows no device: plug one in with USB debugging on, or start a stand-in with --lab native")
     if len(devices) > 1:
         raise UserError(f"adb knows {len(devices)} devices ({', '.join(devices)}): choose one with --serial")
     return next(iter(devices))

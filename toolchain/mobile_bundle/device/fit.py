@@ -1,11 +1,11 @@
-"""Whether a bundle can fit a device at all, by its manifest, before anything is sent: every reason with its arithmetic."""
+"""Whether a bundle can fit a device at all, by its manifest, before anything is sent; reasons with their arithmetic."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mobile_bundle.report.text import megabytes
 from mobile_bundle.device.facts import DeviceFacts
+from mobile_bundle.report.text import megabytes
 
 _SPARE_DISK = 32 << 20
 """Bytes that stay free: a full /data makes Android itself fail, and an interrupted push needs one part more."""

@@ -6,6 +6,7 @@ NAME.partial, keeps what of it equals the local file, and goes on."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shlex
 import tempfile
@@ -30,7 +31,7 @@ def remote_sha256(device: Device, paths: list[str], sizes: list[int]) -> dict[st
     """sha256 of those files that are on the device. sizes: of the local ones, for how long to wait."""
     if not paths:
         return {}
-    script = f"for f in {shlex.join(paths)}; do [ -f \"$f\" ] && sha256sum \"$f\"; done; true"
+    script = f'for f in {shlex.join(paths)}; do [ -f "$f" ] && sha256sum "$f"; done; true'
     lines = device.shell(script, timeout=30 + sum(sizes) / _SLOWEST).splitlines()
     pairs = (line.split(maxsplit=1) for line in lines)
     return {pair[1]: pair[0] for pair in pairs if len(pair) == 2 and len(pair[0]) == 64}
@@ -49,11 +50,15 @@ def push_changed(device: Device, files: Mapping[str, Path], progress: Progress) 
         folder = remote.rpartition("/")[0]
         device.shell(f"mkdir -p {shlex.quote(folder)}")
         travelled += _push_file(
-            device, files[remote], remote, wanted[remote], lambda sent, name=remote: progress(done + sent, total, name)
+            device, files[remote], remote, wanted[remote], functools.partial(_advance, progress, done, total, remote)
         )
         done += sizes[remote]
         progress(done, total, remote)
     return travelled
+
+
+def _advance(progress: Progress, before: int, total: int, what: str, sent: int) -> None:
+    progress(before + sent, total, what)
 
 
 def _push_file(device: Device, local: Path, remote: str, digest: str, sent: Callable[[int], None]) -> int:
@@ -114,8 +119,8 @@ def _append(device: Device, remote: str, data: bytes, offset: int) -> None:
     p, q = shlex.quote(part), shlex.quote(partial)
     digest = hashlib.sha256(data).hexdigest()
     script = (
-        f'[ "$(sha256sum < {p} | cut -c 1-64)" = {digest} ] || {{ rm -f {p}; echo a part arrived damaged >&2; exit 9; }};'
-        f" : >> {q} && truncate -s {offset} {q} && cat {p} >> {q}; status=$?; [ $status = 0 ] || rm -f {p}; exit $status"
+        f'[ "$(sha256sum < {p} | cut -c 1-64)" = {digest} ] || {{ echo a part arrived damaged >&2; exit 9; }};'
+        f" : >> {q} && truncate -s {offset} {q} && cat {p} >> {q}"
     )
     try:
         device.shell(script, timeout=60 + 2 * len(data) / _SLOWEST)

@@ -20,8 +20,8 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True)
 class Peak:
-    """The highest resident set of one process by three witnesses: mobile-watch's last sample of VmHWM, the program's own
-    reading of it, and ru_maxrss, the kernel's account after its end."""
+    """The highest resident set of one process by three witnesses: mobile-watch's last sample of VmHWM, the program's
+    own reading of it, and ru_maxrss, the kernel's account after its end."""
 
     sampled: int | None = None
     reported: int | None = None
@@ -36,9 +36,9 @@ class Peak:
 @dataclass
 class Run:
     """One process. prefill, decode: rates, one per repetition in it. peak_anon_bytes: RssAnon + VmSwap. refaults: file
-    pages that the device had to read again. pressure_full: percent of ten seconds in which every task waited for memory.
-    cancel_seconds: from asking to stop to the end of the answer, with the way to the device and back. timeline: rows of
-    seconds, anonymous, file-backed and swapped bytes of the process, bytes available on the device."""
+    pages that the device had to read again. pressure_full: percent of ten seconds in which every task waited for
+    memory. cancel_seconds: from asking to stop to the end of the answer, with the way to the device and back. timeline:
+    rows of seconds, anonymous, file-backed and swapped bytes of the process, bytes available on the device."""
 
     number: int
     outcome: Outcome

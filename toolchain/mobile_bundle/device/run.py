@@ -76,7 +76,7 @@ def _command_line(cell: Cell, places: Places, command: Sequence[str], environmen
 
 def _listen_twice(device: Device, places: Places, cell: Cell, line: str) -> _Heard:
     """A run of which only the connection broke is started again, once the device is back."""
-    notes = []
+    notes: list[str] = []
     for attempt in range(_ATTEMPTS):
         try:
             heard = _listen(device, places, cell, line)

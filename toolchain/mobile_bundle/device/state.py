@@ -12,7 +12,7 @@ _SCRIPT = """{
 echo "up $(cut -d ' ' -f 1 /proc/uptime)"
 echo "kills $(grep '^oom_kill ' /proc/vmstat | cut -d ' ' -f 2)"
 echo "available $(grep MemAvailable /proc/meminfo)"
-for c in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do [ -r $c/scaling_cur_freq ] && echo "clock $(cat $c/scaling_cur_freq)"; done
+for c in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq; do [ -r $c ] && echo "clock $(cat $c)"; done
 command -v dumpsys >/dev/null && echo "thermal $(dumpsys thermalservice | grep -m 1 'Thermal Status')"
 for z in /sys/class/thermal/thermal_zone*; do [ -r $z/temp ] && echo "zone $(cat $z/temp) $(cat $z/type)"; done
 true; } 2>/dev/null"""

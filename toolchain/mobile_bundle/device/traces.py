@@ -28,7 +28,7 @@ def kill_traces(device: Device, name: str, pid: int | None, since: float) -> lis
     lines = _read(device, script)
     # process ids differ inside a stand-in's namespace, where the kernel's log is the host's: the name counts too
     about = [line for line in lines if name[:_COMM] in line or (pid is not None and re.search(rf"\b{pid}\b", line))]
-    return [line for line in about if _uptime(line) is None or _uptime(line) >= since - 1][-_MOST:]
+    return [line for line in about if not _older(line, since)][-_MOST:]
 
 
 def crash_traces(device: Device, name: str, since: float) -> list[str]:
@@ -36,12 +36,13 @@ def crash_traces(device: Device, name: str, since: float) -> list[str]:
     name = name[:_COMM]
     script = (
         "{ t=$(ls -t /data/tombstones/tombstone_[0-9][0-9] | head -n 1);"
-        f" [ -n \"$t\" ] && grep -q {shlex.quote(name)} \"$t\" && head -n 12 \"$t\" | grep -E 'pid|signal|Abort';"
-        f" command -v logcat >/dev/null && logcat -d -b crash -t 400 | grep -F -A 8 {shlex.quote(f'name: {name}')} | tail -n 9;"
+        f' [ -n "$t" ] && grep -q {shlex.quote(name)} "$t" && head -n 12 "$t" | grep -E \'pid|signal|Abort\';'
+        " command -v logcat >/dev/null && logcat -d -b crash -t 400"
+        f" | grep -F -A 8 {shlex.quote(f'name: {name}')} | tail -n 9;"
         f" dmesg | grep -F {shlex.quote(name)} | grep -E 'segfault|trap|undefined|unhandled' | tail -n 5;"
         " true; } 2>/dev/null"
     )
-    return [line for line in _read(device, script) if _uptime(line) is None or _uptime(line) >= since - 1][:_MOST]
+    return [line for line in _read(device, script) if not _older(line, since)][:_MOST]
 
 
 def _read(device: Device, script: str) -> list[str]:
@@ -52,7 +53,7 @@ def _read(device: Device, script: str) -> list[str]:
         return []
 
 
-def _uptime(line: str) -> float | None:
-    """Seconds in brackets at the start of a line of the kernel's log."""
+def _older(line: str, since: float) -> bool:
+    """Whether it is a line of the kernel's log, which begins with seconds in brackets, from before that time."""
     match = re.match(r"(?:<\d+>)?\[\s*(\d+\.\d+)\]", line)
-    return float(match[1]) if match else None
+    return match is not None and float(match[1]) < since - 1

@@ -106,7 +106,9 @@ def _prediction(
     peak = run.peak.highest or 0
     off = peak / predicted["peak_bytes"] - 1
     ok = off <= PREDICTION and (off >= -PREDICTION or cell.cell == "pressure")
-    yield check("peak as predicted", ok, f"{megabytes(peak)}, predicted {megabytes(predicted['peak_bytes'])} ({off:+.1%})")
+    yield check(
+        "peak as predicted", ok, f"{megabytes(peak)}, predicted {megabytes(predicted['peak_bytes'])} ({off:+.1%})"
+    )
     anon = run.peak_anon_bytes or 0
     off = anon / predicted["anon_bytes"] - 1
     text = f"{megabytes(anon)} anonymous, predicted {megabytes(predicted['anon_bytes'])} ({off:+.1%})"
@@ -126,7 +128,9 @@ def _budget_checks(report: Report, budgets: Budgets) -> Iterator[Check]:
         cells = [cell for cell in report.cells if cell.runtime == runtime and cell.runs]
         summaries = {cell.cell: cell.summary() for cell in cells}
 
-        def at_most(name: str, key: str, limit: int | None, found: dict[str, dict[str, Any]] = summaries) -> Iterator[tuple[str, str, bool, str]]:
+        def at_most(
+            name: str, key: str, limit: int | None, found: dict[str, dict[str, Any]] = summaries
+        ) -> Iterator[tuple[str, str, bool, str]]:
             values = {cell: row[key] for cell, row in found.items() if row[key] is not None}
             if limit is not None and values:
                 cell = max(values, key=lambda cell: values[cell])
