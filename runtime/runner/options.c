@@ -29,6 +29,7 @@ static const char usage[] =
     "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"
     "  --mapping whole|layers   layers: for models larger than memory; each layer is read when it is needed\n"
     "  --cache DIR              where what install decodes is kept (default: in the bundle)\n"
+    "  --force                  run although less memory is available than the context can come to need\n"
     "  --json                   one event per line: install, installed, load, prompt, token, done, bench, verified,\n"
     "                           error\n"
     "\n"
@@ -56,6 +57,7 @@ enum {
   OPTION_KERNELS,
   OPTION_MAPPING,
   OPTION_CACHE,
+  OPTION_FORCE,
   OPTION_JSON,
   OPTION_VERSION,
 };
@@ -81,6 +83,7 @@ static const struct option long_options[] = {
     {"kernels", required_argument, NULL, OPTION_KERNELS},
     {"mapping", required_argument, NULL, OPTION_MAPPING},
     {"cache", required_argument, NULL, OPTION_CACHE},
+    {"force", no_argument, NULL, OPTION_FORCE},
     {"json", no_argument, NULL, OPTION_JSON},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, 'h'},
@@ -230,6 +233,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
         break;
       case OPTION_CACHE:
         o->model.cache_dir = optarg;
+        break;
+      case OPTION_FORCE:
+        o->session.unchecked = true;
         break;
       case OPTION_JSON:
         o->json = true;

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.device.cells import Settings
 from mobile_bundle.device.subject import MobileRun
 from mobile_bundle.errors import UserError
 from mobile_bundle.native import machine_abi, package_file
@@ -13,7 +14,7 @@ from mobile_bundle.runtimes import onnxruntime_library
 
 
 def runtime_subjects(
-    bundle: Path, manifest: dict[str, Any], runtimes: Sequence[str], abi: str, threads: int, context: int
+    bundle: Path, manifest: dict[str, Any], runtimes: Sequence[str], abi: str, settings: Settings, force: bool
 ) -> tuple[list[MobileRun], dict[str, str]]:
     """(what can be run, {runtime: why not}) of those runtimes on a device of that ABI."""
     subjects, missing = [], {}
@@ -23,7 +24,7 @@ def runtime_subjects(
         except UserError as error:
             missing[runtime] = f"not available: {error}"
             continue
-        subjects.append(MobileRun(runtime, program, threads, context, libraries))
+        subjects.append(MobileRun(runtime, program, libraries, settings.threads, settings.context, force))
     return subjects, missing
 
 

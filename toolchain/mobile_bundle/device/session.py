@@ -127,9 +127,9 @@ class _Test:
 
     def _subjects(self, abi: str) -> list[Subject]:
         """The runtimes that there are, and the peers; of those that there are not the report says why."""
-        settings = self._asked.settings
+        asked = self._asked
         found, missing = runtime_subjects(
-            self._asked.bundle, self._manifest, self._asked.runtimes, abi, settings.threads, settings.context
+            asked.bundle, self._manifest, asked.runtimes, abi, asked.settings, asked.force
         )
         for runtime, why in missing.items():
             self.report.cells.append(CellResult(runtime, False, "", "", outcome=Outcome("not-available", why)))

@@ -37,16 +37,20 @@ class Subject(Protocol):
 
 
 class MobileRun:
-    """mobile-run of one runtime. libraries: {name of a variable: local file whose place on the device it holds}."""
+    """mobile-run of one runtime. libraries: {name of a variable: local file whose place on the device it holds}.
+    threads, context 0: the runner's defaults. force: past the runner's own check of available memory."""
 
     peer = False
 
-    def __init__(self, runtime: str, program: Path, threads: int, context: int, libraries: Mapping[str, Path]) -> None:
+    def __init__(
+        self, runtime: str, program: Path, libraries: Mapping[str, Path], threads: int, context: int, force: bool
+    ) -> None:
         self.name = runtime
         self._program = program
         self._libraries = libraries
         self._options = ["--json"]
         self._options += ["--threads", str(threads)] if threads else []
+        self._options += ["--force"] if force else []
         self._context = ["--context", str(context)] if context else []
 
     def files(self, places: Places) -> Mapping[str, Path]:

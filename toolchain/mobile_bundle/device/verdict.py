@@ -19,8 +19,11 @@ PREDICTION = 0.10
 AGREEMENT = 0.02
 """How far the witnesses of a peak (results.Peak) may be apart."""
 
-_COUNTER_PAGES = 64
-"""Pages per processor that the kernel's counters may be off: it adds them up in batches."""
+_COUNTER_BYTES = 32 * 4096
+"""Per processor, by which the kernel's counters may be off: each adds up so many pages before it tells."""
+
+_SAMPLED_SECONDS = 1.0
+"""A run must last so long for its last sample, up to 50 ms before its end, to be a witness of its peak."""
 
 _LEAK = 0.05
 """How much anonymous memory may grow from the first quarter of a soak to its end."""
@@ -88,12 +91,12 @@ def _agreement(check: Callable[[str, bool, str], Check], runs: Sequence[Run], co
     """Of the run whose witnesses are furthest apart."""
 
     def spread(run: Run) -> tuple[int, int]:
-        known = [v for v in (run.peak.sampled, run.peak.reported, run.peak.rusage) if v is not None]
+        sampled = run.peak.sampled if (run.seconds or 0) >= _SAMPLED_SECONDS else None
+        known = [value for value in (sampled, run.peak.reported, run.peak.rusage) if value is not None]
         return (max(known) - min(known), max(known)) if known else (0, 0)
 
     apart, highest = max(map(spread, runs))
-    page = 4096
-    allowed = max(AGREEMENT * highest, _COUNTER_PAGES * page * cores)
+    allowed = max(AGREEMENT * highest, _COUNTER_BYTES * cores)
     share = apart / highest if highest else 0.0
     text = f"sampler, program and kernel are {share:.1%} apart ({megabytes(apart)} of {megabytes(highest)})"
     return check("witnesses agree", apart <= allowed, text)
