@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return out
 
     return build
+
+
+@pytest.fixture(scope="session")
+def adb_server() -> Iterator[int]:
+    """The port of an adb server of our own, for this process and all it starts: killing it disturbs nobody."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before = os.environ.get("ANDROID_ADB_SERVER_PORT")
+    os.environ["ANDROID_ADB_SERVER_PORT"] = str(port)
+    yield port
+    subprocess.run(["adb", "kill-server"], capture_output=True)
+    if before is None:
+        del os.environ["ANDROID_ADB_SERVER_PORT"]
+    else:
+        os.environ["ANDROID_ADB_SERVER_PORT"] = before
