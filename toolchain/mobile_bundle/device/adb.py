@@ -13,6 +13,9 @@ from mobile_bundle.device.client import LOST, adb_program, call_adb, gone, known
 from mobile_bundle.device.errors import DeviceError, NoSpace, ShellFailed, TransportError
 
 _ATTEMPTS = 3
+_END = "mobile-bundle: the script has ended"
+"""Printed on standard error by a script that succeeds: some clients end with status 0 when the connection breaks."""
+
 _PATIENCE = 6.0
 """Seconds that a lost device may take to come back: an adb server that was started again needs about one."""
 
@@ -69,10 +72,12 @@ class Device:
 
         A script may run more than once where the connection breaks: it must bear that. Raises DeviceError."""
         for attempt in range(_ATTEMPTS):
-            process = call_adb("-s", self.serial, "shell", "-T", script, timeout=timeout, data=data)
-            stderr = process.stderr.decode("utf-8", "replace")
+            marked = f"(\n{script}\n) && echo {_END!r} >&2"
+            process = call_adb("-s", self.serial, "shell", "-T", marked, timeout=timeout, data=data)
+            stderr, end, _ = process.stderr.decode("utf-8", "replace").rpartition(f"{_END}\n")
+            stderr = stderr if end else process.stderr.decode("utf-8", "replace")
             error = transport_error(self.serial, stderr) if process.returncode else None
-            if error is None and process.returncode == LOST:
+            if error is None and (process.returncode == LOST or (process.returncode == 0 and not end)):
                 error = gone(self.serial)
             if error is None:
                 return ShellResult(process.returncode, process.stdout.decode("utf-8", "replace"), stderr)

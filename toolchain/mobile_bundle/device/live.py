@@ -106,6 +106,7 @@ class LiveProgram:
 
 
 def lost(device: Device, status: int, said: str) -> DeviceError | None:
-    """The transport's error behind a client that ended with this status and these words; None where there is none."""
+    """The transport's error behind a client that ended with this status and these words before the program had said
+    its last word; None where it was the program that failed."""
     error = transport_error(device.serial, said) if status else None
-    return error or (gone(device.serial) if status == LOST else None)
+    return error or (gone(device.serial) if status in (0, LOST) else None)

@@ -108,8 +108,7 @@ def _listen(device: Device, places: Places, cell: Cell, line: str) -> _Heard:
         heard.status = program.follow(cell.timeout + 60, hear)
         if hog is not None and not hog.running():
             heard.notes.append("the second process was killed meanwhile: the pressure went away")
-    error = lost(device, heard.status, "\n".join(heard.said))
-    if error is not None and not read_watch(heard.events).ended:
+    if not read_watch(heard.events).ended and (error := lost(device, heard.status, "\n".join(heard.said))):
         raise error
     return heard
 

@@ -120,7 +120,7 @@ class _Test:
         self.report.pushed_bytes = stage(
             self._device, self._asked.bundle, self._manifest, places, subjects, self._context, self._progress
         )
-        self._answer = _host_answer(self._asked.bundle)
+        self._answer = _host_answer(self._asked.bundle, self._asked.settings.timeout)
         self._measure(facts, places, todo)
         self.report.finished = True
         self.judge()
@@ -200,12 +200,12 @@ def _bundle_facts(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _host_answer(bundle: Path) -> list[int] | None:
+def _host_answer(bundle: Path, timeout: float) -> list[int] | None:
     """The tokens that this machine answers the load cells' prompt with; None where it cannot run the bundle."""
-    with contextlib.suppress(UserError, OSError):
+    with contextlib.suppress(UserError, OSError, subprocess.TimeoutExpired):
         command = [*runner_command(bundle, "native"), "generate", str(bundle), "--prompt", SHORT_PROMPT]
         command += ["--max-new-tokens", str(ANSWER_TOKENS), "--ignore-eos", "--json"]
-        process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout)
         events = [json.loads(line) for line in process.stdout.splitlines()]
         if process.returncode == 0:
             return [event["id"] for event in events if event["event"] == "token" and event["id"] >= 0]
