@@ -19,8 +19,9 @@ PREDICTION = 0.10
 AGREEMENT = 0.02
 """How far the witnesses of a peak (results.Peak) may be apart."""
 
-_COUNTER_BYTES = 32 * 4096
-"""Per processor, by which the kernel's counters may be off: each adds up so many pages before it tells."""
+_COUNTER_PAGES = 2 * 32
+"""Pages per processor that ru_maxrss may be off: the kernel keeps one counter for anonymous and one for file pages, and
+a processor tells of its own only when 32 have come together. It shows where a process has only a few megabytes."""
 
 _SAMPLED_SECONDS = 1.0
 """A run must last so long for its last sample, up to 50 ms before its end, to be a witness of its peak."""
@@ -72,7 +73,8 @@ def _cell_checks(
     whole = [run for run in cell.runs if run.outcome.ok]
     if not whole:
         return
-    yield _agreement(check, whole, facts.cores if facts is not None else 1)
+    slack = _COUNTER_PAGES * facts.page_bytes * facts.cores if facts is not None else 0
+    yield _agreement(check, whole, slack)
     if cell.cell in ("long-context", "pressure"):
         yield from _prediction(check, cell, whole[0], predicted_at(manifest, context))
     if cell.cell in ("cold-load", "warm-load") and answer is not None:
@@ -87,8 +89,8 @@ def _cell_checks(
         yield _leak(check, whole[0])
 
 
-def _agreement(check: Callable[[str, bool, str], Check], runs: Sequence[Run], cores: int) -> Check:
-    """Of the run whose witnesses are furthest apart."""
+def _agreement(check: Callable[[str, bool, str], Check], runs: Sequence[Run], slack: int) -> Check:
+    """Of the run whose witnesses are furthest apart. slack: bytes by which they may be in any case."""
 
     def spread(run: Run) -> tuple[int, int]:
         sampled = run.peak.sampled if (run.seconds or 0) >= _SAMPLED_SECONDS else None
@@ -96,7 +98,7 @@ def _agreement(check: Callable[[str, bool, str], Check], runs: Sequence[Run], co
         return (max(known) - min(known), max(known)) if known else (0, 0)
 
     apart, highest = max(map(spread, runs))
-    allowed = max(AGREEMENT * highest, _COUNTER_BYTES * cores)
+    allowed = max(AGREEMENT * highest, slack)
     share = apart / highest if highest else 0.0
     text = f"sampler, program and kernel are {share:.1%} apart ({megabytes(apart)} of {megabytes(highest)})"
     return check("witnesses agree", apart <= allowed, text)
