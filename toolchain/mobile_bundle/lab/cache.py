@@ -33,11 +33,14 @@ def _recipe_version() -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a file, which is made where it is missing; waits for it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Holds an exclusive lock on a folder. Raises BlockingIOError when another process has it and wait is False."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+    finally:
+        os.close(descriptor)
 
 
 def cached(name: str, build: Callable[[Path], None]) -> Path:
@@ -48,7 +51,7 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
     target = folder / f"{name}-{_recipe_version()}"
     if target.is_dir():
         return target
-    with locked(folder / f"{name}.lock"):
+    with locked(folder):
         if not target.is_dir():
             for left in folder.glob(f".{name}-*"):  # of a builder that was killed: the lock says that none is at work
                 shutil.rmtree(left, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -83,7 +84,7 @@ class NativeDevice:
         return self._process is not None and self._process.poll() is None
 
     def tick(self) -> None:
-        """Writes what stands for /proc/meminfo and /proc/vmstat: they are as old as a fifth of a second."""
+        """Writes what stands for /proc/meminfo and /proc/vmstat: at most a fifth of a second old."""
         assert self._cgroup
         state = self._cgroup.memory()
         for name, text in (("meminfo", meminfo(state)), ("vmstat", vmstat(state))):
@@ -96,7 +97,10 @@ class NativeDevice:
         for process in self._cgroup.processes():
             with suppress(OSError):
                 if Path(f"/proc/{process}/comm").read_text() == "adbd\n":
+                    descriptor = os.pidfd_open(process)
                     os.kill(process, signal.SIGKILL)
+                    select.select([descriptor], [], [], 10)
+                    os.close(descriptor)
 
     def kill(self) -> None:
         if self._process:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
@@ -20,23 +19,19 @@ _PREFIX = "mobile-bundle-lab-"
 def run_folder(parent: Path, name: str) -> Iterator[Path]:
     """A new folder below `parent`, gone at the end. First removes what killed supervisors left, cgroups included."""
     parent.mkdir(parents=True, exist_ok=True)
-    with locked(parent / ".lock"):
-        _sweep(parent)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=parent))
-        lock = (folder / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
+    with ExitStack() as stack:
+        with locked(parent):
+            _sweep(parent)
+            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=parent))
+            stack.enter_context(locked(folder))  # for as long as this supervisor lives
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.close()
 
 
 def _sweep(parent: Path) -> None:
     """Removes the folders that no living supervisor has locked; the kernel killed their devices with them."""
     for folder in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError, UserError), (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), locked(folder, wait=False):
             with suppress(OSError, UserError):
                 remove_cgroup(memory_hierarchy().path / folder.name)
             shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,9 @@ class VirtualMachine:
         assert self._process.stdin
         self._process.stdin.write(b"kill-adbd\n")
         self._process.stdin.flush()
+        end = time.monotonic() + 30
+        while "lab: adbd is dead" not in self.log().read_text(errors="replace") and time.monotonic() < end:
+            time.sleep(0.05)
 
     def kill(self) -> None:
         if self._process:

@@ -1,5 +1,6 @@
 #!/usr/bin/busybox sh
-# Process 1 of the virtual machine. Says on the console when adbd runs; a line "kill-adbd" there kills adbd.
+# Process 1 of the virtual machine. Says on the console when adbd runs; a line "kill-adbd" there kills adbd, and is
+# answered when that is done.
 busybox=/usr/bin/busybox
 $busybox mount -t proc proc /proc
 $busybox --install -s /usr/bin
@@ -19,6 +20,8 @@ ip route add default via 10.0.2.2
 mount -t ext4 -o noinit_itable /dev/vda /data || echo "lab: there is no disk" >/dev/console
 ADBD_PORT=5555 adbd >/dev/null 2>&1 </dev/null &
 adbd=$!
-(while read -r command; do [ "$command" = kill-adbd ] && kill -9 "$adbd"; done) </dev/console &
+(while read -r command; do
+  [ "$command" = kill-adbd ] && kill -9 "$adbd" && echo "lab: adbd is dead" >/dev/console
+done) </dev/console &
 echo "lab: adbd runs" >/dev/console
 while :; do sleep 60; done
