@@ -13,8 +13,8 @@ FLAG_INT8_ACTIVATIONS = 1  # MB_MODEL_INT8_ACTIVATIONS
 MAX_EOS = 8
 CONFIG_BYTES = 256
 DEFAULT_CONTEXT = 2048
-_CONFIG = struct.Struct("<11IfiI8iI64s100s")
-assert _CONFIG.size == CONFIG_BYTES
+CONFIG_LAYOUT = struct.Struct("<11IfiI8iI64s100s")
+assert CONFIG_LAYOUT.size == CONFIG_BYTES
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class DecoderSpec:
     def to_config_bytes(self) -> bytes:
         """mb_model_config, 256 bytes."""
         eos = self.eos[:MAX_EOS]
-        return _CONFIG.pack(
+        return CONFIG_LAYOUT.pack(
             FLAG_INT8_ACTIVATIONS if self.ternary else 0,
             self.vocabulary,
             self.hidden,
