@@ -1,11 +1,12 @@
 # make demo    build a bundle from the example model and generate text from it
+# make runtimes    the package with its parts for ExecuTorch and ONNX Runtime
 # make test    everything: format, lint, types, tests (what .ci/run calls)
 # make test-large    the shapes of 1.5 B and 7 B; outside CI
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' ':!*unicode_tables.h')
-.PHONY: demo test test-large lint format clean
+.PHONY: demo runtimes test test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -19,14 +20,27 @@ C_SOURCES := $(shell git ls-files '*.c' '*.h' ':!*unicode_tables.h')
 SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files runtime toolchain)
 
 # The package alone: light, no torch.
+INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle
+
 .venv/package: .venv/tools $(SOURCES)
 	@echo "building the package (the first time, zig compiles its C library for three ABIs: some three minutes)"
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle --reinstall-package mobile-bundle .
+	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF .
 	touch $@
 
-.venv/test-tools: .venv/package
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle '.[test,lint]'
+# The package with its parts for ExecuTorch and ONNX Runtime, which are built against the installed ones.
+.venv/runtimes: .venv/tools $(SOURCES) scripts/onnxruntime_headers.sh
+	scripts/system_packages.sh c++=g++
+	scripts/onnxruntime_headers.sh build/onnxruntime
+	$(INSTALL) -r pyproject.toml --extra executorch --extra onnx
+	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=ON -C cmake.define.MB_ONNX=ON \
+	    -C cmake.define.MB_ONNXRUNTIME_INCLUDE=$(CURDIR)/build/onnxruntime/include .
+	touch $@ .venv/package
+
+.venv/test-tools: .venv/runtimes
+	$(INSTALL) -r pyproject.toml --extra test --extra lint
 	touch $@
+
+runtimes: .venv/runtimes
 
 demo: .venv/package
 	@mkdir -p build/demo

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle.build.pipeline import build_bundle
+from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.memory import predict_memory
 
@@ -26,13 +27,16 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """bundle(recipe, model=the example): a bundle of it with runners for every ABI."""
+    """bundle(recipe, model=the example, formats=native): a bundle of it with runners for every ABI."""
     directory = tmp_path_factory.mktemp("bundles")
 
     @functools.cache
-    def build(recipe: str | None = None, model: Path = EXAMPLE) -> Path:
-        out = directory / f"{model.name}-{recipe}.mbundle"
-        build_bundle(model, out, recipe, predict=predict_memory, runners=runner_paths)
+    def build(
+        recipe: str | Recipe | None = None, model: Path = EXAMPLE, formats: tuple[str, ...] = ("native",)
+    ) -> Path:
+        name = recipe.name if isinstance(recipe, Recipe) else recipe
+        out = directory / f"{model.name}-{name}-{'-'.join(formats)}.mbundle"
+        build_bundle(model, out, recipe, predict=predict_memory, runners=runner_paths, formats=formats)
         return out
 
     return build

@@ -107,14 +107,22 @@ def runner_paths() -> dict[str, Path]:
     return {abi: package_file("bin", abi, "mobile-run") for abi in ABIS}
 
 
-def bundle_runner(bundle: Path) -> Path:
-    """The bundle's own mobile-run that this machine can run. Raises UserError when there is none."""
+def machine_abi() -> str:
+    """The Android ABI whose programs this machine runs. Raises UserError when there is none."""
     abi = {"x86_64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}.get(os.uname().machine)
     if os.uname().sysname != "Linux" or abi is None:
         raise UserError(f"there is no mobile-run for {os.uname().sysname} on {os.uname().machine}")
+    return abi
+
+
+def bundle_runner(bundle: Path) -> Path:
+    """The bundle's own mobile-run that this machine can run. Raises UserError when there is none."""
+    abi = machine_abi()
     runner = bundle / "bin" / abi / "mobile-run"
     if not runner.exists():
-        raise UserError(f"{bundle}: no bin/{abi}/mobile-run in it: not a bundle, or not a whole one")
+        raise UserError(
+            f"{bundle}: no bin/{abi}/mobile-run in it: not a bundle, not a whole one, or built without native"
+        )
     return runner
 
 

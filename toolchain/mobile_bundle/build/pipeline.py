@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mobile_bundle.container.atomic import AtomicDirectory
 from mobile_bundle.container.disk import disk_errors, drop_cached, write_file
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
+from mobile_bundle.export.formats import export_programs, program_bytes
 from mobile_bundle.models import DecoderSpec, Model, open_model
 from mobile_bundle.plan.budget import Budget, check_possible, make_plan
 from mobile_bundle.plan.memory import MappedWeights, mapped_weights
@@ -45,13 +46,15 @@ def build_bundle(
     cluster: str | None = None,
     budget: Budget | None = None,
     calibration: Path | None = None,
+    formats: Collection[str] = ("native",),
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Builds the bundle `out_dir` and returns its manifest. It appears whole, or not at all; a bundle of that name is
     replaced at the end. What a build had coded before it failed or was killed lies in parts_directory(out_dir), and the
     next one goes on from there.
 
-    recipe: a recipe, its name, or None for the model's default. runners: gives {abi: path of mobile-run}.
+    recipe: a recipe, its name, or None for the model's default. runners: gives {abi: path of mobile-run}, for the
+    format native. formats: of export.formats.FORMATS.
     compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. jobs, cluster: as PartPool's.
     budget: what the planner has to keep to; it then chooses every codec that a recipe's patterns do not fix.
     calibration: a text for codecs and planner; None: data-free, or with a budget the text that ships with the tool.
@@ -70,10 +73,12 @@ def build_bundle(
             )
         spec = model.spec.with_tokens(-1 if tokenizer.bos is None else tokenizer.bos, _end_tokens(tokenizer))
         write_file(out.path / "tokenizer.bin", bytes(tokenizer.data))
-        for abi, runner in (runners() if runners else {}).items():
+        native = runners() if runners and "native" in formats else {}
+        for abi, runner in native.items():
             _copy_runner(Path(runner), out.path / "bin" / abi / "mobile-run")
         fixed = fixed_codecs(chosen, model.tensors)
-        sizes = sizes_of(spec, model.tensors, len(tokenizer.data), runners() if runners else {}, predict)
+        programs = program_bytes(formats, spec.layers)
+        sizes = sizes_of(spec, model.tensors, len(tokenizer.data), native, predict, programs)
         if budget:
             check_possible(budget, model.tensors, spec, fixed, sizes)  # before any work
         pool = stack.enter_context(PartPool(model, parts_directory(out_dir), jobs, cluster))  # or fail before any work
@@ -101,7 +106,10 @@ def build_bundle(
             records = write_weights(pool, spec, assignment, weights, progress)
         if tokenizer.chat_template is not None and not tokenizer.has_chat:
             model.notes.append(tokenizer.chat_template_status)
+        runtimes = export_programs(out.path, formats)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
+        if runtimes:
+            manifest["runtimes"] = runtimes
         manifests.write_manifest(out.path, manifest)
         if budget and budget.max_size is not None:
             _check_size(out.path, budget.max_size)

@@ -33,8 +33,10 @@ def sizes_of(
     tokenizer_bytes: int,
     runners: Mapping[str, Path],
     predict: Predict,
+    programs: Mapping[str, int],
 ) -> Measure:
-    """The function that the planner asks. runners: {abi: path}; the largest counts, a phone stores one of them."""
+    """The function that the planner asks. runners: {abi: path}; the largest counts, a phone stores one of them.
+    programs: bytes of other runtimes' programs (export.formats.program_bytes)."""
     runner = max((path.stat().st_size for path in runners.values()), default=0)
     config = spec.to_config_bytes()
 
@@ -48,6 +50,7 @@ def sizes_of(
             "weights.ptd": weights,
             "tokenizer.bin": tokenizer_bytes,
             "manifest.json": manifest_bound(len(planned)),
+            **programs,
         }
         if runner:
             stored["mobile-run"] = runner

@@ -1,4 +1,4 @@
-"""Tokens per second, load time and memory, each test in a fresh process of the bundle's own mobile-run."""
+"""Tokens per second, load time and memory, each test in a fresh process of a bundle's runner."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from mobile_bundle.cli.common import megabytes, positive, print_json
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.evaluate.speed import measure_speed
+from mobile_bundle.runtimes import RUNTIMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--new-tokens", type=positive, default=128, help="tokens of the decode test")
     parser.add_argument("-r", "--repetitions", type=positive, default=5)
     parser.add_argument("-t", "--threads", type=positive, action="append", help="may be given more than once")
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, action="append", help="default: native; may be given more than once"
+    )
     parser.add_argument("--json", action="store_true")
 
 
@@ -25,20 +29,24 @@ def run(options: argparse.Namespace) -> int:
     """Prints a table in llama-bench's form with columns for memory, or JSON."""
     manifest = read_manifest(options.bundle)
     results = [
-        measure_speed(options.bundle, flag, tokens, threads, options.repetitions)
+        measure_speed(options.bundle, flag, tokens, threads, options.repetitions, runtime)
         for threads in options.threads or [0]
         for flag, tokens in (("-p", options.prompt_tokens), ("-n", options.new_tokens))
+        for runtime in dict.fromkeys(options.runtime or ["native"])
     ]
     if options.json:
         print_json([asdict(result) for result in results])
         return 0
-    print("| model | size | params | threads | test | t/s | load s | first token s | peak RSS | anonymous | majflt |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| model | size | params | runtime | threads | test | t/s | load s | first token s | peak RSS | anonymous "
+        "| majflt |"
+    )
+    print("|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for result in results:
         speed = result.tokens_per_second
         print(
             f"| {manifest['model']['name']} {manifest['recipe']} | {megabytes(manifest['bytes'])} "
-            f"| {manifest['model']['parameters'] / 1e6:.1f} M | {result.threads} | {result.test} "
+            f"| {manifest['model']['parameters'] / 1e6:.1f} M | {result.runtime} | {result.threads} | {result.test} "
             f"| {speed.mean:.2f} ± {speed.sd:.2f} | {result.load_seconds:.3f} | {result.first_token_seconds:.3f} "
             f"| {megabytes(result.peak_rss_bytes)} | {megabytes(result.peak_anon_bytes)} | {result.major_faults} |"
         )

@@ -15,6 +15,7 @@ from mobile_bundle.build.recipe import recipe_names
 from mobile_bundle.cli.common import (
     Progress,
     byte_size,
+    formats_argument,
     megabytes,
     positive,
     positive_number,
@@ -71,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="tcp://HOST:PORT",
         help="code tensors on the workers of this Dask scheduler; they must see MODEL and OUTPUT under the same paths",
     )
+    parser.add_argument(
+        "--formats",
+        type=formats_argument,
+        default=("native",),
+        metavar="LIST",
+        help="of native (mobile-run of every ABI, the default), executorch (model.pte), onnx (model.onnx); "
+        "commas between",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
     options = parser.parse_args(arguments)
@@ -90,6 +99,7 @@ def _build(options: argparse.Namespace) -> int:
             cluster=options.cluster,
             budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
             calibration=options.calibration,
+            formats=options.formats,
             tell=lambda line: print(line, file=sys.stderr),
         )
     except UserError as error:

@@ -17,6 +17,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from mobile_bundle.build.recipe import Recipe, named_recipe
 from mobile_bundle.build.recipe_file import SUFFIXES, read_recipe_file
 from mobile_bundle.errors import UserError
+from mobile_bundle.export.formats import FORMATS
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
@@ -60,6 +61,15 @@ def recipe_argument(text: str) -> Recipe:
         return read_recipe_file(path) if path.suffix in SUFFIXES else named_recipe(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def formats_argument(text: str) -> tuple[str, ...]:
+    """An argparse type: names of export formats with commas between."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r}: of {', '.join(FORMATS)} with commas between")
+    return names
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}

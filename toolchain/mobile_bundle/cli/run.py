@@ -1,4 +1,4 @@
-"""Generates text with the bundle's own mobile-run on this machine; takes its options (--prompt TEXT, --json, ...)."""
+"""Generates text with a bundle's runner on this machine; takes mobile-run's options (--prompt TEXT, --json, ...)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import sys
 from pathlib import Path
 
-from mobile_bundle.native import bundle_runner
+from mobile_bundle.runtimes import RUNTIMES, runner_command, runner_environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments; everything else goes to mobile-run generate."""
+    """The command's arguments; everything else goes to the runner's generate."""
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--runtime", choices=RUNTIMES, default="native")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Becomes mobile-run, so that standard input, signals and the exit status are its own."""
-    runner = bundle_runner(options.bundle)
+    """Becomes the runner, so that standard input, signals and the exit status are its own."""
+    command = runner_command(options.bundle, options.runtime)
+    environment = runner_environment(options.runtime)
     sys.stdout.flush()
-    os.execv(runner, [str(runner), "generate", str(options.bundle), *options.rest])
+    os.execve(command[0], [*command, "generate", str(options.bundle), *options.rest], environment)

@@ -14,7 +14,7 @@ MAGIC = b"MBINDEX\0"
 INDEX_VERSION = 1
 _HEADER = struct.Struct("<8sIIQQIIIII12s")
 _RECORD = struct.Struct("<QQQIIHHIIIII8s")
-_CRC_OFFSET = 48
+CRC_OFFSET = 48
 _MAX_TENSORS = 1 << 20
 assert _HEADER.size == 64
 assert _RECORD.size == 64
@@ -117,7 +117,7 @@ def parse_index(data: bytes, file_bytes: int) -> tuple[bytes, list[IndexEntry]]:
     if total > len(data):
         raise ContainerError(f"the index claims {total} bytes, its segment has {len(data)}")
     data = data[:total]
-    if zlib.crc32(data[:_CRC_OFFSET] + bytes(4) + data[_CRC_OFFSET + 4 :]) != crc:
+    if zlib.crc32(data[:CRC_OFFSET] + bytes(4) + data[CRC_OFFSET + 4 :]) != crc:
         raise ContainerError("the checksum of the index is wrong; the file is damaged")
     if whole != file_bytes:
         raise ContainerError(f"the file has {file_bytes} bytes, its index says {whole}; it is truncated or was changed")

@@ -18,6 +18,7 @@ from mobile_bundle.container.flat_tensor import (
     flat_tensor_head,
     segment_base,
 )
+from mobile_bundle.container.index import CRC_OFFSET as INDEX_CRC_OFFSET
 from mobile_bundle.container.index import ContainerError, IndexEntry, index_bytes, pack_index, parse_index
 from mobile_bundle.errors import UserError
 
@@ -148,6 +149,7 @@ class BlobWriter:
 class WeightsReader:
     """An open weights.ptd. Opening checks the headers and the index; blobs are checked when they are read.
 
+    index_crc32: stands for the whole file, as the index holds the checksum of every tensor.
     ContainerError for a damaged file, UserError for one that cannot be opened.
     """
 
@@ -244,6 +246,7 @@ class WeightsReader:
         if not 64 <= size <= min(flat.segment_bytes, 1 << 30):
             raise ContainerError("the index is truncated or damaged")
         config, entries = parse_index(self._pread(flat.segment_base, size), self.file_bytes)
+        self.index_crc32 = int.from_bytes(head[INDEX_CRC_OFFSET : INDEX_CRC_OFFSET + 4], "little")
         first = flat.segment_base + size
         for entry in entries:
             if entry.offset < first:

@@ -1,4 +1,4 @@
-"""Speed and memory of a bundle, measured by mobile-run itself in a fresh process."""
+"""Speed and memory of a bundle, measured by its runner itself in a fresh process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import bundle_runner
+from mobile_bundle.runtimes import runner_command, runner_environment
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Rate:
 class Speed:
     """One test. load_seconds and first_token_seconds count from the start of the process; bytes from /proc."""
 
+    runtime: str
     test: str
     threads: int
     tokens_per_second: Rate
@@ -34,12 +35,25 @@ class Speed:
     major_faults: int
 
 
-def measure_speed(bundle: Path, flag: str, tokens: int, threads: int, repetitions: int) -> Speed:
-    """flag "-p": prefill of `tokens` tokens; "-n": decode. threads 0: mobile-run's default. UserError if it fails."""
-    command = [str(bundle_runner(bundle)), "bench", str(bundle), flag, str(tokens), "-r", str(repetitions), "--json"]
+def measure_speed(
+    bundle: Path, flag: str, tokens: int, threads: int, repetitions: int, runtime: str = "native"
+) -> Speed:
+    """flag "-p": prefill of `tokens` tokens; "-n": decode. threads 0: the runner's default. UserError if it fails."""
+    command = [
+        *runner_command(bundle, runtime),
+        "bench",
+        str(bundle),
+        flag,
+        str(tokens),
+        "-r",
+        str(repetitions),
+        "--json",
+    ]
     if threads:
         command += ["--threads", str(threads)]
-    process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    process = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime)
+    )
     events = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
     for event in events:
         if event["event"] == "error":
@@ -48,6 +62,7 @@ def measure_speed(bundle: Path, flag: str, tokens: int, threads: int, repetition
             rates = event["tokens_per_second"]
             memory = event["memory"]
             return Speed(
+                runtime=runtime,
                 test=event["test"],
                 threads=event["threads"],
                 tokens_per_second=Rate(statistics.mean(rates), statistics.stdev(rates) if len(rates) > 1 else 0.0),
@@ -57,4 +72,6 @@ def measure_speed(bundle: Path, flag: str, tokens: int, threads: int, repetition
                 peak_anon_bytes=memory["peak_anon_bytes"],
                 major_faults=memory["major_faults"],
             )
-    raise UserError(f"mobile-run ended with status {process.returncode} and no result: {process.stderr.strip()}")
+    raise UserError(
+        f"{Path(command[0]).name} ended with status {process.returncode} and no result: {process.stderr.strip()}"
+    )

@@ -1,1 +1,1 @@
-"""Programs for other runtimes, made from the weights.ptd of a bundle. Each needs its own extra dependencies."""
+"""Programs of other runtimes that share a bundle's weights.ptd."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
-from mobile_bundle.models.engine_config import EngineConfig
+from mobile_bundle.models.spec import ModelConfig
 
 NAME = "genai_config.json"
-_TYPES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
 
 
-def genai_config(config: EngineConfig, architecture: str) -> bytes | None:
-    """The file's bytes, or None for an architecture that onnxruntime-genai has no decoder type for."""
-    if architecture not in _TYPES:
+def decoder_type(config: ModelConfig, tensors: Collection[str]) -> str | None:
+    """onnxruntime-genai's name for a decoder with these tensors (weights.ptd's names); None where it has none.
+
+    Its types differ in what the exporters of other tools write for them; every one of these runs any graph."""
+    if "layers.0.attention.sub_norm.weight" in tensors:
         return None
+    if "layers.0.attention.query.norm.weight" in tensors:
+        return "qwen3"
+    if "layers.0.attention.query.bias" in tensors:
+        return "qwen2"
+    return "mistral" if config.sliding_window else "llama"
+
+
+def genai_config(config: ModelConfig, kind: str) -> bytes:
+    """The file's bytes. kind: decoder_type's."""
     eos = list(config.eos)
     model = {
-        "type": _TYPES[architecture],
+        "type": kind,
         "vocab_size": config.vocabulary,
         "context_length": config.context,
         "bos_token_id": config.bos if config.bos >= 0 else (eos[0] if eos else 0),

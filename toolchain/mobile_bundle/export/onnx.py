@@ -6,6 +6,7 @@ libmobile_bundle_onnx.so brings (runtime/onnxruntime/); everything else is ONNX 
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import mobile_bundle
@@ -14,14 +15,14 @@ from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.export import genai_config
-from mobile_bundle.models.engine_config import parse_engine_config
+from mobile_bundle.models.spec import ModelConfig
 
 NAME = "model.onnx"
 
 
-def export_onnx(directory: Path, architecture: str = "", recipe: str = "") -> list[Path]:
-    """Writes model.onnx beside the weights.ptd in `directory`, and returns the files it wrote: genai_config.json, too,
-    where onnxruntime-genai has a decoder type for `architecture` (config.json's, "LlamaForCausalLM").
+def export_onnx(directory: Path, recipe: str = "") -> str:
+    """Writes model.onnx beside the weights.ptd of `directory`, and genai_config.json where onnxruntime-genai has a
+    decoder type for the model; the version of the onnx package that did it.
 
     recipe: of the bundle, for the model's metadata. The bytes depend on weights.ptd's index and the arguments alone.
     UserError without the onnx package, or if weights.ptd is missing or damaged.
@@ -30,33 +31,26 @@ def export_onnx(directory: Path, architecture: str = "", recipe: str = "") -> li
         import onnx
     except ImportError:
         raise UserError("model.onnx needs the onnx package: pip install 'mobile-bundle[onnx]'") from None
-    from mobile_bundle.export.onnx_decoder import OPSET, decoder_graph
-    from mobile_bundle.export.onnx_graph import CONTRIB, DOMAIN, Graph
+    from mobile_bundle.export.onnx_decoder import OPSETS, decoder_graph
+    from mobile_bundle.export.onnx_graph import Graph
 
-    try:
-        with WeightsReader(directory / "weights.ptd") as weights:
-            config = parse_engine_config(weights.config)
+    with WeightsReader(directory / "weights.ptd") as weights:
+        try:
+            config = ModelConfig.parse(weights.config)
             graph = decoder_graph(config, Graph(weights))
-    except (ContainerError, ValueError, KeyError) as error:
-        raise UserError(f"{directory / 'weights.ptd'}: {error}; build the bundle again") from error
-    opsets = [
-        onnx.helper.make_opsetid("", OPSET),
-        onnx.helper.make_opsetid(CONTRIB, 1),
-        onnx.helper.make_opsetid(DOMAIN, 1),
-    ]
+        except (ContainerError, ValueError) as error:
+            raise UserError(f"{weights.path}: {error}; build the bundle again") from error
+        kind = genai_config.decoder_type(config, {entry.name for entry in weights.entries})
     model = onnx.helper.make_model(
         graph,
-        opset_imports=opsets,
+        opset_imports=[onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()],
         ir_version=11,
         producer_name="mobile-bundle",
         producer_version=mobile_bundle.__version__,
     )
     facts = {"model": config.name, "recipe": recipe, "tool_version": mobile_bundle.__version__}
     onnx.helper.set_model_props(model, facts)
-    written = [directory / NAME]
-    write_file(written[0], model.SerializeToString(deterministic=True))
-    settings = genai_config.genai_config(config, architecture)
-    if settings is not None:
-        written.append(directory / genai_config.NAME)
-        write_file(written[1], settings)
-    return written
+    write_file(directory / NAME, model.SerializeToString(deterministic=True))
+    if kind is not None:
+        write_file(directory / genai_config.NAME, genai_config.genai_config(config, kind))
+    return version("onnx")

@@ -10,13 +10,13 @@ import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from mobile_bundle.export.onnx_graph import CONTRIB, DOMAIN, Graph
-from mobile_bundle.models.engine_config import EngineConfig
+from mobile_bundle.models.spec import ModelConfig
 
-OPSET = 23
-"""The first with RotaryEmbedding and RMSNormalization."""
+OPSETS = {"": 23, CONTRIB: 1, DOMAIN: 1}
+"""Versions of the operators' domains; 23 is the first with RotaryEmbedding and RMSNormalization."""
 
 
-def decoder_graph(config: EngineConfig, graph: Graph) -> GraphProto:
+def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
     """input_ids, attention_mask and past_key_values.N.key/value to logits of the last token and present.N.key/value."""
     places = _places(config, graph)
     hidden = graph.node(
@@ -57,7 +57,7 @@ class _Places:
         self.seqlens, self.total, self.cosines, self.sines = seqlens, total, cosines, sines
 
 
-def _places(config: EngineConfig, graph: Graph) -> _Places:
+def _places(config: ModelConfig, graph: Graph) -> _Places:
     """From the number of ones in attention_mask: it is right for a past that grows and for buffers of a fixed size."""
     one = graph.constant("/constants/one", np.array(1, np.int64))
     first = graph.constant("/constants/axis_0", np.array([0], np.int64))
@@ -80,7 +80,7 @@ def _places(config: EngineConfig, graph: Graph) -> _Places:
     )
 
 
-def _attention(config: EngineConfig, graph: Graph, layer: int, x: str, places: _Places) -> str:
+def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _Places) -> str:
     """x (1, s, hidden), normed, to the output projection's result (1, s, hidden), still without its bias."""
     tensors, nodes = f"layers.{layer}.attention", f"/layers.{layer}/attention"
     parts = ["query", "key", "value"]
@@ -116,7 +116,7 @@ def _attention(config: EngineConfig, graph: Graph, layer: int, x: str, places: _
     ]
 
 
-def _rotated(config: EngineConfig, graph: Graph, x: str, tensor: str, node: str, heads: int, places: _Places) -> str:
+def _rotated(config: ModelConfig, graph: Graph, x: str, tensor: str, node: str, heads: int, places: _Places) -> str:
     """Queries or keys (1, s, heads * head_dim), normed per head where the model does (Qwen3), then rotated."""
     if graph.has(f"{tensor}.norm.weight"):
         apart = graph.constant(f"/constants/heads_{heads}", np.array([0, 0, heads, config.head_dim], np.int64))
@@ -129,7 +129,7 @@ def _rotated(config: EngineConfig, graph: Graph, x: str, tensor: str, node: str,
     )
 
 
-def _mlp(config: EngineConfig, graph: Graph, layer: int, x: str) -> str:
+def _mlp(config: ModelConfig, graph: Graph, layer: int, x: str) -> str:
     """x (1, s, hidden), normed, to the down projection's result (1, s, hidden), still without its bias."""
     tensors, nodes = f"layers.{layer}.mlp", f"/layers.{layer}/mlp"
     gate, up = graph.multiply(
@@ -149,12 +149,12 @@ def _mlp(config: EngineConfig, graph: Graph, layer: int, x: str) -> str:
     return graph.multiply(product, [f"{tensors}.down.weight"], f"{nodes}/down", [f"{nodes}/down"], config.ternary)[0]
 
 
-def _norm(config: EngineConfig, graph: Graph, x: str, weight: str, node: str) -> str:
+def _norm(config: ModelConfig, graph: Graph, x: str, weight: str, node: str) -> str:
     return graph.node("RMSNormalization", [x, graph.vector(weight)], node, axis=-1, epsilon=config.norm_epsilon)
 
 
 def _add_and_norm(
-    config: EngineConfig, graph: Graph, hidden: str, added: str, bias: list[str], weight: str, node: str
+    config: ModelConfig, graph: Graph, hidden: str, added: str, bias: list[str], weight: str, node: str
 ) -> tuple[str, str]:
     """(hidden + added + bias, that sum normed), in one node."""
     total = f"{node}/sum"
@@ -178,7 +178,7 @@ def _add_bias(graph: Graph, x: str, tensor: str, node: str) -> str:
     return graph.node("Add", [x, *bias], node) if bias else x
 
 
-def _interface(config: EngineConfig) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
+def _interface(config: ModelConfig) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
     """Inputs and outputs, named as onnxruntime-genai names them."""
 
     def floats(name: str, shape: list[int | str]) -> ValueInfoProto:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mobile_bundle.codecs.blob import FLAG_SHARED_CODEBOOK, HEADER_BYTES, Format, VectorLayout
+from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.plan.sharing import shared_name
@@ -54,7 +55,7 @@ class Graph:
 
     def vector(self, name: str) -> str:
         """A float32 vector of weights.ptd, shape (columns,). UserError if it is not float32."""
-        entry = self._weights.entry(name)
+        entry = self._entry(name)
         if entry.header.format is not Format.F32 or entry.header.rows != 1:
             raise UserError(f"{self._weights.path}: {name} is not a float32 vector; build the bundle again")
         if entry.header.payload_bytes < EXTERNAL_FROM:
@@ -88,11 +89,14 @@ class Graph:
         self.node("CompressedMatMul", inputs, node, outputs, DOMAIN, rows=rows, **extra)
         return outputs
 
-    def _blob(self, name: str) -> str:
+    def _entry(self, name: str) -> IndexEntry:
         try:
-            entry = self._weights.entry(name)
+            return self._weights.entry(name)
         except KeyError:
             raise UserError(f"{self._weights.path}: tensor {name} is missing; build the bundle again") from None
+
+    def _blob(self, name: str) -> str:
+        entry = self._entry(name)
         return self._external(name, TensorProto.UINT8, entry.bytes, entry.offset, entry.bytes)
 
     def _external(self, name: str, kind: int, elements: int, offset: int, size: int) -> str:

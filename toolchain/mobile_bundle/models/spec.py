@@ -13,8 +13,8 @@ FLAG_INT8_ACTIVATIONS = 1  # MB_MODEL_INT8_ACTIVATIONS
 MAX_EOS = 8
 CONFIG_BYTES = 256
 DEFAULT_CONTEXT = 2048
-CONFIG_LAYOUT = struct.Struct("<11IfiI8iI64s100s")
-assert CONFIG_LAYOUT.size == CONFIG_BYTES
+_CONFIG = struct.Struct("<11IfiI8iI64s100s")
+assert _CONFIG.size == CONFIG_BYTES
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class DecoderSpec:
     def to_config_bytes(self) -> bytes:
         """mb_model_config, 256 bytes."""
         eos = self.eos[:MAX_EOS]
-        return CONFIG_LAYOUT.pack(
+        return _CONFIG.pack(
             FLAG_INT8_ACTIVATIONS if self.ternary else 0,
             self.vocabulary,
             self.hidden,
@@ -94,6 +94,54 @@ class DecoderSpec:
             self.default_context,
             _short(self.name, 63),
             bytes(100),
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """mb_model_config of a weights.ptd: what a runtime knows of the model without its tensors. bos -1: none."""
+
+    ternary: bool
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    context: int
+    sliding_window: int
+    activation: str
+    norm_epsilon: float
+    bos: int
+    eos: tuple[int, ...]
+    default_context: int
+    name: str
+
+    @staticmethod
+    def parse(data: bytes) -> ModelConfig:
+        """From its 256 bytes, as a WeightsReader gives them. ValueError for an unknown activation."""
+        fields = _CONFIG.unpack(data)
+        activations = {number: name for name, number in ACTIVATIONS.items()}
+        if fields[10] not in activations:
+            raise ValueError(f"unknown activation {fields[10]}; made by a newer version?")
+        return ModelConfig(
+            ternary=bool(fields[0] & FLAG_INT8_ACTIVATIONS),
+            vocabulary=fields[1],
+            hidden=fields[2],
+            layers=fields[3],
+            heads=fields[4],
+            kv_heads=fields[5],
+            head_dim=fields[6],
+            feed_forward=fields[7],
+            context=fields[8],
+            sliding_window=fields[9],
+            activation=activations[fields[10]],
+            norm_epsilon=fields[11],
+            bos=fields[12],
+            eos=tuple(fields[14 : 14 + min(fields[13], MAX_EOS)]),
+            default_context=fields[22],
+            name=fields[23].split(b"\0", 1)[0].decode("utf-8", "replace"),
         )
 
 

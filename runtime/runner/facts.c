@@ -1,0 +1,36 @@
+#include "facts.h"
+
+#include "process_memory.h"
+#include "session.h"
+
+mb_status bundle_facts_read(const runner_options *options, bundle_facts *facts) {
+  const process_memory before = process_memory_read();
+  facts->floor_bytes = before.anonymous_bytes + before.file_bytes;
+  mb_model *model = NULL;
+  mb_layout layout;
+  mb_status status = mb_model_open(options->bundle, &options->model, &model);
+  if (status != MB_OK) return status;
+  status = mb_layout_compute(mb_model_get_config(model), &options->session, &layout);
+  if (status == MB_OK) {
+    facts->config = *mb_model_get_config(model);
+    facts->options = layout.options;
+    facts->kernels = mb_model_kernels(model);
+    facts->file_bytes = model->weights.file_bytes + model->cache.file_bytes;
+    facts->touched_file_bytes = facts->resident_file_bytes = mb_model_touched_bytes(model);
+    if (model->mapping)
+      facts->resident_file_bytes = mb_layer_mapping_resident_bytes(model->mapping, facts->touched_file_bytes);
+  }
+  mb_model_close(model);
+  return status;
+}
+
+mb_status bundle_facts_memory(const bundle_facts *facts, uint32_t chunk, mb_memory *memory) {
+  mb_session_options fed = facts->options;
+  if (chunk < fed.prefill_chunk) fed.prefill_chunk = chunk;
+  mb_status status = mb_memory_estimate(&facts->config, &fed, memory);
+  memory->file_bytes = facts->file_bytes;
+  memory->touched_file_bytes = facts->touched_file_bytes;
+  memory->resident_file_bytes = facts->resident_file_bytes;
+  memory->process_bytes = facts->floor_bytes;
+  return status;
+}
