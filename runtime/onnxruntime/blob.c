@@ -36,7 +36,8 @@ static OrtStatus *reserve(const char *name, uint64_t bytes, onnx_blob *blob) {
 static OrtStatus *decode(const char *name, const void *bytes, uint64_t size, onnx_blob *blob) {
   mb_storage_plan plan;
   const char *reason = NULL;
-  if (!mb_storage_plan_of(bytes, size, &plan, &reason)) return mb_ort_fail(ORT_INVALID_ARGUMENT, "%s: %s", name, reason);
+  if (!mb_storage_plan_of(bytes, size, &plan, &reason))
+    return mb_ort_fail(ORT_INVALID_ARGUMENT, "%s: %s", name, reason);
   MB_ORT_TRY(reserve(name, plan.target_bytes, blob));
   void *scratch = NULL;
   const size_t scratch_bytes = plan.scratch_bytes ? plan.scratch_bytes : SCRATCH_ALIGNMENT;
@@ -55,8 +56,9 @@ static OrtStatus *decode(const char *name, const void *bytes, uint64_t size, onn
 
 OrtStatus *onnx_blob_open(const char *name, const void *bytes, uint64_t size, onnx_blob *blob) {
   mb_blob_header header;
-  if (size < sizeof header) return mb_ort_fail(ORT_INVALID_ARGUMENT, "%s: %llu bytes are no blob of mobile-bundle", name,
-                                               (unsigned long long)size);
+  if (size < sizeof header)
+    return mb_ort_fail(ORT_INVALID_ARGUMENT, "%s: %llu bytes are no blob of mobile-bundle", name,
+                       (unsigned long long)size);
   memcpy(&header, bytes, sizeof header);
   onnx_blob aligned = {.bytes = bytes, .size = size};
   if ((uintptr_t)bytes % 4 != 0) {

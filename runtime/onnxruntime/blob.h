@@ -1,5 +1,5 @@
-/* A blob that came as plain bytes (an initializer inside of the .onnx, or in a file that is no weights.ptd), as a packed
- * blob that kernels can compute with. */
+/* A blob that came as plain bytes (an initializer inside of the .onnx, or in a file that is no weights.ptd), as a
+ * packed blob that kernels can compute with. */
 #ifndef MB_ONNX_BLOB_H
 #define MB_ONNX_BLOB_H
 

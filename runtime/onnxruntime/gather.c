@@ -22,9 +22,10 @@ static OrtStatus *open_weight(const OrtKernelInfo *info, gather *kernel) {
   MB_ORT_TRY(onnx_ints(info, "columns", &columns, 1, &count));
   MB_ORT_TRY(onnx_weight_open(info, &input, &kernel->weight));
   const mb_matrix *w = &kernel->weight.matrix;
-  return w->columns == columns ? NULL
-                               : mb_ort_fail(ORT_INVALID_GRAPH, "the weight has %u columns, attribute columns says %lld",
-                                             w->columns, (long long)columns);
+  return w->columns == columns
+             ? NULL
+             : mb_ort_fail(ORT_INVALID_GRAPH, "the weight has %u columns, attribute columns says %lld", w->columns,
+                           (long long)columns);
 }
 
 static OrtStatusPtr ORT_API_CALL create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
@@ -78,11 +79,6 @@ static ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp *op, 
 }
 
 const OrtCustomOp mb_compressed_gather = {
-    MB_OPERATOR_COMMON,
-    .GetName = name,
-    .GetInputType = input_type,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .KernelDestroy = destroy,
-    .InferOutputShapeFn = infer,
+    MB_OPERATOR_COMMON,         .GetName = name,          .GetInputType = input_type,  .CreateKernelV2 = create,
+    .KernelComputeV2 = compute, .KernelDestroy = destroy, .InferOutputShapeFn = infer,
 };

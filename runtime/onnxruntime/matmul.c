@@ -48,7 +48,8 @@ static OrtStatus *open_weights(const OrtKernelInfo *info, matmul *kernel) {
   }
   kernel->columns = kernel->weights[0].matrix.columns;
   MB_ORT_TRY(mb_ort->KernelInfo_GetInputCount(info, &inputs));
-  return inputs == input ? NULL : mb_ort_fail(ORT_INVALID_GRAPH, "%zu inputs, attribute rows asks for %zu", inputs, input);
+  return inputs == input ? NULL
+                         : mb_ort_fail(ORT_INVALID_GRAPH, "%zu inputs, attribute rows asks for %zu", inputs, input);
 }
 
 static OrtStatusPtr ORT_API_CALL create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
@@ -145,11 +146,6 @@ static ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp *op, 
 }
 
 const OrtCustomOp mb_compressed_matmul = {
-    MB_OPERATOR_COMMON,
-    .GetName = name,
-    .GetInputType = input_type,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .KernelDestroy = destroy,
-    .InferOutputShapeFn = infer,
+    MB_OPERATOR_COMMON,         .GetName = name,          .GetInputType = input_type,  .CreateKernelV2 = create,
+    .KernelComputeV2 = compute, .KernelDestroy = destroy, .InferOutputShapeFn = infer,
 };

@@ -7,7 +7,8 @@
 /* CompressedMatMul(x, weights...) -> y...
  *   x: float [..., columns]; weights: 1 to 3 blobs, uint8, each with its codebook behind it if it shares one;
  *   y[i]: float [..., rows[i]] = x times the transposed weight i.
- *   rows: ints, the weights' rows. round_input: int, 1: weights that are not packed see x rounded to int8, too (BitNet).
+ *   rows: ints, the weights' rows. round_input: int, 1: weights that are not packed see x rounded to int8, too
+ * (BitNet).
  */
 extern const OrtCustomOp mb_compressed_matmul;
 
@@ -26,13 +27,13 @@ ONNXTensorElementDataType ORT_API_CALL mb_operator_output_type(const OrtCustomOp
 OrtMemType ORT_API_CALL mb_operator_memory(const OrtCustomOp *op, size_t index);
 int ORT_API_CALL mb_operator_one(const OrtCustomOp *op);
 
-#define MB_OPERATOR_COMMON                                                                                            \
-  .version = ORT_API_VERSION, .GetExecutionProviderType = mb_operator_provider,                                       \
-  .GetInputTypeCount = mb_operator_inputs, .GetInputCharacteristic = mb_operator_input_kind,                          \
-  .GetInputMemoryType = mb_operator_memory, .GetOutputTypeCount = mb_operator_outputs,                                \
-  .GetOutputType = mb_operator_output_type, .GetOutputCharacteristic = mb_operator_output_kind,                       \
-  .GetVariadicInputMinArity = mb_operator_one, .GetVariadicInputHomogeneity = mb_operator_one,                        \
-  .GetVariadicOutputMinArity = mb_operator_one, .GetVariadicOutputHomogeneity = mb_operator_one,                      \
+#define MB_OPERATOR_COMMON                                                                       \
+  .version = ORT_API_VERSION, .GetExecutionProviderType = mb_operator_provider,                  \
+  .GetInputTypeCount = mb_operator_inputs, .GetInputCharacteristic = mb_operator_input_kind,     \
+  .GetInputMemoryType = mb_operator_memory, .GetOutputTypeCount = mb_operator_outputs,           \
+  .GetOutputType = mb_operator_output_type, .GetOutputCharacteristic = mb_operator_output_kind,  \
+  .GetVariadicInputMinArity = mb_operator_one, .GetVariadicInputHomogeneity = mb_operator_one,   \
+  .GetVariadicOutputMinArity = mb_operator_one, .GetVariadicOutputHomogeneity = mb_operator_one, \
   .GetStartVersion = mb_operator_one, .GetEndVersion = mb_operator_one
 
 #endif

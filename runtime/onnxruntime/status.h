@@ -9,10 +9,10 @@
 extern const OrtApi *mb_ort;
 
 /* Returns from a function that returns OrtStatus * if `call` failed. */
-#define MB_ORT_TRY(call)                        \
-  do {                                          \
-    OrtStatus *try_status = (call);             \
-    if (try_status != NULL) return try_status;  \
+#define MB_ORT_TRY(call)                       \
+  do {                                         \
+    OrtStatus *try_status = (call);            \
+    if (try_status != NULL) return try_status; \
   } while (0)
 
 OrtStatus *mb_ort_fail(OrtErrorCode code, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -9,7 +9,8 @@ OrtStatus *onnx_input(const OrtKernelContext *context, size_t index, onnx_tensor
   MB_ORT_TRY(mb_ort->GetTensorTypeAndShape(value, &shape));
   OrtStatus *status = mb_ort->GetDimensionsCount(shape, &tensor->rank);
   if (!status && tensor->rank > MOST_DIMENSIONS)
-    status = mb_ort_fail(ORT_INVALID_ARGUMENT, "an input has %zu dimensions: %d at most", tensor->rank, MOST_DIMENSIONS);
+    status =
+        mb_ort_fail(ORT_INVALID_ARGUMENT, "an input has %zu dimensions: %d at most", tensor->rank, MOST_DIMENSIONS);
   if (!status) status = mb_ort->GetDimensions(shape, tensor->dimensions, tensor->rank);
   if (!status) status = mb_ort->GetTensorShapeElementCount(shape, &tensor->elements);
   mb_ort->ReleaseTensorTypeAndShapeInfo(shape);

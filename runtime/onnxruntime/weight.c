@@ -74,8 +74,8 @@ static void drop_pages(const constant_input *input) {
   (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
-/* The engine's own view of that tensor, if ONNX Runtime has mapped it from a weights.ptd; weight->model stays NULL if it
- * has not. */
+/* The engine's own view of that tensor, if ONNX Runtime has mapped it from a weights.ptd; weight->model stays NULL if
+ * it has not. */
 static OrtStatus *open_in_model(const constant_input *input, onnx_weight *weight) {
   char path[MB_PATH_BYTES], name[TENSOR_NAME_BYTES];
   uint64_t offset;
@@ -86,8 +86,9 @@ static OrtStatus *open_in_model(const constant_input *input, onnx_weight *weight
   if (!record || record->name_bytes >= sizeof name) {
     open_models_release(model);
     return record ? mb_ort_fail(ORT_FAIL, "%s: the name of its tensor is too long", input->name)
-                  : mb_ort_fail(ORT_INVALID_GRAPH, "%s: %s has no tensor there; they are not of one bundle: build it again",
-                                input->name, path);
+                  : mb_ort_fail(ORT_INVALID_GRAPH,
+                                "%s: %s has no tensor there; they are not of one bundle: build it again", input->name,
+                                path);
   }
   memcpy(name, model->weights.names + record->name_offset, record->name_bytes);
   name[record->name_bytes] = 0;
