@@ -191,7 +191,11 @@ def test_every_format_multiplies_and_gathers(recipe, columns):
         assert np.linalg.norm(y - expected) < limit * np.linalg.norm(expected)
     ids = np.array([[0, 79, 3], [5, 5, 6]])
     session = open_session(one_node("CompressedGather", [blob], {"columns": [columns]}))
-    assert np.array_equal(session.run(None, {"x": ids})[0], weight[ids])
+    rows = session.run(None, {"x": ids})[0]
+    if recipe in ("seedlm-4bit", "hyper"):  # computed with as 8 bits
+        assert np.linalg.norm(rows - weight[ids]) < 1e-2 * np.linalg.norm(weight[ids])
+    else:
+        assert np.array_equal(rows, weight[ids])
 
 
 def test_three_weights_of_different_formats_share_an_input():
@@ -295,7 +299,7 @@ def test_hostile_blobs_are_refused_or_harmless(recipe):
     """Changed headers, changed bodies, missing ends: an error of one line, or numbers, never a crash."""
     blob, _ = encoded(recipe, 48, 128)
     random = np.random.default_rng(7)
-    refused = 0
+    reasons: list[str] = []
     for attempt in range(60):
         data = bytearray(blob)
         if attempt % 3 == 0:
@@ -309,9 +313,9 @@ def test_hostile_blobs_are_refused_or_harmless(recipe):
             session = open_session(one_node("CompressedMatMul", [bytes(data)], {"rows": [48]}))
             session.run(None, {"x": np.ones((1, 128), np.float32)})
         except Exception as error:
-            refused += 1
-            assert "w0" in str(error) or "weight" in str(error) or "dimension" in str(error)
-    assert refused >= 20
+            reasons.append(str(error))
+    assert len(reasons) >= 20
+    assert all("w0: " in reason or "weight 0 has" in reason or "dimension of x" in reason for reason in reasons)
 
 
 # ---- weights.ptd -----------------------------------------------------------------------------------------------------

@@ -97,11 +97,14 @@ def test_every_architecture_without_int8_rounding(tmp_path, shared, name):
     build_weights(tmp_path, "raw", tmp_path / "weights.ptd")
     export_onnx(tmp_path)
     ids = np.random.default_rng(3).integers(0, 512, 60).tolist()
-    limit = 1e-3 if name != "bitnet" else 5e-2  # BitNet rounds the inputs even of unquantised weights
+    # BitNet rounds the inputs of unquantised weights, too: one changed code moves a logit of so small a model visibly.
+    most, average = (1e-3, 1e-3) if name != "bitnet" else (1e-1, 3e-2)
     for decoder in (Decoder(tmp_path), Decoder(tmp_path, shared_buffers=64, chunk=7)):
         with Model(tmp_path / "weights.ptd") as engine, engine.session(kv_type="f16") as session:
-            for part in (ids[:40], ids[40:41], ids[41:43], *([i] for i in ids[43:])):
-                assert relative(decoder.feed(part), session.feed(part)) < limit
+            parts = (ids[:40], ids[40:41], ids[41:43], *([i] for i in ids[43:]))
+            distances = [relative(decoder.feed(part), session.feed(part)) for part in parts]
+        assert max(distances) < most
+        assert np.mean(distances) < average
 
 
 def test_a_past_that_grows_and_shared_buffers_are_the_same(exported):
@@ -133,7 +136,7 @@ def same_or_tied(directory: Path, prompt: list[int], ours: list[int], expected: 
         return True
     at = next(i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if a != b)
     with Model(directory) as engine, engine.session(kv_type="f16") as session:
-        logits = session.feed([*prompt, *expected[:at]])
+        logits = session.feed([*prompt, *expected[:at]]).copy()
     # 4e-2 of the logits' length is the most that a whole vector may be off; one of them by 4 times its share of that.
     assert logits[expected[at]] - logits[ours[at]] < 4 * 4e-2 * float(np.sqrt(np.mean(np.square(logits))))
     return False

@@ -2,7 +2,11 @@
 
 OrtStatus *onnx_ints(const OrtKernelInfo *info, const char *name, int64_t *values, size_t most, size_t *count) {
   *count = 0;
-  MB_ORT_TRY(mb_ort->KernelInfoGetAttributeArray_int64(info, name, NULL, count));
+  OrtStatus *missing = mb_ort->KernelInfoGetAttributeArray_int64(info, name, NULL, count);
+  if (missing) {
+    mb_ort->ReleaseStatus(missing);
+    return mb_ort_fail(ORT_INVALID_GRAPH, "attribute %s (ints) is missing", name);
+  }
   if (*count < 1 || *count > most)
     return mb_ort_fail(ORT_INVALID_GRAPH, "attribute %s has %zu numbers: 1 to %zu are possible", name, *count, most);
   return mb_ort->KernelInfoGetAttributeArray_int64(info, name, values, count);
