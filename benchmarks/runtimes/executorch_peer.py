@@ -1,12 +1,12 @@
-"""The peer: ExecuTorch's own export of the same checkpoint (export_llm, XNNPACK, 8da4w), measured in its Python runtime.
+"""The peer: ExecuTorch's own export of the same checkpoint (export_llm, XNNPACK, 8da4w), in its Python runtime.
 
     python executorch_peer.py export MODEL_DIR OUT.pte [--context 1024] [--group-size 128]
     python executorch_peer.py bench OUT.pte [-p 512] [-n 128] [-r 3] [-t 2]
 
-export_llm takes Meta's names for weights, so they are renamed first; Llama and Qwen2 checkpoints. Its attention operator
-(llama::sdpa_with_kv_cache) is only in the Python package, not in the C++ libraries of the wheel, so this peer runs in
-Python: `bench` prints what the process takes, and its floor, which is what it takes with all imports done and no program.
-The export takes minutes for 60 million parameters.
+export_llm takes Meta's names for weights, so they are renamed first; Llama and Qwen2 checkpoints. Its attention
+operator (llama::sdpa_with_kv_cache) is only in the Python package, not in the C++ libraries of the wheel, so this
+peer runs in Python: `bench` prints what the process takes, and its floor, which is what it takes with all imports
+done and no program. The export takes minutes for 60 million parameters.
 """
 
 import argparse
@@ -68,12 +68,13 @@ def export(model: Path, out: Path, context: int, group_size: int) -> None:
         del weights
         Path(directory, "parameters.json").write_text(json.dumps(parameters))
         subprocess.run(
-            [sys.executable, "-m", "executorch.extension.llm.export.export_llm", f"base.checkpoint={directory}/weights.pth",
-             f"base.params={directory}/parameters.json", "model.use_kv_cache=true", "model.use_sdpa_with_kv_cache=true",
-             "model.dtype_override=fp32", "quantization.qmode=8da4w", f"quantization.group_size={group_size}",
+            [sys.executable, "-m", "executorch.extension.llm.export.export_llm",
+             f"base.checkpoint={directory}/weights.pth", f"base.params={directory}/parameters.json",
+             "model.use_kv_cache=true", "model.use_sdpa_with_kv_cache=true", "model.dtype_override=fp32",
+             "quantization.qmode=8da4w", f"quantization.group_size={group_size}",
              "quantization.embedding_quantize='4,32'", f"export.max_seq_length={context}",
-             f"export.max_context_length={context}", f"export.output_name={out.resolve()}", "backend.xnnpack.enabled=true",
-             "backend.xnnpack.extended_ops=true"],
+             f"export.max_context_length={context}", f"export.output_name={out.resolve()}",
+             "backend.xnnpack.enabled=true", "backend.xnnpack.extended_ops=true"],
             check=True, cwd=directory,
         )  # fmt: skip
 
@@ -125,7 +126,7 @@ def bench(program: Path, prompt: int, new: int, repetitions: int, threads: int) 
                 rates.append(count / (time.monotonic() - begin))
         results.append(
             {"test": f"{test}{count}", "threads": threads,
-             "tokens_per_second": {"mean": statistics.mean(rates), "sd": statistics.stdev(rates) if len(rates) > 1 else 0},
+             "tokens_per_second": {"mean": statistics.mean(rates), "all": rates},
              "load_seconds": load, "floor": before, "memory": memory()}
         )  # fmt: skip
     print(json.dumps(results, indent=1))

@@ -2,10 +2,10 @@
 
     python onnx_peer.py RAW.mbundle OUT --bits 4 --block-size 32
 
-RAW.mbundle: the model built with `--recipe raw --formats native,onnx`. OUT becomes a directory that mobile-run-onnx runs
-like a bundle: the graph of RAW with every CompressedMatMul replaced by MatMulNBits nodes (symmetric, rounded to nearest,
-accuracy_level 4: int8 activations) and the embedding at 4 bits. Output head included; its weights are the embedding's
-where the model is tied, at `--bits` too.
+RAW.mbundle: the model built with `--recipe raw --formats native,onnx`. OUT becomes a directory that mobile-run-onnx
+runs like a bundle: the graph of RAW with every CompressedMatMul replaced by MatMulNBits nodes (symmetric, rounded
+to nearest, accuracy_level 4: int8 activations) and the embedding at 4 bits. Output head included; its weights are
+the embedding's where the model is tied, at `--bits` too.
 """
 
 import argparse
