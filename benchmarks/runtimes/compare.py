@@ -45,7 +45,7 @@ class Subject:
             process = subprocess.run(command, capture_output=True, text=True, check=True)
             (result,) = json.loads(process.stdout[process.stdout.index("[") :])
             self.note(key, result["tokens_per_second"]["mean"], result["load_seconds"], result["memory"])
-            self.floor = max(self.floor, result["floor"]["peak_rss_bytes"])
+            self.floor = max(self.floor, result["floor"]["peak_anon_bytes"] + result["floor"]["file_bytes"])
             return
         command = [*runner_command(runner_bundle, self.runtime), "bench", str(self.path), flag, str(tokens), "-r", "1",
                    "--json", "--threads", str(threads), "--context", str(context)]  # fmt: skip
