@@ -33,8 +33,8 @@ Tensor &embedding(KernelRuntimeContext &context, const Tensor &weight, const Ten
   mb_matrix w;
   const char *wrong = check(weight, indices, embedding_dim, out, &w);
   ET_KERNEL_CHECK_MSG(context, wrong == nullptr, InvalidArgument, out, "%s", wrong);
-  ET_KERNEL_CHECK_MSG(context, resize_result(indices, static_cast<size_t>(indices.dim()), w.columns, out), InvalidArgument, out,
-                      "out cannot take the shape of the result");
+  ET_KERNEL_CHECK_MSG(context, resize_result(indices, static_cast<size_t>(indices.dim()), w.columns, out),
+                      InvalidArgument, out, "out cannot take the shape of the result");
   const int64_t *index = indices.const_data_ptr<int64_t>();
   float *row = out.mutable_data_ptr<float>();
   for (ssize_t n = 0; n < indices.numel(); n++, row += w.columns) {

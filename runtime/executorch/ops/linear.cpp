@@ -42,7 +42,8 @@ Tensor &linear(KernelRuntimeContext &context, const Tensor &x, const Tensor &wei
   mb_matrix w;
   const char *wrong = check(format, x, weight, out_features, bias, out, &w);
   ET_KERNEL_CHECK_MSG(context, wrong == nullptr, InvalidArgument, out, "%s", wrong);
-  ET_KERNEL_CHECK_MSG(context, resize_result(x, static_cast<size_t>(x.dim()) - 1, w.rows, out), InvalidArgument, out, "out cannot take the shape of the result");
+  ET_KERNEL_CHECK_MSG(context, resize_result(x, static_cast<size_t>(x.dim()) - 1, w.rows, out), InvalidArgument, out,
+                      "out cannot take the shape of the result");
   const size_t count = static_cast<size_t>(x.numel()) / w.columns;
   if (count == 0) return out;
   void *area = scratch(context, mb_packed_linear_scratch(&w, count));

@@ -14,8 +14,8 @@ extern "C" {
 
 /* y[n][r] = sum over columns of W[r][c] * x[n][c], x rounded to int8 as the engine does (but for bf16 and f32 weights).
  * blob: exactly `bytes` bytes; x: [count][columns]; y: [count][rows], which must not overlap x.
- * MB_ERROR_FORMAT: the blob is not valid; MB_ERROR_ARGUMENT: it is not of rows x columns; MB_ERROR_MEMORY: no memory for
- * the rounded input (freed before the call returns). */
+ * MB_ERROR_FORMAT: the blob is not valid; MB_ERROR_ARGUMENT: it is not of rows x columns; MB_ERROR_MEMORY: no memory
+ * for the rounded input (freed before the call returns). */
 MB_API mb_status mb_linear(const void *blob, uint64_t bytes, const float *x, size_t count, uint32_t columns, float *y,
                            uint32_t rows);
 

@@ -39,7 +39,7 @@ LINEAR = {
 """The linear operator of every packed format."""
 EMBEDDING = "embedding"
 
-_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def operator_names() -> list[str]:
@@ -90,9 +90,7 @@ def _checked_linear(function: Callable[..., torch.Tensor]) -> Callable[..., torc
     return linear
 
 
-def _fake_linear(
-    x: torch.Tensor, weight: torch.Tensor, out_features: int, bias: torch.Tensor | None
-) -> torch.Tensor:
+def _fake_linear(x: torch.Tensor, weight: torch.Tensor, out_features: int, bias: torch.Tensor | None) -> torch.Tensor:
     return x.new_empty((*x.shape[:-1], out_features))
 
 
@@ -115,18 +113,16 @@ def _check_indices(indices: torch.Tensor) -> None:
         raise UserError(f"indices are int64, not {indices.dtype}")
 
 
-def _register(
-    name: str, arguments: str, run: Callable[..., torch.Tensor], fake: Callable[..., torch.Tensor]
-) -> None:
+def _register(name: str, arguments: str, run: Callable[..., torch.Tensor], fake: Callable[..., torch.Tensor]) -> None:
     """The operator and its variant that writes to `out`, which is what ExecuTorch runs."""
 
     def run_out(*positional: object, out: torch.Tensor, **named: object) -> torch.Tensor:
         return out.copy_(run(*positional, **named))
 
-    _library.define(f"{name}({arguments}) -> Tensor")
-    _library.define(f"{name}.out({arguments}, *, Tensor(a!) out) -> Tensor(a!)")
-    _library.impl(name, run, "CPU")
-    _library.impl(f"{name}.out", run_out, "CPU")
+    _library.define(f"{name}({arguments}) -> Tensor")  # type: ignore[no-untyped-call]
+    _library.define(f"{name}.out({arguments}, *, Tensor(a!) out) -> Tensor(a!)")  # type: ignore[no-untyped-call]
+    _library.impl(name, run, "CPU")  # type: ignore[no-untyped-call]
+    _library.impl(f"{name}.out", run_out, "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
 
 

@@ -39,9 +39,7 @@ class _Place:
     layer: Layer
 
 
-def quantize_(
-    model: nn.Module, recipe: str | Mapping[str, str], filter_fn: Filter | None = None
-) -> dict[str, Swapped]:
+def quantize_(model: nn.Module, recipe: str | Mapping[str, str], filter_fn: Filter | None = None) -> dict[str, Swapped]:
     """Swaps every nn.Linear and nn.Embedding for a CompressedLinear or CompressedEmbedding and says, by module name,
     what each became.
 
