@@ -203,8 +203,7 @@ def test_hostile_blobs_are_refused_or_computed_but_never_crash(codec):
         try:
             assert native_linear.linear(bad, x, 40).shape == (3, 40)
             assert native_linear.embedding(bad, np.arange(40), 136).shape == (40, 136)
-        except UserError as error:
-            assert str(error)
+        except UserError:
             refused += 1
     assert refused > 100
 
@@ -400,14 +399,13 @@ def lower(model: nn.Module, inputs: tuple[torch.Tensor, ...], dynamic: object = 
     return edge, edge.to_executorch(ExecutorchBackendConfig(**config))
 
 
-def load(program: object, data: Path | None = None):
+def load(program: object, directory: Path, data: Path | None = None):
+    """The program in the runtime, from files: what is loaded from a buffer needs the buffer to stay."""
     from executorch.extension.pybindings import portable_lib
 
-    if data is None:
-        return portable_lib._load_for_executorch_from_buffer(program.buffer)
-    path = data.with_suffix(".pte")
+    path = directory / f"{len(list(directory.iterdir()))}.pte"
     path.write_bytes(program.buffer)
-    return portable_lib._load_for_executorch(str(path), str(data))
+    return portable_lib._load_for_executorch(str(path), *([str(data)] if data else []))
 
 
 def contents(program: object) -> tuple[list[str], list[str]]:
@@ -431,7 +429,7 @@ class EveryFormat(nn.Module):
         return (*(layer(x) for layer in self.layers), *(layer(tokens) for layer in self.embeddings))
 
 
-def test_every_operator_gives_eager_s_bits(operators):
+def test_every_operator_gives_eager_s_bits(operators, tmp_path):
     model = EveryFormat().eval()
     count = torch.export.Dim("count", min=1, max=100)
     _, program = lower(model, (random_input(7, 150), torch.arange(7)), {"x": {0: count}, "tokens": {0: count}})
@@ -440,7 +438,7 @@ def test_every_operator_gives_eager_s_bits(operators):
     assert not delegates
     # Layer and embedding of a codec are the same bytes, and are there once.
     assert len(program.buffer) < 1.2 * sum(layer.blob.numel() for layer in model.layers) + 60_000
-    runtime = load(program)
+    runtime = load(program, tmp_path)
     for n in (1, 2, 7, 32, 33, 100):
         inputs = random_input(n, 150, seed=n), torch.arange(n) % 45
         for result, expected in zip(runtime.forward(list(inputs)), model(*inputs), strict=True):
@@ -474,53 +472,53 @@ class Block(nn.Module):
         return self.head(x)
 
 
-@pytest.fixture(scope="module")
-def block():
-    """The block, its projections in three codecs, its head left to XNNPACK; and what the exporter needs."""
+MIXED = {"[qkvo]*": "affine-4bit", "embedding": "affine-8bit", "gate": "bitnet", "up": "bitnet", "down": "vptq-2bit"}
+UNCOMPRESSED = {"[!h]*": "raw"}
+
+
+@pytest.mark.parametrize("recipe", [MIXED, UNCOMPRESSED], ids=["mixed", "raw"])
+@pytest.mark.parametrize("external", [False, True], ids=["pte", "pte+ptd"])
+def test_a_block_of_ones_own_beside_xnnpack(operators, tmp_path, recipe, external):
     torch.manual_seed(0)
     model = Block().eval()
-    recipe = {
-        "[qkvo]*": "affine-4bit",
-        "embedding": "affine-8bit",
-        "gate": "bitnet",
-        "up": "bitnet",
-        "down": "vptq-2bit",
-    }
-    assert len(quantize_(model, recipe)) == 8
+    assert len(quantize_(model, recipe)) == 8  # all but the head, which is XNNPACK's
     batch, length = torch.export.Dim("batch", min=1, max=4), torch.export.Dim("length", min=2, max=70)
-    return model, (torch.randint(0, 120, (2, 5)),), {"tokens": {0: batch, 1: length}}
-
-
-@pytest.mark.parametrize("external", [False, True], ids=["pte", "pte+ptd"])
-def test_a_block_of_ones_own_beside_xnnpack(operators, block, tmp_path, external):
-    model, inputs, dynamic = block
+    inputs, dynamic = (torch.randint(0, 120, (2, 5)),), {"tokens": {0: batch, 1: length}}
     edge, program = lower(model, inputs, dynamic, external_constants=external)
-    for node in edge.exported_program().graph.nodes:
-        if "mobile_bundle" in node.name:
-            assert isinstance(node.meta["val"].shape[0], torch.SymInt), "the exporter lost a dynamic shape"
+    ours = [node for node in edge.exported_program().graph.nodes if node.name.startswith("mobile_bundle")]
+    assert len(ours) == 8
+    for node in ours:
+        sizes = node.meta["val"].shape[:2]
+        assert all(isinstance(size, torch.SymInt) for size in sizes), "the exporter lost a dynamic shape"
     names, delegates = contents(program)
+    formats = {module._operator for module in model.modules() if isinstance(module, CompressedLinear)}
     assert {name for name in names if name.startswith("mobile_bundle::")} == {
-        "mobile_bundle::embedding.out",
-        "mobile_bundle::linear_affine4.out",
-        "mobile_bundle::linear_ternary2.out",
-        "mobile_bundle::linear_vector.out",
+        f"mobile_bundle::{name}.out" for name in (*formats, "embedding")
     }
     assert set(delegates) == {"XnnpackBackend"}
-    assert not any("linear." in name or "addmm" in name for name in names if not name.startswith("mobile_bundle::"))
+    taken = ("addmm", "linear", "bmm", "mm.out", "sigmoid", "softmax")  # by XNNPACK; none is left to other operators
+    assert not [name for name in names if name.startswith("aten::") and any(each in name for each in taken)]
     data = None
     if external:
         program.write_tensor_data_to_file(str(tmp_path))
         (data,) = tmp_path.glob("*.ptd")
         blobs = sum(module.blob.numel() for module in model.modules() if hasattr(module, "blob"))
-        assert data.stat().st_size > blobs > 0.5 * len(program.buffer)
-    runtime = load(program, data)
+        assert data.stat().st_size > blobs
+        assert model.embedding.blob.numpy().tobytes() not in program.buffer
+    runtime = load(program, tmp_path, data)
     for shape in ((1, 2), (2, 5), (1, 33), (4, 70), (3, 7)):
         tokens = torch.randint(0, 120, shape)
         (result,) = runtime.forward([tokens])
         with torch.no_grad():
             expected = model(tokens)
         assert result.shape == expected.shape
-        assert (result - expected).abs().max() < 1e-5
+        difference = (result - expected).abs()
+        if recipe is UNCOMPRESSED:
+            assert difference.max() < 1e-5
+        else:
+            # XNNPACK's last bits differ from eager's, and then an input may be rounded to the next of its 8-bit codes.
+            assert difference.max() < 1e-2
+            assert difference.median() < 1e-5
 
 
 class Given(nn.Module):
@@ -535,21 +533,21 @@ class Given(nn.Module):
         return operator(weight, x, self.width) if self.operator == "embedding" else operator(x, weight, self.width)
 
 
-def given(operator: str, width: int, x: torch.Tensor, blob: torch.Tensor):
+def given(directory: Path, operator: str, width: int, x: torch.Tensor, blob: torch.Tensor):
     """That operator in the runtime; inputs are used where they lie."""
     from executorch.exir.passes import MemoryPlanningPass
 
     planning = MemoryPlanningPass(alloc_graph_input=False)
-    return load(lower(Given(operator, width).eval(), (x, blob), memory_planning_pass=planning)[1])
+    return load(lower(Given(operator, width).eval(), (x, blob), memory_planning_pass=planning)[1], directory)
 
 
 @pytest.mark.parametrize(
     "codec", ["raw", "affine-3bit", "affine-8bit", "bitnet-row", "bitnet-1.25bit", "vptq-v8-b8-r8-o3"]
 )
-def test_the_runtime_survives_hostile_blobs_and_takes_unaligned_ones(operators, codec):
+def test_the_runtime_survives_hostile_blobs_and_takes_unaligned_ones(operators, tmp_path, codec):
     blob, x, tokens = packed(codec, 40, 136), random_input(3, 136), torch.arange(3)
     layer, rows = CompressedLinear(blob), CompressedEmbedding(blob)
-    linear, embedding = given(layer._operator, 40, x, blob), given("embedding", 136, tokens, blob)
+    linear, embedding = given(tmp_path, layer._operator, 40, x, blob), given(tmp_path, "embedding", 136, tokens, blob)
     for offset in (0, 4, 16, 48):
         assert torch.equal(linear.forward([x, moved(blob, offset)])[0], layer(x))
         assert torch.equal(embedding.forward([tokens, moved(blob, offset)])[0], rows(tokens))
@@ -573,10 +571,10 @@ def test_the_runtime_survives_hostile_blobs_and_takes_unaligned_ones(operators, 
     [("linear_affine2", 40, "another operator's format"), ("linear_affine4", 41, "rows are not out_features"),
      ("embedding", 137, "columns are not embedding_dim")],
 )  # fmt: skip
-def test_the_runtime_logs_why_it_refuses(operators, capfd, operator, width, reason):
+def test_the_runtime_logs_why_it_refuses(operators, tmp_path, capfd, operator, width, reason):
     blob = packed("affine-4bit", 40, 136)
     x = torch.arange(3) if operator == "embedding" else random_input(3, 136)
-    runtime = given(operator, width, x, blob)
+    runtime = given(tmp_path, operator, width, x, blob)
     with pytest.raises(RuntimeError):
         runtime.forward([x, blob])
     assert reason in capfd.readouterr().err

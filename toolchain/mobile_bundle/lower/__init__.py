@@ -2,6 +2,7 @@
 
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
     from mobile_bundle.lower import load_operators, quantize_
 
     model = MyModel().eval()                         # any torch.nn.Module, float32
