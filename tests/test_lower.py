@@ -476,6 +476,7 @@ MIXED = {"[qkvo]*": "affine-4bit", "embedding": "affine-8bit", "gate": "bitnet",
 UNCOMPRESSED = {"[!h]*": "raw"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [MIXED, UNCOMPRESSED], ids=["mixed", "raw"])
 @pytest.mark.parametrize("external", [False, True], ids=["pte", "pte+ptd"])
 def test_a_block_of_ones_own_beside_xnnpack(operators, tmp_path, recipe, external):
@@ -541,6 +542,7 @@ def given(directory: Path, operator: str, width: int, x: torch.Tensor, blob: tor
     return load(lower(Given(operator, width).eval(), (x, blob), memory_planning_pass=planning)[1], directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "codec", ["raw", "affine-3bit", "affine-8bit", "bitnet-row", "bitnet-1.25bit", "vptq-v8-b8-r8-o3"]
 )
