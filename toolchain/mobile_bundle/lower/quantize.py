@@ -60,13 +60,14 @@ def quantize_(model: nn.Module, recipe: str | Mapping[str, str], filter_fn: Filt
     if not codec_names:
         raise UserError("the model has no nn.Linear or nn.Embedding that was selected")
     encoded = _encode(places, codec_names)
-    replacements: dict[int, nn.Module] = {}  # a layer may hang in several places
+    replacements: dict[tuple[int, str], nn.Module] = {}  # a layer may hang in several places
     for place in places:
         if place.name in encoded:
-            layer = place.layer
-            if id(layer) not in replacements:
-                replacements[id(layer)] = _replacement(layer, encoded[place.name].blob)
-            setattr(place.parent, place.attribute, replacements[id(layer)])
+            weight = encoded[place.name]
+            key = id(place.layer), weight.codec
+            if key not in replacements:
+                replacements[key] = _replacement(place.layer, weight.blob)
+            setattr(place.parent, place.attribute, replacements[key])
     return {
         name: Swapped(weight.codec, weight.bits_per_weight, weight.relative_error, weight.blob.numel())
         for name, weight in encoded.items()
