@@ -95,7 +95,7 @@ def test_every_architecture_without_int8_rounding(tmp_path, shared, name):
     """Norms per head, biases, sliding windows, RoPE's scalings, untied heads: raw weights show every mistake."""
     write_tiny(tmp_path, name, dtype="bfloat16")
     build_weights(tmp_path, "raw", tmp_path / "weights.ptd")
-    export_onnx(tmp_path)
+    export_onnx(tmp_path, "raw")
     ids = np.random.default_rng(3).integers(0, 512, 60).tolist()
     # BitNet rounds the inputs of unquantised weights, too: one changed code moves a logit of so small a model visibly.
     most, average = (1e-3, 1e-3) if name != "bitnet" else (1e-1, 3e-2)
