@@ -417,6 +417,7 @@ def fake_version_2(folder: Path, **values: int) -> Cgroup:
     """A cgroup of version 2 made of plain files."""
     cgroup = Cgroup("device", 2 * GIB, Hierarchy(2, folder))
     (cgroup.path / "memory.current").write_text(f"{values.pop('current')}\n")
+    (cgroup.path / "memory.events").write_text("oom 3\noom_kill 2\n")
     (cgroup.path / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in values.items()))
     return cgroup
 
@@ -433,6 +434,7 @@ def test_a_cgroup_of_version_2_is_written_and_read_as_the_kernel_documents(tmp_p
     assert lines["MemTotal"].split() == [str(2 * GIB // 1024), "kB"]
     assert lines["AnonPages"].split() == [str(300 << 10), "kB"]
     assert re.search(r"^pgmajfault\s+7$", vmstat(state), re.MULTILINE)
+    assert re.search(r"^oom_kill\s+2$", vmstat(state), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

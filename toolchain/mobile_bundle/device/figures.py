@@ -12,7 +12,8 @@ from typing import Any
 class Figures:
     """None: not said. prefill, decode: tokens per second, one per repetition inside the process. Seconds count from the
     start of the process. peak_*: by the program's own reading of /proc. predicted_peak_bytes: for the very tokens that
-    were fed. answer: ids of the tokens generated. complete: it said its last word, so its figures are whole."""
+    were fed; predicted: for a full context, in the manifest's words. answer: ids of the tokens generated. complete: it
+    said its last word, so its figures are whole."""
 
     complete: bool = False
     error: str | None = None
@@ -28,6 +29,7 @@ class Figures:
     peak_rss_bytes: int | None = None
     peak_anon_bytes: int | None = None
     predicted_peak_bytes: int | None = None
+    predicted: dict[str, int] | None = None
 
 
 def json_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -49,7 +51,7 @@ def runner_figures(lines: Iterable[str]) -> Figures:
         match event.get("event"):
             case "load":
                 figures.kernels, figures.threads = event["kernels"], event["threads"]
-                figures.load_seconds = event["load_seconds"]
+                figures.load_seconds, figures.predicted = event["load_seconds"], event["predicted"]
             case "prompt":
                 figures.prefill, figures.prompt_tokens = [event["tokens_per_second"]], event["tokens"]
             case "token":

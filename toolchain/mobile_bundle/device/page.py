@@ -147,7 +147,7 @@ def _timeline(report: Report, index: int, cell: CellResult) -> str:
     run = next((run for run in cell.runs if not run.outcome.ok), None)
     run = run or max(cell.runs, key=lambda run: run.peak.highest or 0)
     full = cell.cell in ("long-context", "pressure") and not cell.peer
-    predicted = report.bundle["predicted"]["peak_bytes"] if full else run.predicted_peak_bytes
+    predicted = run.predicted["peak_bytes"] if full and run.predicted else run.predicted_peak_bytes
     drawings = "".join(timeline_svg(run, predicted, width, height, kind, f"t{index}") for kind, width, height in _SIZES)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(run))
     traces = f"<pre>{escape(chr(10).join(run.outcome.evidence))}</pre>" if run.outcome.evidence else ""

@@ -37,8 +37,9 @@ class Peak:
 class Run:
     """One process. prefill, decode: rates, one per repetition in it. peak_anon_bytes: RssAnon + VmSwap. refaults: file
     pages that the device had to read again. pressure_full: percent of ten seconds in which every task waited for
-    memory. cancel_seconds: from asking to stop to the end of the answer, with the way to the device and back. timeline:
-    rows of seconds, anonymous, file-backed and swapped bytes of the process, bytes available on the device."""
+    memory. predicted: by the program itself, for a full context. cancel_seconds: from asking to stop to the end of the
+    answer, with the way to the device and back. timeline: rows of seconds, anonymous, file-backed and swapped bytes of
+    the process, bytes available on the device."""
 
     number: int
     outcome: Outcome
@@ -63,6 +64,7 @@ class Run:
     refaults: int | None = None
     pressure_full: float | None = None
     predicted_peak_bytes: int | None = None
+    predicted: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
     before: DeviceState | None = None
     after: DeviceState | None = None

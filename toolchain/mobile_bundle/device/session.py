@@ -113,7 +113,7 @@ class _Test:
             self.report.finished = True
             return
         assert abi is not None
-        subjects = self._subjects(abi)
+        subjects = self._subjects(abi, facts)
         todo = self._plan(subjects, plan_cells(self._asked.settings, self._manifest, facts))
         self._save(self.report)
         self._say(f"{facts.model}, {facts.system}: pushing what changed to {self._asked.work}")
@@ -125,11 +125,11 @@ class _Test:
         self.report.finished = True
         self.judge()
 
-    def _subjects(self, abi: str) -> list[Subject]:
+    def _subjects(self, abi: str, facts: DeviceFacts) -> list[Subject]:
         """The runtimes that there are, and the peers; of those that there are not the report says why."""
         asked = self._asked
         found, missing = runtime_subjects(
-            asked.bundle, self._manifest, asked.runtimes, abi, asked.settings, asked.force
+            asked.bundle, self._manifest, asked.runtimes, abi, facts, asked.settings, asked.force
         )
         for runtime, why in missing.items():
             self.report.cells.append(CellResult(runtime, False, "", "", outcome=Outcome("not-available", why)))

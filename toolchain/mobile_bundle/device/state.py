@@ -10,7 +10,7 @@ from mobile_bundle.device.probe import read_zones
 
 _SCRIPT = """{
 echo "up $(cut -d ' ' -f 1 /proc/uptime)"
-echo "kills $(grep '^oom_kill ' /proc/vmstat | cut -d ' ' -f 2)"
+echo "kills $(grep '^oom_kill ' /proc/vmstat)"
 echo "available $(grep MemAvailable /proc/meminfo)"
 for c in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq; do [ -r $c ] && echo "clock $(cat $c)"; done
 command -v dumpsys >/dev/null && echo "thermal $(dumpsys thermalservice | grep -m 1 'Thermal Status')"

@@ -37,7 +37,7 @@ class Subject(Protocol):
 
 
 class MobileRun:
-    """mobile-run of one runtime. libraries: {name of a variable: local file whose place on the device it holds}.
+    """mobile-run of one runtime. libraries: {name on the device: local file} that it loads at run time.
     threads, context 0: the runner's defaults. force: past the runner's own check of available memory."""
 
     peer = False
@@ -55,10 +55,10 @@ class MobileRun:
 
     def files(self, places: Places) -> Mapping[str, Path]:
         local = {self._path(places): self._program}
-        return {**local, **{f"{places.tools}/{path.name}": path for path in self._libraries.values()}}
+        return {**local, **{f"{places.tools}/{name}": path for name, path in self._libraries.items()}}
 
     def environment(self, places: Places) -> Mapping[str, str]:
-        return {name: f"{places.tools}/{path.name}" for name, path in self._libraries.items()}
+        return {"LD_LIBRARY_PATH": places.tools} if self._libraries else {}
 
     def command(self, cell: Cell, places: Places, repetitions: int) -> list[str] | None:
         bench = [self._path(places), "bench", places.bundle, *self._options]

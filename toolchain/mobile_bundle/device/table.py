@@ -56,8 +56,10 @@ def _row(cell: CellResult) -> tuple[str, ...]:
 
 
 def rate_text(rate: Rate | None) -> str:
-    """As llama-bench prints it."""
-    return "" if rate is None else f"{rate.mean:.2f} ± {rate.sd:.2f}"
+    """As llama-bench prints it; a single measurement has no deviation."""
+    if rate is None:
+        return ""
+    return f"{rate.mean:.2f} ± {rate.sd:.2f}" if rate.sd else f"{rate.mean:.2f}"
 
 
 def seconds_text(seconds: float | None) -> str:

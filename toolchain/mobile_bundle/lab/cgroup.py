@@ -36,7 +36,8 @@ def memory_hierarchy(mounts: str | None = None) -> Hierarchy:
 
 @dataclass(frozen=True)
 class MemoryState:
-    """Memory charged to a cgroup and those below it, in bytes; faults and refaults in pages since it was made."""
+    """Memory charged to a cgroup and those below it, in bytes; faults and refaults in pages, and processes killed for
+    want of memory, since it was made."""
 
     limit: int
     usage: int
@@ -56,6 +57,7 @@ class MemoryState:
     major_faults: int
     refault_anon: int
     refault_file: int
+    oom_kills: int
 
 
 _STATE = (
@@ -128,7 +130,12 @@ class Cgroup:
         pairs = (line.split() for line in (self.path / "memory.stat").read_text().splitlines())
         values = {name: int(value) for name, value in pairs}
         column = 1 if self._version_1 else 2
-        return MemoryState(self._limit, usage, **{names[0]: values.get(names[column], 0) for names in _STATE})
+        known = {names[0]: values.get(names[column], 0) for names in _STATE}
+        return MemoryState(self._limit, usage, **known, oom_kills=self._oom_kills())
+
+    def _oom_kills(self) -> int:
+        text = (self.path / ("memory.oom_control" if self._version_1 else "memory.events")).read_text()
+        return int(dict(line.split() for line in text.splitlines()).get("oom_kill", 0))
 
     def remove(self) -> None:
         """Removes the cgroup, whose processes must be gone or about to go. Raises OSError when one stays."""

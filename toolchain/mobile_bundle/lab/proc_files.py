@@ -42,7 +42,7 @@ def meminfo(state: MemoryState) -> str:
 
 
 def vmstat(state: MemoryState) -> str:
-    """The lines that a cgroup can tell: faults, refaults, and pages by kind."""
+    """The lines that a cgroup can tell: faults, refaults, kills, and pages by kind."""
     lines = {
         "nr_anon_pages": state.anon // _PAGE,
         "nr_mapped": state.mapped // _PAGE,
@@ -54,5 +54,6 @@ def vmstat(state: MemoryState) -> str:
         "workingset_refault_file": state.refault_file,
         "pgfault": state.faults,
         "pgmajfault": state.major_faults,
+        "oom_kill": state.oom_kills,
     }
     return "".join(f"{name} {value:>20}\n" for name, value in lines.items())
