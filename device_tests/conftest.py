@@ -91,6 +91,8 @@ class Reached:
 @contextmanager
 def _reach(target: Target) -> Iterator[Reached]:
     if target.lab is not None:
+        if why := lab.obstacle(target.lab):
+            pytest.skip(why)
         with lab.start(target.lab) as stand_in:
             yield Reached(Device(stand_in.serial), stand_in.label)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mobile_bundle import lab
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.native import runner_paths
@@ -54,8 +56,17 @@ def adb_server() -> Iterator[int]:
     before = os.environ.get("ANDROID_ADB_SERVER_PORT")
     os.environ["ANDROID_ADB_SERVER_PORT"] = str(port)
     yield port
-    subprocess.run(["adb", "kill-server"], capture_output=True)
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["adb", "kill-server"], capture_output=True)
     if before is None:
         del os.environ["ANDROID_ADB_SERVER_PORT"]
     else:
         os.environ["ANDROID_ADB_SERVER_PORT"] = before
+
+
+@pytest.fixture(scope="session")
+def native_lab(adb_server) -> Callable[..., contextlib.AbstractContextManager[lab.LabDevice]]:
+    """lab.start("native", ...); skips where the machine cannot have a lab at all."""
+    if why := lab.obstacle("native"):
+        pytest.skip(why)
+    return functools.partial(lab.start, "native")

@@ -23,8 +23,8 @@ WORK = "/data/local/tmp/adb-test"
 
 
 @pytest.fixture(scope="module")
-def stand_in(adb_server) -> Iterator[lab.LabDevice]:
-    with lab.start("native") as started:
+def stand_in(native_lab) -> Iterator[lab.LabDevice]:
+    with native_lab() as started:
         yield started
 
 

@@ -26,9 +26,9 @@ LONG = Settings(cells=("warm-load", "soak"), reps=1, new_tokens=512, soak_second
 
 
 @pytest.fixture
-def stand_in(adb_server, monkeypatch) -> Iterator[lab.LabDevice]:
+def stand_in(native_lab, monkeypatch) -> Iterator[lab.LabDevice]:
     monkeypatch.setattr(adb, "_PATIENCE", 2.0)  # a device that was killed does not come back
-    with lab.start("native") as started:
+    with native_lab() as started:
         yield started
 
 
@@ -140,11 +140,11 @@ def wide(tmp_path_factory, shared, bundle: Callable[..., Path]) -> Path:
     return bundle("bitnet", write_synthetic(tmp_path_factory.mktemp("wide") / "wide", "wide"))
 
 
-def test_a_bundle_that_is_too_large(adb_server, wide, tmp_path, capsys):
+def test_a_bundle_that_is_too_large(native_lab, wide, tmp_path, capsys):
     """Refused with the arithmetic before anything is sent; by force, killed by OOM, which is a result."""
     kept = tmp_path / "report.json"
     settings = Settings(cells=("warm-load", "long-context", "cancel"), reps=1, context=2048)
-    with lab.start("native", memory_bytes=36 * MIB) as small:
+    with native_lab(memory_bytes=36 * MIB) as small:
         asked = Asked(wide, settings=settings, label=small.label)
         refused = run_test(asked, small.serial, kept)
         assert refused.refused[0].startswith("too large for its memory: ")

@@ -24,24 +24,11 @@ from mobile_bundle.lab.cgroup import Cgroup, Hierarchy, memory_hierarchy
 from mobile_bundle.lab.proc_files import available_bytes, meminfo, vmstat
 from mobile_bundle.native import package_file
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root")
+needs_lab = pytest.mark.skipif(lab.obstacle("native") is not None, reason=lab.obstacle("native") or "")
 GIB = 1 << 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def adb_server() -> Iterator[None]:
-    """An adb server of these tests' own, so that they neither see nor disturb anyone's devices."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    before = os.environ.get("ANDROID_ADB_SERVER_PORT")
-    os.environ["ANDROID_ADB_SERVER_PORT"] = str(port)
-    yield
-    with contextlib.suppress(FileNotFoundError):
-        subprocess.run(["adb", "kill-server"], stderr=subprocess.DEVNULL)
-    del os.environ["ANDROID_ADB_SERVER_PORT"]
-    if before is not None:
-        os.environ["ANDROID_ADB_SERVER_PORT"] = before
+pytestmark = pytest.mark.usefixtures("adb_server")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +57,8 @@ def arm64(data: Path) -> Iterator[lab.LabDevice]:
 @pytest.fixture(params=["native", pytest.param("arm64", marks=pytest.mark.slow)])
 def device(request: pytest.FixtureRequest) -> lab.LabDevice:
     """Each of the two kinds of device, started once."""
-    if os.geteuid() != 0:
-        pytest.skip("the lab needs root")
+    if why := lab.obstacle(request.param):
+        pytest.skip(why)
     started: lab.LabDevice = request.getfixturevalue(request.param)
     return started
 
@@ -232,7 +219,7 @@ def test_only_the_loopback_interface_listens(device):
     assert interfaces == (["lo"] if device.name == "native" else ["lo", "eth0"])
 
 
-@needs_root
+@needs_lab
 def test_the_host_is_not_changed_from_within(native):
     assert adb(native, "shell", "echo 1 > /proc/sys/vm/swappiness").returncode != 0
     assert adb(native, "shell", "touch /usr/file").returncode != 0
@@ -240,13 +227,13 @@ def test_the_host_is_not_changed_from_within(native):
     assert Path("/proc/sys/kernel/hostname").read_text() != shell(native, "hostname")
 
 
-@needs_root
+@needs_lab
 def test_the_native_device_has_its_own_pressure_or_none(native):
     present = adb(native, "shell", "cat /proc/pressure/memory").returncode == 0
     assert present == (memory_hierarchy().version == 2)
 
 
-@needs_root
+@needs_lab
 def test_two_at_once_have_their_own_ports_memory_and_files(native, tmp_path):
     with lab.start("native", memory_bytes=GIB, work=tmp_path) as second:
         assert second.serial != native.serial
@@ -257,7 +244,7 @@ def test_two_at_once_have_their_own_ports_memory_and_files(native, tmp_path):
         assert len(shell(second, "ps").splitlines()) < 10
 
 
-@needs_root
+@needs_lab
 def test_a_port_that_is_taken_is_left_alone(native, tmp_path):
     with contextlib.ExitStack() as stack:
         taken = set()
@@ -272,7 +259,7 @@ def test_a_port_that_is_taken_is_left_alone(native, tmp_path):
         assert shell(device, "echo here") == "here\n"
 
 
-@needs_root
+@needs_lab
 def test_nothing_is_left_after_the_context(tmp_path):
     with lab.start("native", work=tmp_path) as device:
         cgroup = cgroup_of(tmp_path)
@@ -284,7 +271,7 @@ def test_nothing_is_left_after_the_context(tmp_path):
         device.kill()
 
 
-@needs_root
+@needs_lab
 def test_nothing_is_left_after_an_exception(tmp_path):
     def fail() -> None:
         with lab.start("native", work=tmp_path):
@@ -295,7 +282,7 @@ def test_nothing_is_left_after_an_exception(tmp_path):
     assert traces(tmp_path) == []
 
 
-@needs_root
+@needs_lab
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_when_the_owner_is_killed(number, tmp_path):
     with owner("native", tmp_path) as (process, serial):
@@ -305,7 +292,7 @@ def test_nothing_is_left_when_the_owner_is_killed(number, tmp_path):
         wait_for_nothing(tmp_path, cgroup, serial)
 
 
-@needs_root
+@needs_lab
 def test_what_a_killed_supervisor_leaves_is_swept_by_the_next_lab(tmp_path):
     with owner("native", tmp_path) as (process, serial):
         cgroup = cgroup_of(tmp_path)
@@ -322,7 +309,7 @@ def test_what_a_killed_supervisor_leaves_is_swept_by_the_next_lab(tmp_path):
     assert traces(tmp_path, cgroup) == []
 
 
-@needs_root
+@needs_lab
 def test_killing_adbd_leaves_the_rest_alive_and_the_plug_ends_it(tmp_path):
     with lab.start("native", work=tmp_path) as device:
         shell(device, "nohup sleep 500 >/dev/null 2>&1 & sleep 0.2")
@@ -336,7 +323,7 @@ def test_killing_adbd_leaves_the_rest_alive_and_the_plug_ends_it(tmp_path):
     assert traces(tmp_path, None, device.serial) == []
 
 
-@needs_root
+@needs_lab
 def test_the_command_runs_until_interrupted():
     command = [sys.executable, "-m", "mobile_bundle.cli.main", "lab", "native", "--memory", "1GiB"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -350,7 +337,7 @@ def test_the_command_runs_until_interrupted():
     assert serial not in subprocess.run(["adb", "devices"], capture_output=True, text=True).stdout
 
 
-@needs_root
+@needs_lab
 @pytest.mark.slow
 def test_two_virtual_machines_at_once_one_of_them_with_dot_products(arm64, tmp_path):
     with lab.start("arm64-dotprod", memory_bytes=GIB, work=tmp_path) as second:
@@ -367,7 +354,7 @@ def test_two_virtual_machines_at_once_one_of_them_with_dot_products(arm64, tmp_p
     assert traces(tmp_path, None, second.serial) == []
 
 
-@needs_root
+@needs_lab
 @pytest.mark.slow
 def test_no_virtual_machine_is_left_when_the_owner_is_killed(tmp_path):
     with owner("arm64", tmp_path) as (process, serial):

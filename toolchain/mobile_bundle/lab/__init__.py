@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.lab import native_device, virtual_machine
+from mobile_bundle.lab import native_device, requirements, virtual_machine
 from mobile_bundle.lab.cache import cache_folder, cached
 from mobile_bundle.lab.initramfs import make_machine_system
-from mobile_bundle.lab.requirements import need_programs, need_root
 from mobile_bundle.lab.system import make_native_system
 from mobile_bundle.native import machine_abi
 
@@ -52,6 +51,11 @@ class LabDevice:
     def kill_adbd(self) -> None:
         """Kills adbd; everything else goes on, and no adbd comes back. Raises UserError when the lab has ended."""
         self._command("kill-adbd")
+
+
+def obstacle(name: str) -> str | None:
+    """Why this machine can have no lab of that name, whatever is installed on it; None: it can."""
+    return requirements.obstacle(native=not _PROCESSORS[name])
 
 
 def _label(processor: str) -> str:
@@ -111,9 +115,10 @@ def start(
         raise UserError(f"there is no lab {name!r}: of {', '.join(LAB_NAMES)}")
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such folder, which was to be the device's data")
-    need_root()
+    if (why := obstacle(name)) is not None:
+        raise UserError(why)
     processor = _PROCESSORS[name]
-    need_programs(virtual_machine.PROGRAMS if processor else native_device.PROGRAMS)
+    requirements.need_programs(virtual_machine.PROGRAMS if processor else native_device.PROGRAMS)
     specification = {
         "name": name,
         "owner": os.getpid(),

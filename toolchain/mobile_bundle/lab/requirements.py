@@ -1,4 +1,6 @@
-"""What a lab needs of the machine: root, and programs, which Debian's apt installs where they are missing."""
+"""What a lab needs of the machine: root, namespaces, a memory cgroup, and programs.
+
+Debian's apt installs the programs that are missing."""
 
 from __future__ import annotations
 
@@ -10,12 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.lab.cgroup import memory_hierarchy
 
 
-def need_root() -> None:
-    """Raises UserError unless this process is root on Linux."""
+def obstacle(native: bool) -> str | None:
+    """Why this machine can have no lab, whatever is installed on it; None: it can. native: the native one."""
     if not hasattr(os, "geteuid") or sys.platform != "linux" or os.geteuid() != 0:
-        raise UserError("the lab needs root on Linux, for namespaces, mounts and a memory cgroup: run it with sudo")
+        return "the lab needs root on Linux, for namespaces, mounts and a memory cgroup: run it with sudo"
+    kinds = ["--mount", *(["--pid", "--uts", "--ipc", "--net", "--fork"] if native else [])]
+    if shutil.which("unshare") and subprocess.run(["unshare", *kinds, "true"], capture_output=True).returncode:
+        return "the lab needs namespaces of its own, which this machine does not give even to root (a container?)"
+    if native:
+        try:
+            hierarchy = memory_hierarchy()
+        except UserError as error:
+            return str(error)
+        if not os.access(hierarchy.path, os.W_OK):
+            return f"the native lab needs a memory cgroup, and {hierarchy.path} cannot be written"
+    return None
 
 
 def need_programs(packages: Mapping[str, str]) -> None:
