@@ -348,9 +348,9 @@ def test_two_virtual_machines_at_once_one_of_them_with_dot_products(arm64, tmp_p
         assert shell(arm64, "echo here") == "here\n"
         second.kill_adbd()
         assert adb(second, "shell", "echo here").returncode != 0
-        assert len(traces(tmp_path)) == 2  # the machine and its folder
+        assert len(traces(tmp_path)) == 3  # the machine, its supervisor and its folder
         second.kill()
-        assert len(traces(tmp_path)) == 1
+        assert len(traces(tmp_path)) == 2
     assert traces(tmp_path, None, second.serial) == []
 
 

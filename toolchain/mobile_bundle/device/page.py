@@ -117,10 +117,19 @@ def _cell_row(cell: CellResult) -> str:
 def _verdict(report: Report) -> str:
     if not report.checks:
         return ""
+    missed = [check for check in report.checks if not check.ok]
+    kept = [check for check in report.checks if check.ok]
+    parts = [_checks_table("Checks missed", missed)] if missed else []
+    if kept:
+        table = _checks_table("Checks kept", kept)
+        parts.append(f"<details><summary>{len(kept)} of {len(report.checks)} checks kept</summary>{table}</details>")
+    return f"<section><h2>Verdict</h2>{''.join(parts)}</section>"
+
+
+def _checks_table(title: str, checks: list[Check]) -> str:
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("check", "program", "test", "", ""))
-    rows = "".join(map(_check_row, sorted(report.checks, key=lambda check: check.ok)))
-    table = f'<table class="words"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f"<section><h2>Verdict</h2>{scrolled('Checks', table)}</section>"
+    rows = "".join(map(_check_row, checks))
+    return scrolled(title, f'<table class="words"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>')
 
 
 def _check_row(check: Check) -> str:

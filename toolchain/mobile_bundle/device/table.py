@@ -56,10 +56,11 @@ def _row(cell: CellResult) -> tuple[str, ...]:
 
 
 def rate_text(rate: Rate | None) -> str:
-    """As llama-bench prints it; a single measurement has no deviation."""
+    """As llama-bench prints it, with four digits at most; a single measurement has no deviation."""
     if rate is None:
         return ""
-    return f"{rate.mean:.2f} ± {rate.sd:.2f}" if rate.sd else f"{rate.mean:.2f}"
+    digits = 2 if rate.mean < 100 else 1 if rate.mean < 1000 else 0
+    return f"{rate.mean:.{digits}f} ± {rate.sd:.{digits}f}" if rate.sd else f"{rate.mean:.{digits}f}"
 
 
 def seconds_text(seconds: float | None) -> str:
