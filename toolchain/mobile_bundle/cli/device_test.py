@@ -144,7 +144,7 @@ def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], ba
         force=options.force,
         work=options.work.rstrip("/"),
         label=label,
-        command=shlex.join(["mobile-bundle", *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         peers=tuple(peers),
     )
 

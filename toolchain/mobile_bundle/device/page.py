@@ -64,7 +64,9 @@ def _tiles(report: Report) -> str:
     kept = sum(check.ok for check in report.checks)
     verdict = '<span class="kept">passed</span>' if report.passed else '<span class="bad">missed</span>'
     tiles.append(tile("Verdict", verdict, f"{kept} of {len(report.checks)} checks kept"))
-    own = [cell for cell in report.cells if not cell.peer and cell.runs]
+    # of one runtime, the native one where it was run: the manifest's prediction is about that one
+    runtime = next((cell.runtime for cell in report.cells if not cell.peer and cell.runs), "")
+    own = [cell for cell in report.cells if cell.runtime == runtime and cell.runs]
     predicted = report.bundle["predicted"]
     for title, key, prediction in (
         ("Peak memory", "peak_rss_bytes", predicted["peak_bytes"]),
@@ -73,7 +75,9 @@ def _tiles(report: Report) -> str:
         values = [(cell.summary()[key], cell.test) for cell in own if cell.summary()[key] is not None]
         if values:
             most, test = max(values)
-            text = f"in {test}; predicted {megabytes(prediction)} at {predicted['context']:,} tokens"
+            text = f"{runtime}, in {test}"
+            if runtime == "native":
+                text += f"; predicted {megabytes(prediction)} at {predicted['context']:,} tokens"
             tiles.append(tile(title, megabytes(most), text))
     for title, name, unit in (("Decode", "decode", "tokens/s"), ("Prefill", "prefill", "tokens/s")):
         cell = next((cell for cell in own if cell.cell == name and cell.rate is not None), None)
@@ -160,7 +164,8 @@ def _timeline(report: Report, index: int, cell: CellResult) -> str:
     drawings = "".join(timeline_svg(run, predicted, width, height, kind, f"t{index}") for kind, width, height in _SIZES)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(run))
     traces = f"<pre>{escape(chr(10).join(run.outcome.evidence))}</pre>" if run.outcome.evidence else ""
-    return f"<h3>{escape(cell.runtime)}, {escape(cell.test)}</h3><figure>{drawings}</figure>{notes}{traces}"
+    figure = f"<figure>{drawings}</figure>" if drawings else '<p class="note">It was over before its second sample.</p>'
+    return f"<h3>{escape(cell.runtime)}, {escape(cell.test)}</h3>{figure}{notes}{traces}"
 
 
 def _notes(run: Run) -> Iterator[str]:

@@ -26,9 +26,9 @@ class _Row:
 
 def timeline_svg(run: Run, predicted: int | None, width: int, height: int, kind: str, key: str) -> str:
     """An <svg> of that size in CSS pixels. predicted: the manifest's peak, a dashed line. kind: "wide" or "narrow", its
-    class; key: once in a page. "" for a run that ended before its first sample."""
+    class; key: once in a page. "" for a run that ended before its second sample."""
     rows = _thinned([_row(row) for row in run.timeline])
-    if not rows:
+    if len(rows) < 2:
         return ""
     seconds = max(rows[-1].t, 1e-3)
     highest = max(max(row.total for row in rows), predicted or 0, 1)
