@@ -171,7 +171,7 @@ def arm64_runner(tmp_path_factory) -> list[str]:
     """mobile-run-onnx for arm64 Linux with ONNX Runtime's own arm64 library, under QEMU."""
     directory = tmp_path_factory.mktemp("onnxruntime-arm64")
     package = arm64.package("onnxruntime==1.32.0", directory / "package") / "onnxruntime"
-    build = arm64.build(directory / "build", "all", "-DMB_ONNX=ON", f"-DMB_ONNXRUNTIME_INCLUDE={headers()}")
+    build = arm64.build(directory / "build", "mobile-run-onnx", "-DMB_ONNX=ON", f"-DMB_ONNXRUNTIME_INCLUDE={headers()}")
     library = next((package / "capi").glob("libonnxruntime.so*"))
     program = build / "onnxruntime/mobile-run-onnx"
     command = arm64.command(program, [package / "capi"], sysroot=arm64_sysroot(directory / "sysroot"))
