@@ -12,7 +12,9 @@ python3 -m venv venv
   tar xf download/*.tar.gz && mv "llama_cpp_python-$version" src
 }
 cmake -S src/vendor/llama.cpp -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF \
-  -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DCMAKE_EXE_LINKER_FLAGS=-static
+  -DLLAMA_OPENSSL=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF \
+  -DCMAKE_EXE_LINKER_FLAGS=-static -DOpenMP_gomp_LIBRARY="$(g++ -print-file-name=libgomp.a)" \
+  -DOpenMP_pthread_LIBRARY="$(g++ -print-file-name=libpthread.a)"
 ninja -C build -j2 llama-bench llama-simple
 venv/bin/pip install -q numpy src/vendor/llama.cpp/gguf-py
 venv/bin/python "$here/../llama_cpp/synthetic_gguf.py" qwen2.5-1.5b-tq2_0.gguf
