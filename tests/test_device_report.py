@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from browser import Browser
 from device_support import ANDROID, figured
 from jsonschema import Draft202012Validator
 from mobile_bundle.device.baseline import compare, read_baseline, report_schema
@@ -204,3 +205,18 @@ def test_a_report_in_its_three_forms():
     assert "Nokia C2, Android 11, armeabi-v7a" in text
     assert "missed: native long-context: ran: killed for want of memory (OOM)" in text
     assert text.endswith("verdict: MISSED, 2 of 3 checks kept")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (360, 740)])
+def test_the_page_in_chromium(tmp_path, width, height):
+    """On a screen and on a phone: no error, nothing asked of the network, no scrolling sideways, one drawing seen."""
+    run = whole(decode=[4.0], timeline=[[0.05 * at, 20 * MB, at * MB, 0, 900 * MB] for at in range(1000)])
+    report = figured(PHONE, MANIFEST, {"decode": [run]})
+    page = tmp_path / "page.html"
+    page.write_text(device_page(report), "utf-8")
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page, width, height, "light")
+        assert browser.problems == []
+        assert browser.requests == [page.resolve().as_uri()]
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
+        assert browser.evaluate("[...document.querySelectorAll('svg.plot')].filter(e => e.clientWidth).length") == 1
