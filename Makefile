@@ -51,7 +51,7 @@ demo: .venv/package
 lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 
 test: .venv/test-tools lint
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
