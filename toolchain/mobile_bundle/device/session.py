@@ -152,12 +152,16 @@ class _Test:
     def _measure(
         self, facts: DeviceFacts, places: Places, todo: Sequence[tuple[Subject, Cell, CellResult, int]]
     ) -> None:
+        warm: set[str] = set()  # the subjects whose files are in the device's memory
         for subject, cell, result, number in todo:
             timed, repetitions = self._soak(subject, cell)
             command = subject.command(cell, places, repetitions)
             assert command is not None
             try:
+                if cell.name == "warm-load" and subject.name not in warm:
+                    run_cell(self._device, facts, places, subject, timed, number, command)
                 run = run_cell(self._device, facts, places, subject, timed, number, command)
+                warm = {subject.name} if cell.drop_caches else {*warm, subject.name}
             except (DeviceTimeout, ShellFailed) as error:
                 run = Run(number, Outcome(error.kind, str(error)))
             except DeviceError as error:
