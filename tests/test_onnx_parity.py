@@ -1,9 +1,8 @@
 """ONNX Runtime against the engine: the same weights, so nearly the same logits.
 
-They cannot be the same bits. ONNX Runtime's attention adds in another order, and where activations are rounded to int8 a
-difference in the last bit can change a code. What that is worth is measured by the
-engine itself: its own int8 cache moves the logits as much. Unquantised weights (`raw`) see no such rounding: there the
-graph is held to 1e-3.
+They cannot be the same bits. ONNX Runtime's attention adds in another order, and where activations are rounded to int8
+a difference in the last bit can change a code. What that is worth is measured by the engine itself: its own int8 cache
+moves the logits as much. Unquantised weights (`raw`) see no such rounding: there the graph is held to 1e-3.
 """
 
 from __future__ import annotations
