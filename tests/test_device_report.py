@@ -127,7 +127,7 @@ def test_runs_take_turns():
 
 def missed(report: Report, **budgets: float) -> list[str]:
     limits = Budgets(**budgets)  # type: ignore[arg-type]
-    return [f"{c.name}: {c.text}" for c in judge(report, MANIFEST, limits, 512, [1, 2]) if not c.ok]
+    return [f"{c.name}: {c.text}" for c in judge(report, MANIFEST, limits, 512, {"native": [1, 2]}) if not c.ok]
 
 
 def whole(**more: Any) -> Run:
@@ -191,7 +191,7 @@ def test_a_report_in_its_three_forms():
     run = whole(decode=[4.0], timeline=[[0.0, 0, 0, 0, None], [0.05, 10 * MB, 50 * MB, 0, MB], [0.1, MB, MB, 0, MB]])
     bad = Run(0, Outcome("oom", "killed for want of memory (OOM): <script>", ["Out of memory: Killed <b>"]))
     report = figured(PHONE, MANIFEST, {"decode": [run], "long-context": [bad]})
-    report.checks = judge(report, MANIFEST, Budgets(), 512, None)
+    report.checks = judge(report, MANIFEST, Budgets(), 512, {})
     data = json.loads(report.to_json())
     Draft202012Validator(report_schema()).validate(data)
     assert data["verdict"]["passed"] is False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from mobile_bundle.device.baseline import check_comparable, compare
 from mobile_bundle.device.cells import ANSWER_TOKENS, Cell, Settings, context_of, in_turns, plan_cells
 from mobile_bundle.device.errors import DeviceError, DeviceTimeout, ShellFailed
 from mobile_bundle.device.facts import DeviceFacts
+from mobile_bundle.device.figures import runner_figures
 from mobile_bundle.device.fit import choose_abi, reasons_against
 from mobile_bundle.device.outcome import Outcome
 from mobile_bundle.device.places import DEFAULT_WORK, Places
@@ -31,7 +31,7 @@ from mobile_bundle.device.subject import SHORT_PROMPT, Subject
 from mobile_bundle.device.verdict import Budgets, Tolerances, judge
 from mobile_bundle.errors import UserError
 from mobile_bundle.report.facts import identity
-from mobile_bundle.runtimes import runner_command
+from mobile_bundle.runtimes import runner_command, runner_environment
 
 _SOAK_DEFAULT = 10
 """Repetitions of a soak where no rate of decoding is known to reckon with."""
@@ -84,7 +84,7 @@ class _Test:
         self._asked, self._device, self._manifest = asked, device, manifest
         self._save, self._say, self._progress = save, say, progress
         self._context = context_of(asked.settings, manifest)
-        self._answer: list[int] | None = None
+        self._answers: dict[str, list[int]] = {}
         self._extra: list[Check] = []
         self.report = Report(
             tool_version=mobile_bundle.__version__,
@@ -120,7 +120,7 @@ class _Test:
         self.report.pushed_bytes = stage(
             self._device, self._asked.bundle, self._manifest, places, subjects, self._context, self._progress
         )
-        self._answer = _host_answer(self._asked.bundle, self._asked.settings.timeout)
+        self._answers = _host_answers(self._asked.bundle, self._asked.runtimes, self._asked.settings.timeout)
         self._measure(facts, places, todo)
         self.report.finished = True
         self.judge()
@@ -186,7 +186,8 @@ class _Test:
 
     def judge(self) -> None:
         """The verdict on what there is so far."""
-        checks = [*self._extra, *judge(self.report, self._manifest, self._asked.budgets, self._context, self._answer)]
+        own = judge(self.report, self._manifest, self._asked.budgets, self._context, self._answers)
+        checks = [*self._extra, *own]
         if self._asked.baseline is not None and self.report.device is not None:
             checks += compare(self._asked.baseline, self.report, self._asked.tolerances)
         self.report.checks = checks
@@ -204,16 +205,20 @@ def _bundle_facts(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _host_answer(bundle: Path, timeout: float) -> list[int] | None:
-    """The tokens that this machine answers the load cells' prompt with; None where it cannot run the bundle."""
-    with contextlib.suppress(UserError, OSError, subprocess.TimeoutExpired):
-        command = [*runner_command(bundle, "native"), "generate", str(bundle), "--prompt", SHORT_PROMPT]
-        command += ["--max-new-tokens", str(ANSWER_TOKENS), "--ignore-eos", "--json"]
-        process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout)
-        events = [json.loads(line) for line in process.stdout.splitlines()]
-        if process.returncode == 0:
-            return [event["id"] for event in events if event["event"] == "token" and event["id"] >= 0]
-    return None
+def _host_answers(bundle: Path, runtimes: Sequence[str], timeout: float) -> dict[str, list[int]]:
+    """{runtime: the tokens that this machine answers the load cells' prompt with}, of those that it can run."""
+    answers = {}
+    for runtime in runtimes:
+        with contextlib.suppress(UserError, OSError, subprocess.TimeoutExpired):
+            command = [*runner_command(bundle, runtime), "generate", str(bundle), "--prompt", SHORT_PROMPT]
+            command += ["--max-new-tokens", str(ANSWER_TOKENS), "--ignore-eos", "--json"]
+            process = subprocess.run(
+                command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout,
+                env=runner_environment(runtime),
+            )  # fmt: skip
+            if process.returncode == 0:
+                answers[runtime] = runner_figures(process.stdout.splitlines()).answer
+    return answers
 
 
 def _line(result: CellResult, cell: Cell, run: Run) -> str:

@@ -4,7 +4,7 @@ Subjects that are peers are shown and not judged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +51,13 @@ class Tolerances:
 
 
 def judge(
-    report: Report, manifest: dict[str, Any], budgets: Budgets, context: int, answer: Sequence[int] | None
+    report: Report, manifest: dict[str, Any], budgets: Budgets, context: int, answers: Mapping[str, Sequence[int]]
 ) -> list[Check]:
-    """Every check there is for what has been measured so far. answer: this machine's tokens, None where unknown."""
+    """Every check there is for what has been measured so far. answers: this machine's tokens by runtime."""
     checks: list[Check] = []
     for cell in report.cells:
         if not cell.peer and cell.outcome.kind != "not-run":
-            checks += _cell_checks(cell, report.device, manifest, context, answer)
+            checks += _cell_checks(cell, report.device, manifest, context, answers.get(cell.runtime))
     return checks + list(_budget_checks(report, budgets))
 
 
