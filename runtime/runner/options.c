@@ -12,6 +12,7 @@
 static const char usage[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
     "       %1$s bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
+    "       %1$s serve BUNDLE [options]\n"
     "       %1$s install BUNDLE [--cache DIR] [--json]\n"
     "       %1$s verify BUNDLE [--cache DIR] [--json]\n"
     "\n"
@@ -33,7 +34,10 @@ static const char usage[] =
     "                           error\n"
     "\n"
     "install decodes what the bundle stores in coded form, once; the first generate or bench does the same.\n"
-    "A line `cancel` on standard input stops the answer.\n";
+    "A line `cancel` on standard input stops the answer.\n"
+    "serve answers requests on standard input, a JSON object a line: {\"prompt\":TEXT} or {\"messages\":[{\"role\":\n"
+    "\"user\",\"content\":TEXT}, ...]}, with options such as \"max_new_tokens\" and \"temperature\"; it writes the\n"
+    "events of --json, and keeps what it computed for the next request. End of input ends it, even in an answer.\n";
 
 enum {
   OPTION_PROMPT = 256,
@@ -167,6 +171,13 @@ static bool apply(int option, const char *value, runner_options *o) {
   }
 }
 
+bool runner_options_set(const char *name, const char *value, runner_options *o) {
+  for (const struct option *option = long_options; option->name; option++) {
+    if (strcmp(option->name, name) == 0) return option->has_arg && apply(option->val, value, o);
+  }
+  return false;
+}
+
 static int parse_command(int argc, char **argv, runner_options *o) {
   if (argc < 2) {
     fprintf(stderr, usage, decoder_program);
@@ -184,6 +195,9 @@ static int parse_command(int argc, char **argv, runner_options *o) {
     o->command = COMMAND_GENERATE;
   } else if (strcmp(argv[1], "bench") == 0) {
     o->command = COMMAND_BENCH;
+  } else if (strcmp(argv[1], "serve") == 0) {
+    o->command = COMMAND_SERVE;
+    o->json = true;
   } else if (strcmp(argv[1], "install") == 0) {
     o->command = COMMAND_INSTALL;
   } else if (strcmp(argv[1], "verify") == 0) {

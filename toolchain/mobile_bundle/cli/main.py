@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import mobile_bundle
-from mobile_bundle.cli import bench, estimate, evaluate, inspect, report, run, verify
+from mobile_bundle.cli import bench, estimate, evaluate, inspect, pack, report, run, verify
 from mobile_bundle.cli.common import run_command
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "estimate": estimate,
     "run": run,
     "bench": bench,
+    "pack": pack,
 }
 
 
