@@ -146,6 +146,33 @@ def test_bench_prints_the_table_and_json(bundle):
         }
 
 
+def test_every_runtime_in_one_table(bundle):
+    """The same harness, the same tokens."""
+    directory = bundle("affine-4bit", EXAMPLE, ("native", "executorch", "onnx"))
+    runtimes = ("native", "executorch", "onnx")
+    asked = [part for name in runtimes for part in ("--runtime", name)]
+    process = command("mobile-bundle", "bench", directory, "-p", "32", "-n", "8", "-r", "1", "-t", "1", *asked)
+    for name in runtimes:
+        assert process.stdout.count(f"| {name} | 1 |") == 2
+    texts = {
+        command(
+            "mobile-bundle", "run", directory, "--runtime", name, "--prompt", "The city", "--max-new-tokens", "16"
+        ).stdout
+        for name in runtimes
+    }
+    assert len(texts) == 1
+    assert len(texts.pop()) > 10
+
+
+def test_a_bundle_may_be_without_mobile_run(tmp_path):
+    out = tmp_path / "x.mbundle"
+    assert command("build-mobile-bundle", EXAMPLE, "-o", out, "--formats", "executorch").returncode == 0
+    assert not (out / "bin").exists()
+    one_line(command("mobile-bundle", "run", out, "--prompt", "a"), 1, "built without native")
+    one_line(command("mobile-bundle", "run", out, "--prompt", "a", "--runtime", "onnx"), 1, "--formats native,onnx")
+    assert command("mobile-bundle", "verify", out).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -153,6 +180,9 @@ def test_bench_prints_the_table_and_json(bundle):
         (("build-mobile-bundle", EXAMPLE), 2, "-o"),
         (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--recipe", "gguf"), 2, "gguf"),
         (("build-mobile-bundle", "no-such-model", "-o", "x.mbundle"), 1, "no-such-model"),
+        (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--formats", "gguf"), 2, "native, executorch, onnx"),
+        (("mobile-bundle", "run", "nowhere", "--runtime", "tflite", "--prompt", "a"), 2, "tflite"),
+        (("mobile-bundle", "bench", "nowhere", "--runtime", "onnx"), 1, "nowhere"),
         (("mobile-bundle",), 2, "required"),
         (("mobile-bundle", "frobnicate"), 2, "frobnicate"),
         (("mobile-bundle", "inspect", EXAMPLE), 1, "not a bundle"),

@@ -135,8 +135,10 @@ static void stop(mb_pool *pool, uint32_t started) {
 }
 
 mb_status mb_pool_open(uint32_t threads, mb_pool **out) {
-  mb_pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
-  if (!pool) return mb_fail(MB_ERROR_MEMORY, "no memory for %u threads", threads);
+  void *memory; /* aligned_alloc is newer than the oldest Android */
+  if (posix_memalign(&memory, 64, sizeof(mb_pool)) != 0)
+    return mb_fail(MB_ERROR_MEMORY, "no memory for %u threads", threads);
+  mb_pool *pool = memory;
   memset(pool, 0, sizeof *pool);
   pool->threads = threads;
   pool->handles = calloc(threads, sizeof *pool->handles);

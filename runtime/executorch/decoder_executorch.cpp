@@ -37,6 +37,7 @@ struct decoder {
 
 const char decoder_runtime[] = "executorch";
 const char decoder_program[] = "mobile-run-executorch";
+const unsigned decoder_option_set = DECODER_KV | DECODER_KERNELS | DECODER_MAPPING;
 
 namespace {
 

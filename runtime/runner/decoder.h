@@ -16,6 +16,15 @@ typedef struct decoder decoder;
 extern const char decoder_runtime[];
 extern const char decoder_program[];
 
+/* Options of the command line that only some decoders have; for the others they are unknown options. */
+enum {
+  DECODER_KV = 1,              /* --kv */
+  DECODER_KERNELS = 2,         /* --kernels */
+  DECODER_MAPPING = 4,         /* --mapping */
+  DECODER_RUNTIME_LIBRARY = 8, /* --runtime-library */
+};
+extern const unsigned decoder_option_set; /* DECODER_* */
+
 /* Loads options->bundle and makes room for options->session. On an error nothing stays open. */
 mb_status decoder_open(const runner_options *options, decoder **out);
 void decoder_close(decoder *decoder);

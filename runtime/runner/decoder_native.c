@@ -11,6 +11,7 @@ struct decoder {
 
 const char decoder_runtime[] = "native";
 const char decoder_program[] = "mobile-run";
+const unsigned decoder_option_set = DECODER_KV | DECODER_KERNELS | DECODER_MAPPING;
 
 mb_status decoder_open(const runner_options *options, decoder **out) {
   decoder *d = calloc(1, sizeof *d);

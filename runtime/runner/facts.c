@@ -8,7 +8,9 @@ mb_status bundle_facts_read(const runner_options *options, bundle_facts *facts) 
   facts->floor_bytes = before.anonymous_bytes + before.file_bytes;
   mb_model *model = NULL;
   mb_layout layout;
-  mb_status status = mb_model_open(options->bundle, &options->model, &model);
+  mb_model_options open = options->model;
+  open.mapping = MB_MAPPING_LAYERS; /* looking at it must not leave the whole file in memory: that is measured later */
+  mb_status status = mb_model_open(options->bundle, &open, &model);
   if (status != MB_OK) return status;
   status = mb_layout_compute(mb_model_get_config(model), &options->session, &layout);
   if (status == MB_OK) {
@@ -17,7 +19,7 @@ mb_status bundle_facts_read(const runner_options *options, bundle_facts *facts) 
     facts->kernels = mb_model_kernels(model);
     facts->file_bytes = model->weights.file_bytes + model->cache.file_bytes;
     facts->touched_file_bytes = facts->resident_file_bytes = mb_model_touched_bytes(model);
-    if (model->mapping)
+    if (options->model.mapping == MB_MAPPING_LAYERS)
       facts->resident_file_bytes = mb_layer_mapping_resident_bytes(model->mapping, facts->touched_file_bytes);
   }
   mb_model_close(model);

@@ -11,8 +11,8 @@ extern "C" {
 
 typedef struct {
   mb_model_config config;
-  mb_session_options options; /* every default filled in */
-  const char *kernels;        /* the engine's, by name */
+  mb_session_options options;                                   /* every default filled in */
+  const char *kernels;                                          /* the engine's, by name */
   uint64_t file_bytes, touched_file_bytes, resident_file_bytes; /* as in mb_memory */
   uint64_t floor_bytes; /* resident before anything of the bundle is loaded: what the program and its libraries take */
 } bundle_facts;

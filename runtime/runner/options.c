@@ -9,7 +9,7 @@
 
 #include "decoder.h"
 
-static const char usage[] =
+static const char usage_begin[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
     "       %1$s bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
     "       %1$s serve BUNDLE [options]\n"
@@ -26,18 +26,29 @@ static const char usage[] =
     "  --context N              tokens that the KV cache holds (default: the bundle's)\n"
     "  --threads N              default: one per processor, at most 4\n"
     "  --prefill-chunk N        prompt tokens computed together (default 32)\n"
-    "  --kv int8|f16            type of the KV cache (default int8)\n"
-    "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"
-    "  --mapping whole|layers   layers: for models larger than memory; each layer is read when it is needed\n"
     "  --cache DIR              where what install decodes is kept (default: in the bundle)\n"
     "  --json                   one event per line: install, installed, load, prompt, token, done, bench, verified,\n"
-    "                           error\n"
+    "                           error\n";
+
+static const char usage_end[] =
     "\n"
     "install decodes what the bundle stores in coded form, once; the first generate or bench does the same.\n"
     "A line `cancel` on standard input stops the answer.\n"
     "serve answers requests on standard input, a JSON object a line: {\"prompt\":TEXT} or {\"messages\":[{\"role\":\n"
     "\"user\",\"content\":TEXT}, ...]}, with options such as \"max_new_tokens\" and \"temperature\"; it writes the\n"
     "events of --json, and keeps what it computed for the next request. End of input ends it, even in an answer.\n";
+
+/* Of decoder.h's DECODER_*. */
+static const struct {
+  unsigned flag;
+  const char *usage;
+} decoder_usage[] = {
+    {DECODER_KV, "  --kv int8|f16            type of the KV cache (default int8)\n"},
+    {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"},
+    {DECODER_MAPPING,
+     "  --mapping whole|layers   layers: for models larger than memory; each layer is read when it is needed\n"},
+    {DECODER_RUNTIME_LIBRARY, "  --runtime-library PATH   the runtime's shared library (default: by its plain name)\n"},
+};
 
 enum {
   OPTION_PROMPT = 256,
@@ -60,6 +71,7 @@ enum {
   OPTION_KERNELS,
   OPTION_MAPPING,
   OPTION_CACHE,
+  OPTION_RUNTIME_LIBRARY,
   OPTION_JSON,
   OPTION_VERSION,
 };
@@ -85,11 +97,29 @@ static const struct option long_options[] = {
     {"kernels", required_argument, NULL, OPTION_KERNELS},
     {"mapping", required_argument, NULL, OPTION_MAPPING},
     {"cache", required_argument, NULL, OPTION_CACHE},
+    {"runtime-library", required_argument, NULL, OPTION_RUNTIME_LIBRARY},
     {"json", no_argument, NULL, OPTION_JSON},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
+
+static void print_usage(FILE *to) {
+  fprintf(to, usage_begin, decoder_program);
+  for (size_t i = 0; i < sizeof decoder_usage / sizeof decoder_usage[0]; i++)
+    if (decoder_option_set & decoder_usage[i].flag) fputs(decoder_usage[i].usage, to);
+  fputs(usage_end, to);
+}
+
+/* Whether this program's decoder has the option. */
+static bool has_option(int option) {
+  const unsigned flag = option == OPTION_KV                ? DECODER_KV
+                        : option == OPTION_KERNELS         ? DECODER_KERNELS
+                        : option == OPTION_MAPPING         ? DECODER_MAPPING
+                        : option == OPTION_RUNTIME_LIBRARY ? DECODER_RUNTIME_LIBRARY
+                                                           : 0;
+  return (decoder_option_set & flag) == flag;
+}
 
 static int fail(const char *message, const char *what) {
   fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? what : "",
@@ -180,11 +210,11 @@ bool runner_options_set(const char *name, const char *value, runner_options *o) 
 
 static int parse_command(int argc, char **argv, runner_options *o) {
   if (argc < 2) {
-    fprintf(stderr, usage, decoder_program);
+    print_usage(stderr);
     return 2;
   }
   if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-    printf(usage, decoder_program);
+    print_usage(stdout);
     return 0;
   }
   if (strcmp(argv[1], "--version") == 0) {
@@ -219,10 +249,11 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   argc--;
   argv++;
   opterr = 0;
-  for (int option; (option = getopt_long(argc, argv, "p:n:r:h", long_options, NULL)) != -1;) {
+  for (int option, index = 0; (option = getopt_long(argc, argv, "p:n:r:h", long_options, &index)) != -1;) {
+    if (!has_option(option)) return fail("unknown option, or a value is missing", long_options[index].name);
     switch (option) {
       case 'h':
-        printf(usage, decoder_program);
+        print_usage(stdout);
         return 0;
       case OPTION_PROMPT:
         o->prompt = optarg;
@@ -244,6 +275,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
         break;
       case OPTION_CACHE:
         o->model.cache_dir = optarg;
+        break;
+      case OPTION_RUNTIME_LIBRARY:
+        o->runtime_library = optarg;
         break;
       case OPTION_JSON:
         o->json = true;

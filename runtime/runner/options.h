@@ -12,6 +12,7 @@ typedef struct {
   bool json;
   mb_model_options model;
   mb_session_options session;
+  const char *runtime_library; /* NULL: the decoder looks for it */
   mb_sampler_options sampler;
   const char *prompt;
   const char *prompt_file;

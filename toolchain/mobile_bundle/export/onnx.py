@@ -1,2 +1,56 @@
-def export_onnx(directory):
-    raise NotImplementedError
+"""model.onnx: the decoder of a bundle for ONNX Runtime. Its weights stay where they are, in weights.ptd beside it.
+
+The products are the operators CompressedMatMul and CompressedGather of domain `mobile_bundle`, which
+libmobile_bundle_onnx.so brings (runtime/onnxruntime/); everything else is ONNX Runtime's own.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import mobile_bundle
+from mobile_bundle.container.disk import write_file
+from mobile_bundle.container.index import ContainerError
+from mobile_bundle.container.weights import WeightsReader
+from mobile_bundle.errors import UserError
+from mobile_bundle.export import genai_config
+from mobile_bundle.models.spec import ModelConfig
+
+NAME = "model.onnx"
+
+
+def export_onnx(directory: Path, recipe: str = "") -> str:
+    """Writes model.onnx beside the weights.ptd of `directory`, and genai_config.json where onnxruntime-genai has a
+    decoder type for the model; the version of the onnx package that did it.
+
+    recipe: of the bundle, for the model's metadata. The bytes depend on weights.ptd's index and the arguments alone.
+    UserError without the onnx package, or if weights.ptd is missing or damaged.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise UserError("model.onnx needs the onnx package: pip install 'mobile-bundle[onnx]'") from None
+    from mobile_bundle.export.onnx_decoder import OPSETS, decoder_graph
+    from mobile_bundle.export.onnx_graph import Graph
+
+    with WeightsReader(directory / "weights.ptd") as weights:
+        try:
+            config = ModelConfig.parse(weights.config)
+            graph = decoder_graph(config, Graph(weights))
+        except (ContainerError, ValueError) as error:
+            raise UserError(f"{weights.path}: {error}; build the bundle again") from error
+        kind = genai_config.decoder_type(config, {entry.name for entry in weights.entries})
+    model = onnx.helper.make_model(
+        graph,
+        opset_imports=[onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()],
+        ir_version=11,
+        producer_name="mobile-bundle",
+        producer_version=mobile_bundle.__version__,
+    )
+    facts = {"model": config.name, "recipe": recipe, "tool_version": mobile_bundle.__version__}
+    onnx.helper.set_model_props(model, facts)
+    write_file(directory / NAME, model.SerializeToString(deterministic=True))
+    if kind is not None:
+        write_file(directory / genai_config.NAME, genai_config.genai_config(config, kind))
+    return version("onnx")

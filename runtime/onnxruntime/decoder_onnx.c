@@ -1,0 +1,285 @@
+/* mobile-run-onnx: model.onnx, by the C API of an ONNX Runtime that is loaded while it runs. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "decoder.h"
+#include "error.h"
+#include "facts.h"
+#include "runtime_library.h"
+
+enum {
+  NAME_BYTES = 40,
+  PATH_BYTES = 4096,
+  OWN_INPUTS = 2,
+  OWN_OUTPUTS = 1,
+  ALIGNMENT = 64,
+  SESSION_BYTES = 12 << 20, /* a session beside its weights and activations, and the library's code that it runs: 11 to
+                               13 MB measured on x86-64, with 8 to 28 layers */
+};
+
+struct decoder {
+  bundle_facts facts;
+  const OrtApi *api;
+  OrtEnv *env;
+  OrtSession *session;
+  OrtRunOptions *run_options;
+  OrtMemoryInfo *memory;
+  /* The first two inputs are the tokens and the mask, the first output is the logits; then keys and values follow in
+   * the same order. A cache is input and output: the attention writes what is new behind what is there. */
+  uint32_t caches;
+  char (*names)[NAME_BYTES]; /* of the inputs, then of the outputs */
+  const char **input_names, **output_names;
+  OrtValue **inputs, **outputs;
+  /* One anonymous mapping whose pages come into being as they are written: a short chat does not pay for the context.
+   */
+  uint8_t *area;
+  size_t area_bytes;
+  int64_t *tokens, *mask;
+  float *logits;
+  uint32_t position;
+  atomic_bool cancelled;
+};
+
+const char decoder_runtime[] = "onnx";
+const char decoder_program[] = "mobile-run-onnx";
+const unsigned decoder_option_set = DECODER_RUNTIME_LIBRARY;
+
+/* ONNX Runtime's reason, in one line. */
+static mb_status fail(const decoder *d, OrtStatus *status) {
+  char message[400];
+  snprintf(message, sizeof message, "%s", d->api->GetErrorMessage(status));
+  d->api->ReleaseStatus(status);
+  for (char *c = message; *c; c++)
+    if ((unsigned char)*c < ' ') *c = ' ';
+  return mb_fail(MB_ERROR_FORMAT, "model.onnx: %s", message);
+}
+
+#define TRY(call)                               \
+  do {                                          \
+    OrtStatus *try_status = (call);             \
+    if (try_status) return fail(d, try_status); \
+  } while (0)
+
+static mb_status open_session(decoder *d, const char *model, const char *operators, OrtSessionOptions *options) {
+  TRY(d->api->SetIntraOpNumThreads(options, (int)d->facts.options.threads));
+  TRY(d->api->SetInterOpNumThreads(options, 1));
+  TRY(d->api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL));
+  /* A plan of memory is kept for every set of input shapes, and each step has a longer mask than the one before. */
+  TRY(d->api->DisableMemPattern(options));
+  /* Threads that spin between operators take the processor from one that has work as soon as anything else runs: half
+   * the speed then, for nothing gained on an idle machine. */
+  TRY(d->api->AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"));
+  TRY(d->api->RegisterCustomOpsLibrary_V2(options, operators));
+  TRY(d->api->CreateSession(d->env, model, options, &d->session));
+  return MB_OK;
+}
+
+static mb_status open_model(const runner_options *o, decoder *d) {
+  char model[PATH_BYTES], operators[PATH_BYTES];
+  const int length = snprintf(model, sizeof model, "%s/model.onnx", o->bundle);
+  if (length < 0 || (size_t)length >= sizeof model) return mb_fail(MB_ERROR_ARGUMENT, "the bundle's path is too long");
+  if (access(model, R_OK) != 0)
+    return mb_fail(MB_ERROR_IO, "%s is missing: build the bundle with --formats onnx", model);
+  mb_status status = operator_library_path(operators, sizeof operators);
+  if (status != MB_OK) return status;
+  OrtSessionOptions *options;
+  TRY(d->api->CreateSessionOptions(&options));
+  status = open_session(d, model, operators, options);
+  d->api->ReleaseSessionOptions(options);
+  size_t inputs = 0, outputs = 0;
+  if (status != MB_OK) return status;
+  TRY(d->api->SessionGetInputCount(d->session, &inputs));
+  TRY(d->api->SessionGetOutputCount(d->session, &outputs));
+  if (inputs != OWN_INPUTS + d->caches || outputs != OWN_OUTPUTS + d->caches)
+    return mb_fail(MB_ERROR_FORMAT, "model.onnx does not belong to these weights: build the bundle again");
+  return MB_OK;
+}
+
+static size_t aligned(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+static mb_status make_floats(decoder *d, float *data, const int64_t *shape, size_t rank, OrtValue **value) {
+  size_t count = 1;
+  for (size_t i = 0; i < rank; i++) count *= (size_t)shape[i];
+  TRY(d->api->CreateTensorWithDataAsOrtValue(d->memory, data, count * sizeof *data, shape, rank,
+                                             ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, value));
+  return MB_OK;
+}
+
+static mb_status make_integers(decoder *d, int64_t *data, uint32_t count, OrtValue **value) {
+  const int64_t shape[] = {1, count};
+  TRY(d->api->CreateTensorWithDataAsOrtValue(d->memory, data, count * sizeof *data, shape, 2,
+                                             ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, value));
+  return MB_OK;
+}
+
+static void name_tensors(decoder *d) {
+  const uint32_t inputs = OWN_INPUTS + d->caches, outputs = OWN_OUTPUTS + d->caches;
+  for (uint32_t i = 0; i < inputs; i++) d->input_names[i] = d->names[i];
+  for (uint32_t i = 0; i < outputs; i++) d->output_names[i] = d->names[inputs + i];
+  snprintf(d->names[0], NAME_BYTES, "input_ids");
+  snprintf(d->names[1], NAME_BYTES, "attention_mask");
+  snprintf(d->names[inputs], NAME_BYTES, "logits");
+  for (uint32_t i = 0; i < d->caches; i++) {
+    const char *part = i % 2 ? "value" : "key";
+    snprintf(d->names[OWN_INPUTS + i], NAME_BYTES, "past_key_values.%u.%s", i / 2, part);
+    snprintf(d->names[inputs + OWN_OUTPUTS + i], NAME_BYTES, "present.%u.%s", i / 2, part);
+  }
+}
+
+static mb_status make_room(decoder *d) {
+  const mb_model_config *c = &d->facts.config;
+  const mb_session_options *o = &d->facts.options;
+  const size_t inputs = OWN_INPUTS + d->caches, outputs = OWN_OUTPUTS + d->caches;
+  const size_t cache = aligned((size_t)c->kv_heads * o->context * c->head_dim * sizeof(float));
+  const size_t token_bytes = aligned(o->prefill_chunk * sizeof(int64_t)),
+               mask_bytes = aligned(o->context * sizeof(int64_t));
+  d->names = calloc(inputs + outputs, sizeof *d->names);
+  d->input_names = calloc(inputs, sizeof *d->input_names);
+  d->output_names = calloc(outputs, sizeof *d->output_names);
+  d->inputs = calloc(inputs, sizeof *d->inputs);
+  d->outputs = calloc(outputs, sizeof *d->outputs);
+  d->area_bytes = token_bytes + mask_bytes + aligned(c->vocabulary * sizeof(float)) + d->caches * cache;
+  void *area = mmap(NULL, d->area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area != MAP_FAILED) d->area = area;
+  if (!d->names || !d->input_names || !d->output_names || !d->inputs || !d->outputs || !d->area)
+    return mb_fail(MB_ERROR_MEMORY, "no memory for a context of %u tokens", o->context);
+  uint8_t *at = d->area;
+  d->tokens = (int64_t *)(void *)at;
+  d->mask = (int64_t *)(void *)(at += token_bytes);
+  d->logits = (float *)(void *)(at += mask_bytes);
+  at += aligned(c->vocabulary * sizeof(float));
+  for (uint32_t i = 0; i < o->context; i++) d->mask[i] = 1;
+  name_tensors(d);
+  const int64_t logits[] = {1, 1, c->vocabulary}, shape[] = {1, c->kv_heads, o->context, c->head_dim};
+  mb_status status = make_floats(d, d->logits, logits, 3, &d->outputs[0]);
+  for (uint32_t i = 0; i < d->caches && status == MB_OK; i++, at += cache) {
+    status = make_floats(d, (float *)(void *)at, shape, 4, &d->inputs[OWN_INPUTS + i]);
+    d->outputs[OWN_OUTPUTS + i] = d->inputs[OWN_INPUTS + i];
+  }
+  return status;
+}
+
+static mb_status load(const runner_options *o, decoder *d) {
+  mb_status status = runtime_library_open(o->runtime_library, &d->api);
+  if (status != MB_OK) return status;
+  /* Errors are told once, by whoever called; below them ONNX Runtime's log has nothing for a person. */
+  TRY(d->api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, decoder_program, &d->env));
+  if (o->model.cache_dir) setenv("MOBILE_BUNDLE_CACHE_DIR", o->model.cache_dir, 1);
+  status = bundle_facts_read(o, &d->facts);
+  if (status != MB_OK) return status;
+  d->caches = 2 * d->facts.config.layers;
+  TRY(d->api->CreateRunOptions(&d->run_options));
+  TRY(d->api->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &d->memory));
+  status = open_model(o, d);
+  return status == MB_OK ? make_room(d) : status;
+}
+
+mb_status decoder_open(const runner_options *options, decoder **out) {
+  decoder *d = calloc(1, sizeof *d);
+  if (!d) return mb_fail(MB_ERROR_MEMORY, "no memory to open a bundle");
+  const mb_status status = load(options, d);
+  if (status != MB_OK) {
+    decoder_close(d);
+    d = NULL;
+  }
+  *out = d;
+  return status;
+}
+
+void decoder_close(decoder *d) {
+  if (!d) return;
+  if (d->inputs)
+    for (uint32_t i = 0; i < OWN_INPUTS + d->caches; i++)
+      if (d->inputs[i]) d->api->ReleaseValue(d->inputs[i]);
+  if (d->outputs && d->outputs[0]) d->api->ReleaseValue(d->outputs[0]); /* the others are inputs, too */
+  if (d->session) d->api->ReleaseSession(d->session);
+  if (d->memory) d->api->ReleaseMemoryInfo(d->memory);
+  if (d->run_options) d->api->ReleaseRunOptions(d->run_options);
+  if (d->env) d->api->ReleaseEnv(d->env);
+  if (d->area) munmap(d->area, d->area_bytes);
+  free(d->names);
+  free((void *)d->input_names);
+  free((void *)d->output_names);
+  free((void *)d->inputs);
+  free((void *)d->outputs);
+  free(d);
+}
+
+const mb_model_config *decoder_config(const decoder *d) { return &d->facts.config; }
+
+const char *decoder_kernels(const decoder *d) { return d->facts.kernels; }
+
+const mb_session_options *decoder_options(const decoder *d) { return &d->facts.options; }
+
+mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
+  const mb_model_config *c = &d->facts.config;
+  const mb_status status = bundle_facts_memory(&d->facts, chunk, memory);
+  memory->kv_bytes_per_token = (uint64_t)d->caches * c->kv_heads * c->head_dim * sizeof(float);
+  memory->kv_bytes = memory->kv_bytes_per_token * d->facts.options.context;
+  memory->process_bytes += SESSION_BYTES;
+  return status;
+}
+
+uint32_t decoder_position(const decoder *d) { return d->position; }
+
+mb_status decoder_rewind(decoder *d, uint32_t position) {
+  if (position > d->position)
+    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: %u are fed", position, d->position);
+  d->position = position;
+  return MB_OK;
+}
+
+static mb_status check(const decoder *d, const int32_t *tokens, size_t count) {
+  const uint32_t context = d->facts.options.context, vocabulary = d->facts.config.vocabulary;
+  if (count == 0) return mb_fail(MB_ERROR_ARGUMENT, "no tokens were given");
+  if (count > context - d->position)
+    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens after %u do not fit a context of %u: shorten the text or raise it",
+                   count, d->position, context);
+  for (size_t i = 0; i < count; i++)
+    if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocabulary)
+      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], vocabulary);
+  return MB_OK;
+}
+
+static mb_status run(decoder *d, const int32_t *tokens, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) d->tokens[i] = tokens[i];
+  for (uint32_t i = 0; i < OWN_INPUTS; i++) {
+    if (d->inputs[i]) d->api->ReleaseValue(d->inputs[i]);
+    d->inputs[i] = NULL;
+  }
+  mb_status status = make_integers(d, d->tokens, count, &d->inputs[0]);
+  if (status == MB_OK) status = make_integers(d, d->mask, d->position + count, &d->inputs[1]);
+  if (status != MB_OK) return status;
+  OrtStatus *error = d->api->Run(d->session, d->run_options, d->input_names, (const OrtValue *const *)d->inputs,
+                                 OWN_INPUTS + d->caches, d->output_names, OWN_OUTPUTS + d->caches, d->outputs);
+  if (!error) return MB_OK;
+  if (!atomic_exchange(&d->cancelled, false)) return fail(d, error);
+  d->api->ReleaseStatus(error);
+  TRY(d->api->RunOptionsUnsetTerminate(d->run_options));
+  return mb_fail(MB_ERROR_CANCELLED, "cancelled");
+}
+
+mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
+  const uint32_t chunk = d->facts.options.prefill_chunk;
+  mb_status status = check(d, tokens, count);
+  while (status == MB_OK && count > 0) {
+    const uint32_t n = count < chunk ? (uint32_t)count : chunk;
+    status = run(d, tokens, n);
+    if (status != MB_OK) break;
+    d->position += n;
+    tokens += n;
+    count -= n;
+  }
+  *logits = status == MB_OK ? d->logits : NULL;
+  return status;
+}
+
+void decoder_cancel(decoder *d) {
+  atomic_store(&d->cancelled, true);
+  OrtStatus *status = d->api->RunOptionsSetTerminate(d->run_options);
+  if (status) d->api->ReleaseStatus(status);
+}

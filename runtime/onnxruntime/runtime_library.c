@@ -1,0 +1,54 @@
+#include "runtime_library.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "error.h"
+
+static const char advice[] = "name one by --runtime-library or MOBILE_BUNDLE_ONNXRUNTIME";
+
+static void *load(const char *path) {
+  static const char *const names[] = {"libonnxruntime.so", "libonnxruntime.so.1"};
+  if (path) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  void *library = NULL;
+  for (size_t i = 0; i < sizeof names / sizeof names[0] && !library; i++)
+    library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+  return library;
+}
+
+mb_status runtime_library_open(const char *path, const OrtApi **api) {
+  if (!path) path = getenv("MOBILE_BUNDLE_ONNXRUNTIME");
+  void *library = load(path);
+  if (!library) return mb_fail(MB_ERROR_IO, "ONNX Runtime cannot be loaded (%s): %s", dlerror(), advice);
+  const OrtApiBase *(*get)(void);
+  void *symbol = dlsym(library, "OrtGetApiBase");
+  memcpy(&get, &symbol, sizeof get); /* a pointer to data is no pointer to a function in C */
+  if (!symbol) {
+    dlclose(library);
+    return mb_fail(MB_ERROR_FORMAT, "%s is not ONNX Runtime: %s", path ? path : "libonnxruntime.so", advice);
+  }
+  *api = get()->GetApi(ORT_API_VERSION);
+  if (!*api)
+    return mb_fail(MB_ERROR_FORMAT, "ONNX Runtime %s is too old, 1.%d or later is needed: %s",
+                   get()->GetVersionString(), ORT_API_VERSION, advice);
+  return MB_OK;
+}
+
+mb_status operator_library_path(char *path, size_t capacity) {
+  static const char *const places[] = {"", "../../lib/"};
+  static const char name[] = "libmobile_bundle_onnx.so";
+  char program[4096];
+  const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length > 0) {
+    program[length] = 0;
+    strrchr(program, '/')[1] = 0;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+      const int written = snprintf(path, capacity, "%s%s%s", program, places[i], name);
+      if (written > 0 && (size_t)written < capacity && access(path, R_OK) == 0) return MB_OK;
+    }
+  }
+  return mb_fail(MB_ERROR_IO, "%s is missing beside this program: install the package again", name);
+}

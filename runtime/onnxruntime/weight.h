@@ -1,0 +1,19 @@
+/* The weights of a node: constant uint8 inputs that are blobs of weights.ptd, header and payload. */
+#ifndef MB_ONNX_WEIGHT_H
+#define MB_ONNX_WEIGHT_H
+
+#include "blob.h"
+#include "model.h"
+
+typedef struct {
+  mb_matrix matrix;
+  const mb_model *model; /* whose mapping the matrix is in; NULL: the two below are it */
+  onnx_blob blob, codebook;
+} onnx_weight;
+
+/* The weight that is input number *input of a node, and moves *input behind it: a vector blob with shared codebooks is
+ * followed by their blob. On an error nothing stays open. */
+OrtStatus *onnx_weight_open(const OrtKernelInfo *info, size_t *input, onnx_weight *weight);
+void onnx_weight_close(onnx_weight *weight);
+
+#endif

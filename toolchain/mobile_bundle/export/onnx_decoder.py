@@ -1,0 +1,198 @@
+"""The decoder as an ONNX graph: what runtime/engine/decoder.c computes, in ONNX Runtime's own operators but for the
+products.
+
+Shapes: s tokens of this run, p of the past, t = p + s; batch is 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
+
+from mobile_bundle.export.onnx_graph import CONTRIB, DOMAIN, Graph
+from mobile_bundle.models.spec import ModelConfig
+
+OPSETS = {"": 23, CONTRIB: 1, DOMAIN: 1}
+"""Versions of the operators' domains; 23 is the first with RotaryEmbedding and RMSNormalization."""
+
+
+def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
+    """input_ids, attention_mask and past_key_values.N.key/value to logits of the last token and present.N.key/value."""
+    places = _places(config, graph)
+    hidden = graph.node(
+        "CompressedGather",
+        ["input_ids", *graph.matrix("embedding.weight")],
+        "/embedding",
+        None,
+        DOMAIN,
+        columns=[config.hidden],
+    )
+    normed = _norm(config, graph, hidden, "layers.0.attention.norm.weight", "/layers.0/attention/norm")
+    for layer in range(config.layers):
+        mixed = _attention(config, graph, layer, normed, places)
+        last = layer + 1 == config.layers
+        hidden, normed = _add_and_norm(
+            config, graph, hidden, mixed, _bias(graph, f"layers.{layer}.attention.output"),
+            f"layers.{layer}.mlp.norm.weight", f"/layers.{layer}/mlp/norm",
+        )  # fmt: skip
+        fed = _mlp(config, graph, layer, normed)
+        hidden, normed = _add_and_norm(
+            config, graph, hidden, fed, _bias(graph, f"layers.{layer}.mlp.down"),
+            "norm.weight" if last else f"layers.{layer + 1}.attention.norm.weight",
+            "/norm" if last else f"/layers.{layer + 1}/attention/norm",
+        )  # fmt: skip
+    # Only the last token's: 300 tokens of a vocabulary of 151,000 would be 180 MB.
+    end = graph.constant("/constants/last", np.array([-1], np.int64))
+    final = graph.node("Gather", [normed, end], "/last_token", axis=1)
+    head = "output.weight" if graph.has("output.weight") else "embedding.weight"
+    graph.multiply(final, [head], "/output", ["logits"], False)
+    inputs, outputs = _interface(config)
+    return helper.make_graph(graph.nodes, config.name or "decoder", inputs, outputs, graph.initializers)
+
+
+class _Places:
+    """Where this run's tokens stand: int32 (1,) and () for the attention, float32 (1, s, head_dim / 2) to rotate."""
+
+    def __init__(self, seqlens: str, total: str, cosines: str, sines: str) -> None:
+        self.seqlens, self.total, self.cosines, self.sines = seqlens, total, cosines, sines
+
+
+def _places(config: ModelConfig, graph: Graph) -> _Places:
+    """From the number of ones in attention_mask: it is right for a past that grows and for buffers of a fixed size."""
+    one = graph.constant("/constants/one", np.array(1, np.int64))
+    first = graph.constant("/constants/axis_0", np.array([0], np.int64))
+    second = graph.constant("/constants/axis_1", np.array([1], np.int64))
+    counted = graph.node("ReduceSum", ["attention_mask", second], "/positions/total_1d", keepdims=0)
+    total = graph.node("Squeeze", [counted, first], "/positions/total")
+    seqlens = graph.node(
+        "Cast", [graph.node("Sub", [counted, one], "/positions/seqlens")], "/positions/seqlens_k", to=TensorProto.INT32
+    )
+    length = graph.node("Cast", [total], "/positions/total_sequence_length", to=TensorProto.INT32)
+    tokens = graph.node("Shape", ["input_ids"], "/positions/tokens_1d", start=1, end=2)
+    begin = graph.node("Sub", [total, graph.node("Squeeze", [tokens, first], "/positions/tokens")], "/positions/begin")
+    numbers = graph.node("Range", [begin, total, one], "/positions/range")
+    floats = graph.node("Cast", [numbers], "/positions/float", to=TensorProto.FLOAT)
+    column = graph.node("Unsqueeze", [floats, second], "/positions/column")
+    angles = graph.node("Mul", [column, graph.vector("rope.inverse_frequencies")], "/positions/angles_2d")
+    angles = graph.node("Unsqueeze", [angles, first], "/positions/angles")
+    return _Places(
+        seqlens, length, graph.node("Cos", [angles], "/positions/cos"), graph.node("Sin", [angles], "/positions/sin")
+    )
+
+
+def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _Places) -> str:
+    """x (1, s, hidden), normed, to the output projection's result (1, s, hidden), still without its bias."""
+    tensors, nodes = f"layers.{layer}.attention", f"/layers.{layer}/attention"
+    parts = ["query", "key", "value"]
+    products = graph.multiply(
+        x,
+        [f"{tensors}.{part}.weight" for part in parts],
+        f"{nodes}/qkv",
+        [f"{nodes}/qkv/{part}" for part in parts],
+        config.ternary,
+    )
+    query, key, value = (
+        _add_bias(graph, product, f"{tensors}.{part}", f"{nodes}/{part}/bias")
+        for part, product in zip(parts, products, strict=True)
+    )
+    query = _rotated(config, graph, query, f"{tensors}.query", f"{nodes}/query", config.heads, places)
+    key = _rotated(config, graph, key, f"{tensors}.key", f"{nodes}/key", config.kv_heads, places)
+    past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
+    mixed = graph.node(
+        "GroupQueryAttention",
+        [query, key, value, *past, places.seqlens, places.total],
+        f"{nodes}/attend",
+        [f"{nodes}/attend", f"present.{layer}.key", f"present.{layer}.value"],
+        CONTRIB,
+        num_heads=config.heads,
+        kv_num_heads=config.kv_heads,
+        do_rotary=0,
+        local_window_size=config.sliding_window or -1,
+    )
+    if graph.has(f"{tensors}.sub_norm.weight"):
+        mixed = _norm(config, graph, mixed, f"{tensors}.sub_norm.weight", f"{nodes}/sub_norm")
+    return graph.multiply(mixed, [f"{tensors}.output.weight"], f"{nodes}/output", [f"{nodes}/output"], config.ternary)[
+        0
+    ]
+
+
+def _rotated(config: ModelConfig, graph: Graph, x: str, tensor: str, node: str, heads: int, places: _Places) -> str:
+    """Queries or keys (1, s, heads * head_dim), normed per head where the model does (Qwen3), then rotated."""
+    if graph.has(f"{tensor}.norm.weight"):
+        apart = graph.constant(f"/constants/heads_{heads}", np.array([0, 0, heads, config.head_dim], np.int64))
+        joined = graph.constant(f"/constants/joined_{heads}", np.array([0, 0, heads * config.head_dim], np.int64))
+        x = graph.node("Reshape", [x, apart], f"{node}/heads")
+        x = _norm(config, graph, x, f"{tensor}.norm.weight", f"{node}/norm")
+        x = graph.node("Reshape", [x, joined], f"{node}/joined")
+    return graph.node(
+        "RotaryEmbedding", [x, places.cosines, places.sines], f"{node}/rotate", num_heads=heads, interleaved=0
+    )
+
+
+def _mlp(config: ModelConfig, graph: Graph, layer: int, x: str) -> str:
+    """x (1, s, hidden), normed, to the down projection's result (1, s, hidden), still without its bias."""
+    tensors, nodes = f"layers.{layer}.mlp", f"/layers.{layer}/mlp"
+    gate, up = graph.multiply(
+        x, [f"{tensors}.gate.weight", f"{tensors}.up.weight"], f"{nodes}/gate_up",
+        [f"{nodes}/gate_up/gate", f"{nodes}/gate_up/up"], config.ternary,
+    )  # fmt: skip
+    gate = _add_bias(graph, gate, f"{tensors}.gate", f"{nodes}/gate/bias")
+    up = _add_bias(graph, up, f"{tensors}.up", f"{nodes}/up/bias")
+    if config.activation == "silu":
+        active = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{nodes}/sigmoid")], f"{nodes}/silu")
+    else:
+        positive = graph.node("Relu", [gate], f"{nodes}/relu")
+        active = graph.node("Mul", [positive, positive], f"{nodes}/relu2")
+    product = graph.node("Mul", [active, up], f"{nodes}/product")
+    if graph.has(f"{tensors}.sub_norm.weight"):
+        product = _norm(config, graph, product, f"{tensors}.sub_norm.weight", f"{nodes}/sub_norm")
+    return graph.multiply(product, [f"{tensors}.down.weight"], f"{nodes}/down", [f"{nodes}/down"], config.ternary)[0]
+
+
+def _norm(config: ModelConfig, graph: Graph, x: str, weight: str, node: str) -> str:
+    return graph.node("RMSNormalization", [x, graph.vector(weight)], node, axis=-1, epsilon=config.norm_epsilon)
+
+
+def _add_and_norm(
+    config: ModelConfig, graph: Graph, hidden: str, added: str, bias: list[str], weight: str, node: str
+) -> tuple[str, str]:
+    """(hidden + added + bias, that sum normed), in one node."""
+    total = f"{node}/sum"
+    normed = graph.node(
+        "SkipSimplifiedLayerNormalization",
+        [hidden, added, graph.vector(weight), *bias],
+        node,
+        [node, "", "", total],
+        CONTRIB,
+        epsilon=config.norm_epsilon,
+    )
+    return total, normed
+
+
+def _bias(graph: Graph, tensor: str) -> list[str]:
+    return [graph.vector(f"{tensor}.bias")] if graph.has(f"{tensor}.bias") else []
+
+
+def _add_bias(graph: Graph, x: str, tensor: str, node: str) -> str:
+    bias = _bias(graph, tensor)
+    return graph.node("Add", [x, *bias], node) if bias else x
+
+
+def _interface(config: ModelConfig) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
+    """Inputs and outputs, named as onnxruntime-genai names them."""
+
+    def floats(name: str, shape: list[int | str]) -> ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    def integers(name: str, length: str) -> ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.INT64, [1, length])
+
+    inputs = [integers("input_ids", "sequence_length"), integers("attention_mask", "total_sequence_length")]
+    outputs = [floats("logits", [1, 1, config.vocabulary])]
+    for layer in range(config.layers):
+        for part in ("key", "value"):
+            past: list[int | str] = [1, config.kv_heads, "past_sequence_length", config.head_dim]
+            present: list[int | str] = [1, config.kv_heads, "present_sequence_length", config.head_dim]
+            inputs.append(floats(f"past_key_values.{layer}.{part}", past))
+            outputs.append(floats(f"present.{layer}.{part}", present))
+    return inputs, outputs
