@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
-C_SOURCES := $(shell git ls-files '*.c' '*.h' ':!*unicode_tables.h')
+C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
 .PHONY: demo runtimes test test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
@@ -33,7 +33,7 @@ INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-p
 	scripts/onnxruntime_headers.sh build/onnxruntime
 	$(INSTALL) -r pyproject.toml --extra executorch --extra onnx
 	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=ON -C cmake.define.MB_ONNX=ON \
-	    -C cmake.define.MB_ONNXRUNTIME_INCLUDE=$(CURDIR)/build/onnxruntime/include .
+	    -C cmake.define.MB_ONNXRUNTIME_INCLUDE=$(CURDIR)/build/onnxruntime .
 	touch $@ .venv/package
 
 .venv/test-tools: .venv/runtimes
@@ -54,7 +54,8 @@ lint: .venv/test-tools
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 
 test: .venv/test-tools lint
-	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium
+	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
+	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not large"
 
 test-large: .venv/test-tools

@@ -16,6 +16,8 @@ give_up() {
 [ -e "$target/onnxruntime_c_api.h" ] && exit 0
 command -v apt-get >/dev/null || give_up "there is no apt-get"
 command -v dpkg-deb >/dev/null || give_up "there is no dpkg-deb"
+# A fresh machine has no lists of packages yet.
+if [ "$(id -u)" = 0 ] && ! apt-cache show base-files >/dev/null 2>&1; then apt-get update -qq; fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 options=()

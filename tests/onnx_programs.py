@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from mobile_bundle.errors import UserError
 from mobile_bundle.native import machine_abi, package_file
 from mobile_bundle.runtimes import onnxruntime_library
 
@@ -20,39 +19,20 @@ ROOT = Path(__file__).parent.parent
 @functools.cache
 def headers() -> Path:
     """ONNX Runtime's C headers."""
-    directory = ROOT / "build/onnxruntime-headers"
+    directory = ROOT / "build/onnxruntime"
     process = subprocess.run([ROOT / "scripts/onnxruntime_headers.sh", directory], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return directory
 
 
-@functools.cache
-def _built() -> Path:
-    directory = ROOT / "build/onnxruntime-tests"
-    definitions = ["-DMB_ONNX=ON", f"-DMB_ONNXRUNTIME_INCLUDE={headers()}"]
-    for line in (
-        ["cmake", "-S", ROOT / "runtime", "-B", directory, "-G", "Ninja", *definitions],
-        ["cmake", "--build", directory, "--target", "mobile_bundle_onnx", "mobile-run-onnx"],
-    ):
-        process = subprocess.run(line, capture_output=True, text=True)
-        assert process.returncode == 0, process.stdout + process.stderr
-    return directory / "onnxruntime"
-
-
 def onnx_library() -> Path:
     """libmobile_bundle_onnx.so."""
-    try:
-        return package_file("lib", "libmobile_bundle_onnx.so")
-    except UserError:
-        return _built() / "libmobile_bundle_onnx.so"
+    return package_file("lib", "libmobile_bundle_onnx.so")
 
 
 def onnx_runner() -> Path:
     """mobile-run-onnx, its operator library where it looks for it."""
-    try:
-        return package_file("bin", machine_abi(), "mobile-run-onnx")
-    except UserError:
-        return _built() / "mobile-run-onnx"
+    return package_file("bin", machine_abi(), "mobile-run-onnx")
 
 
 def runner_environment() -> dict[str, str]:

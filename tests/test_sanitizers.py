@@ -10,6 +10,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
+import executorch
 import pytest
 from conftest import ROOT
 
@@ -18,12 +19,14 @@ FUZZ_SECONDS = os.environ.get("MB_FUZZ_SECONDS", "20")
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory) -> Path:
-    """A build of the runtime with sanitizers, its fuzz targets and the kernels' test."""
+    """A build of the runtime with sanitizers, its fuzz targets and the tests in C and C++."""
     directory = tmp_path_factory.mktemp("sanitized")
+    config = Path(executorch.__path__[0], "share/cmake")
     for line in (
-        ["cmake", "-S", ROOT / "runtime", "-B", directory, "-DMB_SANITIZE=ON", "-DMB_TESTS=ON", "-G", "Ninja"],
+        ["cmake", "-S", ROOT / "runtime", "-B", directory, "-DMB_SANITIZE=ON", "-DMB_TESTS=ON", "-DMB_EXECUTORCH=ON",
+         f"-Dexecutorch_DIR={config}", "-G", "Ninja"],
         ["cmake", "--build", directory, "--parallel", "2"],
-    ):
+    ):  # fmt: skip
         process = subprocess.run(line, capture_output=True, text=True)
         assert process.returncode == 0, process.stdout + process.stderr
     return directory
@@ -64,6 +67,24 @@ def test_hostile_stored_blobs(sanitized, tmp_path):
 def test_kernels_under_sanitizers(sanitized):
     process = subprocess.run([sanitized / "test_kernels"], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
+
+
+@pytest.mark.slow
+def test_executorch_s_operators_under_sanitizers(sanitized, tmp_path):
+    from mobile_bundle.codecs import Blob
+    from mobile_bundle.lower.ops import LINEAR
+    from test_lower import CODECS, packed
+
+    seed = os.environ.get("MB_FUZZ_SEED", str(secrets.randbits(32)))
+    for codec in CODECS:
+        file = tmp_path / codec
+        file.write_bytes(packed(codec, 45, 150).numpy().tobytes())
+        operator = LINEAR[Blob.parse(file.read_bytes()).header.format]
+        process = subprocess.run(
+            [sanitized / "executorch/ops/test_executorch_operators", seed, operator, file],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert process.returncode == 0, f"{codec}, random seed {seed}\n{process.stderr[-4000:]}"
 
 
 @pytest.mark.slow

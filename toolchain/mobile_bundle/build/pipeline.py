@@ -106,7 +106,7 @@ def build_bundle(
             records = write_weights(pool, spec, assignment, weights, progress)
         if tokenizer.chat_template is not None and not tokenizer.has_chat:
             model.notes.append(tokenizer.chat_template_status)
-        runtimes = export_programs(out.path, formats)
+        runtimes = export_programs(out.path, formats, chosen.name)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
         if runtimes:
             manifest["runtimes"] = runtimes

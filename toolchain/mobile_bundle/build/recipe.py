@@ -101,15 +101,15 @@ def _plain_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> Strea
         if fnmatchcase(tensor.name, pattern):
             return codec_by_name(name)
     if tensor.role in ("embedding", "output"):
-        return _fitted(recipe.embedding, tensor)
+        return fitted_codec(recipe.embedding, tensor.columns)
     if spec.ternary and recipe.body == "bitnet-1.25bit":
         return SparseTernaryCodec(exact=True)  # refuses what it cannot hold, rather than change a trained model
     if spec.ternary and recipe.body != "raw":
         return codec_by_name(recipe.body if recipe.body in _LOSSLESS_TERNARY else "bitnet")
-    return _fitted(recipe.body, tensor)
+    return fitted_codec(recipe.body, tensor.columns)
 
 
-def _fitted(name: str, tensor: TensorSpec) -> StreamCodec:
+def fitted_codec(name: str, columns: int) -> StreamCodec:
     """A recipe's affine codec with a smaller group where padding the columns to its own would cost more than that.
 
     It depends on the columns alone, so projections that share an input share their group."""
@@ -117,4 +117,4 @@ def _fitted(name: str, tensor: TensorSpec) -> StreamCodec:
     if name not in _EMBEDDINGS or not isinstance(codec, AffineCodec):
         return codec  # raw, bitnet, or a full name, which asks for exactly that group
     smaller = [AffineCodec(codec.bits, group, codec.asymmetric) for group in (32, 64, 128) if group < codec.group]
-    return min([*smaller, codec], key=lambda each: each.blob_bytes(1, tensor.columns))
+    return min([*smaller, codec], key=lambda each: each.blob_bytes(1, columns))

@@ -15,13 +15,17 @@ FORMATS = ("native", "executorch", "onnx")
 _BOUNDS = {"native": (0, 0), "executorch": (16 << 10, 0), "onnx": (32 << 10, 16 << 10)}
 
 
-def export_programs(directory: Path, formats: Collection[str]) -> dict[str, Any]:
-    """Writes the programs of `formats` beside the weights.ptd of a bundle that is being built.
+def export_programs(directory: Path, formats: Collection[str], recipe: str) -> dict[str, Any]:
+    """Writes the programs of `formats` beside the weights.ptd of a bundle that is being built with `recipe`.
 
     The manifest's `runtimes`: {format: {"version": of the runtime's package that the program was made with}}.
     UserError if a package is missing."""
-    exporters = {"executorch": export_executorch, "onnx": export_onnx}
-    return {name: {"version": exporters[name](directory)} for name in FORMATS if name in formats and name in exporters}
+    versions = {}
+    if "executorch" in formats:
+        versions["executorch"] = export_executorch(directory)
+    if "onnx" in formats:
+        versions["onnx"] = export_onnx(directory, recipe)
+    return {name: {"version": version} for name, version in versions.items()}
 
 
 def program_bytes(formats: Collection[str], layers: int) -> dict[str, int]:

@@ -1,0 +1,14 @@
+// ExecuTorch's threads as the kernels see them.
+#ifndef MB_EXECUTORCH_THREADS_H
+#define MB_EXECUTORCH_THREADS_H
+
+#include "packed_linear.h"
+
+namespace mobile_bundle {
+
+// Shares work among the threads of ExecuTorch's pool, which XNNPACK uses, too.
+mb_parallel executorch_threads();
+
+}  // namespace mobile_bundle
+
+#endif

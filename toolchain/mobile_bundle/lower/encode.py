@@ -1,0 +1,65 @@
+"""A float weight of a module becomes a blob that the operators take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mobile_bundle.build.recipe import fitted_codec
+from mobile_bundle.codecs import ArraySource, StreamCodec
+from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, FLAG_SHARED_CODEBOOK, Format
+from mobile_bundle.codecs.entropy import SUFFIX
+from mobile_bundle.errors import UserError
+from mobile_bundle.lower.ops import LINEAR
+
+_INSTALLED = {Format.BASE3: "bitnet", Format.SEEDLM: "affine-8bit", Format.LATTICE: "affine-8bit"}
+"""Stored forms, and the codec whose packed format they are decoded to when a bundle is installed."""
+
+
+@dataclass(frozen=True)
+class EncodedWeight:
+    """blob: uint8 (bytes,); codec: its name; relative_error: ||W - W'||**2 / ||W||**2."""
+
+    blob: torch.Tensor
+    codec: str
+    rows: int
+    columns: int
+    relative_error: float
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Exact, with header, scales and codebooks."""
+        return 8 * self.blob.numel() / (self.rows * self.columns)
+
+
+def operator_codec(name: str, columns: int) -> StreamCodec:
+    """The codec of that name for a matrix of so many columns, as `build-mobile-bundle` would choose its group.
+
+    UserError if it is not known, or makes nothing that an operator can compute with."""
+    codec = fitted_codec(name, columns)
+    if codec.format is Format.ENTROPY:
+        raise UserError(f"{name} is a stored form, which operators cannot compute with: drop {SUFFIX!r}")
+    if codec.format >= FIRST_STORED_FORMAT:
+        raise UserError(
+            f"{name} is a stored form, which operators cannot compute with: use {_INSTALLED[codec.format]}, which is "
+            "what a bundle decodes it to when it is installed"
+        )
+    if codec.format not in LINEAR:
+        raise UserError(f"there is no operator for {name}: leave the module out")
+    if codec.format is Format.VECTOR and codec.flags & FLAG_SHARED_CODEBOOK:
+        raise UserError(f"{name} takes its codebook from another tensor: drop '-shared'")
+    return codec
+
+
+def encode_weight(weight: torch.Tensor, codec: StreamCodec) -> EncodedWeight:
+    """weight: (rows, columns), any floating type. UserError for values that cannot be coded."""
+    if weight.is_meta:
+        raise UserError("the weight is on the meta device: load the checkpoint first")
+    parts = bytearray()
+    try:
+        encoded = codec.encode_stream(ArraySource(weight.detach().to("cpu", torch.float32).numpy()), parts.extend)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    blob = torch.frombuffer(parts, dtype=torch.uint8).clone()  # of torch's own memory, aligned to 64 bytes
+    return EncodedWeight(blob, codec.name, encoded.header.rows, encoded.header.columns, encoded.relative_error)
