@@ -67,7 +67,8 @@ static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const
     if (prompt->held && prompt->count <= decoder_options(bundle->decoder)->context)
       memcpy(prompt->held + position, prompt->ids + position, count * sizeof *prompt->ids);
     status = decoder_feed(bundle->decoder, prompt->ids + position, count, logits);
-    /* A cancel that came too late for the answer before may have been left in the decoder: it does not mean this one. */
+    /* A cancel that came too late for the answer before may have been left in the decoder: it does not mean this one.
+     */
   } while (status == MB_ERROR_CANCELLED && !cancel_requested());
   return status;
 }

@@ -111,8 +111,8 @@ void emit_done(bool json, const done_event *e) {
     fputc('\n', stdout);
     fflush(stdout);
     fprintf(stderr, "%u prompt tokens at %.1f tokens/s, %u tokens at %.1f tokens/s (%s), first after %.3f s\n",
-            e->prompt_tokens, rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), e->tokens, rate(e->tokens, e->seconds),
-            e->reason, e->first_token_seconds);
+            e->prompt_tokens, rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), e->tokens,
+            rate(e->tokens, e->seconds), e->reason, e->first_token_seconds);
     say_memory(&e->memory);
     return;
   }
@@ -121,7 +121,8 @@ void emit_done(bool json, const done_event *e) {
       "\"tokens_per_second\":%.3f,\"prompt_tokens_per_second\":%.3f,\"first_token_seconds\":%.6f,"
       "\"predicted_peak_bytes\":%llu,",
       e->reason, e->prompt_tokens, e->tokens, e->seconds, rate(e->tokens, e->seconds),
-      rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), e->first_token_seconds, (unsigned long long)e->predicted_peak_bytes);
+      rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), e->first_token_seconds,
+      (unsigned long long)e->predicted_peak_bytes);
   write_memory(&e->memory);
   printf("}\n");
   fflush(stdout);

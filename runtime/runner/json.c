@@ -173,7 +173,8 @@ static uint32_t escaped_point(const char **p, const char *end) {
 
 char *json_text(const json_value *string, size_t *bytes) {
   static const char escapes[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-  char *text = malloc((size_t)(string->end - string->at)), *out = text; /* an escape is longer than what it stands for */
+  char *text = malloc((size_t)(string->end - string->at)),
+       *out = text; /* an escape is longer than what it stands for */
   if (!text) return NULL;
   for (const char *p = string->at + 1, *end = string->end - 1; p < end;) {
     if (*p != '\\') {

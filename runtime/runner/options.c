@@ -295,6 +295,8 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   o->bundle = argv[optind];
   if (o->command == COMMAND_GENERATE && !o->prompt == !o->prompt_file)
     return fail("give --prompt TEXT or --prompt-file FILE", NULL);
+  if (o->command == COMMAND_SERVE && (o->prompt || o->prompt_file || o->chat))
+    return fail("serve takes prompts from its standard input", NULL);
   if (o->system && !o->chat) return fail("--system needs --chat", NULL);
   if (o->command == COMMAND_BENCH && !o->bench_prompt == !o->bench_generate)
     return fail("bench takes either -p or -n", NULL);

@@ -8,7 +8,7 @@
 
 enum { NAME_BYTES = 32, VALUE_BYTES = 64 };
 
-static const char *const sampling[] = {"max_new_tokens", "temperature",       "top_k", "top_p", "min_p",
+static const char *const sampling[] = {"max_new_tokens",     "temperature",       "top_k", "top_p", "min_p",
                                        "repetition_penalty", "repetition_window", "seed"};
 
 static mb_status take_text(const json_value *value, const char *what, char **text, size_t *bytes) {

@@ -21,21 +21,23 @@ static struct {
   pthread_cond_t changed;
   char *line; /* a request that waits; NULL: none */
   size_t bytes;
-  bool busy; /* a request waits or is being answered: `cancel` has something to stop */
+  bool line_cancelled;
+  bool answering;
   bool ended;
 } inbox = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
-/* A whole line, malloc'd: the reader's from here on. */
+/* A whole line, malloc'd: the reader's from here on. `cancel` stops what was asked before it, and nothing after it. */
 static void deliver(char *line, size_t bytes) {
   pthread_mutex_lock(&inbox.lock);
   if (bytes == 6 && memcmp(line, "cancel", 6) == 0) {
-    if (inbox.busy) cancel_request();
+    if (inbox.answering) cancel_request();
+    inbox.line_cancelled = true;
     free(line);
   } else {
     while (inbox.line) pthread_cond_wait(&inbox.changed, &inbox.lock);
     inbox.line = line;
     inbox.bytes = bytes;
-    inbox.busy = true;
+    inbox.line_cancelled = false;
     pthread_cond_broadcast(&inbox.changed);
   }
   pthread_mutex_unlock(&inbox.lock);
@@ -69,33 +71,36 @@ end:
   /* Whoever asked is gone, and waits for nothing. */
   pthread_mutex_lock(&inbox.lock);
   inbox.ended = true;
-  if (inbox.busy) cancel_request();
+  if (inbox.answering) cancel_request();
   pthread_cond_broadcast(&inbox.changed);
   pthread_mutex_unlock(&inbox.lock);
   return NULL;
 }
 
-/* The next request, malloc'd; NULL: no more come. */
+/* The next request, malloc'd; NULL: no more come. What was requested of the one before is over. */
 static char *next_line(size_t *bytes) {
   pthread_mutex_lock(&inbox.lock);
+  inbox.answering = false;
   while (!inbox.line && !inbox.ended) pthread_cond_wait(&inbox.changed, &inbox.lock);
-  char *line = inbox.ended ? NULL : inbox.line;
-  *bytes = inbox.bytes;
-  if (line) inbox.line = NULL;
+  char *line = inbox.line;
+  inbox.line = NULL;
+  if (inbox.ended) {
+    free(line);
+    line = NULL;
+  }
+  if (line) {
+    *bytes = inbox.bytes;
+    inbox.answering = true;
+    cancel_renew();
+    if (inbox.line_cancelled) cancel_request();
+  }
   pthread_cond_broadcast(&inbox.changed);
   pthread_mutex_unlock(&inbox.lock);
   return line;
 }
 
-static void finished(void) {
-  pthread_mutex_lock(&inbox.lock);
-  inbox.busy = inbox.line != NULL;
-  if (!inbox.ended) cancel_renew();
-  pthread_mutex_unlock(&inbox.lock);
-}
-
-/* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case: its
- * logits are wanted. */
+/* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case:
+ * its logits are wanted. */
 static mb_status keep_common(open_bundle *bundle, const int32_t *held, const int32_t *ids, size_t count) {
   const uint32_t position = decoder_position(bundle->decoder);
   uint32_t common = 0;
@@ -134,7 +139,6 @@ mb_status command_serve(const runner_options *options, open_bundle *bundle) {
     const mb_status status = serve_one(options, bundle, held, line, bytes);
     if (status != MB_OK) emit_error(options->json, status, mb_error_message());
     free(line);
-    finished();
   }
   pthread_join(reader, NULL);
   cancel_forget();

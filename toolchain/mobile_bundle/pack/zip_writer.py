@@ -1,7 +1,8 @@
 """A ZIP whose bytes depend on its contents alone, with stored entries that begin where a program can map them.
 
-An entry is stored where that is asked for, or where deflate makes it no smaller. The place of a stored entry is moved to a multiple of `alignment`
-by an extra field that Android's zipalign defined for that (0xD935: uint16 alignment, zeros) and every reader skips.
+An entry is stored where that is asked for, or where deflate makes it no smaller. The place of a stored entry is moved
+to a multiple of `alignment` by an extra field that Android's zipalign defined for that (0xD935: uint16 alignment,
+zeros) and every reader skips.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class ZipWriter:
         self._zip.close()
 
     def add(self, name: str, source: Path, *, alignment: int, executable: bool) -> zipfile.ZipInfo:
-        """Adds a file under a name with forward slashes. alignment: 0 has it deflated if that is smaller; otherwise it is
-        stored, at a multiple of so many bytes."""
+        """Adds a file under a name with forward slashes. alignment: 0 has it deflated if that is smaller; otherwise it
+        is stored, at a multiple of so many bytes."""
         size = source.stat().st_size
         info = zipfile.ZipInfo(name, _EARLIEST)
         info.create_system = 3  # Unix, whatever machine this is
