@@ -1,5 +1,6 @@
-"""Packs what the Android app's tests import, into a folder: the example model as it is packed by default, with its
-weights as they are computed with, and with a chat template."""
+"""Puts what the Android app is built from into a folder: the runner of each ABI (jniLibs), and bundles that its tests
+import: the example model as it is packed by default, with its weights as they are computed with, and with a chat
+template."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from mobile_bundle.build.pipeline import build_bundle
+from mobile_bundle.native import runner_paths
 from mobile_bundle.pack import pack_bundle
 from mobile_bundle.plan.memory import predict_memory
 
@@ -20,7 +22,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def main(target: Path) -> None:
+def put_runners(target: Path) -> None:
+    """Android's installer unpacks only files that are named as libraries are."""
+    for abi, runner in runner_paths().items():
+        library = target / abi / "libmobile_run.so"
+        library.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(runner, library)
+        library.chmod(0o755)
+
+
+def put_bundles(target: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         chatty = work / "wiki-6m-chat"
@@ -39,4 +50,5 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    put_runners(Path(sys.argv[1]) / "jniLibs")
+    put_bundles(Path(sys.argv[1]))
