@@ -100,7 +100,7 @@ def test_the_model_is_valid_small_and_the_same_every_time(exported, tmp_path):
     onnx.checker.check_model(str(directory / "model.onnx"))
     assert len(data) < 100_000
     shutil.copy(directory / "weights.ptd", tmp_path)
-    export_onnx(tmp_path)
+    export_onnx(tmp_path, "affine-4bit")
     assert (tmp_path / "model.onnx").read_bytes() == data
     model = onnx.load_from_string(data)
     assert {opset.domain: opset.version for opset in model.opset_import} == {
@@ -161,7 +161,7 @@ def test_without_the_onnx_package_a_line_says_so(exported):
         "from pathlib import Path\n"
         "from mobile_bundle.errors import UserError\n"
         "from mobile_bundle.export.onnx import export_onnx\n"
-        "try:\n    export_onnx(Path(sys.argv[1]))\n"
+        "try:\n    export_onnx(Path(sys.argv[1]), 'raw')\n"
         "except UserError as error:\n    print(error)\n"
     )
     process = subprocess.run([sys.executable, "-c", code, exported()], capture_output=True, text=True)

@@ -95,7 +95,7 @@ def test_every_architecture_without_int8_rounding(tmp_path, shared, name):
     """Norms per head, biases, sliding windows, RoPE's scalings, untied heads: raw weights show every mistake."""
     write_tiny(tmp_path, name, dtype="bfloat16")
     build_weights(tmp_path, "raw", tmp_path / "weights.ptd")
-    export_onnx(tmp_path)
+    export_onnx(tmp_path, "raw")
     ids = np.random.default_rng(3).integers(0, 512, 60).tolist()
     # BitNet rounds the inputs of unquantised weights, too: one changed code moves a logit of so small a model visibly.
     most, average = (1e-3, 1e-3) if name != "bitnet" else (1e-1, 3e-2)
@@ -171,7 +171,7 @@ def arm64_runner(tmp_path_factory) -> list[str]:
     """mobile-run-onnx for arm64 Linux with ONNX Runtime's own arm64 library, under QEMU."""
     directory = tmp_path_factory.mktemp("onnxruntime-arm64")
     package = arm64.package("onnxruntime==1.32.0", directory / "package") / "onnxruntime"
-    build = arm64.build(directory / "build", "all", "-DMB_ONNX=ON", f"-DMB_ONNXRUNTIME_INCLUDE={headers()}")
+    build = arm64.build(directory / "build", "mobile-run-onnx", "-DMB_ONNX=ON", f"-DMB_ONNXRUNTIME_INCLUDE={headers()}")
     library = next((package / "capi").glob("libonnxruntime.so*"))
     program = build / "onnxruntime/mobile-run-onnx"
     command = arm64.command(program, [package / "capi"], sysroot=arm64_sysroot(directory / "sysroot"))

@@ -47,7 +47,7 @@ struct SessionCloser {
 
 struct Decoder {
   std::unique_ptr<mb_model, ModelCloser> model;
-  std::unique_ptr<mb_session, SessionCloser> session; // closed before the model
+  std::unique_ptr<mb_session, SessionCloser> session;  // closed before the model
   std::vector<int32_t> tokens;
 };
 
@@ -81,15 +81,15 @@ bool option(const BackendInitContext &context, const char *key, T *value, bool *
   return true;
 }
 
-// Load-time options: threads, context, prefill_chunk (int), kv_type ("int8", "f16"), kernels, cache_dir, mapping ("whole",
-// "layers").
+// Load-time options: threads, context, prefill_chunk (int), kv_type ("int8", "f16"), kernels, cache_dir, mapping
+// ("whole", "layers").
 mb_status read_options(const BackendInitContext &context, mb_model_options *model, mb_session_options *session) {
   bool wrong = false;
   const struct {
     const char *key;
     uint32_t *value;
-  } numbers[] = {{"threads", &session->threads}, {"context", &session->context},
-                 {"prefill_chunk", &session->prefill_chunk}};
+  } numbers[] = {
+      {"threads", &session->threads}, {"context", &session->context}, {"prefill_chunk", &session->prefill_chunk}};
   for (const auto &number : numbers) {
     int value = 0;
     if (!option(context, number.key, &value, &wrong)) continue;
@@ -127,7 +127,8 @@ mb_status weights_path(const BackendInitContext &context, const mb_program &prog
   } else {
     std::memcpy(&header, index->data(), sizeof header);
     if (std::memcmp(header.magic, MB_INDEX_MAGIC, sizeof header.magic) != 0 || header.crc32 != program.index_crc32) {
-      status = mb_fail(MB_ERROR_FORMAT, "this weights.ptd does not belong to this model.pte: take both from one bundle");
+      status =
+          mb_fail(MB_ERROR_FORMAT, "this weights.ptd does not belong to this model.pte: take both from one bundle");
     } else if (!weights_file_path(index->data(), index->size(), path, capacity)) {
       status = mb_fail(MB_ERROR_ARGUMENT,
                        "weights.ptd was given from memory; the decoder maps it: give the module the path of the file");
@@ -214,4 +215,4 @@ class MobileBundleBackend final : public BackendInterface {
 MobileBundleBackend backend;
 const Error registered = executorch::runtime::register_backend({MB_BACKEND_ID, &backend});
 
-} // namespace
+}  // namespace

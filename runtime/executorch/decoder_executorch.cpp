@@ -27,7 +27,7 @@ using executorch::runtime::LoadBackendOptionsMap;
 
 struct decoder {
   bundle_facts facts = {};
-  BackendOptions<8> options; // what the module refers to must live as long as it
+  BackendOptions<8> options;  // what the module refers to must live as long as it
   LoadBackendOptionsMap options_map;
   std::unique_ptr<Module> module;
   uint32_t position = 0;
@@ -95,7 +95,7 @@ mb_status load(const runner_options *o, decoder *d) {
   return error == Error::Ok ? MB_OK : fail(error);
 }
 
-} // namespace
+}  // namespace
 
 mb_status decoder_open(const runner_options *options, decoder **out) {
   auto d = std::make_unique<decoder>();
@@ -135,9 +135,9 @@ mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const fl
     const size_t n = count < chunk ? count : chunk;
     d->tokens.assign(tokens, tokens + n);
     int64_t position = d->position;
-    auto result = d->module->forward({from_blob(d->tokens.data(), {1, static_cast<int>(n)},
-                                                executorch::aten::ScalarType::Long),
-                                      from_blob(&position, {1}, executorch::aten::ScalarType::Long)});
+    auto result =
+        d->module->forward({from_blob(d->tokens.data(), {1, static_cast<int>(n)}, executorch::aten::ScalarType::Long),
+                            from_blob(&position, {1}, executorch::aten::ScalarType::Long)});
     if (!result.ok()) return fail(result.error());
     *logits = result->at(0).toTensor().const_data_ptr<float>();
     d->position += static_cast<uint32_t>(n);

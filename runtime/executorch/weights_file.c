@@ -18,8 +18,8 @@ static bool holds(const char *path, const void *index, size_t bytes) {
   struct stat st;
   uint64_t base;
   bool same = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-              pread(fd, &base, sizeof base, SEGMENT_BASE_AT) == (ssize_t)sizeof base &&
-              base <= (uint64_t)st.st_size && bytes <= (uint64_t)st.st_size - base;
+              pread(fd, &base, sizeof base, SEGMENT_BASE_AT) == (ssize_t)sizeof base && base <= (uint64_t)st.st_size &&
+              bytes <= (uint64_t)st.st_size - base;
   char buffer[4096];
   for (size_t done = 0; same && done < bytes;) {
     const size_t part = bytes - done < sizeof buffer ? bytes - done : sizeof buffer;

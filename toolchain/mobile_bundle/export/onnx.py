@@ -20,7 +20,7 @@ from mobile_bundle.models.spec import ModelConfig
 NAME = "model.onnx"
 
 
-def export_onnx(directory: Path, recipe: str = "") -> str:
+def export_onnx(directory: Path, recipe: str) -> str:
     """Writes model.onnx beside the weights.ptd of `directory`, and genai_config.json where onnxruntime-genai has a
     decoder type for the model; the version of the onnx package that did it.
 

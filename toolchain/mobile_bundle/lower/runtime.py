@@ -24,7 +24,7 @@ def load_operators() -> None:
 
     UserError when the library is missing or belongs to another version of executorch."""
     try:
-        from executorch.extension.pybindings import portable_lib  # type: ignore[import-untyped]
+        from executorch.extension.pybindings import portable_lib
     except ImportError as error:
         raise UserError("needs executorch: pip install 'mobile-bundle[executorch]'") from error
     # Registering a name twice ends the process, so the registry is asked and not a flag.
