@@ -29,12 +29,12 @@ class ScreenshotTest : AppTest() {
     private data class Look(val name: String, val qualifiers: String, val fontScale: Float = 1f)
 
     private val looks = listOf(
-        Look("light-en", "en-w360dp-h640dp-notnight-xhdpi"),
-        Look("dark-en", "en-w360dp-h640dp-night-xhdpi"),
-        Look("light-sw", "sw-w360dp-h640dp-notnight-xhdpi"),
-        Look("dark-sw", "sw-w360dp-h640dp-night-xhdpi"),
-        Look("small-en", "en-w320dp-h480dp-notnight-xhdpi", 2f),
-        Look("small-sw", "sw-w320dp-h480dp-night-xhdpi", 2f),
+        Look("light-en", "en-w360dp-h640dp-notnight-hdpi"),
+        Look("dark-en", "en-w360dp-h640dp-night-hdpi"),
+        Look("light-sw", "sw-w360dp-h640dp-notnight-hdpi"),
+        Look("dark-sw", "sw-w360dp-h640dp-night-hdpi"),
+        Look("small-en", "en-w320dp-h480dp-notnight-hdpi", 2f),
+        Look("small-sw", "sw-w320dp-h480dp-night-hdpi", 2f),
     )
 
     private fun inEveryLook(screen: String, show: (Look) -> Unit) {
@@ -55,7 +55,7 @@ class ScreenshotTest : AppTest() {
         view.draw(Canvas(bitmap))
         val file = File(System.getProperty("screenshot.dir")!!, "app-$current.png")
         file.parentFile!!.mkdirs()
-        file.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+        file.writeBytes(PalettePng.encode(bitmap))
         assertTrue(file.length() > 3_000)
         check(activity.findViewById(R.id.screen))
     }

@@ -78,7 +78,7 @@ class ChatActivity : ScreenActivity() {
         send.setImageResource(if (answering) R.drawable.ic_stop else R.drawable.ic_send)
         send.contentDescription = getString(if (answering) R.string.stop_answer else R.string.send)
         // Whoever scrolled up to read is left there.
-        if (atEnd) scroll.post { scroll.scrollTo(0, messages.height) }
+        if (atEnd) scroll.post { scroll.scrollTo(0, scroll.getChildAt(0).height) }
     }
 
     private fun renderMessages() {
@@ -107,6 +107,7 @@ class ChatActivity : ScreenActivity() {
     private fun hint(text: Int) = TextView(this, null, 0, R.style.Text_Muted).apply {
         setText(text)
         gravity = Gravity.CENTER
+        textAlignment = View.TEXT_ALIGNMENT_GRAVITY
         setPadding(0, 0, 0, resources.displayMetrics.density.toInt() * HINT_GAP_DP)
         layoutParams = LinearLayout.LayoutParams(ViewGroup.LayoutParams.MATCH_PARENT, ViewGroup.LayoutParams.MATCH_PARENT)
     }
@@ -114,7 +115,8 @@ class ChatActivity : ScreenActivity() {
     private fun bind(view: View, turn: Turn, last: Boolean) {
         val mine = turn.role == Role.USER
         view.findViewById<TextView>(R.id.text).apply {
-            val words = turn.text.ifEmpty { getString(R.string.thinking) }
+            // Most models begin with a space or a line feed, which is no part of what they say.
+            val words = turn.text.trimStart().ifEmpty { getString(R.string.thinking) }
             setTextIfChanged(words)
             contentDescription = getString(if (mine) R.string.you_said else R.string.model_said, words)
             setBackgroundResource(if (mine) R.drawable.bubble_user else R.drawable.bubble_model)
