@@ -13,6 +13,7 @@ import subprocess
 import zipfile
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT
@@ -112,6 +113,21 @@ def test_dex(apk, tmp_path):
     named = re.findall(r'android:name="(dev\.mobilebundle\.[\w.]+)"', manifest)
     assert len(named) == 6
     assert {name.replace(".", "/") for name in named} <= classes
+
+
+def strings(folder: str) -> dict[str, list[str]]:
+    """Every text of a language: its placeholders."""
+    path = ROOT / f"android_demo/app/src/main/res/{folder}/strings.xml"
+    return {
+        item.attrib["name"]: sorted(re.findall(r"%\d\$[sd]|%%", item.text or ""))
+        for item in ElementTree.parse(path).getroot()
+        if item.get("translatable") != "false"
+    }
+
+
+def test_every_text_is_in_swahili_too():
+    assert len(strings("values")) > 90
+    assert strings("values-sw") == strings("values")
 
 
 def library(abi: str) -> str:

@@ -63,7 +63,7 @@ class ImportTask(private val app: DemoApplication) {
     /** Gives the import up, with what was copied. */
     fun discard() {
         if (state is ImportState.Running) return
-        pending.delete()
+        forget()
         app.store.root.listFiles().orEmpty().filter { it.name.startsWith(".") }.forEach { it.deleteRecursively() }
         become(ImportState.None)
     }
@@ -74,13 +74,25 @@ class ImportTask(private val app: DemoApplication) {
         thread(name = "import") {
             val result = try {
                 importer().import(open(uri))
-                pending.delete()
+                forget()
                 ImportState.None
             } catch (e: ImportError) {
                 ImportState.Failed(e)
             }
             app.main.execute { become(result) }
         }
+    }
+
+    /** Gives the right to read the file back: an app may hold few of them. */
+    private fun forget() {
+        if (!pending.exists()) return
+        try {
+            val uri = Uri.parse(pending.readText())
+            app.contentResolver.releasePersistableUriPermission(uri, Intent.FLAG_GRANT_READ_URI_PERMISSION)
+        } catch (_: SecurityException) {
+            // it was given for that one time only
+        }
+        pending.delete()
     }
 
     private fun importer() = BundleImporter(

@@ -169,10 +169,10 @@ class ChatTest : AppTest() {
             waitForAnswer()
             idle()
             assertEquals(Ending.INTERRUPTED, app.chat.turns.last().ending)
-            assertEquals(app.getString(R.string.error_killed), screen.text(R.id.notice_text))
+            assertEquals(app.getString(R.string.error_killed), screen.text(R.id.notice))
             val begun = app.chat.turns.last().text
             app.settings.maxNewTokens = 8
-            screen.press(R.id.notice_action)
+            screen.pressAction(R.id.go_on)
             waitForAnswer()
             idle()
             assertTrue(app.chat.turns.last().text.startsWith(begun))
@@ -192,10 +192,10 @@ class ChatTest : AppTest() {
             app.onTrimMemory(ComponentCallbacks2.TRIM_MEMORY_RUNNING_CRITICAL)
             idle()
             waitFor("the end of the process") { children().isEmpty() }
-            assertEquals(app.getString(R.string.notice_low_memory), screen.text(R.id.notice_text))
+            assertEquals(app.getString(R.string.notice_low_memory), screen.text(R.id.notice))
             val begun = app.chat.turns.last().text
             app.settings.maxNewTokens = 8
-            screen.press(R.id.notice_action)
+            screen.pressAction(R.id.go_on)
             waitForAnswer()
             assertTrue(app.chat.turns.last().text.let { it.startsWith(begun) && it.length > begun.length })
         }
@@ -213,7 +213,7 @@ class ChatTest : AppTest() {
             app.settings.maxNewTokens = 8
             controller.restart().start().resume()
             idle()
-            assertEquals(app.getString(R.string.notice_resumed), controller.get().text(R.id.notice_text))
+            assertEquals(app.getString(R.string.notice_resumed), controller.get().text(R.id.notice))
             waitForAnswer()
             assertTrue(app.chat.turns.last().text.let { it.startsWith(begun) && it.length > begun.length })
         }
@@ -247,7 +247,7 @@ class ChatTest : AppTest() {
                 waitForAnswer()
             }
             idle()
-            assertEquals(app.getString(R.string.notice_dropped), screen.text(R.id.notice_text))
+            assertEquals(app.getString(R.string.notice_dropped), screen.text(R.id.notice))
             assertEquals("nothing is lost on the screen", 16, app.chat.turns.size)
         }
     }
@@ -258,7 +258,7 @@ class ChatTest : AppTest() {
         val bundle = imported(Inputs.textModelPacked)
         chat(bundle).use { controller ->
             waitFor("the error") { app.chat.state is ModelState.Failed }
-            val notice = controller.get().text(R.id.notice_text)
+            val notice = controller.get().text(R.id.notice)
             assertTrue(notice, notice.startsWith("The program that runs models cannot be started"))
         }
     }
@@ -270,7 +270,7 @@ class ChatTest : AppTest() {
         chat(bundle).use { controller ->
             waitFor("the error") { app.chat.state is ModelState.Failed }
             idle()
-            val notice = controller.get().text(R.id.notice_text)
+            val notice = controller.get().text(R.id.notice)
             assertTrue(notice, notice.startsWith("The model's files are damaged"))
         }
     }

@@ -9,7 +9,6 @@ import android.widget.EditText
 import android.widget.ImageButton
 import android.widget.TextView
 import dev.mobilebundle.demo.ui.BenchmarkActivity
-import dev.mobilebundle.demo.ui.ChatActivity
 import dev.mobilebundle.demo.ui.ModelsActivity
 import dev.mobilebundle.demo.ui.SettingsActivity
 import dev.mobilebundle.lm.ImportError
@@ -146,7 +145,9 @@ class ScreenshotTest : AppTest() {
             app.chat.send("And its history?")
             waitFor("the answer") { !app.chat.answering }
         }
-        inEveryLook("chat") { chat(bundle).use { controller -> settle(controller.get()) } }
+        inEveryLook("chat") { chat(bundle).use { take(it.get()) } }
+        slowPhone()
+        app.chat.close()
         inEveryLook("chat-stopped") {
             chat(bundle).use { controller ->
                 waitFor("the model") { app.chat.state is ModelState.Ready || app.chat.state is ModelState.Released }
@@ -154,15 +155,10 @@ class ScreenshotTest : AppTest() {
                 app.chat.regenerate()
                 waitFor("some text") { app.chat.turns.last().text.length > 30 }
                 app.chat.onLowMemory()
-                settle(controller.get())
+                take(controller.get())
             }
             app.chat.close()
         }
-    }
-
-    private fun settle(activity: ChatActivity) {
-        idle()
-        take(activity)
     }
 
     @Test

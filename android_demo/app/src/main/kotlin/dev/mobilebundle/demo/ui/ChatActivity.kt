@@ -38,7 +38,7 @@ class ChatActivity : ScreenActivity() {
         show(R.layout.activity_chat, getString(R.string.chat))
         headerAction(R.drawable.ic_new_chat, R.string.new_chat) { session.clear() }
         send.setOnClickListener { if (session.answering) session.stop() else sendPrompt() }
-        findViewById<View>(R.id.notice_action).setOnClickListener { session.goOn() }
+        followTheEnd()
     }
 
     override fun onStart() {
@@ -62,6 +62,17 @@ class ChatActivity : ScreenActivity() {
         super.onStop()
     }
 
+    /** Keeps the end in sight while the conversation grows; whoever scrolled up to read is left there. */
+    private fun followTheEnd() {
+        var atEnd = true
+        val follow = View.OnLayoutChangeListener { _, _, _, _, _, _, _, _, _ ->
+            if (atEnd) scroll.scrollTo(0, scroll.getChildAt(0).height)
+        }
+        scroll.setOnScrollChangeListener { _, _, _, _, _ -> atEnd = !scroll.canScrollVertically(1) }
+        scroll.addOnLayoutChangeListener(follow)
+        scroll.getChildAt(0).addOnLayoutChangeListener(follow)
+    }
+
     private fun sendPrompt() {
         val text = prompt.text.toString()
         if (text.isBlank()) return
@@ -70,15 +81,12 @@ class ChatActivity : ScreenActivity() {
     }
 
     private fun render() {
-        val atEnd = !scroll.canScrollVertically(1)
         renderMessages()
         renderNotice()
         findViewById<TextView>(R.id.status).text = status()
         val answering = session.answering
         send.setImageResource(if (answering) R.drawable.ic_stop else R.drawable.ic_send)
         send.contentDescription = getString(if (answering) R.string.stop_answer else R.string.send)
-        // Whoever scrolled up to read is left there.
-        if (atEnd) scroll.post { scroll.scrollTo(0, scroll.getChildAt(0).height) }
     }
 
     private fun renderMessages() {
@@ -166,10 +174,7 @@ class ChatActivity : ScreenActivity() {
             Notice.BeginningDropped -> getString(R.string.notice_dropped)
             is Notice.Problem -> describe(notice.error)
         }
-        findViewById<TextView>(R.id.notice_text).setTextIfChanged(text)
-        val canGoOn = notice != Notice.BeginningDropped && !session.answering &&
-            session.turns.lastOrNull()?.ending == Ending.INTERRUPTED
-        findViewById<View>(R.id.notice_action).visibility = if (canGoOn) View.VISIBLE else View.GONE
+        findViewById<TextView>(R.id.notice).setTextIfChanged(text)
     }
 
     private fun status(): String = when (val state = session.state) {
