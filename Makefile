@@ -80,7 +80,7 @@ screenshots: apk-test
 lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 
 test: .venv/test-tools lint apk-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \

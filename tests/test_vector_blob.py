@@ -304,7 +304,8 @@ def test_other_processors_find_the_same_entries(tmp_path, monkeypatch):
     centroids[300:600] = centroids[:300]  # ties
     fast = nearest(points, centroids, 2)
     portable = ctypes.CDLL(os.fspath(library))
-    monkeypatch.setattr(native_vector, "_library", lambda: native_vector.declare(portable))
+    portable.mb_vector_nearest.argtypes = native_vector._library().mb_vector_nearest.argtypes
+    monkeypatch.setattr(native_vector, "_library", lambda: portable)
     np.testing.assert_array_equal(nearest(points, centroids, 2), fast)
 
 

@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True)
     for name in ("weights.ptd", "tokenizer.bin", "manifest.json"):
-        (options.out / name).symlink_to((options.raw / name).resolve())
+        (options.out / name).hardlink_to(options.raw / name)  # the runtime refuses links out of the folder
     model = onnx.load(options.raw / "model.onnx", load_external_data=False)
     weights, data = WeightsReader(options.raw / "weights.ptd"), Data(options.out / "model.onnx.data")
     done: dict[str, tuple[str, str, list[int]]] = {}

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,7 +172,18 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def _check(status: int) -> None:
+def declared(signatures: Mapping[str, list[Any]]) -> ctypes.CDLL:
+    """library() with the argument types of more of its functions, all of which return a status for `check`."""
+    lib = library()
+    for name, arguments in signatures.items():
+        function = getattr(lib, name)
+        function.restype = ctypes.c_int
+        function.argtypes = arguments
+    return lib
+
+
+def check(status: int) -> None:
+    """UserError with the library's own message, unless the status of one of its functions is 0."""
     if status:
         raise UserError((library().mb_error_message() or b"").decode("utf-8", "replace"))
 
@@ -187,7 +199,7 @@ def estimate_memory(config: bytes, context: int = 0, threads: int = 0, kv_type: 
     memory = _Memory()
     options = _session_options(context, threads, 0, kv_type, False)
     buffer = ctypes.create_string_buffer(config, len(config))
-    _check(library().mb_memory_estimate(buffer, ctypes.byref(options), ctypes.byref(memory)))
+    check(library().mb_memory_estimate(buffer, ctypes.byref(options), ctypes.byref(memory)))
     return _memory(memory)
 
 
@@ -196,7 +208,7 @@ class Tokenizer:
 
     def __init__(self, path: Path) -> None:
         self._handle = ctypes.c_void_p()
-        _check(library().mb_tokenizer_open(os.fsencode(path), ctypes.byref(self._handle)))
+        check(library().mb_tokenizer_open(os.fsencode(path), ctypes.byref(self._handle)))
 
     def close(self) -> None:
         """Unmaps the file."""
@@ -209,7 +221,7 @@ class Tokenizer:
         count = ctypes.c_size_t()
         ids = np.empty(len(data) + 16, np.int32)
         pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        _check(
+        check(
             library().mb_tokenizer_encode(
                 self._handle, data, len(data), special, pointer, len(ids), ctypes.byref(count)
             )
@@ -225,7 +237,7 @@ class Tokenizer:
         count, capacity = ctypes.c_size_t(), 64 + 16 * len(array)
         while True:
             text = ctypes.create_string_buffer(capacity)
-            _check(
+            check(
                 library().mb_tokenizer_decode(
                     self._handle, pointer, len(array), skip_special, text, capacity, ctypes.byref(count)
                 )
@@ -257,12 +269,12 @@ class Session:
         array = np.ascontiguousarray(tokens, np.int32)
         logits = ctypes.POINTER(ctypes.c_float)()
         pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        _check(function(self._handle, pointer, len(array), ctypes.byref(logits)))
+        check(function(self._handle, pointer, len(array), ctypes.byref(logits)))
         return np.ctypeslib.as_array(logits, (rows, self._vocabulary))
 
     def rewind(self, position: int = 0) -> None:
         """Forgets everything after the first `position` tokens."""
-        _check(library().mb_session_rewind(self._handle, position))
+        check(library().mb_session_rewind(self._handle, position))
 
     @property
     def position(self) -> int:
@@ -272,7 +284,7 @@ class Session:
     def memory(self) -> Memory:
         """What this session uses when its whole context is filled."""
         memory = _Memory()
-        _check(library().mb_session_memory(self._handle, ctypes.byref(memory)))
+        check(library().mb_session_memory(self._handle, ctypes.byref(memory)))
         return _memory(memory)
 
 
@@ -289,7 +301,7 @@ class Model:
         options = _ModelOptions(
             kernels.encode() if kernels else None, os.fsencode(cache) if cache else None, MAPPINGS[mapping]
         )
-        _check(library().mb_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self._handle)))
+        check(library().mb_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self._handle)))
         config = ctypes.cast(library().mb_model_get_config(self._handle), ctypes.POINTER(ctypes.c_uint32))
         self.vocabulary = int(config[1])
         self.context = int(config[8])
@@ -313,7 +325,7 @@ class Model:
 
     def verify(self) -> None:
         """Reads every blob; UserError names the first whose checksum is wrong."""
-        _check(library().mb_model_verify(self._handle))
+        check(library().mb_model_verify(self._handle))
 
     @contextmanager
     def session(
@@ -327,7 +339,7 @@ class Model:
         """A session; zeros mean the engine's defaults (mb_session_options)."""
         handle = ctypes.c_void_p()
         options = _session_options(context, threads, prefill_chunk, kv_type, all_logits)
-        _check(library().mb_session_open(self._handle, ctypes.byref(options), ctypes.byref(handle)))
+        check(library().mb_session_open(self._handle, ctypes.byref(options), ctypes.byref(handle)))
         try:
             yield Session(handle, self.vocabulary)
         finally:

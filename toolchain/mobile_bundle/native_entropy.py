@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import library
+from mobile_bundle.native import check, declared
 
 _ENTROPY_SLACK = 4096
 """Bytes beyond the packed blob's own size that a coded body may take: enough for the states of tiny blobs."""
@@ -17,22 +17,11 @@ _ENTROPY_SLACK = 4096
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    lib = library()
     pointer, u64 = ctypes.c_void_p, ctypes.c_uint64
-    signatures: dict[str, list[object]] = {
+    return declared({
         "mb_rans_encode": [pointer, u64, pointer, u64, ctypes.POINTER(u64)],
         "mb_entropy_decode_with": [ctypes.c_char_p, pointer, u64, pointer, u64, ctypes.POINTER(u64)],
-    }
-    for name, arguments in signatures.items():
-        function = getattr(lib, name)
-        function.restype = ctypes.c_int
-        function.argtypes = arguments
-    return lib
-
-
-def _check(status: int) -> None:
-    if status:
-        raise UserError((_library().mb_error_message() or b"").decode("utf-8", "replace"))
+    })  # fmt: skip
 
 
 def rans_encode(blob: NDArray[np.uint8]) -> bytes:
@@ -42,7 +31,7 @@ def rans_encode(blob: NDArray[np.uint8]) -> bytes:
     blob = np.ascontiguousarray(blob, np.uint8)
     out = np.empty(len(blob) + _ENTROPY_SLACK, np.uint8)
     written = ctypes.c_uint64()
-    _check(_library().mb_rans_encode(blob.ctypes.data, len(blob), out.ctypes.data, len(out), ctypes.byref(written)))
+    check(_library().mb_rans_encode(blob.ctypes.data, len(blob), out.ctypes.data, len(out), ctypes.byref(written)))
     if written.value == 0:
         raise UserError("the rANS body of a blob is larger than the blob itself; report this as a bug")
     return out[: written.value].tobytes()
@@ -56,7 +45,7 @@ def decode_with(decoder: str, blob: NDArray[np.uint8], capacity: int) -> NDArray
     blob = np.ascontiguousarray(blob, np.uint8)
     out = np.empty(capacity, np.uint8)
     written = ctypes.c_uint64()
-    _check(
+    check(
         _library().mb_entropy_decode_with(
             decoder.encode(), blob.ctypes.data, len(blob), out.ctypes.data, len(out), ctypes.byref(written)
         )

@@ -8,8 +8,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
-from mobile_bundle.native import library
+from mobile_bundle.native import check, declared
 
 Floats = NDArray[np.float32]
 Blob = NDArray[np.uint8]
@@ -17,13 +16,11 @@ Blob = NDArray[np.uint8]
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    lib = library()
     pointer, u32, u64, size = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
-    lib.mb_linear.restype = ctypes.c_int
-    lib.mb_linear.argtypes = [pointer, u64, pointer, size, u32, pointer, u32]
-    lib.mb_embedding.restype = ctypes.c_int
-    lib.mb_embedding.argtypes = [pointer, u64, pointer, size, pointer, u32]
-    return lib
+    return declared({
+        "mb_linear": [pointer, u64, pointer, size, u32, pointer, u32],
+        "mb_embedding": [pointer, u64, pointer, size, pointer, u32],
+    })  # fmt: skip
 
 
 def linear(blob: Blob, x: Floats, rows: int) -> Floats:
@@ -33,7 +30,7 @@ def linear(blob: Blob, x: Floats, rows: int) -> Floats:
     that is not valid or not of rows x columns."""
     count, columns = x.shape
     y = np.empty((count, rows), np.float32)
-    _check(
+    check(
         _library().mb_linear(blob.ctypes.data, blob.nbytes, x.ctypes.data, count, columns, y.ctypes.data, rows),
     )
     return y
@@ -44,14 +41,9 @@ def embedding(blob: Blob, indices: NDArray[np.int64], columns: int) -> Floats:
 
     UserError also for an index that is no row."""
     out = np.empty((len(indices), columns), np.float32)
-    _check(
+    check(
         _library().mb_embedding(
             blob.ctypes.data, blob.nbytes, indices.ctypes.data, len(indices), out.ctypes.data, columns
         )
     )
     return out
-
-
-def _check(status: int) -> None:
-    if status:
-        raise UserError((_library().mb_error_message() or b"").decode("utf-8", "replace"))

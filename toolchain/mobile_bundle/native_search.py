@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.blob import Blob
 from mobile_bundle.codecs.seedlm_search import Found, tables
-from mobile_bundle.errors import UserError
-from mobile_bundle.native import library
+from mobile_bundle.native import check, declared
 
 
 class _SeedlmTables(ctypes.Structure):
@@ -29,32 +28,12 @@ class _SeedlmTables(ctypes.Structure):
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    lib = library()
-    pointer, u64 = ctypes.c_void_p, ctypes.c_uint64
-    signatures: dict[str, list[object]] = {
+    pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+    table, text = ctypes.POINTER(_SeedlmTables), ctypes.c_char_p
+    return declared({
         "mb_decode_stored": [pointer, u64, pointer, u64, ctypes.POINTER(u64)],
-        "mb_seedlm_search": [
-            ctypes.POINTER(_SeedlmTables),
-            pointer,
-            u64,
-            pointer,
-            pointer,
-            pointer,
-            ctypes.c_char_p,
-            ctypes.c_uint32,
-            ctypes.POINTER(u64),
-        ],
-    }
-    for name, arguments in signatures.items():
-        function = getattr(lib, name)
-        function.restype = ctypes.c_int
-        function.argtypes = arguments
-    return lib
-
-
-def _check(status: int) -> None:
-    if status:
-        raise UserError((_library().mb_error_message() or b"").decode("utf-8", "replace"))
+        "mb_seedlm_search": [table, pointer, u64, pointer, pointer, pointer, text, u32, ctypes.POINTER(u64)],
+    })  # fmt: skip
 
 
 def decode_stored(data: bytes | NDArray[np.uint8]) -> Blob:
@@ -66,9 +45,9 @@ def decode_stored(data: bytes | NDArray[np.uint8]) -> Blob:
     aligned = aligned[-aligned.ctypes.data % 64 :][: len(stored)]
     aligned[:] = stored
     size = ctypes.c_uint64()
-    _check(_library().mb_decode_stored(aligned.ctypes.data, len(stored), None, 0, ctypes.byref(size)))
+    check(_library().mb_decode_stored(aligned.ctypes.data, len(stored), None, 0, ctypes.byref(size)))
     out = np.empty(size.value, np.uint8)
-    _check(_library().mb_decode_stored(aligned.ctypes.data, len(stored), out.ctypes.data, len(out), ctypes.byref(size)))
+    check(_library().mb_decode_stored(aligned.ctypes.data, len(stored), out.ctypes.data, len(out), ctypes.byref(size)))
     return Blob.parse(out.data)
 
 
@@ -83,7 +62,7 @@ def search_seedlm(blocks: NDArray[np.float32], bits: int, threads: int = 1, kern
     pointers = (array.ctypes.data for array in (table.states, table.factors, table.bounds, table.seeds))
     structure = _SeedlmTables(table.length, table.coefficients, *pointers, table.smallest)
     evaluated = ctypes.c_uint64()
-    _check(
+    check(
         _library().mb_seedlm_search(
             ctypes.byref(structure),
             blocks.ctypes.data,

@@ -8,23 +8,15 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
-from mobile_bundle.native import library
+from mobile_bundle.native import check, declared
 
 Floats = NDArray[np.float32]
 
 
-def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
-    """Tells ctypes the search's types; gives `lib` back."""
-    pointer, u32 = ctypes.c_void_p, ctypes.c_uint32
-    lib.mb_vector_nearest.restype = ctypes.c_int
-    lib.mb_vector_nearest.argtypes = [pointer, ctypes.c_size_t, u32, pointer, pointer, u32, u32, pointer]
-    return lib
-
-
 @functools.cache
 def _library() -> ctypes.CDLL:
-    return declare(library())
+    pointer, u32, size = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_size_t
+    return declared({"mb_vector_nearest": [pointer, size, u32, pointer, pointer, u32, u32, pointer]})
 
 
 def _half_norms(centroids: Floats) -> Floats:
@@ -61,16 +53,10 @@ def nearest(
     if not (np.isfinite(points).all() and np.isfinite(centroids).all() and np.isfinite(half_norms).all()):
         raise ValueError("the points or centroids hold NaN or infinite values")
     index = np.empty(len(points), np.uint32)
-    status = _library().mb_vector_nearest(
-        points.ctypes.data,
-        len(points),
-        length,
-        centroids.ctypes.data,
-        half_norms.ctypes.data,
-        entries,
-        threads,
-        index.ctypes.data,
+    arrays = points.ctypes.data, centroids.ctypes.data, half_norms.ctypes.data
+    check(
+        _library().mb_vector_nearest(
+            arrays[0], len(points), length, arrays[1], arrays[2], entries, threads, index.ctypes.data
+        )
     )
-    if status:
-        raise UserError((_library().mb_error_message() or b"").decode("utf-8", "replace"))
     return index
