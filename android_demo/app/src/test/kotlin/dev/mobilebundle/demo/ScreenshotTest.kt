@@ -3,6 +3,7 @@ package dev.mobilebundle.demo
 import android.app.Activity
 import android.graphics.Bitmap
 import android.graphics.Canvas
+import android.os.Looper
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -15,10 +16,12 @@ import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.ModelState
 import java.io.File
 import java.io.FilterInputStream
+import java.time.Duration
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
 
 /**
  * Pictures of every screen, in both themes and languages, on a small screen and with large letters; and what can be checked
@@ -48,7 +51,8 @@ class ScreenshotTest : AppTest() {
     private var current = ""
 
     private fun take(activity: Activity) {
-        idle()
+        // Long enough for the frames in which what has changed is laid out.
+        shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(200))
         val view = activity.window.decorView
         val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
         view.draw(Canvas(bitmap))
@@ -146,15 +150,13 @@ class ScreenshotTest : AppTest() {
             waitFor("the answer") { !app.chat.answering }
         }
         inEveryLook("chat") { chat(bundle).use { take(it.get()) } }
-        slowPhone()
-        app.chat.close()
+        app.settings.maxNewTokens = 400
         inEveryLook("chat-stopped") {
             chat(bundle).use { controller ->
-                waitFor("the model") { app.chat.state is ModelState.Ready || app.chat.state is ModelState.Released }
-                app.settings.maxNewTokens = 400
+                val memory = app.chat.observe { if (app.chat.turns.last().text.length > 100) app.chat.onLowMemory() }
                 app.chat.regenerate()
-                waitFor("some text") { app.chat.turns.last().text.length > 30 }
-                app.chat.onLowMemory()
+                waitFor("the end of the answer") { app.chat.state is ModelState.Released }
+                memory.close()
                 take(controller.get())
             }
             app.chat.close()
