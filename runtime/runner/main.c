@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "commands.h"
 #include "events.h"
+#include "sandbox.h"
 
 static void say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads, double seconds) {
   load_event event = {.bundle = options->bundle,
@@ -36,6 +37,7 @@ static mb_status run(runner_options *options, open_bundle *bundle) {
 }
 
 int main(int argc, char **argv) {
+  sandbox_begin();
   runner_options options;
   open_bundle bundle = {.started = seconds_now()};
   const int code = runner_options_parse(argc, argv, &options);
