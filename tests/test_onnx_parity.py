@@ -1,7 +1,7 @@
 """ONNX Runtime against the engine: the same weights, so nearly the same logits.
 
-They cannot be the same bits. ONNX Runtime's attention keeps its cache in float32 and adds in another order, and where
-activations are rounded to int8 a difference in the last bit can change a code. What that is worth is measured by the
+They cannot be the same bits. ONNX Runtime's attention adds in another order, and where activations are rounded to int8 a
+difference in the last bit can change a code. What that is worth is measured by the
 engine itself: its own int8 cache moves the logits as much. Unquantised weights (`raw`) see no such rounding: there the
 graph is held to 1e-3.
 """
@@ -71,8 +71,8 @@ def compare(directory: Path, length: int) -> tuple[int, int]:
                 noise = float(np.sqrt(np.mean(np.square(logits - expected))))
                 assert expected[best] - expected[ours] < 4 * noise, "a token that the engine does not see as a tie"
             tokens = [best]
-    # The greatest seen: 0.030 at 2 bits, 0.020 at 8; on average some 1 %, less than what the int8 cache does.
-    assert max(distances) < 4e-2
+    # The greatest seen: 0.024 (3 of 1,755 above 0.02); on average 0.4 to 1.4 %, less than what the int8 cache does.
+    assert max(distances) < 3e-2
     assert np.mean(distances) < 2e-2
     assert np.mean(distances) < 1.15 * np.mean(own)
     assert other <= 5

@@ -97,6 +97,7 @@ def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _P
     )
     query = _rotated(config, graph, query, f"{tensors}.query", f"{nodes}/query", config.heads, places)
     key = _rotated(config, graph, key, f"{tensors}.key", f"{nodes}/key", config.kv_heads, places)
+    key, value = _half(graph, key, f"{nodes}/key"), _half(graph, value, f"{nodes}/value")
     past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
     mixed = graph.node(
         "GroupQueryAttention",
@@ -127,6 +128,13 @@ def _rotated(config: ModelConfig, graph: Graph, x: str, tensor: str, node: str, 
     return graph.node(
         "RotaryEmbedding", [x, places.cosines, places.sines], f"{node}/rotate", num_heads=heads, interleaved=0
     )
+
+
+def _half(graph: Graph, x: str, node: str) -> str:
+    """x with the precision of float16, in which the engine's f16 cache keeps keys and values: the same input for both
+    attentions."""
+    half = graph.node("Cast", [x], f"{node}/half", to=TensorProto.FLOAT16)
+    return graph.node("Cast", [half], f"{node}/rounded", to=TensorProto.FLOAT)
 
 
 def _mlp(config: ModelConfig, graph: Graph, layer: int, x: str) -> str:
