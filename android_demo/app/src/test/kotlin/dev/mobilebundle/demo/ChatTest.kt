@@ -110,6 +110,19 @@ class ChatTest : AppTest() {
     }
 
     @Test
+    fun stopWhileTheModelIsLoading() {
+        slowPhone()
+        app.settings.maxNewTokens = 400
+        chat(imported(Inputs.textModel)).use { controller ->
+            controller.get().say(prompt)
+            controller.get().press(R.id.send)
+            waitForAnswer()
+            assertEquals(Ending.STOPPED, app.chat.turns.last().ending)
+            assertTrue(app.chat.state is ModelState.Ready)
+        }
+    }
+
+    @Test
     fun rotationLosesNothing() {
         slowPhone()
         chat(imported(Inputs.textModel)).use { controller ->

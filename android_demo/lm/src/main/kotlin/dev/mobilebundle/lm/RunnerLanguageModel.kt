@@ -17,7 +17,9 @@ class RunnerLanguageModel(
     private val memory: () -> DeviceMemory,
     private val owner: String = "chat",
 ) : LanguageModel {
-    private class Answer(val request: GenerationRequest, val listener: (GenerationEvent) -> Unit)
+    private class Answer(val request: GenerationRequest, val listener: (GenerationEvent) -> Unit) {
+        var cancelled = false
+    }
 
     private val observers = ArrayList<(ModelState) -> Unit>()
     private var bundle: File? = null
@@ -59,7 +61,8 @@ class RunnerLanguageModel(
     }
 
     override fun cancel() {
-        process?.send("cancel")
+        answer?.cancelled = true
+        if (loaded != null) process?.send(CANCEL)
     }
 
     override fun release(reason: ReleaseReason) {
@@ -115,6 +118,7 @@ class RunnerLanguageModel(
         val asked = answer ?: return
         state = ModelState.Generating(model)
         process?.send(asked.request.toJson().toString())
+        if (asked.cancelled) process?.send(CANCEL)
     }
 
     private fun take(event: RunnerEvent) {
@@ -154,5 +158,10 @@ class RunnerLanguageModel(
         val lost = answer
         answer = null
         lost?.listener?.invoke(GenerationEvent.Failed(error))
+    }
+
+    private companion object {
+        /** Stops what was asked before it, and only that: a request that is not sent yet is cancelled when it is. */
+        const val CANCEL = "cancel"
     }
 }
