@@ -27,7 +27,7 @@ def sanitized(tmp_path_factory) -> Path:
         ["cmake", "-S", ROOT / "runtime", "-B", directory, "-DMB_SANITIZE=ON", "-DMB_TESTS=ON", "-DMB_EXECUTORCH=ON",
          f"-Dexecutorch_DIR={config}", "-G", "Ninja"],
         ["cmake", "--build", directory, "--parallel", "2", "--target", "fuzz_weights", "fuzz_tokenizer", "fuzz_storage",
-         "test_kernels", "test_executorch_operators", "mobile-run"],
+         "fuzz_request", "test_kernels", "test_executorch_operators", "mobile-run"],
     ):  # fmt: skip
         process = subprocess.run(line, capture_output=True, text=True)
         assert process.returncode == 0, process.stdout + process.stderr
