@@ -84,8 +84,12 @@ lint: .venv/test-tools
 
 test: .venv/test-tools lint apk-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
-	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu
+	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu \
+	    adb qemu-system-aarch64=qemu-system-arm mke2fs=e2fsprogs ss=iproute2
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not large"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab native
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab arm64 \
+	    --device-reps 1 --device-prompt 32 --device-tokens 16 --device-context 128
 
 test-large: .venv/test-tools
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m large -s

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mobile_bundle import lab
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.native import runner_paths
@@ -40,3 +45,28 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return out
 
     return build
+
+
+@pytest.fixture(scope="session")
+def adb_server() -> Iterator[int]:
+    """The port of an adb server of our own, for this process and all it starts: killing it disturbs nobody."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before = os.environ.get("ANDROID_ADB_SERVER_PORT")
+    os.environ["ANDROID_ADB_SERVER_PORT"] = str(port)
+    yield port
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["adb", "kill-server"], capture_output=True)
+    if before is None:
+        del os.environ["ANDROID_ADB_SERVER_PORT"]
+    else:
+        os.environ["ANDROID_ADB_SERVER_PORT"] = before
+
+
+@pytest.fixture(scope="session")
+def native_lab(adb_server) -> Callable[..., contextlib.AbstractContextManager[lab.LabDevice]]:
+    """lab.start("native", ...); skips where the machine cannot have a lab at all."""
+    if why := lab.obstacle("native"):
+        pytest.skip(why)
+    return functools.partial(lab.start, "native")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from checkpoints import write_synthetic
+from conftest import ROOT
+from mobile_bundle import lab
 from mobile_bundle.native import bundle_runner
 
 pytestmark = pytest.mark.large
@@ -96,6 +98,23 @@ def test_qwen_1_5b_shape_builds_and_runs(tmp_path: Path):
     assert done["memory"]["peak_rss_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.1)
     assert done["memory"]["peak_anon_bytes"] < 80e6
     assert done["memory"]["peak_rss_bytes"] < 520e6
+
+
+def test_qwen_1_5b_shape_on_a_device_of_2_gb(tmp_path: Path):
+    """The suite of device_tests on the native lab, of whose memory a second process takes half."""
+    if why := lab.obstacle("native"):
+        pytest.skip(why)
+    checkpoint, bundle = tmp_path / "qwen", tmp_path / "qwen.mbundle"
+    write_synthetic(checkpoint, "qwen2.5-1.5b")
+    build(checkpoint, bundle)
+    command = [sys.executable, "-m", "pytest", "device_tests", "--lab", "native", "--bundle", str(bundle),
+               "--device-pressure", "1GiB", "--device-threads", "2", "--max-peak", "600MB", "--max-anon", "80MB",
+               "--report-folder", str(tmp_path), "-rP"]  # fmt: skip
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    report = json.loads((tmp_path / "native.json").read_text("utf-8"))
+    (pressed,) = [cell for cell in report["cells"] if cell["cell"] == "pressure"]
+    assert pressed["peak_rss_bytes"] < 520e6
+    assert pressed["peak_anon_bytes"] == pytest.approx(report["bundle"]["predicted"]["anon_bytes"], rel=0.1)
 
 
 def test_llama_2_7b_shape_builds_and_runs_in_1_gb(tmp_path: Path):

@@ -29,7 +29,7 @@ mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb
   session->model = model;
   mb_layout *layout = &session->layout;
   mb_status status = mb_layout_compute(&model->weights.config, options, layout);
-  if (status == MB_OK) {
+  if (status == MB_OK && !layout->options.unchecked) {
     const uint64_t available = memory_available();
     if (layout->total_bytes > available)
       status = mb_fail(MB_ERROR_MEMORY,

@@ -27,6 +27,7 @@ static const char usage_begin[] =
     "  --threads N              default: one per processor, at most 4\n"
     "  --prefill-chunk N        prompt tokens computed together (default 32)\n"
     "  --cache DIR              where what install decodes is kept (default: in the bundle)\n"
+    "  --force                  run although less memory is available than the context can come to need\n"
     "  --json                   one event per line: install, installed, load, prompt, token, done, bench, verified,\n"
     "                           error\n";
 
@@ -71,6 +72,7 @@ enum {
   OPTION_KERNELS,
   OPTION_MAPPING,
   OPTION_CACHE,
+  OPTION_FORCE,
   OPTION_RUNTIME_LIBRARY,
   OPTION_JSON,
   OPTION_VERSION,
@@ -97,6 +99,7 @@ static const struct option long_options[] = {
     {"kernels", required_argument, NULL, OPTION_KERNELS},
     {"mapping", required_argument, NULL, OPTION_MAPPING},
     {"cache", required_argument, NULL, OPTION_CACHE},
+    {"force", no_argument, NULL, OPTION_FORCE},
     {"runtime-library", required_argument, NULL, OPTION_RUNTIME_LIBRARY},
     {"json", no_argument, NULL, OPTION_JSON},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -275,6 +278,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
         break;
       case OPTION_CACHE:
         o->model.cache_dir = optarg;
+        break;
+      case OPTION_FORCE:
+        o->session.unchecked = true;
         break;
       case OPTION_RUNTIME_LIBRARY:
         o->runtime_library = optarg;

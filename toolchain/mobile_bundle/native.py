@@ -47,6 +47,7 @@ class _SessionOptions(ctypes.Structure):
         ("prefill_chunk", ctypes.c_uint32),
         ("kv_type", ctypes.c_int),
         ("all_logits", ctypes.c_bool),
+        ("unchecked", ctypes.c_bool),
     ]
 
 

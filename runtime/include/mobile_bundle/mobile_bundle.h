@@ -61,6 +61,7 @@ typedef struct {
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
   mb_kv_type kv_type;
   bool all_logits; /* room for logits of a whole chunk: for perplexity only */
+  bool unchecked;  /* opened although less memory is available than the session can come to need */
 } mb_session_options;
 
 typedef struct {

@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, positive
-from mobile_bundle.container.disk import write_file
 from mobile_bundle.errors import UserError
 from mobile_bundle.native import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
+from mobile_bundle.report.document import replace_file
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report
 
@@ -57,9 +57,9 @@ def run(options: argparse.Namespace) -> int:
         command=_command(options),
     )
     earlier = read_report(options.reuse) if options.reuse else None
-    report = collect_report(asked, Progress, earlier, save=lambda so_far: _replace(data, so_far.to_json()))
-    _replace(data, report.to_json())
-    _replace(page, report_page(report))
+    report = collect_report(asked, Progress, earlier, save=lambda so_far: replace_file(data, so_far.to_json()))
+    replace_file(data, report.to_json())
+    replace_file(page, report_page(report))
     _print(report)
     print(f"{page} and {data} are written")
     return 0
@@ -72,16 +72,6 @@ def _check_outputs(page: Path, data: Path) -> None:
     for path in (page, data):
         if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise UserError(f"{path} cannot be written: it must be a file in a folder that exists and is yours")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes the file whole or not at all. A character that UTF-8 has no bytes for becomes a question mark."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write_file(partial, text.encode("utf-8", "replace"))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _command(options: argparse.Namespace) -> str:

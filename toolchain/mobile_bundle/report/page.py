@@ -1,15 +1,10 @@
-"""The page of a report: one HTML file that needs nothing else, for a screen, a phone or paper, light or dark.
-
-Names come from folders, manifests and files of others: every one of them is escaped, and the page's policy
-(Content-Security-Policy) lets no script run but its own and nothing be loaded from anywhere."""
+"""The page of a report. Names come from folders, manifests and files of others: every one of them is escaped."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from html import escape
-from importlib import resources
 
+from mobile_bundle.report.document import html_document, tile
 from mobile_bundle.report.page_errors import error_maps
 from mobile_bundle.report.page_tables import FRONT_MARK, bundle_table, size_bars
 from mobile_bundle.report.pareto import Point, pareto_front
@@ -26,25 +21,9 @@ _SIZES = (("wide", 960, 520), ("narrow", 332, 400))
 
 def report_page(report: Report) -> str:
     """The whole HTML document."""
-    style, script = _resource("page.css"), _resource("page.js")
-    own = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{own}'"
-    title = f"{report.original.name}: {counted(report.bundles, 'bundle')} compared"
-    head = (
-        '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>"
-    )
     parts = (_header, _tiles, _plot, bundle_table, size_bars, error_maps, _method)
-    body = "\n".join(part(report) for part in parts)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n'
-        f"<body>\n<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _resource(name: str) -> str:
-    return resources.files("mobile_bundle.report").joinpath(name).read_text("utf-8")
+    title = f"{report.original.name}: {counted(report.bundles, 'bundle')} compared"
+    return html_document(title, "\n".join(part(report) for part in parts))
 
 
 def _header(report: Report) -> str:
@@ -61,7 +40,7 @@ def _tiles(report: Report) -> str:
     """What a person asks first: how good the original is, and how small it gets without losing much."""
     original = report.original
     text = f"perplexity of {megabytes(original.bytes)} of safetensors"
-    tiles = [_tile("The original", perplexity_text(original.perplexity), text)]
+    tiles = [tile("The original", perplexity_text(original.perplexity), text)]
     shown = set()
     for limit in _NEAR:
         best = report.smallest_within(limit)
@@ -69,12 +48,8 @@ def _tiles(report: Report) -> str:
             shown.add(best.name)
             change = change_text(best.perplexity, original.perplexity)
             text = f"{best.name}: {perplexity_text(best.perplexity)} ({change})"
-            tiles.append(_tile(f"Smallest within {100 * (limit - 1):.0f} % of it", megabytes(best.model_bytes), text))
+            tiles.append(tile(f"Smallest within {100 * (limit - 1):.0f} % of it", megabytes(best.model_bytes), text))
     return f'<dl class="tiles">{"".join(tiles)}</dl>'
-
-
-def _tile(title: str, figure: str, text: str) -> str:
-    return f'<div class="tile"><dt>{title}</dt><dd><div class="figure">{figure}</div>{escape(text)}</dd></div>'
 
 
 def _plot(report: Report) -> str:

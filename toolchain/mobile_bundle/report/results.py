@@ -47,6 +47,7 @@ def results_markdown(subjects: Sequence[Subject], command: str) -> str:
         "decoded once. Bits per weight count everything stored for a weight (scales, codebooks, headers, padding). "
         "Error: ||W - W'||² / ||W||² over all matrices, by decoding them. Peak: predicted memory with the default "
         "context full. ● marks the Pareto front: no other bundle of the table is as small and as good.",
+        "The memory, load time and speed of bundles on devices, beside llama.cpp: [DEVICE_TESTS.md](DEVICE_TESTS.md).",
     ]
     for subject in subjects:
         parts += _subject(subject)

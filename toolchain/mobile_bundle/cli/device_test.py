@@ -1,0 +1,165 @@
+"""Whether a bundle fits a device and how it runs there: memory, load time, speed, over adb, with a verdict.
+
+The device is a phone or an emulator that adb reaches, or a stand-in of the lab (--lab): its speed is not a phone's."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle import lab
+from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
+from mobile_bundle.device.adb import Device
+from mobile_bundle.device.baseline import read_baseline
+from mobile_bundle.device.cells import NAMES, Settings
+from mobile_bundle.device.client import choose_serial
+from mobile_bundle.device.page import device_page
+from mobile_bundle.device.places import DEFAULT_WORK
+from mobile_bundle.device.results import Report
+from mobile_bundle.device.session import Asked, Save, device_test
+from mobile_bundle.device.subject import Subject
+from mobile_bundle.device.table import report_lines
+from mobile_bundle.device.verdict import Budgets
+from mobile_bundle.errors import UserError
+from mobile_bundle.report.document import replace_file
+from mobile_bundle.runtimes import RUNTIMES
+
+
+def cells_argument(text: str) -> tuple[str, ...]:
+    """An argparse type: names of cells with commas between."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in NAMES:
+            raise argparse.ArgumentTypeError(f"{name!r}: of {', '.join(NAMES)} with commas between")
+    return names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("bundle", type=Path)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--serial", help="the device, as `adb devices` prints it (default: the only one)")
+    where.add_argument("--lab", choices=lab.LAB_NAMES, help="a stand-in device, started and ended here; needs root")
+    parser.add_argument("--work", default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})")
+    parser.add_argument("--runtime", choices=(*RUNTIMES, "all"), default="native")
+    parser.add_argument(
+        "--cells",
+        type=cells_argument,
+        default=NAMES,
+        help=f"what to run, with commas between (default: all of {', '.join(NAMES)})",
+    )
+    parser.add_argument("--reps", type=positive, default=5, help="processes per repeated cell (default 5)")
+    parser.add_argument("-p", "--prompt-tokens", type=positive, default=512, help="tokens of prefill (default 512)")
+    parser.add_argument("-n", "--new-tokens", type=positive, default=128, help="tokens of decode (default 128)")
+    parser.add_argument("--threads", type=positive, default=0)
+    parser.add_argument(
+        "--context", type=positive, default=0, help="tokens of the long context (default: the bundle's)"
+    )
+    parser.add_argument(
+        "--pressure",
+        type=byte_size,
+        metavar="SIZE",
+        help="memory that the second process takes (default: what makes half of the device's memory taken)",
+    )
+    parser.add_argument(
+        "--soak", type=positive_number, default=0, metavar="SECONDS", help="decode for about so long (default: no soak)"
+    )
+    parser.add_argument(
+        "--timeout", type=positive_number, default=600, metavar="SECONDS", help="of one run (default 600)"
+    )
+    parser.add_argument("--force", action="store_true", help="try a bundle all the same that cannot fit")
+    budgets = parser.add_argument_group("budgets", "the command ends with status 1 where one is missed")
+    budgets.add_argument("--max-anon", type=byte_size, metavar="SIZE", help="anonymous and swapped memory")
+    budgets.add_argument("--max-peak", type=byte_size, metavar="SIZE", help="resident memory, files included")
+    budgets.add_argument("--min-decode", type=positive_number, metavar="RATE", help="tokens per second")
+    budgets.add_argument("--max-load", type=positive_number, metavar="SECONDS", help="cold and warm load")
+    parser.add_argument("--baseline", type=Path, metavar="JSON", help="an earlier report: worse than it is a miss")
+    parser.add_argument("--save-baseline", type=Path, metavar="JSON", help="where to keep this report for --baseline")
+    parser.add_argument("--json", type=Path, help="the report, kept up to date from the first run on")
+    parser.add_argument("--html", type=Path, help="the report as one page that needs nothing else")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tests, writes the reports and prints the table; 1 where the verdict is missed."""
+    return run_test(options, ())
+
+
+def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
+    """`run` with others' programs measured beside the bundle's (benchmarks/device)."""
+    for path in (options.json, options.html, options.save_baseline):
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise UserError(f"{path} cannot be written: it must be a file in a folder that exists and is yours")
+    baseline = read_baseline(options.baseline) if options.baseline else None
+    with _device(options) as (device, label):
+        report = device_test(
+            _asked(options, label, peers, baseline), device, _saver(options), _say, Progress("pushing", "B")
+        )
+    for line in report_lines(report):
+        print(line)
+    written = [str(path) for path in (options.json, options.html) if path is not None]
+    if written:
+        print(f"{' and '.join(written)} {'is' if len(written) == 1 else 'are'} written")
+    if report.error is not None:
+        kept = f" (what was measured until then is in {written[0]})" if written else ""
+        raise UserError(f"{report.error}{kept}")
+    if options.save_baseline is not None:
+        replace_file(options.save_baseline, report.to_json())
+    return 0 if report.passed else 1
+
+
+@contextlib.contextmanager
+def _device(options: argparse.Namespace) -> Iterator[tuple[Device, str]]:
+    """The device and, of a stand-in, its label."""
+    if options.lab is None:
+        yield Device(options.serial or choose_serial()), ""
+        return
+    with lab.start(options.lab) as stand_in:
+        yield Device(stand_in.serial), stand_in.label
+
+
+def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], baseline: dict[str, Any] | None) -> Asked:
+    return Asked(
+        bundle=options.bundle,
+        runtimes=RUNTIMES if options.runtime == "all" else (options.runtime,),
+        required=options.runtime != "all",
+        settings=Settings(
+            cells=options.cells,
+            reps=options.reps,
+            prompt_tokens=options.prompt_tokens,
+            new_tokens=options.new_tokens,
+            context=options.context,
+            threads=options.threads,
+            pressure_bytes=options.pressure,
+            soak_seconds=options.soak,
+            timeout=options.timeout,
+        ),
+        budgets=Budgets(options.max_anon, options.max_peak, options.min_decode, options.max_load),
+        baseline=baseline,
+        force=options.force,
+        work=options.work.rstrip("/"),
+        label=label,
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        peers=tuple(peers),
+    )
+
+
+def _saver(options: argparse.Namespace) -> Save:
+    """Writes both files, each whole or not at all."""
+
+    def save(report: Report) -> None:
+        if options.json is not None:
+            replace_file(options.json, report.to_json())
+        if options.html is not None:
+            replace_file(options.html, device_page(report))
+
+    return save
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,197 @@
+"""What came out: runs, cells and the whole report. These classes are its JSON; report.schema.json beside this file says
+the same in JSON schema. Sizes are bytes, times seconds, rates tokens per second; null is what could not be known."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from mobile_bundle.device.cells import Cell
+from mobile_bundle.device.facts import DeviceFacts
+from mobile_bundle.device.outcome import Outcome
+from mobile_bundle.device.state import DeviceState
+from mobile_bundle.evaluate.speed import Rate
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest resident set of one process by three witnesses: mobile-watch's last sample of VmHWM, the program's
+    own reading of it, and ru_maxrss, the kernel's account after its end."""
+
+    sampled: int | None = None
+    reported: int | None = None
+    rusage: int | None = None
+
+    @property
+    def highest(self) -> int | None:
+        """By whichever saw the most; a process that was killed has no account of its own."""
+        return max((v for v in (self.sampled, self.reported, self.rusage) if v is not None), default=None)
+
+
+@dataclass
+class Run:
+    """One process. prefill, decode: rates, one per repetition in it. peak_anon_bytes: RssAnon + VmSwap. refaults: file
+    pages that the device had to read again. pressure_full: percent of ten seconds in which every task waited for
+    memory. predicted: by the program itself, for a full context. cancel_seconds: from asking to stop to the end of the
+    answer, with the way to the device and back. timeline: rows of seconds, anonymous, file-backed and swapped bytes of
+    the process, bytes available on the device."""
+
+    number: int
+    outcome: Outcome
+    command: str = ""
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    caches_dropped: bool | None = None
+    kernels: str | None = None
+    threads: int | None = None
+    load_seconds: float | None = None
+    first_token_seconds: float | None = None
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    answer: list[int] = field(default_factory=list)
+    reason: str | None = None
+    cancel_seconds: float | None = None
+    peak: Peak = field(default_factory=Peak)
+    peak_anon_bytes: int | None = None
+    pss_bytes: int | None = None
+    major_faults: int | None = None
+    refaults: int | None = None
+    pressure_full: float | None = None
+    predicted_peak_bytes: int | None = None
+    predicted: dict[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+    timeline: list[list[float | int | None]] = field(default_factory=list)
+
+
+@dataclass
+class CellResult:
+    """One cell of one subject. The figures are over its runs: rates and times as means, memory as the highest seen.
+
+    tokens_per_second: of decode, for the prefill cell of prefill; prompt_tokens_per_second: of the prompt, where a cell
+    does both."""
+
+    runtime: str
+    peer: bool
+    cell: str
+    test: str
+    runs: list[Run] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=lambda: Outcome("not-run", "its turn has not come"))
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the cell; the names are those of `bench --json`."""
+        return {
+            "threads": _first(run.threads for run in self.runs),
+            "tokens_per_second": _rate(self._rates("prefill" if self.cell == "prefill" else "decode")),
+            "prompt_tokens_per_second": None if self.cell == "prefill" else _rate(self._rates("prefill")),
+            "load_seconds": _mean(run.load_seconds for run in self.runs),
+            "first_token_seconds": _mean(run.first_token_seconds for run in self.runs),
+            "peak_rss_bytes": _most(run.peak.highest for run in self.runs),
+            "peak_anon_bytes": _most(run.peak_anon_bytes for run in self.runs),
+            "major_faults": _most(run.major_faults for run in self.runs),
+        }
+
+    @property
+    def rate(self) -> Rate | None:
+        """The cell's own tokens per second."""
+        return _rate(self._rates("prefill" if self.cell == "prefill" else "decode"))
+
+    def _rates(self, name: str) -> list[float]:
+        return [rate for run in self.runs if run.outcome.ok for rate in getattr(run, name)]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One demand of the verdict. text: measured against limit, for a person; ok None: there was nothing to judge."""
+
+    name: str
+    runtime: str
+    cell: str
+    ok: bool
+    text: str
+
+
+@dataclass
+class Report:
+    """What `mobile-bundle device-test` found out. label: what a reader of the figures must know of the device. refused:
+    why it was not tried, or tried only by --force. error: what ended the test before its end. finished: every cell had
+    its turn."""
+
+    tool_version: str
+    started: str
+    command: str
+    label: str
+    device: DeviceFacts | None
+    bundle: dict[str, Any]
+    settings: dict[str, Any]
+    refused: list[str] = field(default_factory=list)
+    pushed_bytes: int | None = None
+    cells: list[CellResult] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    error: str | None = None
+    finished: bool = False
+    report_version: int = REPORT_VERSION
+
+    @property
+    def passed(self) -> bool:
+        """The verdict: the test came to its end and nothing missed."""
+        return self.finished and self.error is None and all(check.ok for check in self.checks)
+
+    def cell(self, runtime: str, name: str) -> CellResult | None:
+        """A cell by what was measured and its name."""
+        return next((c for c in self.cells if c.runtime == runtime and c.cell == name), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that report.schema.json describes."""
+        data = asdict(self)
+        checks = data.pop("checks")
+        data["verdict"] = {"passed": self.passed, "checks": checks}
+        for cell, plain in zip(self.cells, data["cells"], strict=True):
+            runs = plain.pop("runs")
+            plain.update(_plain(cell.summary()), runs=runs)
+        return data
+
+    def to_json(self) -> str:
+        """The JSON document."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def new_cell(runtime: str, peer: bool, cell: Cell) -> CellResult:
+    """A cell whose turn has not come."""
+    return CellResult(runtime, peer, cell.name, cell.test)
+
+
+def settle(cell: CellResult) -> None:
+    """The cell's outcome by its runs: the first that went wrong, else ok."""
+    bad = next((run.outcome for run in cell.runs if not run.outcome.ok), None)
+    cell.outcome = replace(bad) if bad is not None else Outcome("ok")
+
+
+def _plain(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: asdict(value) if isinstance(value, Rate) else value for name, value in summary.items()}
+
+
+def _rate(rates: Sequence[float]) -> Rate | None:
+    if not rates:
+        return None
+    return Rate(statistics.mean(rates), statistics.stdev(rates) if len(rates) > 1 else 0.0)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _most(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _first(values: Iterable[int | None]) -> int | None:
+    return next((value for value in values if value is not None), None)

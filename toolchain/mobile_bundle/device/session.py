@@ -1,0 +1,228 @@
+"""A device test from beginning to end. Whatever happens on the way, the report so far is handed on after every run."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mobile_bundle
+from mobile_bundle.container.manifest import read_manifest, verify_files
+from mobile_bundle.device.adb import Device
+from mobile_bundle.device.baseline import check_comparable, compare
+from mobile_bundle.device.cells import ANSWER_TOKENS, Cell, Settings, context_of, in_turns, plan_cells
+from mobile_bundle.device.errors import DeviceError, DeviceTimeout, ShellFailed
+from mobile_bundle.device.facts import DeviceFacts
+from mobile_bundle.device.fit import choose_abi, reasons_against
+from mobile_bundle.device.outcome import Outcome
+from mobile_bundle.device.places import DEFAULT_WORK, Places
+from mobile_bundle.device.probe import probe
+from mobile_bundle.device.programs import runtime_subjects
+from mobile_bundle.device.push import Progress
+from mobile_bundle.device.results import CellResult, Check, Report, Run, new_cell, settle
+from mobile_bundle.device.run import run_cell
+from mobile_bundle.device.stage import stage, stored_bytes
+from mobile_bundle.device.subject import SHORT_PROMPT, Subject
+from mobile_bundle.device.verdict import Budgets, Tolerances, judge
+from mobile_bundle.errors import UserError
+from mobile_bundle.report.facts import identity
+from mobile_bundle.runtimes import runner_command
+
+_SOAK_DEFAULT = 10
+"""Repetitions of a soak where no rate of decoding is known to reckon with."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to test. runtimes: of runtimes.RUNTIMES; required: whether one that is not available is a miss. label: of a
+    stand-in device, "" where the device tells itself what it is. baseline: an earlier report's JSON."""
+
+    bundle: Path
+    runtimes: tuple[str, ...] = ("native",)
+    required: bool = True
+    settings: Settings = field(default_factory=Settings)
+    budgets: Budgets = field(default_factory=Budgets)
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    baseline: dict[str, Any] | None = None
+    force: bool = False
+    work: str = DEFAULT_WORK
+    label: str = ""
+    command: str = ""
+    peers: tuple[Subject, ...] = ()
+
+
+Save = Callable[[Report], None]
+Say = Callable[[str], None]
+
+
+def device_test(asked: Asked, device: Device, save: Save, say: Say, progress: Progress) -> Report:
+    """Tests. save: is given the report whenever there is more of it; say: a line about what goes on.
+
+    A device that is lost, full or silent ends the test and is the report's error; it is not raised. UserError for a
+    bundle or a baseline that is no good."""
+    manifest = read_manifest(asked.bundle)
+    verify_files(asked.bundle, manifest)
+    test = _Test(asked, device, manifest, save, say, progress)
+    try:
+        test.run()
+    except DeviceError as error:
+        test.report.error = str(error)
+        test.judge()
+    save(test.report)
+    return test.report
+
+
+class _Test:
+    def __init__(
+        self, asked: Asked, device: Device, manifest: dict[str, Any], save: Save, say: Say, progress: Progress
+    ) -> None:
+        self._asked, self._device, self._manifest = asked, device, manifest
+        self._save, self._say, self._progress = save, say, progress
+        self._context = context_of(asked.settings, manifest)
+        self._answer: list[int] | None = None
+        self._extra: list[Check] = []
+        self.report = Report(
+            tool_version=mobile_bundle.__version__,
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=asked.command,
+            label=asked.label,
+            device=None,
+            bundle=_bundle_facts(asked.bundle, manifest),
+            settings={**asdict(asked.settings), "context": self._context, "budgets": asdict(asked.budgets)},
+        )
+
+    def run(self) -> None:
+        """Everything, in order. Raises DeviceError where the device ends it."""
+        self._device.connect()
+        facts = probe(self._device, self._asked.work)
+        self.report.device, self.report.label = facts, self._asked.label or facts.label
+        if self._asked.baseline is not None:
+            check_comparable(self._asked.baseline, self.report)
+        abi = choose_abi(self._manifest, facts)
+        places = Places(self._asked.work, abi or "", self._asked.bundle.resolve().name)
+        there = stored_bytes(self._device, self._manifest, places)
+        self.report.refused = reasons_against(self._manifest, facts, self._context, there)
+        if self.report.refused and (abi is None or not self._asked.force):
+            self._extra.append(Check("fits", "native", "", False, "; ".join(self.report.refused)))
+            self.judge()
+            self.report.finished = True
+            return
+        assert abi is not None
+        subjects = self._subjects(abi, facts)
+        todo = self._plan(subjects, plan_cells(self._asked.settings, self._manifest, facts))
+        self._save(self.report)
+        self._say(f"{facts.model}, {facts.system}: pushing what changed to {self._asked.work}")
+        self.report.pushed_bytes = stage(
+            self._device, self._asked.bundle, self._manifest, places, subjects, self._context, self._progress
+        )
+        self._answer = _host_answer(self._asked.bundle, self._asked.settings.timeout)
+        self._measure(facts, places, todo)
+        self.report.finished = True
+        self.judge()
+
+    def _subjects(self, abi: str, facts: DeviceFacts) -> list[Subject]:
+        """The runtimes that there are, and the peers; of those that there are not the report says why."""
+        asked = self._asked
+        found, missing = runtime_subjects(
+            asked.bundle, self._manifest, asked.runtimes, abi, facts, asked.settings, asked.force
+        )
+        for runtime, why in missing.items():
+            self.report.cells.append(CellResult(runtime, False, "", "", outcome=Outcome("not-available", why)))
+            if self._asked.required:
+                self._extra.append(Check("available", runtime, "", False, why))
+        return [*found, *self._asked.peers]
+
+    def _plan(self, subjects: Sequence[Subject], cells: Sequence[Cell]) -> list[tuple[Subject, Cell, CellResult, int]]:
+        """Every run in its order, with the cell that it belongs to."""
+        pairs = []
+        places = Places("", "", "")  # only whether there is a command matters here
+        for cell in cells:
+            for subject in subjects:
+                if subject.command(cell, places, 1) is not None:
+                    result = new_cell(subject.name, subject.peer, cell)
+                    self.report.cells.append(result)
+                    pairs.append((subject, cell, result))
+        return [(*pair, number) for pair, number in in_turns(pairs, lambda pair: pair[1].runs)]
+
+    def _measure(
+        self, facts: DeviceFacts, places: Places, todo: Sequence[tuple[Subject, Cell, CellResult, int]]
+    ) -> None:
+        warm: set[str] = set()  # the subjects whose files are in the device's memory
+        for subject, cell, result, number in todo:
+            timed, repetitions = self._soak(subject, cell)
+            command = subject.command(cell, places, repetitions)
+            assert command is not None
+            try:
+                if cell.name == "warm-load" and subject.name not in warm:
+                    run_cell(self._device, facts, places, subject, timed, number, command)
+                run = run_cell(self._device, facts, places, subject, timed, number, command)
+                warm = {subject.name} if cell.drop_caches else {*warm, subject.name}
+            except (DeviceTimeout, ShellFailed) as error:
+                run = Run(number, Outcome(error.kind, str(error)))
+            except DeviceError as error:
+                result.runs.append(Run(number, Outcome(error.kind, str(error))))
+                settle(result)
+                raise
+            result.runs.append(run)
+            settle(result)
+            self._say(_line(result, cell, run))
+            self.judge()
+            self._save(self.report)
+
+    def _soak(self, subject: Subject, cell: Cell) -> tuple[Cell, int]:
+        """A soak is one process that decodes for about so long: by what this subject's decode cell has shown."""
+        if cell.name != "soak":
+            return cell, 1
+        seconds = self._asked.settings.soak_seconds
+        decode = self.report.cell(subject.name, "decode")
+        rate = decode.rate if decode is not None else None
+        repetitions = round(seconds * rate.mean / cell.tokens) if rate is not None else _SOAK_DEFAULT
+        return replace(cell, timeout=cell.timeout + 3 * seconds), min(max(repetitions, 2), 1000)
+
+    def judge(self) -> None:
+        """The verdict on what there is so far."""
+        checks = [*self._extra, *judge(self.report, self._manifest, self._asked.budgets, self._context, self._answer)]
+        if self._asked.baseline is not None and self.report.device is not None:
+            checks += compare(self._asked.baseline, self.report, self._asked.tolerances)
+        self.report.checks = checks
+
+
+def _bundle_facts(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": bundle.resolve().name,
+        "model": manifest["model"]["name"],
+        "recipe": manifest["recipe"],
+        "parameters": manifest["model"]["parameters"],
+        "bytes": manifest["bytes"],
+        "sha256": identity(manifest),
+        "predicted": manifest["predicted"],
+    }
+
+
+def _host_answer(bundle: Path, timeout: float) -> list[int] | None:
+    """The tokens that this machine answers the load cells' prompt with; None where it cannot run the bundle."""
+    with contextlib.suppress(UserError, OSError, subprocess.TimeoutExpired):
+        command = [*runner_command(bundle, "native"), "generate", str(bundle), "--prompt", SHORT_PROMPT]
+        command += ["--max-new-tokens", str(ANSWER_TOKENS), "--ignore-eos", "--json"]
+        process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout)
+        events = [json.loads(line) for line in process.stdout.splitlines()]
+        if process.returncode == 0:
+            return [event["id"] for event in events if event["event"] == "token" and event["id"] >= 0]
+    return None
+
+
+def _line(result: CellResult, cell: Cell, run: Run) -> str:
+    """What a run came to, for a person who waits."""
+    turn = f" {run.number + 1}/{cell.runs}" if cell.runs > 1 else ""
+    if not run.outcome.ok:
+        return f"{result.runtime}, {result.test}{turn}: {run.outcome.kind}: {run.outcome.cause}"
+    parts = [f"load {run.load_seconds:.3f} s"] if run.load_seconds is not None else []
+    parts += [f"prefill {run.prefill[0]:.1f} tokens/s"] if run.prefill else []
+    parts += [f"decode {run.decode[0]:.1f} tokens/s"] if run.decode else []
+    parts.append(f"peak {(run.peak.highest or 0) / 1e6:.1f} MB, {(run.peak_anon_bytes or 0) / 1e6:.1f} MB anonymous")
+    return f"{result.runtime}, {result.test}{turn}: {', '.join(parts)}"
