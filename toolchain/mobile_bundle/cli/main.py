@@ -18,12 +18,9 @@ COMMANDS = {
     "estimate": estimate,
     "run": run,
     "bench": bench,
-<<<<<<< HEAD
     "pack": pack,
-=======
     "device-test": device_test,
     "lab": lab,
->>>>>>> main
 }
 
 
