@@ -12,11 +12,13 @@ import struct
 import subprocess
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT
+from mobile_bundle import lab
 
 APK = ROOT / "build/apk/mobile-bundle-demo.apk"
 PACKED = ROOT / "build/apk/wiki-6m.mbundle.zip"
@@ -159,18 +161,62 @@ def test_programs_are_static_and_fit_pages_of_16_kb(apk, tmp_path, abi):
     assert PT_INTERP not in kinds
 
 
-GENERATE = ["--prompt", "'The history of the city'", "--max-new-tokens", "12", "--json", "--ignore-eos"]
-"""For a shell."""
+COMMANDS = (
+    "install wiki-6m.mbundle --json",
+    "generate wiki-6m.mbundle --prompt 'The history of the city' --max-new-tokens 12 --json --ignore-eos",
+)
 
 
-def answer(apk: Path, abi: str, work: Path, shell: Callable[[str], str]) -> list[int]:
-    """Token ids of a greedy answer: the runner of the APK, the bundle of the download, in the current folder of the
-    shell. Puts both into `work`, which is that folder."""
-    shutil.copy(program(apk, abi, work), work / "runner")
+def unpacked(apk: Path, abi: str, folder: Path) -> Path:
+    """A folder with the runner of the APK and the bundle of the download."""
+    folder.mkdir()
+    shutil.copy(program(apk, abi, folder.parent / f"{abi}-apk"), folder / "mobile-run")
     with zipfile.ZipFile(PACKED) as file:
-        file.extractall(work / "wiki-6m.mbundle")
-    installed = shell("install wiki-6m.mbundle --json")
-    assert json.loads(installed.splitlines()[-1])["event"] == "installed"
-    events = [json.loads(line) for line in shell(" ".join(["generate wiki-6m.mbundle", *GENERATE])).splitlines()]
-    assert events[-1]["event"] == "done"
-    return [event["id"] for event in events if event["event"] == "token"]
+        file.extractall(folder / "wiki-6m.mbundle")
+    return folder
+
+
+def token_ids(shell: Callable[[str], str]) -> list[int]:
+    """Of a greedy answer. shell: runs the arguments with mobile-run, in a folder that is `unpacked`."""
+    installed, answered = (
+        [json.loads(line) for line in shell(f"{arguments} </dev/null").splitlines()] for arguments in COMMANDS
+    )
+    assert installed[-1]["event"] == "installed"
+    assert installed[-1]["decoded_bytes"] > 0
+    assert answered[-1]["event"] == "done"
+    return [event["id"] for event in answered if event["event"] == "token"]
+
+
+def here(folder: Path, emulator: str) -> list[int]:
+    return token_ids(lambda arguments: output("sh", "-c", f"cd {folder} && {emulator} ./mobile-run {arguments}"))
+
+
+@pytest.fixture(scope="module")
+def expected(apk, tmp_path_factory) -> list[int]:
+    """By the x86-64 runner."""
+    ids = here(unpacked(apk, "x86_64", tmp_path_factory.mktemp("expected") / "files"), "")
+    assert len(ids) == 12
+    return ids
+
+
+@pytest.mark.parametrize("abi", ["arm64-v8a", "armeabi-v7a"])
+def test_programs_for_arm_answer_with_the_bundle_of_the_download(apk, tmp_path, expected, abi):
+    """Under QEMU, which shows that they are right, not how fast they are."""
+    emulator = PROGRAMS[abi]
+    if not shutil.which(emulator):
+        pytest.skip(f"{emulator} is missing; install qemu-user-static")
+    assert here(unpacked(apk, abi, tmp_path / "files"), emulator) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("adb_server")
+def test_it_answers_on_the_lab_s_arm64_device(apk, tmp_path, expected):
+    """Over adb, on a machine with 2 GB of memory."""
+    if why := lab.obstacle("arm64"):
+        pytest.skip(why)
+    with lab.start("arm64", data_dir=unpacked(apk, "arm64-v8a", tmp_path / "files")) as device:
+
+        def shell(arguments: str) -> str:
+            return output("adb", "-s", device.serial, "shell", f"cd /data/local/tmp && ./mobile-run {arguments}")
+
+        assert token_ids(shell) == expected
