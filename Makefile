@@ -1,12 +1,15 @@
 # make demo    build a bundle from the example model and generate text from it
 # make runtimes    the package with its parts for ExecuTorch and ONNX Runtime
+# make apk     the Android app: build/apk/mobile-bundle-demo.apk, without the Android SDK
+# make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
+# make screenshots    pictures of the app's screens, by its tests, into docs/screenshots
 # make test    everything: format, lint, types, tests (what .ci/run calls)
 # make test-large    the shapes of 1.5 B and 7 B; outside CI
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: demo runtimes test test-large lint format clean
+.PHONY: demo runtimes apk apk-test screenshots test test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -48,12 +51,38 @@ demo: .venv/package
 	$(BIN)/mobile-bundle run $(DEMO) --prompt "The history of the city" --max-new-tokens 60
 	$(BIN)/mobile-bundle bench $(DEMO) -p 256 -n 128 -r 3
 
+APK := build/apk/mobile-bundle-demo.apk
+APP_SOURCES := $(shell git ls-files android_demo)
+MAVEN = mvn --batch-mode --no-transfer-progress --quiet -f android_demo/pom.xml
+
+.venv/apk-tools:
+	scripts/system_packages.sh mvn=maven javac=default-jdk-headless aapt2=aapt zipalign apksigner dexdump
+	@mkdir -p $(@D) && touch $@
+
+# The programs that the app starts, under names that Android's installer unpacks; and bundles for the tests.
+build/apk/inputs: .venv/package scripts/android_inputs.py
+	$(BIN)/python scripts/android_inputs.py build/apk
+	touch $@
+
+$(APK): .venv/apk-tools build/apk/inputs $(APP_SOURCES)
+	$(MAVEN) package -DskipTests -Dmaven.test.skip
+
+apk: $(APK)
+	@ls -l $(APK)
+
+apk-test: .venv/apk-tools build/apk/inputs
+	$(MAVEN) package
+
+screenshots: apk-test
+	rm -f docs/screenshots/app-*.png
+	cp build/apk/screenshots/app-*.png docs/screenshots/
+
 lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
 	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 
-test: .venv/test-tools lint
+test: .venv/test-tools lint apk-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
 	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu \
 	    adb qemu-system-aarch64=qemu-system-arm mke2fs=e2fsprogs ss=iproute2

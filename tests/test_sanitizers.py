@@ -5,6 +5,7 @@ given as MB_FUZZ_SEED."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -26,7 +27,7 @@ def sanitized(tmp_path_factory) -> Path:
         ["cmake", "-S", ROOT / "runtime", "-B", directory, "-DMB_SANITIZE=ON", "-DMB_TESTS=ON", "-DMB_EXECUTORCH=ON",
          f"-Dexecutorch_DIR={config}", "-G", "Ninja"],
         ["cmake", "--build", directory, "--parallel", "2", "--target", "fuzz_weights", "fuzz_tokenizer", "fuzz_storage",
-         "test_kernels", "test_executorch_operators", "mobile-run"],
+         "fuzz_request", "test_kernels", "test_executorch_operators", "mobile-run"],
     ):  # fmt: skip
         process = subprocess.run(line, capture_output=True, text=True)
         assert process.returncode == 0, process.stdout + process.stderr
@@ -65,6 +66,17 @@ def test_hostile_stored_blobs(sanitized, tmp_path):
 
 
 @pytest.mark.slow
+def test_hostile_requests(sanitized, tmp_path):
+    from test_serve import BAD_REQUESTS, GOOD_REQUESTS
+
+    seeds = []
+    for number, line in enumerate([*GOOD_REQUESTS, *(line for line, _ in BAD_REQUESTS)]):
+        seeds.append(tmp_path / f"{number}.json")
+        seeds[-1].write_text(line)
+    fuzz(sanitized, "fuzz_request", seeds, tmp_path)
+
+
+@pytest.mark.slow
 def test_kernels_under_sanitizers(sanitized):
     process = subprocess.run([sanitized / "test_kernels"], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
@@ -97,3 +109,25 @@ def test_the_runner_under_sanitizers(sanitized, bundle):
             capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.slow
+def test_serving_under_sanitizers(sanitized, bundle):
+    from test_serve import BAD_REQUESTS, GOOD_REQUESTS
+
+    lines = [*GOOD_REQUESTS, *(line for line, _ in BAD_REQUESTS)]
+    process = subprocess.Popen(
+        [sanitized / "mobile-run", "serve", bundle("affine-4bit"), "--threads", "2"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    answers = 0
+    process.stdin.write("".join(line + "\n" for line in lines))
+    process.stdin.flush()
+    while answers < len(lines):
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        answers += json.loads(line)["event"] in ("done", "error")
+    _, complaints = process.communicate()
+    assert process.returncode == 0, complaints

@@ -7,7 +7,7 @@
 
 static atomic_bool requested;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static decoder *listening; /* under the lock: NULL once the decoder may be closed */
+static decoder *watched; /* under the lock: NULL once the decoder may be closed */
 
 static void *listen(void *unused) {
   (void)unused;
@@ -21,10 +21,7 @@ static void *listen(void *unused) {
     for (ssize_t i = 0; i < got; i++) {
       if (buffer[i] == '\n' || buffer[i] == '\r') {
         if (matched == sizeof word - 1) {
-          atomic_store(&requested, true);
-          pthread_mutex_lock(&lock);
-          if (listening) decoder_cancel(listening);
-          pthread_mutex_unlock(&lock);
+          cancel_request();
           return NULL;
         }
         matched = 0;
@@ -35,8 +32,14 @@ static void *listen(void *unused) {
   }
 }
 
+void cancel_watch(decoder *decoder) {
+  pthread_mutex_lock(&lock);
+  watched = decoder;
+  pthread_mutex_unlock(&lock);
+}
+
 void cancel_listen(decoder *decoder) {
-  listening = decoder;
+  cancel_watch(decoder);
   pthread_t thread;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
@@ -47,10 +50,15 @@ void cancel_listen(decoder *decoder) {
   pthread_attr_destroy(&attributes);
 }
 
-bool cancel_requested(void) { return atomic_load(&requested); }
-
-void cancel_forget(void) {
+void cancel_request(void) {
+  atomic_store(&requested, true);
   pthread_mutex_lock(&lock);
-  listening = NULL;
+  if (watched) decoder_cancel(watched);
   pthread_mutex_unlock(&lock);
 }
+
+bool cancel_requested(void) { return atomic_load(&requested); }
+
+void cancel_renew(void) { atomic_store(&requested, false); }
+
+void cancel_forget(void) { cancel_watch(NULL); }

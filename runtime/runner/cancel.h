@@ -1,12 +1,17 @@
-/* Listens on standard input for the line `cancel`. */
+/* Stops an answer, from a thread that listens on standard input. */
 #ifndef MB_RUNNER_CANCEL_H
 #define MB_RUNNER_CANCEL_H
 
 #include "decoder.h"
 
-/* Starts a thread that waits for the line and then cancels what the decoder does. */
+/* Names the decoder that cancel_request stops. */
+void cancel_watch(decoder *decoder);
+/* cancel_watch, and a thread that waits for the line `cancel` and then requests it. */
 void cancel_listen(decoder *decoder);
+void cancel_request(void);
 bool cancel_requested(void);
+/* For the next answer: what was requested is done. */
+void cancel_renew(void);
 /* From here on the decoder is not touched any more; the thread itself ends with the process. */
 void cancel_forget(void);
 

@@ -5,6 +5,8 @@
 #include "bundle.h"
 
 mb_status command_generate(const runner_options *options, open_bundle *bundle);
+/* Answers requests from standard input, one after another, until it ends. */
+mb_status command_serve(const runner_options *options, open_bundle *bundle);
 /* Prefill or decode of arbitrary tokens, as llama-bench does: one warm-up, then the repetitions. */
 mb_status command_bench(const runner_options *options, open_bundle *bundle, double load_seconds);
 

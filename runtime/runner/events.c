@@ -81,10 +81,11 @@ void emit_load(bool json, const load_event *e) {
   fflush(stdout);
 }
 
-void emit_prompt(bool json, uint32_t tokens, double seconds) {
+void emit_prompt(bool json, const prompt_event *e) {
   if (!json) return;
-  printf("{\"event\":\"prompt\",\"tokens\":%u,\"seconds\":%.6f,\"tokens_per_second\":%.3f}\n", tokens, seconds,
-         rate(tokens, seconds));
+  printf("{\"event\":\"prompt\",\"tokens\":%u,\"kept_tokens\":%u,\"dropped_messages\":%u,\"seconds\":%.6f,", e->tokens,
+         e->kept_tokens, e->dropped_messages, e->seconds);
+  printf("\"tokens_per_second\":%.3f}\n", rate(e->tokens - e->kept_tokens, e->seconds));
   fflush(stdout);
 }
 
@@ -110,8 +111,8 @@ void emit_done(bool json, const done_event *e) {
     fputc('\n', stdout);
     fflush(stdout);
     fprintf(stderr, "%u prompt tokens at %.1f tokens/s, %u tokens at %.1f tokens/s (%s), first after %.3f s\n",
-            e->prompt_tokens, rate(e->prompt_tokens, e->prompt_seconds), e->tokens, rate(e->tokens, e->seconds),
-            e->reason, e->first_token_seconds);
+            e->prompt_tokens, rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), e->tokens,
+            rate(e->tokens, e->seconds), e->reason, e->first_token_seconds);
     say_memory(&e->memory);
     return;
   }
@@ -120,7 +121,8 @@ void emit_done(bool json, const done_event *e) {
       "\"tokens_per_second\":%.3f,\"prompt_tokens_per_second\":%.3f,\"first_token_seconds\":%.6f,"
       "\"predicted_peak_bytes\":%llu,",
       e->reason, e->prompt_tokens, e->tokens, e->seconds, rate(e->tokens, e->seconds),
-      rate(e->prompt_tokens, e->prompt_seconds), e->first_token_seconds, (unsigned long long)e->predicted_peak_bytes);
+      rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), e->first_token_seconds,
+      (unsigned long long)e->predicted_peak_bytes);
   write_memory(&e->memory);
   printf("}\n");
   fflush(stdout);
@@ -153,9 +155,25 @@ void emit_verified(bool json, const char *bundle) {
   }
 }
 
-void emit_error(bool json, const char *message) {
+/* What kind of thing went wrong, for a program that must choose what to do about it. */
+static const char *kind_of(mb_status status) {
+  switch (status) {
+    case MB_ERROR_ARGUMENT:
+      return "argument";
+    case MB_ERROR_IO:
+      return "io";
+    case MB_ERROR_FORMAT:
+      return "format";
+    case MB_ERROR_MEMORY:
+      return "memory";
+    default:
+      return "cancelled";
+  }
+}
+
+void emit_error(bool json, mb_status status, const char *message) {
   if (json) {
-    printf("{\"event\":\"error\",\"message\":");
+    printf("{\"event\":\"error\",\"kind\":\"%s\",\"message\":", kind_of(status));
     write_string(message, strlen(message));
     printf("}\n");
     fflush(stdout);

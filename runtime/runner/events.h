@@ -18,12 +18,20 @@ typedef struct {
 } load_event;
 
 typedef struct {
+  uint32_t tokens;
+  uint32_t kept_tokens;      /* of them, which the decoder held already */
+  uint32_t dropped_messages; /* the oldest of a conversation that would not fit the context */
+  double seconds;
+} prompt_event;
+
+typedef struct {
   const char *reason; /* "eos", "length", "context" or "cancelled" */
   uint32_t prompt_tokens;
+  uint32_t kept_tokens; /* as in prompt_event */
   uint32_t tokens;
   double prompt_seconds;
   double seconds;             /* of decoding, without the prompt */
-  double first_token_seconds; /* from the start of the process */
+  double first_token_seconds; /* from the start of the process, or when serving of the request */
   process_memory memory;
   uint64_t predicted_peak_bytes; /* for as many tokens as were really fed */
 } done_event;
@@ -50,12 +58,12 @@ typedef struct {
 void emit_install_progress(bool json, uint64_t done, uint64_t total, const char *what);
 void emit_installed(bool json, const install_event *event);
 void emit_load(bool json, const load_event *event);
-void emit_prompt(bool json, uint32_t tokens, double seconds);
+void emit_prompt(bool json, const prompt_event *event);
 /* text: UTF-8, may be empty while a character is incomplete. */
 void emit_token(bool json, int32_t id, const char *text, size_t bytes);
 void emit_done(bool json, const done_event *event);
 void emit_bench(bool json, const bench_event *event);
 void emit_verified(bool json, const char *bundle);
-void emit_error(bool json, const char *message);
+void emit_error(bool json, mb_status status, const char *message);
 
 #endif

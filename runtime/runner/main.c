@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "commands.h"
 #include "events.h"
+#include "sandbox.h"
 
 static void say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads, double seconds) {
   load_event event = {.bundle = options->bundle,
@@ -25,11 +26,18 @@ static mb_status run(runner_options *options, open_bundle *bundle) {
   const double seconds = seconds_now() - bundle->started;
   options->session.threads = decoder_options(bundle->decoder)->threads;
   say_loaded(options, bundle, options->session.threads, seconds);
-  return options->command == COMMAND_BENCH ? command_bench(options, bundle, seconds)
-                                           : command_generate(options, bundle);
+  switch (options->command) {
+    case COMMAND_BENCH:
+      return command_bench(options, bundle, seconds);
+    case COMMAND_SERVE:
+      return command_serve(options, bundle);
+    default:
+      return command_generate(options, bundle);
+  }
 }
 
 int main(int argc, char **argv) {
+  sandbox_begin();
   runner_options options;
   open_bundle bundle = {.started = seconds_now()};
   const int code = runner_options_parse(argc, argv, &options);
@@ -53,7 +61,7 @@ int main(int argc, char **argv) {
     default:
       status = run(&options, &bundle);
   }
-  if (status != MB_OK) emit_error(options.json, mb_error_message());
+  if (status != MB_OK) emit_error(options.json, status, mb_error_message());
   bundle_close(&bundle);
   return status == MB_OK ? 0 : status == MB_ERROR_ARGUMENT ? 2 : 1;
 }

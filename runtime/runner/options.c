@@ -12,6 +12,7 @@
 static const char usage_begin[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
     "       %1$s bench BUNDLE [-p TOKENS | -n TOKENS] [-r REPETITIONS] [options]\n"
+    "       %1$s serve BUNDLE [options]\n"
     "       %1$s install BUNDLE [--cache DIR] [--json]\n"
     "       %1$s verify BUNDLE [--cache DIR] [--json]\n"
     "\n"
@@ -33,7 +34,10 @@ static const char usage_begin[] =
 static const char usage_end[] =
     "\n"
     "install decodes what the bundle stores in coded form, once; the first generate or bench does the same.\n"
-    "A line `cancel` on standard input stops the answer.\n";
+    "A line `cancel` on standard input stops the answer.\n"
+    "serve answers requests on standard input, a JSON object a line: {\"prompt\":TEXT} or {\"messages\":[{\"role\":\n"
+    "\"user\",\"content\":TEXT}, ...]}, with options such as \"max_new_tokens\" and \"temperature\"; it writes the\n"
+    "events of --json, and keeps what it computed for the next request. End of input ends it, even in an answer.\n";
 
 /* Of decoder.h's DECODER_*. */
 static const struct {
@@ -200,6 +204,13 @@ static bool apply(int option, const char *value, runner_options *o) {
   }
 }
 
+bool runner_options_set(const char *name, const char *value, runner_options *o) {
+  for (const struct option *option = long_options; option->name; option++) {
+    if (strcmp(option->name, name) == 0) return option->has_arg && apply(option->val, value, o);
+  }
+  return false;
+}
+
 static int parse_command(int argc, char **argv, runner_options *o) {
   if (argc < 2) {
     print_usage(stderr);
@@ -217,6 +228,9 @@ static int parse_command(int argc, char **argv, runner_options *o) {
     o->command = COMMAND_GENERATE;
   } else if (strcmp(argv[1], "bench") == 0) {
     o->command = COMMAND_BENCH;
+  } else if (strcmp(argv[1], "serve") == 0) {
+    o->command = COMMAND_SERVE;
+    o->json = true;
   } else if (strcmp(argv[1], "install") == 0) {
     o->command = COMMAND_INSTALL;
   } else if (strcmp(argv[1], "verify") == 0) {
@@ -287,6 +301,8 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   o->bundle = argv[optind];
   if (o->command == COMMAND_GENERATE && !o->prompt == !o->prompt_file)
     return fail("give --prompt TEXT or --prompt-file FILE", NULL);
+  if (o->command == COMMAND_SERVE && (o->prompt || o->prompt_file || o->chat))
+    return fail("serve takes prompts from its standard input", NULL);
   if (o->system && !o->chat) return fail("--system needs --chat", NULL);
   if (o->command == COMMAND_BENCH && !o->bench_prompt == !o->bench_generate)
     return fail("bench takes either -p or -n", NULL);

@@ -4,7 +4,7 @@
 
 #include "mobile_bundle/mobile_bundle.h"
 
-typedef enum { COMMAND_GENERATE, COMMAND_BENCH, COMMAND_INSTALL, COMMAND_VERIFY } runner_command;
+typedef enum { COMMAND_GENERATE, COMMAND_BENCH, COMMAND_SERVE, COMMAND_INSTALL, COMMAND_VERIFY } runner_command;
 
 typedef struct {
   runner_command command;
@@ -27,5 +27,8 @@ typedef struct {
 
 /* Returns -1 to go on, else the exit code (0 after --help and --version, 2 after bad usage, with the line printed). */
 int runner_options_parse(int argc, char **argv, runner_options *options);
+
+/* Sets the option of that name, "top-p", to a value. false: it is not a value of it, or there is no such option. */
+bool runner_options_set(const char *name, const char *value, runner_options *options);
 
 #endif

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import mobile_bundle
-from mobile_bundle.cli import bench, device_test, estimate, evaluate, inspect, lab, report, run, verify
+from mobile_bundle.cli import bench, device_test, estimate, evaluate, inspect, lab, pack, report, run, verify
 from mobile_bundle.cli.common import run_command
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "estimate": estimate,
     "run": run,
     "bench": bench,
+    "pack": pack,
     "device-test": device_test,
     "lab": lab,
 }

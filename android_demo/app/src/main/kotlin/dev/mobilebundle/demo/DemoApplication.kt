@@ -1,0 +1,41 @@
+package dev.mobilebundle.demo
+
+import android.app.Application
+import android.content.ComponentCallbacks2
+import android.os.Handler
+import android.os.Looper
+import dev.mobilebundle.lm.BundleStore
+import dev.mobilebundle.lm.DeviceMemory
+import dev.mobilebundle.lm.deviceMemory
+import dev.mobilebundle.lm.runnerProgram
+import java.io.File
+import java.util.concurrent.Executor
+
+/** What outlives a screen: the bundles, the conversation and its model, an import or a benchmark that is running. */
+class DemoApplication : Application() {
+    val main = Executor { Handler(Looper.getMainLooper()).post(it) }
+    val store by lazy { BundleStore(File(filesDir, "bundles")) }
+    val settings by lazy { Settings(this) }
+    val chat by lazy { ChatSession(this, File(filesDir, "chats")) }
+    val imports by lazy { ImportTask(this) }
+    val benchmark by lazy { BenchmarkTask(this) }
+
+    val program: File get() = runnerProgram(this)
+
+    fun memory(): DeviceMemory = deviceMemory(this)
+
+    /**
+     * The child process is large and easily made again, so it goes before anything else. Being in the background alone
+     * (TRIM_MEMORY_UI_HIDDEN) is no reason: an answer may be under way.
+     */
+    override fun onTrimMemory(level: Int) {
+        super.onTrimMemory(level)
+        val critical = level == ComponentCallbacks2.TRIM_MEMORY_RUNNING_CRITICAL
+        if (critical || level >= ComponentCallbacks2.TRIM_MEMORY_BACKGROUND) chat.onLowMemory()
+    }
+
+    override fun onLowMemory() {
+        super.onLowMemory()
+        chat.onLowMemory()
+    }
+}

@@ -1,0 +1,184 @@
+package dev.mobilebundle.demo
+
+import android.app.Activity
+import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.os.Looper
+import android.view.View
+import android.view.ViewGroup
+import android.widget.EditText
+import android.widget.ImageButton
+import android.widget.TextView
+import dev.mobilebundle.demo.ui.BenchmarkActivity
+import dev.mobilebundle.demo.ui.ModelsActivity
+import dev.mobilebundle.demo.ui.SettingsActivity
+import dev.mobilebundle.lm.ImportError
+import dev.mobilebundle.lm.ModelState
+import java.io.File
+import java.io.FilterInputStream
+import java.time.Duration
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import org.robolectric.Robolectric
+import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
+
+/**
+ * Pictures of every screen, in both themes and languages, on a small screen and with large letters; and what can be checked
+ * of them by program: nothing that can be touched is too small or without a label, nothing is cut off at the sides.
+ */
+class ScreenshotTest : AppTest() {
+    private data class Look(val name: String, val qualifiers: String, val fontScale: Float = 1f)
+
+    private val looks = listOf(
+        Look("light-en", "en-w360dp-h640dp-notnight-hdpi"),
+        Look("dark-en", "en-w360dp-h640dp-night-hdpi"),
+        Look("light-sw", "sw-w360dp-h640dp-notnight-hdpi"),
+        Look("dark-sw", "sw-w360dp-h640dp-night-hdpi"),
+        Look("small-en", "en-w320dp-h480dp-notnight-hdpi", 2f),
+        Look("small-sw", "sw-w320dp-h480dp-night-hdpi", 2f),
+    )
+
+    private fun inEveryLook(screen: String, show: (Look) -> Unit) {
+        for (look in looks) {
+            RuntimeEnvironment.setFontScale(look.fontScale)
+            RuntimeEnvironment.setQualifiers("+${look.qualifiers}")
+            current = "$screen-${look.name}"
+            show(look)
+        }
+    }
+
+    private var current = ""
+
+    private fun take(activity: Activity) {
+        // Long enough for the frames in which what has changed is laid out.
+        shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(200))
+        val view = activity.window.decorView
+        val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
+        view.draw(Canvas(bitmap))
+        val file = File(System.getProperty("screenshot.dir")!!, "app-$current.png")
+        file.parentFile!!.mkdirs()
+        file.writeBytes(PalettePng.encode(bitmap))
+        assertTrue(file.length() > 3_000)
+        check(activity.findViewById(R.id.screen))
+    }
+
+    /** What TalkBack, large letters and narrow screens need. */
+    private fun check(view: View) {
+        if (view.visibility != View.VISIBLE) return
+        val what = "$current: ${view.javaClass.simpleName} ${(view as? TextView)?.text ?: view.contentDescription}"
+        val density = view.resources.displayMetrics.density
+        if (view.isClickable && view !is EditText && view.id != R.id.text) {
+            assertTrue("$what can be hit: ${view.width / density} x ${view.height / density}", view.height >= 48 * density && view.width >= 48 * density)
+        }
+        if (view is ImageButton) assertTrue("$what has a label", !view.contentDescription.isNullOrBlank())
+        val parent = view.parent as? ViewGroup
+        if (parent != null && parent.width > 0) assertTrue("$what is inside: ${view.left}..${view.right} of ${parent.width}", view.left >= 0 && view.right <= parent.width)
+        if (view is TextView && view.layout != null && view.text.isNotEmpty()) {
+            val lines = view.layout
+            val ellipsized = (0 until lines.lineCount).any { lines.getEllipsisCount(it) > 0 }
+            assertTrue("$what is not cut off", !ellipsized || view.id == R.id.title)
+            val room = view.height - view.totalPaddingTop - view.totalPaddingBottom
+            assertTrue("$what has room for its lines: ${lines.height} in $room", lines.height <= room + 1 || view.id == R.id.prompt || view.id == R.id.title)
+        }
+        if (view is ViewGroup) for (i in 0 until view.childCount) check(view.getChildAt(i))
+    }
+
+    @Test
+    fun models() {
+        inEveryLook("models-empty") {
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+        }
+        imported(Inputs.textModel)
+        val large = File(imported(Inputs.chatModel).directory, "manifest.json")
+        large.writeText(large.readText().replace(Regex("\"peak_bytes\": \\d+"), "\"peak_bytes\": 1400000000"))
+        inEveryLook("models") {
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+        }
+    }
+
+    @Test
+    fun importing() {
+        inEveryLook("import") {
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { controller ->
+                val halfway = java.util.concurrent.CountDownLatch(1)
+                val uri = picked("wiki-${it.name}") { Waiting(Inputs.textModel, halfway) }
+                app.imports.start(uri)
+                waitFor("half of it") { (app.imports.state as? ImportState.Running)?.progress.let { p -> p != null && p.doneBytes > 1_000_000 } }
+                take(controller.get())
+                app.imports.stop()
+                halfway.countDown()
+                waitFor("the stop") { app.imports.state is ImportState.Failed }
+                assertTrue((app.imports.state as ImportState.Failed).error is ImportError.Stopped)
+                app.imports.discard()
+            }
+        }
+        disk(freeBytes = 30_000_000)
+        inEveryLook("import-full-disk") {
+            app.imports.start(picked("wiki-full-${it.name}") { Inputs.textModel.inputStream() })
+            waitFor("the refusal") { app.imports.state is ImportState.Failed }
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+            app.imports.discard()
+        }
+    }
+
+    /** Holds the reader up after a while, until it is let go. */
+    private class Waiting(file: File, private val go: java.util.concurrent.CountDownLatch) : FilterInputStream(file.inputStream()) {
+        private var given = 0
+
+        override fun read(buffer: ByteArray, offset: Int, count: Int): Int {
+            if (given > 1_600_000) go.await()
+            return super.read(buffer, offset, count).also { given += it }
+        }
+    }
+
+    @Test
+    fun chat() {
+        app.settings.temperature = 0
+        app.settings.maxNewTokens = 48
+        val bundle = imported(Inputs.chatModel)
+        inEveryLook("chat-empty") {
+            chat(bundle).use { controller ->
+                waitFor("the model") { app.chat.state is ModelState.Ready }
+                take(controller.get())
+            }
+        }
+        chat(bundle).use {
+            app.chat.send("What is the capital of the province?")
+            waitFor("the answer") { !app.chat.answering }
+            app.chat.send("And its history?")
+            waitFor("the answer") { !app.chat.answering }
+        }
+        inEveryLook("chat") { chat(bundle).use { take(it.get()) } }
+        app.settings.maxNewTokens = 400
+        inEveryLook("chat-stopped") {
+            chat(bundle).use { controller ->
+                val memory = app.chat.observe { if (app.chat.turns.last().text.length > 100) app.chat.onLowMemory() }
+                app.chat.regenerate()
+                waitFor("the end of the answer") { app.chat.state is ModelState.Released }
+                memory.close()
+                take(controller.get())
+            }
+            app.chat.close()
+        }
+    }
+
+    @Test
+    fun settings() {
+        inEveryLook("settings") {
+            Robolectric.buildActivity(SettingsActivity::class.java).setup().use { take(it.get()) }
+        }
+    }
+
+    @Test
+    fun benchmark() {
+        val bundle = imported(Inputs.textModelPacked)
+        app.benchmark.show(bundle)
+        app.benchmark.run()
+        waitFor("the benchmark") { !app.benchmark.running }
+        inEveryLook("benchmark") {
+            val intent = BenchmarkActivity.intent(app, bundle.id)
+            Robolectric.buildActivity(BenchmarkActivity::class.java, intent).setup().use { take(it.get()) }
+        }
+    }
+}

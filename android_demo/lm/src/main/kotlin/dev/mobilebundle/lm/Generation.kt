@@ -1,0 +1,79 @@
+package dev.mobilebundle.lm
+
+/** Who says a message. [wireName]: in the runner's JSON. */
+enum class Role(val wireName: String) { SYSTEM("system"), USER("user"), ASSISTANT("assistant") }
+
+/** One message of a conversation. */
+data class Message(val role: Role, val text: String)
+
+/** How words are chosen. [temperature] 0 always takes the likeliest; [topK] 0 and [topP] 1 leave nothing out. */
+data class Sampling(
+    val temperature: Float = 0f,
+    val topK: Int = 0,
+    val topP: Float = 1f,
+    val repetitionPenalty: Float = 1f,
+    val seed: Long = 0,
+)
+
+/** What is asked of a model. */
+sealed class GenerationRequest {
+    abstract val maxNewTokens: Int
+    abstract val sampling: Sampling
+
+    /** A text to continue. */
+    data class Text(
+        val prompt: String,
+        override val maxNewTokens: Int = 128,
+        override val sampling: Sampling = Sampling(),
+    ) : GenerationRequest()
+
+    /**
+     * A conversation to answer, by the model's own chat template. Send all of it every time: what the model has computed
+     * already is not computed again. One that ends with the assistant's message has that message continued.
+     */
+    data class Chat(
+        val messages: List<Message>,
+        override val maxNewTokens: Int = 128,
+        override val sampling: Sampling = Sampling(),
+    ) : GenerationRequest()
+}
+
+/** What happens while a model answers, in this order: one [Started], many [Text], one [Finished]; or [Failed] at any time. */
+sealed class GenerationEvent {
+    /**
+     * The prompt is read. [keptTokens] of [promptTokens] were still there from the request before; [droppedMessages] of the
+     * conversation, the oldest, were left out because it would not fit the context.
+     */
+    data class Started(
+        val promptTokens: Int,
+        val keptTokens: Int,
+        val droppedMessages: Int,
+        val seconds: Double,
+    ) : GenerationEvent()
+
+    /** More of the answer: whole characters, to be appended. */
+    data class Text(val text: String) : GenerationEvent()
+
+    /** The answer is complete. */
+    data class Finished(val stats: GenerationStats) : GenerationEvent()
+
+    /** There is no more of the answer; what came is still good. */
+    data class Failed(val error: ModelError) : GenerationEvent()
+}
+
+/** Why an answer ended. */
+enum class FinishReason { END, LENGTH, CONTEXT, CANCELLED }
+
+/** What an answer cost. Memory is of the model's process, as the kernel counts it. */
+data class GenerationStats(
+    val reason: FinishReason,
+    val promptTokens: Int,
+    val tokens: Int,
+    val tokensPerSecond: Double,
+    val promptTokensPerSecond: Double,
+    val firstTokenSeconds: Double,
+    val memory: ProcessMemory,
+)
+
+/** [anonymousBytes] is what the process holds for itself; the rest of [peakBytes] the kernel may drop and read again. */
+data class ProcessMemory(val peakBytes: Long, val anonymousBytes: Long, val swappedBytes: Long, val majorFaults: Long)

@@ -1,0 +1,22 @@
+package dev.mobilebundle.lm
+
+import org.json.JSONArray
+import org.json.JSONObject
+
+/** The line that `mobile-run serve` reads. JSONObject escapes line feeds, so it is one line whatever the texts are. */
+internal fun GenerationRequest.toJson(): JSONObject {
+    val json = JSONObject()
+    when (this) {
+        is GenerationRequest.Text -> json.put("prompt", prompt)
+        is GenerationRequest.Chat -> json.put("messages", JSONArray(messages.map { it.toJson() }))
+    }
+    json.put("max_new_tokens", maxNewTokens)
+    json.put("temperature", sampling.temperature.toDouble())
+    json.put("top_k", sampling.topK)
+    json.put("top_p", sampling.topP.toDouble())
+    json.put("repetition_penalty", sampling.repetitionPenalty.toDouble())
+    json.put("seed", sampling.seed)
+    return json
+}
+
+private fun Message.toJson() = JSONObject().put("role", role.wireName).put("content", text)

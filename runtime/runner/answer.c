@@ -1,0 +1,114 @@
+#include "answer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cancel.h"
+#include "clock.h"
+#include "error.h"
+#include "events.h"
+
+static bool ends(const mb_model_config *config, int32_t token) {
+  for (uint32_t i = 0; i < config->eos_count; i++) {
+    if (config->eos_tokens[i] == token) return true;
+  }
+  return false;
+}
+
+/* The token loop. */
+static mb_status decode(const runner_options *options, open_bundle *bundle, int32_t *held, mb_sampler *sampler,
+                        const float *logits, char *piece, size_t piece_bytes, done_event *done) {
+  const mb_model_config *config = decoder_config(bundle->decoder);
+  mb_stream stream;
+  mb_stream_begin(&stream, bundle->tokenizer, MB_STREAM_SKIP_SPECIAL | MB_STREAM_CONTINUES);
+  const double begin = seconds_now();
+  mb_status status = MB_OK;
+  done->reason = "length";
+  while (done->tokens < options->max_new_tokens) {
+    if (cancel_requested()) {
+      done->reason = "cancelled";
+      break;
+    }
+    const int32_t token = mb_sampler_sample(sampler, logits);
+    if (done->tokens == 0) done->first_token_seconds = seconds_now() - bundle->started;
+    if (!options->ignore_eos && ends(config, token)) {
+      done->reason = "eos";
+      break;
+    }
+    mb_sampler_accept(sampler, token);
+    emit_token(options->json, token, piece, mb_stream_token(&stream, token, piece, piece_bytes));
+    if (++done->tokens == options->max_new_tokens) break;
+    const uint32_t position = decoder_position(bundle->decoder);
+    if (position == decoder_options(bundle->decoder)->context) {
+      done->reason = "context";
+      break;
+    }
+    if (held) held[position] = token;
+    status = decoder_feed(bundle->decoder, &token, 1, &logits);
+    if (status == MB_ERROR_CANCELLED) {
+      done->reason = "cancelled";
+      status = MB_OK;
+      break;
+    }
+    if (status != MB_OK) break;
+  }
+  done->seconds = seconds_now() - begin;
+  const size_t rest = mb_stream_finish(&stream, piece, piece_bytes);
+  if (rest) emit_token(options->json, -1, piece, rest);
+  return status;
+}
+
+/* Feeds what the decoder does not hold yet. */
+static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const float **logits) {
+  mb_status status;
+  do {
+    const uint32_t position = decoder_position(bundle->decoder);
+    const size_t count = prompt->count - position;
+    if (prompt->held && prompt->count <= decoder_options(bundle->decoder)->context)
+      memcpy(prompt->held + position, prompt->ids + position, count * sizeof *prompt->ids);
+    status = decoder_feed(bundle->decoder, prompt->ids + position, count, logits);
+    /* A cancel that came too late for the answer before may have been left in the decoder: it does not mean this one.
+     */
+  } while (status == MB_ERROR_CANCELLED && !cancel_requested());
+  return status;
+}
+
+static mb_status run(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
+                     mb_sampler *sampler, char *piece, size_t piece_bytes) {
+  const uint32_t count = (uint32_t)prompt->count;
+  done_event done = {.reason = "cancelled", .prompt_tokens = count, .kept_tokens = decoder_position(bundle->decoder)};
+  const float *logits;
+  const double begin = seconds_now();
+  mb_status status = prefill(bundle, prompt, &logits);
+  if (status == MB_OK) {
+    done.prompt_seconds = seconds_now() - begin;
+    const prompt_event event = {count, done.kept_tokens, prompt->dropped_messages, done.prompt_seconds};
+    emit_prompt(options->json, &event);
+    for (size_t i = 0; i < prompt->count; i++) mb_sampler_accept(sampler, prompt->ids[i]);
+    status = decode(options, bundle, prompt->held, sampler, logits, piece, piece_bytes, &done);
+  } else if (status == MB_ERROR_CANCELLED) {
+    status = MB_OK;
+  }
+  if (status != MB_OK) return status;
+  /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
+  mb_memory used;
+  decoder_memory(bundle->decoder, count, &used);
+  done.memory = process_memory_read();
+  done.predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
+                              used.process_bytes + used.kv_bytes_per_token * decoder_position(bundle->decoder);
+  emit_done(options->json, &done);
+  return MB_OK;
+}
+
+mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt) {
+  const size_t piece_bytes = mb_tokenizer_longest(bundle->tokenizer) + 16;
+  mb_sampler *sampler = NULL;
+  char *piece = malloc(piece_bytes);
+  mb_status status = piece ? MB_OK : mb_fail(MB_ERROR_MEMORY, "no memory for a token");
+  if (status == MB_OK)
+    status = mb_sampler_open(decoder_config(bundle->decoder)->vocabulary, &options->sampler, &sampler);
+  if (status == MB_OK) status = run(options, bundle, prompt, sampler, piece, piece_bytes);
+  mb_sampler_close(sampler);
+  free(piece);
+  return status;
+}

@@ -1,0 +1,17 @@
+/* One answer: a prompt of tokens, and what the model says to it. */
+#ifndef MB_RUNNER_ANSWER_H
+#define MB_RUNNER_ANSWER_H
+
+#include "bundle.h"
+
+typedef struct {
+  const int32_t *ids;
+  size_t count;
+  uint32_t dropped_messages; /* of the conversation, because it would not fit the context; told in the event */
+  int32_t *held;             /* [context]: which token is where in the decoder, kept up to date; NULL: nobody asks */
+} answer_prompt;
+
+/* Emits prompt, tokens and done. The decoder may hold the first tokens of the prompt already, but never all of them. */
+mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt);
+
+#endif

@@ -1,0 +1,26 @@
+/* A request to `mobile-run serve`: one JSON object. */
+#ifndef MB_RUNNER_REQUEST_H
+#define MB_RUNNER_REQUEST_H
+
+#include "prompt.h"
+
+typedef struct {
+  runner_options options; /* the command line's, with what the request sets */
+  char *prompt;           /* NULL where there are messages */
+  size_t prompt_bytes;
+  prompt_message *messages;
+  size_t message_count;
+} request;
+
+/* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
+ * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos".
+ * Free it in either case. */
+mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
+void request_free(request *request);
+
+/* The request's tokens, malloc'd. Of a conversation that would leave an answer too little room in the context, the
+ * oldest exchanges are left out: *dropped messages. */
+mb_status request_tokens(const request *request, const open_bundle *bundle, int32_t **ids, size_t *count,
+                         uint32_t *dropped);
+
+#endif

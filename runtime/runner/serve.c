@@ -1,0 +1,147 @@
+/* mobile-run serve: answers one request after another. What is the same at the start of two requests is computed once:
+ * an app sends the whole conversation every time, and only its last message is new to the decoder. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "answer.h"
+#include "cancel.h"
+#include "clock.h"
+#include "commands.h"
+#include "error.h"
+#include "events.h"
+#include "request.h"
+
+enum { LONGEST_LINE = 4 << 20 };
+
+/* Between the thread that reads lines and the one that answers. */
+static struct {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  char *line; /* a request that waits; NULL: none */
+  size_t bytes;
+  bool line_cancelled;
+  bool answering;
+  bool ended;
+} inbox = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+/* A whole line, malloc'd: the reader's from here on. `cancel` stops what was asked before it, and nothing after it. */
+static void deliver(char *line, size_t bytes) {
+  pthread_mutex_lock(&inbox.lock);
+  if (bytes == 6 && memcmp(line, "cancel", 6) == 0) {
+    if (inbox.answering) cancel_request();
+    inbox.line_cancelled = true;
+    free(line);
+  } else {
+    while (inbox.line) pthread_cond_wait(&inbox.changed, &inbox.lock);
+    inbox.line = line;
+    inbox.bytes = bytes;
+    inbox.line_cancelled = false;
+    pthread_cond_broadcast(&inbox.changed);
+  }
+  pthread_mutex_unlock(&inbox.lock);
+}
+
+static void *read_lines(void *unused) {
+  (void)unused;
+  char *line = NULL;
+  size_t bytes = 0, room = 0;
+  char buffer[4096];
+  for (ssize_t got; (got = read(STDIN_FILENO, buffer, sizeof buffer)) > 0;) {
+    for (ssize_t i = 0; i < got; i++) {
+      if (buffer[i] == '\n') {
+        if (bytes > 0) deliver(line, bytes);
+        line = bytes > 0 ? NULL : line;
+        room = line ? room : 0;
+        bytes = 0;
+        continue;
+      }
+      if (bytes == LONGEST_LINE) continue; /* what is cut off is no JSON object any more, and refused as that */
+      if (bytes == room) {
+        char *grown = realloc(line, room = room ? 2 * room : 1024);
+        if (!grown) goto end;
+        line = grown;
+      }
+      line[bytes++] = buffer[i];
+    }
+  }
+end:
+  free(line);
+  /* Whoever asked is gone, and waits for nothing. */
+  pthread_mutex_lock(&inbox.lock);
+  inbox.ended = true;
+  if (inbox.answering) cancel_request();
+  pthread_cond_broadcast(&inbox.changed);
+  pthread_mutex_unlock(&inbox.lock);
+  return NULL;
+}
+
+/* The next request, malloc'd; NULL: no more come. What was requested of the one before is over. */
+static char *next_line(size_t *bytes) {
+  pthread_mutex_lock(&inbox.lock);
+  inbox.answering = false;
+  while (!inbox.line && !inbox.ended) pthread_cond_wait(&inbox.changed, &inbox.lock);
+  char *line = inbox.line;
+  inbox.line = NULL;
+  if (inbox.ended) {
+    free(line);
+    line = NULL;
+  }
+  if (line) {
+    *bytes = inbox.bytes;
+    inbox.answering = true;
+    cancel_renew();
+    if (inbox.line_cancelled) cancel_request();
+  }
+  pthread_cond_broadcast(&inbox.changed);
+  pthread_mutex_unlock(&inbox.lock);
+  return line;
+}
+
+/* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case:
+ * its logits are wanted. */
+static mb_status keep_common(open_bundle *bundle, const int32_t *held, const int32_t *ids, size_t count) {
+  const uint32_t position = decoder_position(bundle->decoder);
+  uint32_t common = 0;
+  while (common < position && common + 1 < count && held[common] == ids[common]) common++;
+  return decoder_rewind(bundle->decoder, common);
+}
+
+static mb_status serve_one(const runner_options *options, open_bundle *bundle, int32_t *held, const char *line,
+                           size_t bytes) {
+  bundle->started = seconds_now();
+  request r;
+  int32_t *ids = NULL;
+  answer_prompt prompt = {.held = held};
+  mb_status status = request_parse(line, bytes, options, &r);
+  if (status == MB_OK) status = request_tokens(&r, bundle, &ids, &prompt.count, &prompt.dropped_messages);
+  if (status == MB_OK) status = keep_common(bundle, held, ids, prompt.count);
+  prompt.ids = ids;
+  if (status == MB_OK) status = answer(&r.options, bundle, &prompt);
+  free(ids);
+  request_free(&r);
+  return status;
+}
+
+mb_status command_serve(const runner_options *options, open_bundle *bundle) {
+  int32_t *held = malloc(decoder_options(bundle->decoder)->context * sizeof *held);
+  if (!held) return mb_fail(MB_ERROR_MEMORY, "no memory to serve requests");
+  cancel_watch(bundle->decoder);
+  pthread_t reader;
+  if (pthread_create(&reader, NULL, read_lines, NULL) != 0) {
+    free(held);
+    return mb_fail(MB_ERROR_MEMORY, "no memory for a thread that reads requests");
+  }
+  size_t bytes;
+  for (char *line; (line = next_line(&bytes));) {
+    /* A request that cannot be answered ends nothing but itself. */
+    const mb_status status = serve_one(options, bundle, held, line, bytes);
+    if (status != MB_OK) emit_error(options->json, status, mb_error_message());
+    free(line);
+  }
+  pthread_join(reader, NULL);
+  cancel_forget();
+  free(held);
+  return MB_OK;
+}

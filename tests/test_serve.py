@@ -1,0 +1,258 @@
+"""mobile-run serve: one request after another, what is kept between them, cancelling, and what makes no sense."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import EXAMPLE
+from mobile_bundle.native import bundle_runner
+from test_runner import CHAT_TEMPLATE
+
+PROMPT = "The history of the city"
+GOOD_REQUESTS = [
+    '{"prompt":"The history","max_new_tokens":3}',
+    r'{"prompt":"a\u00e9\ud83c\udf89\n\"","temperature":0.8,"top_k":40,"top_p":0.9,"seed":7,"max_new_tokens":2}',
+    ' { "ignore_eos" : true , "repetition_penalty":1.1e0, "min_p" : 0.05, "prompt" : "" , "max_new_tokens":1}',
+    '{"messages":[{"role":"system","content":"a"},{"role":"user","content":"b"},{"content":"","role":"assistant"}]}',
+]
+BAD_REQUESTS = [
+    ("hello", "one JSON object"),
+    ("[]", "one JSON object"),
+    ('{"prompt":"a"', "one JSON object"),
+    ('{"prompt":"a"} x', "one JSON object"),
+    ('{"prompt":"a",}', "one JSON object"),
+    ('{"prompt":' + "[" * 100 + "]" * 100 + "}", "one JSON object"),
+    ("{}", "either a prompt or messages"),
+    ('{"prompt":"a","messages":[{"role":"user","content":"b"}]}', "either a prompt or messages"),
+    ('{"prompt":5}', "prompt is not a string"),
+    ('{"prompt":"a","frobnicate":1}', "does not know"),
+    ('{"prompt":"a","max_new_tokens":"4"}', "max_new_tokens"),
+    ('{"prompt":"a","max_new_tokens":-4}', "max_new_tokens"),
+    ('{"prompt":"a","temperature":1e999}', "temperature"),
+    ('{"prompt":"a","top_p":2}', "top-p"),
+    ('{"messages":[]}', "no messages"),
+    ('{"messages":{}}', "not a list"),
+    ('{"messages":["a"]}', "not a JSON object"),
+    ('{"messages":[{"role":"king","content":"a"}]}', "role"),
+    ('{"messages":[{"role":"user"}]}', "content"),
+    ('{"messages":[{"role":"user","content":"a"}]}', "chat template"),
+]
+"""A line, and words of the answer to it."""
+
+
+class Server:
+    """A running `mobile-run serve`."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        command = [str(bundle_runner(directory)), "serve", str(directory), *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.load = self.event()
+
+    def write(self, line: str | bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write((line.encode() if isinstance(line, str) else line) + b"\n")
+        self.process.stdin.flush()
+
+    def event(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the runner ended"
+        return json.loads(line)
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Events up to the one that ends an answer."""
+        events = [self.event()]
+        while events[-1]["event"] not in ("done", "error"):
+            events.append(self.event())
+        return events
+
+    def ask(self, **request: Any) -> list[dict[str, Any]]:
+        self.write(json.dumps(request))
+        return self.rest()
+
+    def end(self) -> int:
+        """Ends its input; the exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def serving(directory: Path, *arguments: str) -> Iterator[Server]:
+    server = Server(directory, *arguments)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        for pipe in (server.process.stdin, server.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+def text(events: list[dict[str, Any]]) -> str:
+    return "".join(event["text"] for event in events if event["event"] == "token")
+
+
+@pytest.fixture(scope="module")
+def chatty(bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a chat template."""
+    model = tmp_path_factory.mktemp("models") / "serve-chat"
+    shutil.copytree(EXAMPLE, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": CHAT_TEMPLATE}))
+    return bundle("affine-4bit", model)
+
+
+def test_answers_what_generate_answers(bundle):
+    directory = bundle("affine-4bit")
+    options = ("--prompt", PROMPT, "--max-new-tokens", "16", "--ignore-eos", "--json")
+    process = subprocess.run(
+        [str(bundle_runner(directory)), "generate", str(directory), *options],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    alone = [json.loads(line) for line in process.stdout.splitlines()]
+    with serving(directory) as server:
+        events = server.ask(prompt=PROMPT, max_new_tokens=16, ignore_eos=True)
+        assert server.load["event"] == "load"
+        assert [event["event"] for event in events] == ["prompt", *["token"] * 16, "done"]
+        assert [event for event in events if event["event"] == "token"] == [e for e in alone if e["event"] == "token"]
+        assert events[-1]["reason"] == "length"
+        assert events[-1]["memory"]["peak_rss_bytes"] > 0
+        assert server.end() == 0
+
+
+def test_what_two_requests_share_is_computed_once(bundle):
+    with serving(bundle("affine-4bit")) as server:
+        first = server.ask(prompt=PROMPT, max_new_tokens=12)
+        assert first[0]["kept_tokens"] == 0
+        longer = server.ask(prompt=PROMPT + text(first), max_new_tokens=12)
+        assert longer[0]["kept_tokens"] >= first[0]["tokens"]
+        assert longer[0]["tokens"] >= first[0]["tokens"] + 11
+        # the same again: all of the prompt but its last token, whose logits are wanted
+        again = server.ask(prompt=PROMPT, max_new_tokens=12)
+        assert again[0]["kept_tokens"] == first[0]["tokens"] - 1
+        assert text(again) == text(first)
+        other = server.ask(prompt="Water is", max_new_tokens=12)
+    with serving(bundle("affine-4bit")) as fresh:
+        assert text(fresh.ask(prompt="Water is", max_new_tokens=12)) == text(other)
+        assert text(fresh.ask(prompt=PROMPT + text(first), max_new_tokens=12)) == text(longer)
+
+
+def test_a_conversation(chatty):
+    rendered = "<|endoftext|>system: Be brief.\n<|endoftext|>user: What is water?\n<|endoftext|>assistant:"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is water?"}]
+    with serving(chatty) as server:
+        answer = server.ask(messages=messages, max_new_tokens=8)
+        assert text(answer) == text(server.ask(prompt=rendered, max_new_tokens=8))
+        # an unfinished answer is continued
+        half = [*messages, {"role": "assistant", "content": text(answer)}]
+        continued = server.ask(messages=half, max_new_tokens=8)
+        assert text(continued) == text(server.ask(prompt=rendered + text(answer), max_new_tokens=8))
+        both = [*half, {"role": "user", "content": "And ice?"}]
+        assert server.ask(messages=both, max_new_tokens=8)[0]["dropped_messages"] == 0
+
+
+def test_a_conversation_too_long_for_the_context_loses_its_oldest(chatty):
+    exchange = [
+        {"role": "user", "content": "Tell me about the history of the city."},
+        {"role": "assistant", "content": "The city was founded by the river, and its walls were built later."},
+    ]
+    system, last = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "And its people?"}
+    with serving(chatty, "--context", "128") as server:
+        long = server.ask(messages=[system, *exchange * 8, last], max_new_tokens=16)
+        dropped = long[0]["dropped_messages"]
+        assert dropped > 0
+        assert dropped % 2 == 0
+        assert long[0]["tokens"] + 16 <= 128
+        kept = [system, *(exchange * 8)[dropped:], last]
+        short = server.ask(messages=kept, max_new_tokens=16)
+        assert short[0]["dropped_messages"] == 0
+        assert text(short) == text(long)
+        # a single message that is too long has nothing that could be left out
+        refused = server.ask(messages=[{"role": "user", "content": "the " * 400}])
+        assert refused[-1]["kind"] == "argument"
+
+
+def test_characters_of_every_kind_arrive(chatty):
+    with serving(chatty) as server:
+        for prompt in ('naïve “漢字” 🎉\n\t"quoted" \\ back/slash', "\x7f\x01 control"):
+            plain = server.ask(prompt=prompt, max_new_tokens=4)
+            server.write(json.dumps({"prompt": prompt, "max_new_tokens": 4}, ensure_ascii=False))
+            assert text(server.rest()) == text(plain)
+        server.write(r'{"prompt":"\ud83d \udf89 \u0000","max_new_tokens":4}')  # unpaired surrogates, a zero
+        assert server.rest()[-1]["event"] == "done"
+
+
+def test_cancel_stops_an_answer_and_only_that(bundle):
+    with serving(bundle("raw"), "--kernels", "scalar", "--threads", "1") as server:
+        server.write("cancel")  # there is nothing to stop yet
+        server.write(json.dumps({"prompt": PROMPT, "max_new_tokens": 480, "ignore_eos": True}))
+        assert server.event()["event"] == "prompt"
+        assert server.event()["event"] == "token"
+        server.write("cancel")
+        done = server.rest()[-1]
+        assert done["reason"] == "cancelled"
+        assert done["tokens"] < 480
+        # in the middle of a prompt
+        server.write(json.dumps({"prompt": "the " * 400, "max_new_tokens": 4}))
+        server.write("cancel")
+        assert server.rest()[-1]["reason"] == "cancelled"
+        # and nothing of it is left for the next
+        after = server.ask(prompt=PROMPT, max_new_tokens=6, ignore_eos=True)
+        assert after[-1]["reason"] == "length"
+    with serving(bundle("raw"), "--kernels", "scalar", "--threads", "1") as fresh:
+        assert text(fresh.ask(prompt=PROMPT, max_new_tokens=6, ignore_eos=True)) == text(after)
+
+
+def test_the_end_of_its_input_ends_it_even_in_an_answer(bundle):
+    with serving(bundle("raw"), "--kernels", "scalar", "--threads", "1") as server:
+        server.write(json.dumps({"prompt": PROMPT, "max_new_tokens": 480, "ignore_eos": True}))
+        assert server.event()["event"] == "prompt"
+        assert server.end() == 0
+        assert server.rest()[-1]["reason"] == "cancelled"
+
+
+def test_requests_that_come_at_once_are_answered_in_turn(bundle):
+    with serving(bundle("affine-4bit")) as server:
+        for count in (3, 5, 7):
+            server.write(json.dumps({"prompt": PROMPT, "max_new_tokens": count, "ignore_eos": True}))
+        assert [server.rest()[-1]["tokens"] for _ in range(3)] == [3, 5, 7]
+
+
+@pytest.mark.parametrize(("line", "words"), BAD_REQUESTS)
+def test_a_request_that_makes_no_sense_is_refused_and_ends_nothing(bundle, line, words):
+    with serving(bundle("affine-4bit")) as server:
+        server.write(line)
+        refused = server.rest()
+        assert len(refused) == 1
+        assert refused[0]["event"] == "error"
+        assert refused[0]["kind"] == "argument"
+        assert words in refused[0]["message"]
+        assert server.ask(prompt="a", max_new_tokens=2, ignore_eos=True)[-1]["tokens"] == 2
+
+
+def test_a_line_without_end_is_refused(bundle):
+    with serving(bundle("affine-4bit")) as server:
+        server.write(b'{"prompt":"' + b"a" * (5 << 20) + b'"}')
+        assert "4 MiB" in server.rest()[0]["message"]
+        server.write(b"\xff\xfe\x00")
+        assert server.rest()[0]["kind"] == "argument"
+        assert server.ask(prompt="a", max_new_tokens=2, ignore_eos=True)[-1]["tokens"] == 2
+
+
+def test_bad_usage(bundle):
+    directory = bundle("affine-4bit")
+    process = subprocess.run(
+        [str(bundle_runner(directory)), "serve", str(directory), "--prompt", "a"],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert process.returncode == 2
+    assert len(process.stderr.strip().splitlines()) == 1

@@ -1,0 +1,53 @@
+"""Packs a bundle for download: NAME.mbundle.zip, which the Android app imports and any ZIP tool opens.
+
+The weights are entropy-coded where that makes the download smaller; a phone decodes them once, when it installs the
+bundle, and then stores them twice, coded and decoded. --no-entropy keeps them as the bundle has them. Runners are left
+out, as the app brings its own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mobile_bundle.cli.common import Progress, megabytes, print_json
+from mobile_bundle.errors import UserError
+from mobile_bundle.native import ABIS
+from mobile_bundle.pack import pack_bundle
+from mobile_bundle.pack.pack import SUFFIX
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write, NAME{SUFFIX}")
+    parser.add_argument(
+        "--abi", choices=ABIS, action="append", default=[], help="take this ABI's mobile-run along; may be repeated"
+    )
+    parser.add_argument("--no-entropy", action="store_true", help="keep the weights as the bundle has them")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what was written. UserError for a bundle that is not whole."""
+    if not options.output.name.endswith(SUFFIX):
+        raise UserError(f"{options.output}: the name of a packed bundle ends in {SUFFIX}")
+    packed = pack_bundle(
+        options.bundle,
+        options.output,
+        abis=options.abi,
+        entropy=not options.no_entropy,
+        progress=Progress("coding weights", "B"),
+    )
+    if options.json:
+        entries = [
+            {"name": name, "bytes": size, "packed_bytes": packed_size, "stored": stored}
+            for name, size, packed_size, stored in packed.entries
+        ]
+        facts = {"bytes": packed.bytes, "recipe": packed.manifest["recipe"], "entries": entries, "note": packed.note}
+        print_json({"output": str(options.output), **facts})
+        return 0
+    for name, size, packed_size, stored in packed.entries:
+        print(f"  {name:<32} {megabytes(size):>12} {'stored' if stored else megabytes(packed_size):>12}")
+    why = f" (weights as they were: {packed.note})" if packed.note else ""
+    print(f"{options.output}: {packed.manifest['recipe']}, {megabytes(packed.bytes)}{why}")
+    return 0
