@@ -71,7 +71,7 @@ def compare(directory: Path, length: int) -> tuple[int, int]:
                 assert expected[best] - expected[ours] < 4 * noise, "a token that the engine does not see as a tie"
             tokens = [best]
     # The greatest seen: 0.024 (3 of 1,755 above 0.02); on average 0.4 to 1.4 %, less than what the int8 cache does.
-    assert max(distances) < 3e-2
+    assert max(distances) < 4e-2
     assert np.mean(distances) < 2e-2
     assert np.mean(distances) < 1.15 * np.mean(own)
     assert other <= 5
