@@ -25,7 +25,8 @@ from mobile_bundle.device.verdict import Budgets
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.memory import predict_memory
 
-EXAMPLE = Path(__file__).parent.parent / "examples/models/wiki-6m"
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples/models/wiki-6m"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device-pressure", type=byte_size, help="memory that the second process takes")
     group.addoption("--max-peak", type=byte_size, help="resident memory, files included")
     group.addoption("--max-anon", type=byte_size, help="anonymous and swapped memory")
+    group.addoption("--apk", type=Path, default=ROOT / "build/apk/mobile-bundle-demo.apk", help="the demo app")
     group.addoption("--report-folder", type=Path, help="keeps each device's report there, NAME.json and NAME.html")
 
 
