@@ -71,7 +71,7 @@ def test_allocation_is_the_best_there_is() -> None:
 
 
 def plan_for(model: Model, budget: Budget, fixed: Mapping[str, StreamCodec] | None = None):
-    measure = sizes_of(model.spec, model.tensors, 80_000, {}, predict_memory)
+    measure = sizes_of(model.spec, model.tensors, 80_000, {}, predict_memory, {})
     sensitivities = {tensor.name: 0.01 * (1 + tensor.layer) for tensor in model.tensors}
     return make_plan(budget, model.tensors, model.spec, sensitivities, 2.9, fixed or {}, measure), measure
 
@@ -156,7 +156,7 @@ class _Shape:
         self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes
 
     def measure(self) -> Measure:
-        return sizes_of(self.spec, self.tensors, self.tokenizer_bytes, {}, predict_memory)
+        return sizes_of(self.spec, self.tensors, self.tokenizer_bytes, {}, predict_memory, {})
 
 
 def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
