@@ -5,6 +5,7 @@ Debian's apt installs the programs that are missing."""
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ def obstacle(native: bool) -> str | None:
     """Why this machine can have no lab, whatever is installed on it; None: it can. native: the native one."""
     if not hasattr(os, "geteuid") or sys.platform != "linux" or os.geteuid() != 0:
         return "the lab needs root on Linux, for namespaces, mounts and a memory cgroup: run it with sudo"
+    if _distribution() != "debian":
+        return "the lab takes its system from Debian's archive through this machine's apt, and this is not Debian"
     kinds = ["--mount", *(["--pid", "--uts", "--ipc", "--net", "--fork"] if native else [])]
     if shutil.which("unshare") and subprocess.run(["unshare", *kinds, "true"], capture_output=True).returncode:
         return "the lab needs namespaces of its own, which this machine does not give even to root (a container?)"
@@ -30,6 +33,14 @@ def obstacle(native: bool) -> str | None:
         if not os.access(hierarchy.path, os.W_OK):
             return f"the native lab needs a memory cgroup, and {hierarchy.path} cannot be written"
     return None
+
+
+def _distribution() -> str:
+    """ID of /etc/os-release, "" where there is none."""
+    try:
+        return platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        return ""
 
 
 def need_programs(packages: Mapping[str, str]) -> None:
