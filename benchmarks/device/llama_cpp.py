@@ -2,9 +2,10 @@
 
     python llama_cpp.py BUNDLE --gguf MODEL.gguf --llama-bench PROGRAM --llama-simple PROGRAM [options of device-test]
 
-The programs must run on the device: for the native lab, static ones for this machine (setup.sh beside this file builds
-them from the llama-cpp-python source package). Speed is llama-bench's, at its defaults but for the threads; the long
-context is decoding at that depth; loads are llama-simple's. A GGUF of the 1.5 B shape: ../llama_cpp/synthetic_gguf.py.
+The programs must run on the device: for the native lab, static ones for this machine (build_llama_cpp.sh beside this
+file builds them from the llama-cpp-python source package). Speed is llama-bench's, at its defaults but for the threads;
+the long context is decoding at that depth; loads are llama-simple's. A GGUF of the 1.5 B shape:
+../llama_cpp/synthetic_gguf.py.
 """
 
 from __future__ import annotations
