@@ -31,6 +31,7 @@ from mobile_bundle.codecs import BlobHeader, Stats, StreamCodec, codec_by_name
 from mobile_bundle.container.disk import disk_errors
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, TensorSpec, open_model
+from mobile_bundle.models.gguf import GgufCheckpoint
 
 PIECE = 1 << 20
 """Bytes that are read or copied at a time."""
@@ -83,10 +84,11 @@ def finished_parts(directory: Path) -> list[str]:
 
 @functools.cache
 def tool_identity() -> str:
-    """The version, and a digest of the codecs' sources: parts of another edition of the tool are not trusted, and
-    workers of another edition are refused."""
+    """The version, and a digest of the sources of codecs and of what reads GGUF: parts of another edition of the tool
+    are not trusted, and workers of another edition are refused."""
     digest = hashlib.sha256()
-    for path in sorted((Path(mobile_bundle.__file__).parent / "codecs").glob("*.py")):
+    root = Path(mobile_bundle.__file__).parent
+    for path in sorted([*(root / "codecs").glob("*.py"), *(root / "models/gguf").glob("*.py")]):
         digest.update(path.read_bytes())
     return f"{mobile_bundle.__version__}-{digest.hexdigest()[:16]}"
 
@@ -95,9 +97,13 @@ def checkpoint_identity(model: Model) -> str:
     """Digest of config.json and of name, size and modification time (ns) of every weight file.
 
     Of all of them: a tensor's values may depend on its shard, on a scale in another and on the configuration."""
-    directory = model.checkpoint.directory
-    digest = hashlib.sha256((directory / "config.json").read_bytes())
-    for path in sorted(directory.glob("*.safetensors")):
+    directory = model.checkpoint.path
+    if isinstance(model.checkpoint, GgufCheckpoint):  # one file with all of that
+        digest, files = hashlib.sha256(), [directory]
+    else:
+        digest = hashlib.sha256((directory / "config.json").read_bytes())
+        files = sorted(directory.glob("*.safetensors"))
+    for path in files:
         status = path.stat()
         digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""From a checkpoint directory to a bundle."""
+"""From a checkpoint directory, or a GGUF file, to a bundle."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import mobile_bundle
 from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
+from mobile_bundle.build.kept import carried_over
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
 from mobile_bundle.build.recipe import Recipe, entropy_coded, resolve_recipe
@@ -64,7 +65,7 @@ def build_bundle(
     with ExitStack() as stack:
         model = stack.enter_context(open_model(model_dir))
         out = stack.enter_context(AtomicDirectory(out_dir, manifests.is_bundle))
-        chosen = _chosen(recipe, budget, model.spec)
+        chosen = _chosen(recipe, budget, model)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
         if tokenizer.vocabulary > model.spec.vocabulary:
             raise UserError(
@@ -96,6 +97,9 @@ def build_bundle(
                 assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
             assignment = assign_codecs(model.tensors, spec, chosen)
+        for line in carried_over(model.tensors, assignment):
+            model.notes.append(line)
+            tell(line)
         weights = out.path / "weights.ptd"
         if used:
             from mobile_bundle.build.calibrated import write_calibrated
@@ -119,10 +123,10 @@ def build_bundle(
         return manifest
 
 
-def _chosen(recipe: Recipe | str | None, budget: Budget | None, spec: DecoderSpec) -> Recipe:
+def _chosen(recipe: Recipe | str | None, budget: Budget | None, model: Model) -> Recipe:
     """The recipe to use. UserError for one that leaves nothing to plan, or nothing to use."""
     if not budget:
-        chosen = resolve_recipe(recipe, spec)
+        chosen = resolve_recipe(recipe, model.spec, model.tensors)
         if not chosen.body or not chosen.embedding:
             raise UserError(f"the recipe {chosen.name} has no body or no embedding; add them, or a budget (--max-size)")
         return chosen

@@ -1,4 +1,4 @@
-"""build-mobile-bundle: from a Hugging Face checkpoint to a bundle for an Android phone."""
+"""build-mobile-bundle: from a Hugging Face checkpoint or a GGUF file to a bundle for an Android phone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ from mobile_bundle.plan.memory import predict_memory
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 done, 1 failed, 2 bad usage)."""
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
-    parser.add_argument("model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face")
+    parser.add_argument(
+        "model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face, or a GGUF file"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",

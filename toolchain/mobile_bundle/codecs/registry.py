@@ -22,6 +22,7 @@ from mobile_bundle.codecs.blob import (
 )
 from mobile_bundle.codecs.codec import StreamCodec
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
+from mobile_bundle.codecs.grid import PREFIX, KeptAffineCodec
 from mobile_bundle.codecs.hyper import HyperCodec
 from mobile_bundle.codecs.raw import Float32Codec, RawCodec
 from mobile_bundle.codecs.seedlm import SeedLMCodec
@@ -64,9 +65,10 @@ def codec_by_name(name: str) -> StreamCodec:
         return _CODECS[name]
     if name.endswith(SUFFIX):
         return _entropy_coded(name.removesuffix(SUFFIX))
-    match = _FULL_NAME.fullmatch(name)
+    match = _FULL_NAME.fullmatch(name.removeprefix(PREFIX))
     if match:
-        return AffineCodec(int(match[1]), int(match[2]), match[3] == "a")
+        kind = KeptAffineCodec if name.startswith(PREFIX) else AffineCodec
+        return kind(int(match[1]), int(match[2]), match[3] == "a")
     vector = parse_name(name)
     if vector:
         return VptqCodec(vector)

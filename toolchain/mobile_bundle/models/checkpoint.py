@@ -104,6 +104,11 @@ class Checkpoint:
 
     config: dict[str, Any]
 
+    @property
+    def path(self) -> Path:
+        """What open_model opened."""
+        return self.directory
+
     def close(self) -> None:
         for file in self._files:
             file.close()

@@ -22,6 +22,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
 from mobile_bundle.evaluate.subject import open_subject
 from mobile_bundle.models import Model, open_model
+from mobile_bundle.models.gguf import GgufCheckpoint
 from mobile_bundle.native import Tokenizer
 from mobile_bundle.report.errors import TensorError, tensor_errors
 from mobile_bundle.report.facts import bundle_report, identity
@@ -129,7 +130,7 @@ def _checked_manifest(bundle: Path, model: Model) -> dict[str, Any]:
     for tensor in model.tensors:
         if theirs.get(tensor.name) != (tensor.rows, tensor.columns):
             raise UserError(
-                f"{bundle} is not a bundle of {model.checkpoint.directory}: {tensor.name} is missing or of another "
+                f"{bundle} is not a bundle of {model.checkpoint.path}: {tensor.name} is missing or of another "
                 f"shape; give the checkpoint it was built from with --against"
             )
     verify_files(bundle, manifest)
@@ -192,6 +193,8 @@ def _with_front(bundles: Sequence[BundleReport]) -> list[BundleReport]:
 def _fingerprint(model: Model) -> str:
     """Of everything in the checkpoint that its perplexity depends on."""
     digest = hashlib.sha256()
+    if isinstance(model.checkpoint, GgufCheckpoint):
+        return sha256(model.checkpoint.path)
     for path in sorted(model.checkpoint.directory.iterdir()):
         if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
             digest.update(f"{path.name}\0{sha256(path)}\n".encode())
@@ -199,7 +202,9 @@ def _fingerprint(model: Model) -> str:
 
 
 def _original(model: Model, fingerprint: str, perplexity: float | None) -> Original:
-    files = model.checkpoint.directory.glob("*.safetensors")
+    checkpoint = model.checkpoint
+    one_file = isinstance(checkpoint, GgufCheckpoint)
+    files = [checkpoint.path] if one_file else checkpoint.path.glob("*.safetensors")
     return Original(
         name=model.spec.name,
         architecture=model.spec.architecture,

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.models.gguf import GgufFile, is_gguf
+from mobile_bundle.models.gguf.config import generation_json
 from mobile_bundle.tokenizer.binary import write_tokenizer
 from mobile_bundle.tokenizer.chat_template import ASSISTANT, USER, compile_chat_template, find_chat_template
+from mobile_bundle.tokenizer.gguf import read_tokenizer
 from mobile_bundle.tokenizer.steps import parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
@@ -33,11 +36,13 @@ class CompiledTokenizer:
 
 
 def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokenizer:
-    """Compiles the tokenizer of a checkpoint directory.
+    """Compiles the tokenizer of a checkpoint directory, or of a GGUF file.
 
     config: the parsed config.json. Raises UserError, one line that says what to do, when tokenizer.json is missing or
     does what the runtime cannot do exactly. A chat template that cannot be compiled is no error.
     """
+    if is_gguf(model_dir):
+        return _compile_gguf(model_dir)
     path = model_dir / "tokenizer.json"
     if not path.is_file():
         other = next((name for name in ("tokenizer.model", "vocab.json") if (model_dir / name).is_file()), None)
@@ -46,18 +51,39 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
             f"{path} is missing: make it{hint} with transformers: "
             "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
-    description = _read(path)
+    tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
+    special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
+    template = find_chat_template(model_dir, tokenizer_config)
+    sources = [_read_optional(model_dir / "generation_config.json"), config, special]
+    return _compiled(path, _read(path), special, template, sources)
+
+
+def _compile_gguf(path: Path) -> CompiledTokenizer:
+    with GgufFile(path) as file:
+        found, generation = read_tokenizer(file), generation_json(file)
+    special = _special_tokens(found.tokenizer_config)
+    template = found.tokenizer_config["chat_template"]
+    try:
+        return _compiled(path, found.tokenizer_json, special, template, [generation, special])
+    except UserError as error:
+        raise UserError(f"{path}, its tokenizer as a {error}") from error
+
+
+def _compiled(
+    path: Path,
+    description: dict[str, Any],
+    special: dict[str, str],
+    source: str | None,
+    sources: list[dict[str, Any]],
+) -> CompiledTokenizer:
+    """description: the parsed tokenizer.json, read from `path`; source: the chat template's; sources: where BOS and end
+    tokens are named, the first that does wins."""
     try:
         steps = parse_steps(description)
         vocabulary = read_vocabulary(description, steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
-    tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
-    generation = _read_optional(model_dir / "generation_config.json")
-    special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
-    source = find_chat_template(model_dir, tokenizer_config)
     chat, status = compile_chat_template(source, special)
-    sources: list[dict[str, Any]] = [generation, config, special]
     bos = _token_ids("bos_token", sources, vocabulary)
     return CompiledTokenizer(
         data=write_tokenizer(vocabulary, steps, chat),

@@ -22,10 +22,11 @@ MARK = "\u2581"  # "▁"
 _LLAMA3_STYLE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+LLAMA3_SPLIT, QWEN2_SPLIT = (_LLAMA3_STYLE % digits for digits in (r"\p{N}{1,3}", r"\p{N}"))
 REGULAR_EXPRESSIONS = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": SPLIT_GPT2,
-    _LLAMA3_STYLE % r"\p{N}{1,3}": SPLIT_LLAMA3,
-    _LLAMA3_STYLE % r"\p{N}": SPLIT_QWEN2,
+    LLAMA3_SPLIT: SPLIT_LLAMA3,
+    QWEN2_SPLIT: SPLIT_QWEN2,
 }
 
 
