@@ -19,7 +19,6 @@ KEEP = "keep"
 """The recipe that carries over what a quantised file holds; for the matrices that no packed format holds, the default
 recipe of such a model."""
 _EMBEDDINGS = {
-    KEEP: KEEP,
     "raw": "raw",
     "affine-8bit": "affine-8bit",
     "affine-4bit": "affine-4bit",
@@ -32,6 +31,7 @@ _EMBEDDINGS = {
     "seedlm-4bit": "affine-4bit",
     "seedlm-3bit": "affine-4bit",
     "hyper": "affine-4bit",
+    KEEP: KEEP,
 }
 """Recipe, and the codec of its embedding: every token passes through that one, so it keeps at least 4 bits."""
 _LOSSLESS_TERNARY = ("bitnet", "bitnet-1.6bit")

@@ -33,8 +33,11 @@ class Metadata:
         return None if value is None else float(value)
 
     def texts(self, key: str) -> list[str] | None:
-        values: list[str] | None = self._list(key, str, "a list of texts")
-        return values
+        values: list[bytes] | None = self._list(key, bytes, "a list of texts")
+        try:
+            return None if values is None else [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            raise self.error(f"{key} in its metadata holds text that is not UTF-8") from None
 
     def wholes(self, key: str) -> list[int] | None:
         values: list[int] | None = self._list(key, int, "a list of whole numbers")
