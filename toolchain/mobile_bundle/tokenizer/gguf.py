@@ -73,7 +73,7 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
     else:
         raise metadata.error(f"its tokenizer ({model}) is not supported; supported are BPE: gpt2 and llama")
     vocabulary = _vocabulary(metadata, tokens, types)
-    steps["model"] |= {"type": "BPE", "vocab": vocabulary}
+    steps["model"] |= {"type": "BPE", "vocab": _without_added(vocabulary, types)}
     added = [
         {"id": number, "content": token, "special": kind in _SPECIAL, "normalized": False}
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
@@ -100,6 +100,16 @@ def _vocabulary(metadata: Metadata, tokens: list[str], types: list[int]) -> dict
             raise metadata.error(f"the tokens {vocabulary[token]} and {number} are the same text, {token[:40]!r}")
         vocabulary[token] = number
     return vocabulary
+
+
+def _without_added(vocabulary: dict[str, int], types: list[int]) -> dict[str, int]:
+    """The model's own tokens. Added ones that follow them without a gap get their ids by their order in tokenizer.json,
+    so there they stand beside the vocabulary; others must stand in it."""
+    own = {token: number for token, number in vocabulary.items() if types[number] not in _ADDED}
+    end = max(own.values(), default=-1) + 1
+    before = {token: number for token, number in vocabulary.items() if number < end}
+    gapless = list(vocabulary.values()) == list(range(len(vocabulary)))
+    return before if gapless else vocabulary
 
 
 def _byte_level(metadata: Metadata) -> tuple[dict[str, Any], bool]:
