@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "decoder.h"
+#include "one_line.h"
 
 static const char usage_begin[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
@@ -125,7 +126,9 @@ static bool has_option(int option) {
 }
 
 static int fail(const char *message, const char *what) {
-  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? what : "",
+  char shown[MB_ONE_LINE_BYTES];
+  if (what) mb_one_line(what, strlen(what), shown);
+  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? shown : "",
           decoder_program);
   return 2;
 }

@@ -27,6 +27,7 @@ typedef enum {
   MB_ERROR_FORMAT = 3,   /* a file is damaged, foreign or of another version */
   MB_ERROR_MEMORY = 4,   /* the memory asked for is not to be had */
   MB_ERROR_CANCELLED = 5,
+  MB_ERROR_NUMERIC = 6, /* the model computes values that are not finite */
 } mb_status;
 
 /* What went wrong in this thread's last failing call, one line for a person; never NULL. */
@@ -40,6 +41,9 @@ typedef struct mb_session mb_session;
 /* What a long task has done: `done` of `total` bytes, now at `what` (NULL: at the end). false: stop, as soon as may be,
  * with MB_ERROR_CANCELLED. */
 typedef bool (*mb_progress)(void *context, uint64_t done, uint64_t total, const char *what);
+
+/* Asked now and then by a task that may take long. false: stop, with MB_ERROR_CANCELLED. */
+typedef bool (*mb_go_on)(void *context);
 
 typedef enum {
   MB_MAPPING_WHOLE = 0,  /* pages stay until the system wants them back: for models that fit into memory */
@@ -143,7 +147,8 @@ typedef struct mb_sampler mb_sampler;
 MB_API mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **sampler);
 MB_API void mb_sampler_close(mb_sampler *sampler);
 MB_API void mb_sampler_accept(mb_sampler *sampler, int32_t token); /* counts for the repetition penalty */
-MB_API int32_t mb_sampler_sample(mb_sampler *sampler, const float *logits);
+/* MB_ERROR_NUMERIC: a logit is infinite or NaN; *token is -1 then. */
+MB_API mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *token);
 
 #ifdef __cplusplus
 }
