@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "error.h"
-#include "mobile_bundle/mobile_bundle.h"
+#include "option_struct.h"
 
 typedef struct {
   float logit;
@@ -22,28 +22,37 @@ struct mb_sampler {
   uint32_t accepted;
 };
 
+/* NULL: greedy, with nothing switched on. */
+static mb_status take_options(const mb_sampler_options *given, mb_sampler_options *own) {
+  static const mb_sampler_options greedy = {.size = sizeof greedy, .top_p = 1, .repetition_penalty = 1};
+  return mb_options_take("mb_sampler_options", given ? given : &greedy, own, sizeof *own);
+}
+
 static bool valid(const mb_sampler_options *o) {
   return isfinite(o->temperature) && o->temperature >= 0 && o->top_p > 0 && o->top_p <= 1 && o->min_p >= 0 &&
          o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0;
 }
 
 mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **out) {
+  mb_sampler_options own;
   *out = NULL;
-  if (!valid(options))
+  mb_status status = take_options(options, &own);
+  if (status != MB_OK) return status;
+  if (!valid(&own))
     return mb_fail(MB_ERROR_ARGUMENT,
                    "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1 and repetition penalty > 0 are needed");
   mb_sampler *sampler = calloc(1, sizeof *sampler);
   if (sampler) {
-    sampler->options = *options;
+    sampler->options = own;
     sampler->vocabulary = vocabulary;
     /* splitmix64 of the seed: neighbouring seeds start far apart, and the state is never 0. */
-    uint64_t z = options->seed + 0x9e3779b97f4a7c15u;
+    uint64_t z = own.seed + 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     sampler->random = (z ^ (z >> 31)) | 1;
     sampler->heap = malloc(vocabulary * sizeof *sampler->heap);
     sampler->seen = calloc(vocabulary / 8 + 1, 1);
-    sampler->window = calloc(options->repetition_window + 1, sizeof *sampler->window);
+    sampler->window = calloc((size_t)own.repetition_window + 1, sizeof *sampler->window);
   }
   if (!sampler || !sampler->heap || !sampler->seen || !sampler->window) {
     mb_sampler_close(sampler);

@@ -248,7 +248,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   *o = (runner_options){
       .max_new_tokens = 128,
       .bench_repetitions = 5,
-      .sampler = {.top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
+      .model = {.size = sizeof o->model},
+      .session = {.size = sizeof o->session},
+      .sampler = {.size = sizeof o->sampler, .top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
   };
   int code = parse_command(argc, argv, o);
   if (code >= 0) return code;

@@ -30,7 +30,10 @@ typedef enum {
   MB_ERROR_NUMERIC = 6, /* the model computes values that are not finite */
 } mb_status;
 
-/* What went wrong in this thread's last failing call, one line for a person; never NULL. */
+/* The library's version, "1.2.3". */
+MB_API const char *mb_version(void);
+
+/* What went wrong in this thread's last failing call, one line of UTF-8 for a person; never NULL. */
 MB_API const char *mb_error_message(void);
 
 typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
@@ -50,7 +53,10 @@ typedef enum {
   MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped when it has been used, the next one's read ahead */
 } mb_mapping;
 
+/* Structs of options begin with their size, set by the caller: a program that was built with an older header then works
+ * with this library, which takes what its struct does not have for 0. */
 typedef struct {
+  uint32_t size;       /* sizeof of this struct */
   const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
   const char
       *cache_dir; /* where the cache of stored forms is and is made, one folder a bundle; NULL: beside weights.ptd */
@@ -60,6 +66,7 @@ typedef struct {
 } mb_model_options;
 
 typedef struct {
+  uint32_t size;          /* sizeof of this struct */
   uint32_t context;       /* positions the KV cache holds; 0: the bundle's default */
   uint32_t threads;       /* 0: one per processor, at most 4 */
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
@@ -81,6 +88,7 @@ typedef struct {
 } mb_memory;
 
 typedef struct {
+  uint32_t size;         /* sizeof of this struct */
   const char *cache_dir; /* as in mb_model_options */
   mb_progress progress;  /* NULL: silent; bytes are those of the decoded blobs */
   void *progress_context;
@@ -119,7 +127,7 @@ MB_API mb_status mb_memory_estimate(const mb_model_config *config, const mb_sess
 MB_API mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb_session **session);
 MB_API void mb_session_close(mb_session *session);
 MB_API mb_status mb_session_memory(const mb_session *session, mb_memory *memory);
-/* The options with every default filled in. */
+/* The options with every default filled in, its size too. */
 MB_API const mb_session_options *mb_session_get_options(const mb_session *session);
 MB_API uint32_t mb_session_position(const mb_session *session);
 /* Forgets everything after the first `position` tokens. */
@@ -129,11 +137,15 @@ MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
 MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
+/* Feeds tokens as mb_session_feed does, and looks at the result of every step: MB_ERROR_NUMERIC where one is not
+ * finite, with a message that names the tensor it comes from, and the size of what it was given. */
+MB_API mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t count);
 /* Asks a feed that runs in another thread (or, when none runs, the next one) to stop soon with MB_ERROR_CANCELLED. The
  * position then counts only the chunks that were finished. */
 MB_API void mb_session_cancel(mb_session *session);
 
 typedef struct {
+  uint32_t size;              /* sizeof of this struct */
   float temperature;          /* 0: greedy */
   uint32_t top_k;             /* 0: off */
   float top_p;                /* 1: off */
