@@ -99,11 +99,8 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
             shutil.copyfile(source / file, directory / file)
 
 
-@functools.cache
-def byte_tokenizer_bin() -> bytes:
-    """A tokenizer.bin whose 256 tokens are the bytes."""
-    from mobile_bundle.tokenizer import compile_tokenizer
-
+def write_byte_tokenizer(directory: Path) -> None:
+    """A tokenizer.json whose 256 tokens are the bytes, in place of what is there."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     alphabet = [*map(chr, printable), *(chr(256 + i) for i in range(len(others)))]
@@ -113,8 +110,17 @@ def byte_tokenizer_bin() -> bytes:
         "decoder": byte_level,
         "model": {"type": "BPE", "vocab": {character: i for i, character in enumerate(alphabet)}, "merges": []},
     }  # fmt: skip
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "tokenizer_config.json").unlink(missing_ok=True)
+
+
+@functools.cache
+def byte_tokenizer_bin() -> bytes:
+    """A tokenizer.bin whose 256 tokens are the bytes."""
+    from mobile_bundle.tokenizer import compile_tokenizer
+
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "tokenizer.json").write_text(json.dumps(tokenizer))
+        write_byte_tokenizer(Path(directory))
         return bytes(compile_tokenizer(Path(directory), {}).data)
 
 

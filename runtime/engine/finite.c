@@ -1,6 +1,5 @@
 #include "finite.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -8,10 +7,12 @@
 
 enum { MODEL = UINT32_MAX /* in place of a layer's number: a tensor of no layer */ };
 
+/* No model computes with such values. Who gave the first of them is to blame for an overflow that follows. */
+#define LARGE 1e12f
+
 /* What a result is to those that follow. */
 typedef enum {
   PRODUCT, /* of a matrix and the input */
-  NORM,    /* of the input, whose squares may have been too large; the next input */
   INPUT,   /* the next input */
   TABLE,   /* made of nothing before */
 } result_kind;
@@ -42,30 +43,32 @@ static void look(mb_finite_check *check, result_kind kind, uint32_t layer, const
                  size_t stride, uint32_t n, uint32_t count) {
   if (check->suspect.tensor[0]) return;
   const float reach = reach_of(values, stride, n, count);
-  if (!isfinite(reach)) {
-    const bool squares = kind == NORM && (double)check->input.reach * check->input.reach * n > FLT_MAX;
-    if (!tensor) {
-      check->suspect = check->product;
-    } else if (squares) {
-      check->suspect = check->input;
-    } else if (kind == TABLE || !check->input.tensor[0]) {
-      name(&check->suspect, layer, tensor, INFINITY);
-    } else {
-      name(&check->suspect, layer, tensor, check->input.reach);
-      check->giver = check->input;
-    }
+  const bool finite = isfinite(reach);
+  if (kind == TABLE) {
+    if (!finite) name(&check->suspect, layer, tensor, INFINITY);
     return;
   }
-  if (kind == TABLE) return;
+  if (!finite && check->large.tensor[0]) {
+    check->suspect = check->large;
+  } else if (!finite && !tensor) {
+    check->suspect = check->product;
+  } else if (!finite && !check->input.tensor[0]) {
+    name(&check->suspect, layer, tensor, INFINITY);
+  } else if (!finite) {
+    name(&check->suspect, layer, tensor, check->input.reach);
+    check->giver = check->input;
+  }
+  if (!finite) return;
   mb_checked result = check->product;
   if (tensor) name(&result, layer, tensor, reach);
-  if (kind == PRODUCT) {
-    if (!check->product.tensor[0] || reach > check->product.reach) check->product = result;
-    return;
-  }
   result.reach = reach;
-  check->input = result;
-  check->product = (mb_checked){0};
+  if (reach > LARGE && !check->large.tensor[0]) check->large = result;
+  if (kind == INPUT) {
+    check->input = result;
+    check->product = (mb_checked){0};
+  } else if (!check->product.tensor[0] || reach > check->product.reach) {
+    check->product = result;
+  }
 }
 
 static void look_at_heads(const mb_session *s, mb_finite_check *check, uint32_t l, uint32_t count, bool done) {
@@ -96,7 +99,7 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
   switch (step) {
     case MB_STEP_EMBEDDING:
       look(check, INPUT, MODEL, "embedding.weight", b->hidden, hidden_padded, hidden, count);
-      look(check, NORM, 0, "attention.norm.weight", b->normed, hidden_padded, hidden, count);
+      look(check, INPUT, 0, "attention.norm.weight", b->normed, hidden_padded, hidden, count);
       break;
     case MB_STEP_HEADS:
     case MB_STEP_HEADS_DONE:
@@ -107,14 +110,14 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
       look(check, INPUT, l, NULL, b->attention, attention_padded, attention, count);
       break;
     case MB_STEP_MIX_NORM:
-      look(check, NORM, l, "attention.sub_norm.weight", b->attention, attention_padded, attention, count);
+      look(check, INPUT, l, "attention.sub_norm.weight", b->attention, attention_padded, attention, count);
       break;
     case MB_STEP_OUTPUT:
       look(check, PRODUCT, l, "attention.output.weight", b->normed, hidden_padded, hidden, count);
       break;
     case MB_STEP_MIDDLE:
       look(check, INPUT, l, "attention.output.weight", b->hidden, hidden_padded, hidden, count);
-      look(check, NORM, l, "mlp.norm.weight", b->normed, hidden_padded, hidden, count);
+      look(check, INPUT, l, "mlp.norm.weight", b->normed, hidden_padded, hidden, count);
       break;
     case MB_STEP_WIDE:
       look(check, PRODUCT, l, "mlp.gate.weight", b->gate, wide_padded, wide, count);
@@ -129,9 +132,9 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
     case MB_STEP_END:
       look(check, INPUT, l, "mlp.down.weight", b->hidden, hidden_padded, hidden, count);
       if (l + 1 < c->layers) {
-        look(check, NORM, l + 1, "attention.norm.weight", b->normed, hidden_padded, hidden, count);
+        look(check, INPUT, l + 1, "attention.norm.weight", b->normed, hidden_padded, hidden, count);
       } else {
-        look(check, NORM, MODEL, "norm.weight", b->normed, hidden_padded, hidden, count);
+        look(check, INPUT, MODEL, "norm.weight", b->normed, hidden_padded, hidden, count);
       }
       break;
   }

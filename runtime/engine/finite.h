@@ -20,6 +20,7 @@ typedef struct {
   mb_checked giver;   /* who gave it that */
   mb_checked input;   /* what the next products are made of */
   mb_checked product; /* the largest of those since */
+  mb_checked large;   /* the first that is suspiciously large */
 } mb_finite_check;
 
 /* A step of mb_decoder_forward has been done, for `count` tokens. */

@@ -138,7 +138,7 @@ mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t co
   session->check = NULL;
   if (status != MB_OK || !check.suspect.tensor[0]) return status;
   if (!check.giver.tensor[0])
-    return mb_fail(MB_ERROR_NUMERIC, "%s gives values of up to %.3g, with which float32 overflows",
+    return mb_fail(MB_ERROR_NUMERIC, "%s gives values of up to %.3g, and what is made of them overflows",
                    check.suspect.tensor, (double)check.suspect.reach);
   return mb_fail(MB_ERROR_NUMERIC, "%s gives values that are not finite, from values of up to %.3g that %s gives",
                  check.suspect.tensor, (double)check.suspect.reach, check.giver.tensor);

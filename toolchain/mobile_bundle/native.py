@@ -30,7 +30,7 @@ MAPPINGS = {"whole": 0, "layers": 1}
 """How weights are mapped, by the name on the command line (mb_mapping)."""
 
 
-class _ModelConfig(ctypes.Structure):
+class ModelConfig(ctypes.Structure):
     """mb_model_config (weights_index.h)."""
 
     _fields_ = [
@@ -48,7 +48,9 @@ class _ModelConfig(ctypes.Structure):
     ]  # fmt: skip
 
 
-class _ModelOptions(ctypes.Structure):
+class ModelOptions(ctypes.Structure):
+    """mb_model_options."""
+
     _fields_ = [
         ("size", ctypes.c_uint32),
         ("kernels", ctypes.c_char_p),
@@ -59,7 +61,9 @@ class _ModelOptions(ctypes.Structure):
     ]
 
 
-class _SessionOptions(ctypes.Structure):
+class SessionOptions(ctypes.Structure):
+    """mb_session_options."""
+
     _fields_ = [
         ("size", ctypes.c_uint32),
         ("context", ctypes.c_uint32),
@@ -163,13 +167,13 @@ def library() -> ctypes.CDLL:
     signatures: dict[str, tuple[object, list[object]]] = {
         "mb_version": (ctypes.c_char_p, []),
         "mb_error_message": (ctypes.c_char_p, []),
-        "mb_model_open": (ctypes.c_int, [ctypes.c_char_p, ctypes.POINTER(_ModelOptions), out]),
+        "mb_model_open": (ctypes.c_int, [ctypes.c_char_p, ctypes.POINTER(ModelOptions), out]),
         "mb_model_close": (None, [pointer]),
         "mb_model_kernels": (ctypes.c_char_p, [pointer]),
-        "mb_model_get_config": (ctypes.POINTER(_ModelConfig), [pointer]),
+        "mb_model_get_config": (ctypes.POINTER(ModelConfig), [pointer]),
         "mb_model_verify": (ctypes.c_int, [pointer]),
-        "mb_memory_estimate": (ctypes.c_int, [pointer, ctypes.POINTER(_SessionOptions), ctypes.POINTER(_Memory)]),
-        "mb_session_open": (ctypes.c_int, [pointer, ctypes.POINTER(_SessionOptions), out]),
+        "mb_memory_estimate": (ctypes.c_int, [pointer, ctypes.POINTER(SessionOptions), ctypes.POINTER(_Memory)]),
+        "mb_session_open": (ctypes.c_int, [pointer, ctypes.POINTER(SessionOptions), out]),
         "mb_session_close": (None, [pointer]),
         "mb_session_memory": (ctypes.c_int, [pointer, ctypes.POINTER(_Memory)]),
         "mb_session_position": (u32, [pointer]),
@@ -211,9 +215,9 @@ def check(status: int) -> None:
         raise UserError((library().mb_error_message() or b"").decode("utf-8", "replace"))
 
 
-def _session_options(context: int, threads: int, chunk: int, kv_type: str, all_logits: bool) -> _SessionOptions:
-    return _SessionOptions(
-        size=ctypes.sizeof(_SessionOptions),
+def _session_options(context: int, threads: int, chunk: int, kv_type: str, all_logits: bool) -> SessionOptions:
+    return SessionOptions(
+        size=ctypes.sizeof(SessionOptions),
         context=context,
         threads=threads,
         prefill_chunk=chunk,
@@ -335,8 +339,8 @@ class Model:
         self, path: Path, kernels: str | None = None, cache: Path | None = None, mapping: str = "whole"
     ) -> None:
         self._handle = ctypes.c_void_p()
-        options = _ModelOptions(
-            size=ctypes.sizeof(_ModelOptions),
+        options = ModelOptions(
+            size=ctypes.sizeof(ModelOptions),
             kernels=kernels.encode() if kernels else None,
             cache_dir=os.fsencode(cache) if cache else None,
             mapping=MAPPINGS[mapping],

@@ -5,10 +5,12 @@ logits are NaN for every text. Python never sees that, and a phone would only an
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mobile_bundle.build.parts import TensorRecord
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec
 from mobile_bundle.native import Model, Tokenizer
@@ -16,6 +18,17 @@ from mobile_bundle.native import Model, Tokenizer
 SAMPLE = "The history of the city, 1900: it rained; then (at last) 3 + 4 = 7.\n"
 MOST_TOKENS = 16
 """Enough to have every layer attend to something, few enough for a model of 7 billion weights."""
+
+
+def check_records(records: Iterable[TensorRecord], sources: Mapping[str, str]) -> None:
+    """UserError for a tensor whose coded values are not finite, or whose error cannot be told. sources: the names in
+    the checkpoint of the bundle's tensors."""
+    for record in records:
+        if not math.isfinite(record.relative_error):
+            raise UserError(
+                f"tensor {sources[record.name]} holds values that are too large for {record.codec}; "
+                "the checkpoint is damaged or diverged"
+            )
 
 
 def check_forward(directory: Path, spec: DecoderSpec, sources: Mapping[str, str]) -> None:
