@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "runtime" / "engine"
 SOURCES = sorted([*ENGINE.glob("tokenizer_*.c"), *ENGINE.glob("unicode*.c")]) + [
-    ENGINE / name for name in ("chat.c", "crc32.c", "error.c")
+    ENGINE / name for name in ("chat.c", "crc32.c", "error.c", "one_line.c")
 ]
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "runtime" / "include"), "-I", str(ENGINE)]
 

@@ -116,9 +116,11 @@ def largest_magnitude(source: MatrixSource) -> float:
 
 
 def sum_squares(values: NDArray[np.float32]) -> float:
-    """Sum of squares; float32 partial sums per row, float64 over rows."""
+    """Sum of squares; float32 partial sums per row, float64 over rows, and throughout where those overflow."""
     flat = values.reshape(-1, values.shape[-1])
-    return float(np.einsum("rc,rc->r", flat, flat).sum(dtype=np.float64))
+    with np.errstate(over="ignore"):
+        total = float(np.einsum("rc,rc->r", flat, flat).sum(dtype=np.float64))
+    return total if math.isfinite(total) else float(np.square(flat, dtype=np.float64).sum())
 
 
 def pad_rows(count: int) -> int:
