@@ -29,15 +29,15 @@ _PIECE = 1 << 20
 
 
 class CheckpointTensor:
-    """A float tensor as a matrix source (codecs/source.py): bf16, f16 or f32 in the file, float32 here.
+    """A float tensor as a matrix source (codecs/source.py): bf16, f16, f32 or f64 in the file, float32 here.
 
     rows, columns: the matrix; a vector is one row. Values are checked: UserError names a tensor with NaN or infinities.
     """
 
     def __init__(self, file: SafetensorsFile, stored: StoredTensor) -> None:
-        if stored.dtype not in ("BF16", "F16", "F32"):
+        if stored.dtype not in ("BF16", "F16", "F32", "F64"):
             raise UserError(
-                f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16 or F32 "
+                f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16, F32 or F64 "
                 f"(save the checkpoint in one of these, or with the quantisation removed)"
             )
         if not 1 <= len(stored.shape) <= 2 or 0 in stored.shape:
@@ -59,7 +59,7 @@ class CheckpointTensor:
 
     @property
     def dtype(self) -> str:
-        """BF16, F16 or F32: what the file holds."""
+        """BF16, F16, F32 or F64: what the file holds."""
         return self._stored.dtype
 
     def chunks(self, chunk_rows: int) -> Iterator[Floats]:
@@ -82,6 +82,10 @@ class CheckpointTensor:
             bits = np.frombuffer(data, "<u2")
             finite = (bits & np.uint16(0x7FFF)).max() < 0x7F80
             floats = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        elif self._stored.dtype == "F64":
+            with np.errstate(over="ignore"):
+                floats = np.frombuffer(data, "<f8").astype(np.float32)
+            finite = bool(np.isfinite(floats).all())
         else:
             halves = np.frombuffer(data, "<f2")
             finite = (halves.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00
@@ -190,7 +194,8 @@ class Checkpoint:
         path = self.directory / name
         try:
             with open(path, "rb") as file:
-                data = file.read(_MAX_JSON + 1)
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(min(size, _MAX_JSON))
         except FileNotFoundError:
             if path.is_symlink():
                 raise UserError(f"{path} is a link to a file that is not there; download it again") from None
@@ -198,7 +203,7 @@ class Checkpoint:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         refuse_pointer(path, data)
-        if len(data) > _MAX_JSON:
+        if size > _MAX_JSON:
             raise UserError(f"{path} is larger than {_MAX_JSON >> 20} MB; is it the right file?")
         try:
             value = json.loads(data.decode("utf-8"))
