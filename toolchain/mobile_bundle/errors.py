@@ -8,3 +8,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else "?" for c in message))
+
+
+class ResumableError(UserError):
+    """Work was stopped by something outside its input (a full disk, a killed worker): the same command goes on."""
