@@ -56,11 +56,6 @@ def sync_tree(directory: Path) -> None:
     _sync(directory.parent)
 
 
-def sync_directory(directory: Path) -> None:
-    """Makes renames inside the folder durable."""
-    _sync(directory)
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
