@@ -159,8 +159,7 @@ def test_something_that_comes_between_two_renames(tmp_path: Path, monkeypatch: p
 def test_a_bundle_with_files_of_ones_own_is_refused_at_once(tmp_path: Path) -> None:
     target = bundle_at(tmp_path / "x.mbundle", "old")
     (target / "weights.cache").write_text("made by install")
-    (target / ".weights.cache.partial-77-0").mkdir()
-    (target / ".weights.cache.partial-77-0/weights.cache").write_text("left by a killed install")
+    (target / ".weights.cache.partial-77-0").write_text("left by a killed install")
     with directory_at(target):
         pass
     (target / "notes").mkdir()

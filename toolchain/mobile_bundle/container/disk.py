@@ -18,9 +18,8 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(
-                f"no room for {path}: it needs {needed / 1e6:.1f} MB; free some space or choose another place"
-            ) from error
+            size = f"{needed / 1e6:.1f} MB" if needed >= 100_000 else f"{needed / 1e3:.1f} kB"
+            raise UserError(f"no room for {path}: it needs {size}; free some space or choose another place") from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -34,6 +33,17 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Gives a new file its size in bytes, set aside on the disk where the file system can: a full disk is then noticed
+    now, not in an hour, and not by the signal that a mapped file without room ends in. OSError if there is no room."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        os.ftruncate(descriptor, size)
 
 
 def drop_cached(path: Path) -> None:

@@ -83,7 +83,6 @@ def obstacle(directory: Path) -> str | None:
     own = {*(files if isinstance(files, dict) else ()), NAME, *_ADDED}
     for folder, folders, names in os.walk(directory):
         inside = Path(folder).relative_to(directory)
-        folders[:] = [name for name in folders if not name.startswith(_UNFINISHED)]
         for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             if (inside / name).as_posix() not in own and not name.startswith(_UNFINISHED):
                 return f"holds {inside / name}, which is not part of the bundle"

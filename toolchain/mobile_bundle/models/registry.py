@@ -68,6 +68,11 @@ class Model:
             return ternary_bias(self.checkpoint, self.scheme, tensor.source, tensor.columns)
         return self.checkpoint.tensor(tensor.source, shape)
 
+    def stored_names(self, tensor: TensorSpec) -> list[str]:
+        """Names of the checkpoint's tensors that the tensor's values come from; none for one that is computed."""
+        scale = f"{tensor.source.rpartition('.')[0]}.weight_scale"
+        return [name for name in (tensor.source, scale) if name in self.checkpoint]
+
     def close(self) -> None:
         self.checkpoint.close()
 
