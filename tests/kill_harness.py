@@ -53,7 +53,8 @@ class Case:
 
 
 class Harness:
-    """Everything happens in `work`, temporary files of the commands included. counts: kills and whole results."""
+    """Everything happens in `work`, temporary files of the commands included. counts: kills, those of them that came
+    after a command had begun to write, and whole results."""
 
     def __init__(self, work: Path, seed: int) -> None:
         self.work, self.random = work, random.Random(seed)
@@ -133,6 +134,7 @@ class Harness:
                 break
             kills += 1
             self.counts[case.name] += 1
+            self.counts[f"{case.name}, at work"] += any(UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
             self._check(case, folder, whole, before)
         found = {path.name: tree(path) for path in folder.iterdir()}
         if found != whole:
