@@ -20,6 +20,7 @@ from mobile_bundle.build.recipe_file import fixed_codecs
 from mobile_bundle.build.weights import PartPool, Progress, assign_codecs, write_weights
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.atomic import AtomicDirectory
+from mobile_bundle.container.commit import OutputTaken
 from mobile_bundle.container.disk import disk_errors, drop_cached, write_file
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
@@ -65,7 +66,7 @@ def build_bundle(
     """
     with ExitStack() as stack:
         model = stack.enter_context(open_model(model_dir))
-        out = stack.enter_context(AtomicDirectory(out_dir, manifests.is_bundle))
+        out = stack.enter_context(AtomicDirectory(out_dir, manifests.obstacle, manifests.fingerprint))
         chosen = _chosen(recipe, budget, model.spec)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
         if tokenizer.vocabulary > model.spec.vocabulary:
@@ -119,7 +120,11 @@ def build_bundle(
         manifests.write_manifest(out.path, manifest)
         if budget and budget.max_size is not None:
             _check_size(out.path, budget.max_size)
-        out.commit()
+        try:
+            out.commit()
+        except OutputTaken:  # the bundle is whole, only its name is not the one asked for
+            pool.discard()
+            raise
         pool.discard()
         drop_cached(Path(out_dir) / "weights.ptd")
         return manifest

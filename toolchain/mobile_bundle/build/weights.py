@@ -93,7 +93,7 @@ class PartPool:
         key = self._keys[tensor.name] = self._store.key(tensor.name, codec.name, stats_digest(inputs))
         future: Future[TensorRecord] = Future()
         future.set_running_or_notify_cancel()  # it cannot be cancelled by itself
-        part = self._store.finished(tensor.name, key)
+        part = self._store.finished(tensor, key)
         if part is not None:
             self.kept += 1
             future.set_result(part.record)
@@ -126,7 +126,9 @@ class PartPool:
         config: mb_model_config, 256 bytes; tensors: in the order of the file, every one submitted here and its future
         done; extras: blobs of no checkpoint tensor by name (shared codebooks), placed at the end of the segment
         "vectors"; records: the futures' results by tensor name. Returns the records of `tensors`, then those of the
-        extras (codec: the format's name, error 0). UserError if a part is damaged or gone, or the disk refuses."""
+        extras (codec: the format's name, error 0). UserError if a part is damaged or gone, if the checkpoint is not
+        what it was when it was opened, or if the disk refuses."""
+        self.model.checkpoint.check_unchanged()
         parts = [self._whole_part(tensor) for tensor in tensors]
         planned = [
             PlannedTensor(segment_of(tensor), tensor.name, _part_header(part))

@@ -7,8 +7,11 @@ import json
 import math
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,11 @@ from mobile_bundle.export.formats import FORMATS
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
-    """Runs a command; an error becomes one line on standard error and status 1, never a traceback."""
+    """Runs a command; an error becomes one line on standard error and status 1, never a traceback. So does a signal
+    that asks it to end: what is unfinished is removed first."""
     try:
-        status = work()
+        with _signals_as_ctrl_c():
+            status = work()
         sys.stdout.flush()
         return status
     except UserError as error:
@@ -36,6 +41,24 @@ def run_command(name: str, work: Callable[[], int]) -> int:
     except OSError as error:
         print(f"{name}: {error.filename or ''}: {error.strerror or error}".replace(": :", ":"), file=sys.stderr)
     return 1
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does, unless whoever started it had them ignored (nohup)."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def positive(text: str) -> int:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from mobile_bundle import lab
 from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
+from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import read_baseline
 from mobile_bundle.device.cells import NAMES, Settings
@@ -27,7 +27,6 @@ from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
 from mobile_bundle.errors import UserError
-from mobile_bundle.report.document import replace_file
 from mobile_bundle.runtimes import RUNTIMES
 
 
@@ -92,13 +91,16 @@ def run(options: argparse.Namespace) -> int:
 
 def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
     """`run` with others' programs measured beside the bundle's (benchmarks/device)."""
-    for path in (options.json, options.html, options.save_baseline):
-        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise UserError(f"{path} cannot be written: it must be a file in a folder that exists and is yours")
     baseline = read_baseline(options.baseline) if options.baseline else None
+    data, page, kept = (
+        OutputFile(path) if path else None for path in (options.json, options.html, options.save_baseline)
+    )
+    outputs = [output.path for output in (data, page, kept) if output]
+    if len(set(outputs)) < len(outputs):
+        raise UserError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
     with _device(options) as (device, label):
         report = device_test(
-            _asked(options, label, peers, baseline), device, _saver(options), _say, Progress("pushing", "B")
+            _asked(options, label, peers, baseline), device, _saver(data, page), _say, Progress("pushing", "B")
         )
     for line in report_lines(report):
         print(line)
@@ -106,10 +108,10 @@ def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
     if written:
         print(f"{' and '.join(written)} {'is' if len(written) == 1 else 'are'} written")
     if report.error is not None:
-        kept = f" (what was measured until then is in {written[0]})" if written else ""
-        raise UserError(f"{report.error}{kept}")
-    if options.save_baseline is not None:
-        replace_file(options.save_baseline, report.to_json())
+        where = f" (what was measured until then is in {written[0]})" if written else ""
+        raise UserError(f"{report.error}{where}")
+    if kept is not None:
+        kept.write_text(report.to_json())
     return 0 if report.passed else 1
 
 
@@ -149,14 +151,14 @@ def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], ba
     )
 
 
-def _saver(options: argparse.Namespace) -> Save:
+def _saver(data: OutputFile | None, page: OutputFile | None) -> Save:
     """Writes both files, each whole or not at all."""
 
     def save(report: Report) -> None:
-        if options.json is not None:
-            replace_file(options.json, report.to_json())
-        if options.html is not None:
-            replace_file(options.html, device_page(report))
+        if data is not None:
+            data.write_text(report.to_json())
+        if page is not None:
+            page.write_text(device_page(report))
 
     return save
 

@@ -19,6 +19,9 @@ NAME = "manifest.json"
 FORMAT = "mobile-bundle"
 FORMAT_VERSION = 1
 _LARGEST = 64 << 20
+_ADDED = ("weights.cache",)
+_UNFINISHED = ".weights.cache.partial-"
+"""What installing a bundle adds to it, and what a killed `install` leaves."""
 
 
 def schema() -> dict[str, Any]:
@@ -67,11 +70,36 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def is_bundle(directory: Path) -> bool:
     """Whether the directory holds a manifest of ours, of any version."""
+    return _any_manifest(directory) is not None
+
+
+def obstacle(directory: Path) -> str | None:
+    """Why a directory is not one that a new bundle may replace: it is no bundle, or holds files that are not a
+    bundle's. None if it may be replaced."""
+    manifest = _any_manifest(directory)
+    if manifest is None:
+        return "exists and is not a bundle"
+    files = manifest.get("files")
+    own = {*(files if isinstance(files, dict) else ()), NAME, *_ADDED}
+    for folder, folders, names in os.walk(directory):
+        inside = Path(folder).relative_to(directory)
+        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
+            if (inside / name).as_posix() not in own and not name.startswith(_UNFINISHED):
+                return f"holds {inside / name}, which is not part of the bundle"
+    return None
+
+
+def fingerprint(directory: Path) -> str:
+    """Tells a bundle from another: the sha256 of its manifest."""
+    return sha256(directory / NAME)
+
+
+def _any_manifest(directory: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((directory / NAME).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mobile_bundle.build.weights import build_weights
+from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.manifest import read_manifest
+from mobile_bundle.container.work_folder import scratch_folder
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
 from mobile_bundle.native import Model, Tokenizer
@@ -27,9 +28,9 @@ def open_subject(
     elif path.exists():
         with open_model(path) as checkpoint:
             compiled = compile_tokenizer(path, checkpoint.checkpoint.config)
-        with tempfile.TemporaryDirectory(prefix="mobile-bundle-") as directory:
-            weights, tokens = Path(directory, "weights.ptd"), Path(directory, "tokenizer.bin")
-            tokens.write_bytes(compiled.data)
+        with scratch_folder() as directory:
+            weights, tokens = directory / "weights.ptd", directory / "tokenizer.bin"
+            write_file(tokens, bytes(compiled.data))
             build_weights(path, "raw", weights, progress)
             with _opened(weights, tokens) as (model, tokenizer):
                 yield model, tokenizer, compiled.bos

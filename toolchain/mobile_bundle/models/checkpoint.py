@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mobile_bundle.errors import UserError
 from mobile_bundle.git_lfs import refuse_pointer
 from mobile_bundle.models.foreign import refuse_adapter, refuse_other_paths, without_config, without_weights
-from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor
+from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor, changed
 from mobile_bundle.models.weight_files import INDEX, choose_weight_files
 
 Floats = NDArray[np.float32]
@@ -170,6 +170,18 @@ class Checkpoint:
         columns = shape[1]
         data = file.read(stored.offset + begin * columns, (end - begin) * columns)
         return np.frombuffer(data, np.uint8).reshape(end - begin, columns)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a tensor's dtype, shape and bytes. UserError if it is missing or cannot be read."""
+        file, stored = self._find(name)
+        return file.digest(stored)
+
+    def check_unchanged(self) -> None:
+        """UserError if config.json or a weight file is not what it was when the checkpoint was opened."""
+        for file in self._files:
+            file.check_unchanged()
+        if self._json("config.json") != self.config:
+            raise changed(self.directory / "config.json")
 
     def json(self, name: str) -> dict[str, Any] | None:
         """A JSON object beside the weights, or None if there is no such file. UserError if it is damaged."""

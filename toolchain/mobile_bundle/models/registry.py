@@ -97,6 +97,11 @@ class Model:
         source = source.tensor if isinstance(source, MasterTernary) else source  # which reads all of it for its mean
         return not any(chunk.any() for chunk in source.chunks(max(1, _ZERO_VALUES // tensor.columns)))
 
+    def stored_names(self, tensor: TensorSpec) -> list[str]:
+        """Names of the checkpoint's tensors that the tensor's values come from; none for one that is computed."""
+        scale = f"{tensor.source.rpartition('.')[0]}.weight_scale"
+        return [name for name in (tensor.source, scale) if name in self.checkpoint]
+
     def close(self) -> None:
         self.checkpoint.close()
 

@@ -6,6 +6,7 @@ data. Parsed here so that a tensor is read with pread a few rows at a time: noth
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,9 @@ _WIDTH = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
+
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SafetensorsFile:
             raise UserError(f"cannot open {path}: {error.strerror}") from error
         try:
             status = os.fstat(self._fd)
-            self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            self.identity = _identity(status)
             """Of the file's content, as far as the file system knows it."""
             self.tensors = self._parse(status.st_size)
         except BaseException:
@@ -71,6 +75,22 @@ class SafetensorsFile:
             offset += len(part)
             count -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def digest(self, tensor: StoredTensor) -> str:
+        """SHA-256, hexadecimal, of a tensor's dtype, shape and bytes. UserError if they cannot be read."""
+        digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        for begin in range(0, tensor.bytes, _PIECE):
+            digest.update(self.read(tensor.offset + begin, min(_PIECE, tensor.bytes - begin)))
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """UserError if the file of this name is not the one that was opened, or was written to since."""
+        try:
+            state = _identity(os.stat(self.path))
+        except OSError:
+            state = ()
+        if state != self.identity:
+            raise changed(self.path)
 
     def _parse(self, size: int) -> dict[str, StoredTensor]:
         refuse_pointer(self.path, self.read(0, min(size, 64)))
@@ -125,3 +145,13 @@ class SafetensorsFile:
         if width is not None and math.prod(shape) * width != end - begin:
             raise UserError(f"{self.path} is damaged: tensor {name} of shape {list(shape)} has {end - begin} bytes")
         return StoredTensor(name, dtype, shape, data + begin, end - begin)
+
+
+def changed(path: Path) -> UserError:
+    """What to tell a person whose checkpoint is written to while it is read."""
+    return UserError(f"{path} changed while it was read; run the command again when the checkpoint is complete")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Changes with every write, whatever date is given to the file afterwards: nobody can set st_ctime."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
