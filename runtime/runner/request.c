@@ -69,6 +69,12 @@ static mb_status take_member(const json_value *name, const json_value *value, re
     out->options.ignore_eos = value->kind == 't';
     return MB_OK;
   }
+  if (json_is(name, "thinking")) {
+    if (value->kind != 't' && value->kind != 'f')
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's thinking is neither true nor false");
+    out->options.thinking = value->kind == 't' ? MB_THINKING_ON : MB_THINKING_OFF;
+    return MB_OK;
+  }
   for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
     if (json_is(name, sampling[i])) return take_option(sampling[i], value, out);
   }
@@ -86,6 +92,8 @@ mb_status request_parse(const char *text, size_t bytes, const runner_options *de
     status = take_member(&name, &value, out);
   if (status == MB_OK && !out->prompt == !out->messages)
     return mb_fail(MB_ERROR_ARGUMENT, "a request has either a prompt or messages");
+  if (status == MB_OK && out->prompt && out->options.thinking != defaults->thinking)
+    return mb_fail(MB_ERROR_ARGUMENT, "a request's thinking needs messages");
   return status;
 }
 
@@ -118,7 +126,7 @@ static mb_status conversation_tokens(const request *r, const open_bundle *bundle
   memcpy(messages, r->messages, left * sizeof *messages);
   mb_status status;
   for (;;) {
-    status = prompt_chat_tokens(bundle, messages, left, ids, count);
+    status = prompt_chat_tokens(bundle, messages, left, r->options.thinking, ids, count);
     if (status != MB_OK || *count + room <= context || !drop_exchange(messages, &left)) break;
     free(*ids);
     *ids = NULL;
