@@ -36,10 +36,10 @@ class FakeTokenizer:
     chat_end: int | None = None
     bos: int | None = 1
     eos: tuple[int, ...] = (2, 3)
-    chat_template: str | None = "{{ messages }}"
-    chat_template_status: str = "the chat template is too clever"
     has_chat: bool = False
-    has_whole_chat: bool = False
+    has_thinking: bool = False
+    chat_note: str = "the chat template is too clever"
+    chat_options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -60,7 +60,7 @@ def bundle(model: Path, out: Path, recipe: Recipe | str | None = None, **more: A
         out,
         recipe,
         predict=lambda config, weights, tokenizer: FakeMemory(file_bytes=weights + tokenizer),
-        compile_tokenizer=lambda directory, config: FakeTokenizer(),
+        compile_tokenizer=lambda directory, config, chat_options: FakeTokenizer(),
         **more,
     )
 

@@ -134,6 +134,8 @@ def test_the_context_ends_an_answer(bundle):
         (["--prompt", "a", "--top-p", "2"], "top-p"),
         (["--prompt", "a", "--chat"], "chat template"),
         (["--prompt", "a", "--system", "b"], "--chat"),
+        (["--prompt", "a", "--thinking", "on"], "--chat"),
+        (["--prompt", "a", "--chat", "--thinking", "maybe"], "maybe"),
         (["--prompt", "a", "--kernels", "sparc"], "sparc"),
     ],
 )

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import TEMPLATES
 from conftest import EXAMPLE
 from mobile_bundle.native import Tokenizer, bundle_runner
 from test_runner import CHAT_TEMPLATE
 
 PROMPT = "The history of the city"
+NO_THINKING = "<think>\n\n</think>\n\n"
 GOOD_REQUESTS = [
     '{"prompt":"The history","max_new_tokens":3}',
     r'{"prompt":"a\u00e9\ud83c\udf89\n\"","temperature":0.8,"top_k":40,"top_p":0.9,"seed":7,"max_new_tokens":2}',
@@ -38,6 +40,8 @@ BAD_REQUESTS = [
     ('{"prompt":"a","max_new_tokens":-4}', "max_new_tokens"),
     ('{"prompt":"a","temperature":1e999}', "temperature"),
     ('{"prompt":"a","top_p":2}', "top-p"),
+    ('{"prompt":"a","thinking":true}', "needs messages"),
+    ('{"messages":[{"role":"user","content":"a"}],"thinking":"off"}', "neither true nor false"),
     ('{"messages":[]}', "no messages"),
     ('{"messages":{}}', "not a list"),
     ('{"messages":["a"]}', "not a JSON object"),
@@ -159,6 +163,48 @@ def test_a_conversation(chatty):
         assert text(continued) == text(server.ask(prompt=rendered + text(answer), max_new_tokens=8))
         both = [*half, {"role": "user", "content": "And ice?"}]
         assert server.ask(messages=both, max_new_tokens=8)[0]["dropped_messages"] == 0
+
+
+@pytest.fixture(scope="module")
+def thinker(bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose chat template can switch thinking, and leaves the reasoning of earlier answers out."""
+    model = tmp_path_factory.mktemp("models") / "serve-thinking"
+    shutil.copytree(EXAMPLE, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": TEMPLATES["qwen3"]}))
+    return bundle("affine-4bit", model)
+
+
+def test_thinking_is_switched_by_the_request(thinker):
+    head = "<|im_start|>user\nWhat is water?<|im_end|>\n<|im_start|>assistant\n"
+    messages = [{"role": "user", "content": "What is water?"}]
+    with serving(thinker) as server:
+        plain, off = server.ask(prompt=head, max_new_tokens=6), server.ask(prompt=head + NO_THINKING, max_new_tokens=6)
+        assert plain[0]["tokens"] != off[0]["tokens"]
+        for thinking, expected in ((None, plain), (True, plain), (False, off)):
+            more = {} if thinking is None else {"thinking": thinking}
+            answer = server.ask(messages=messages, max_new_tokens=6, **more)
+            assert (answer[0]["tokens"], text(answer)) == (expected[0]["tokens"], text(expected))
+    with serving(thinker, "--thinking", "off") as server:
+        assert server.ask(messages=messages, max_new_tokens=6)[0]["tokens"] == off[0]["tokens"]
+        assert server.ask(messages=messages, thinking=True, max_new_tokens=6)[0]["tokens"] == plain[0]["tokens"]
+
+
+def test_a_template_without_the_switch_says_so(chatty):
+    with serving(chatty) as server:
+        refused = server.ask(messages=[{"role": "user", "content": "a"}], thinking=False)
+        assert refused[0]["kind"] == "argument"
+        assert "cannot switch thinking" in refused[0]["message"]
+
+
+def test_reasoning_of_earlier_answers_is_left_out(thinker):
+    def tokens(answer: str) -> int:
+        messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
+        return server.ask(messages=[*messages, {"role": "user", "content": "Bye"}], max_new_tokens=1)[0]["tokens"]
+
+    with serving(thinker) as server:
+        assert tokens("Hello!") == tokens("<think>\nThe user greets me.\n</think>\n\nHello!")
+        assert tokens("Hello!") < tokens("The user greets me.\n\nHello!")
 
 
 def test_a_conversation_too_long_for_the_context_loses_its_oldest(chatty):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import tokenizers
+from chat_templates import TEMPLATES
 from mobile_bundle.errors import UserError
 from mobile_bundle.tokenizer import CompiledTokenizer, compile_tokenizer
 from tokenizer_library import CONTINUES, ROOT, SKIP_SPECIAL, Tokenizer, TokenizerError, nfc
@@ -552,12 +553,14 @@ def test_size() -> None:
 
 
 def small_tokenizer_files(directory: Path) -> list[Path]:
-    """tokenizer.bin of every kind, a few kilobytes each: seeds for the fuzzer."""
+    """tokenizer.bin of every kind with a chat template, a few kilobytes each: seeds for the fuzzer."""
     out = []
     for number, make in enumerate(TRAINED.values()):
         folder = directory / str(number)
         folder.mkdir()
         make().save(str(folder / "tokenizer.json"))
+        template = json.dumps({"chat_template": TEMPLATES["modes" if number else "qwen3"]})
+        (folder / "tokenizer_config.json").write_text(template)
         out.append(folder / "tokenizer.bin")
         out[-1].write_bytes(compile_tokenizer(folder, {}).data)
     return out

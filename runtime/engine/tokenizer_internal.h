@@ -3,6 +3,7 @@
 #ifndef MB_TOKENIZER_INTERNAL_H
 #define MB_TOKENIZER_INTERNAL_H
 
+#include "chat_program.h"
 #include "mobile_bundle/tokenizer.h"
 #include "mobile_bundle/tokenizer_format.h"
 #include "tokenizer_buffer.h"
@@ -22,6 +23,7 @@ struct mb_tokenizer {
   const mb_token_added *added; /* texts within added_bytes, ids below the vocabulary, sorted */
   const uint8_t *added_bytes;
   const int32_t *template_ids; /* below the vocabulary */
+  chat_program chat_program;   /* header NULL without; checked */
   const mb_token_chat *chat;   /* NULL without; texts within chat_bytes */
   const uint8_t *chat_bytes;
 

@@ -70,6 +70,12 @@ static mb_status take_member(const json_value *name, const json_value *value, re
     out->options.ignore_eos = value->kind == 't';
     return MB_OK;
   }
+  if (json_is(name, "thinking")) {
+    if (value->kind != 't' && value->kind != 'f')
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's thinking is neither true nor false");
+    out->options.thinking = value->kind == 't' ? MB_THINKING_ON : MB_THINKING_OFF;
+    return MB_OK;
+  }
   for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
     if (json_is(name, sampling[i])) return take_option(sampling[i], value, out);
   }
@@ -88,6 +94,8 @@ mb_status request_parse(const char *text, size_t bytes, const runner_options *de
     status = take_member(&name, &value, out);
   if (status == MB_OK && !out->prompt == !out->messages)
     return mb_fail(MB_ERROR_ARGUMENT, "a request has either a prompt or messages");
+  if (status == MB_OK && out->prompt && out->options.thinking != defaults->thinking)
+    return mb_fail(MB_ERROR_ARGUMENT, "a request's thinking needs messages");
   return status;
 }
 
@@ -101,6 +109,7 @@ void request_free(request *r) {
 /* A conversation that is being fitted into the context. */
 typedef struct {
   const open_bundle *bundle;
+  mb_chat_thinking thinking;
   prompt_message *messages; /* the system message is moved before what is kept while that is tokenised */
   size_t count;
   size_t first;   /* 1 where there is a system message, which is never left out, else 0 */
@@ -127,7 +136,8 @@ static mb_status measure(const fitting *f, size_t dropped, fitted *out) {
   const size_t start = f->begins[dropped] - f->first;
   const prompt_message covered = f->messages[start];
   if (f->first) f->messages[start] = f->messages[0];
-  mb_status status = prompt_chat_tokens(f->bundle, f->messages + start, f->count - start, &out->ids, &out->count);
+  mb_status status =
+      prompt_chat_tokens(f->bundle, f->messages + start, f->count - start, f->thinking, &out->ids, &out->count);
   f->messages[start] = covered;
   return status;
 }
@@ -202,7 +212,7 @@ static mb_status conversation_tokens(const request *r, const open_bundle *bundle
                                      uint32_t *dropped) {
   const uint32_t context = decoder_options(bundle->decoder)->context, quarter = context / 4;
   const uint32_t answer = r->options.max_new_tokens < quarter ? r->options.max_new_tokens : quarter;
-  fitting f = {.bundle = bundle, .room = context - answer};
+  fitting f = {.bundle = bundle, .thinking = r->options.thinking, .room = context - answer};
   fitted best = {0};
   mb_status status = find_exchanges(r, &f);
   if (status == MB_OK) status = fit(&f, &best);

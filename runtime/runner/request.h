@@ -13,8 +13,8 @@ typedef struct {
 } request;
 
 /* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
- * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos".
- * Free it in either case. */
+ * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos",
+ * "thinking". Free it in either case. */
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
 void request_free(request *request);
 

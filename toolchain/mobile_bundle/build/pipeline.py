@@ -32,8 +32,8 @@ from mobile_bundle.plan.memory import MappedWeights, mapped_weights
 from mobile_bundle.tokenizer import CompiledTokenizer
 from mobile_bundle.tokenizer import compile_tokenizer as compile_real_tokenizer
 
-CompileTokenizer = Callable[[Path, dict[str, Any]], CompiledTokenizer]
-"""(checkpoint directory, config.json) -> tokenizer."""
+CompileTokenizer = Callable[[Path, dict[str, Any], Mapping[str, Any]], CompiledTokenizer]
+"""(checkpoint directory, config.json, chat options) -> tokenizer."""
 
 
 def build_bundle(
@@ -50,6 +50,7 @@ def build_bundle(
     budget: Budget | None = None,
     calibration: Path | None = None,
     formats: Collection[str] = ("native",),
+    chat_options: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Builds the bundle `out_dir` and returns its manifest. It appears whole, or not at all; a bundle of that name is
@@ -61,6 +62,7 @@ def build_bundle(
     compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. jobs, cluster: as PartPool's.
     budget: what the planner has to keep to; it then chooses every codec that a recipe's patterns do not fix.
     calibration: a text for codecs and planner; None: data-free, or with a budget the text that ships with the tool.
+    chat_options: keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values).
     tell: takes lines for a person (the plan, what was used).
     UserError says what a person can mend.
     """
@@ -68,7 +70,7 @@ def build_bundle(
         model = stack.enter_context(open_model(model_dir))
         out = stack.enter_context(AtomicDirectory(out_dir, manifests.obstacle, manifests.fingerprint))
         chosen = _chosen(recipe, budget, model.spec)
-        tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
+        tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config, chat_options or {})
         if tokenizer.vocabulary > model.spec.vocabulary:
             raise UserError(
                 f"{model_dir}: the tokenizer has {tokenizer.vocabulary} tokens, the model only "
@@ -114,7 +116,7 @@ def build_bundle(
         check_forward(out.path, spec, sources)
         _note_given_up(model, tokenizer)
         runtimes = export_programs(out.path, formats, chosen.name)
-        manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
+        manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer)
         if runtimes:
             manifest["runtimes"] = runtimes
         manifests.write_manifest(out.path, manifest)
@@ -173,8 +175,8 @@ def _end_tokens(tokenizer: CompiledTokenizer, notes: list[str]) -> tuple[int, ..
 def _note_given_up(model: Model, tokenizer: CompiledTokenizer) -> None:
     """What of the checkpoint is not in the bundle, as far as it is known when the weights are coded."""
     model.notes.extend(tokenizer.notes)
-    if not tokenizer.has_whole_chat:
-        model.notes.append(tokenizer.chat_template_status)
+    if tokenizer.chat_note:
+        model.notes.append(tokenizer.chat_note)
     zeros = [tensor.source for tensor in model.tensors if model.is_zero(tensor)]
     if zeros:
         few = ", ".join(zeros[:3]) + (" ..." if len(zeros) > 3 else "")
@@ -196,7 +198,7 @@ def _manifest(
     records: list[TensorRecord],
     directory: Path,
     predict: Predict,
-    has_chat: bool,
+    tokenizer: CompiledTokenizer,
 ) -> dict[str, Any]:
     files = manifests.describe_files(directory)
     mapped = _mapped_weights(directory / "weights.ptd")
@@ -238,7 +240,9 @@ def _manifest(
         },
         "min_device_ram_gb": predicted.min_device_ram_gb,
         "generation": facts.generation(checkpoint),
-        "chat_template": has_chat,
+        "chat_template": tokenizer.has_chat,
+        "chat_thinking": tokenizer.has_thinking,
+        "chat_options": tokenizer.chat_options,
         "licence": facts.licence(checkpoint),
         "notes": model.notes,
     }

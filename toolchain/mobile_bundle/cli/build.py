@@ -15,6 +15,7 @@ from mobile_bundle.build.recipe import recipe_names
 from mobile_bundle.cli.common import (
     Progress,
     byte_size,
+    chat_option,
     formats_argument,
     megabytes,
     positive,
@@ -80,6 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of native (mobile-run of every ABI, the default), executorch (model.pte), onnx (model.onnx); "
         "commas between",
     )
+    parser.add_argument(
+        "--chat-option",
+        type=chat_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a keyword argument for the chat template, as enable_thinking=false; a value that is not JSON is a text. "
+        "Give it once per argument",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
     options = parser.parse_args(arguments)
@@ -106,6 +116,7 @@ def _build(options: argparse.Namespace) -> int:
             budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
             calibration=options.calibration,
             formats=options.formats,
+            chat_options=dict(options.chat_option),
             tell=tell,
         )
     except UserError as error:

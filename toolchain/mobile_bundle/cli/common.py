@@ -95,6 +95,26 @@ def formats_argument(text: str) -> tuple[str, ...]:
     return names
 
 
+def chat_option(text: str) -> tuple[str, Any]:
+    """An argparse type: NAME=VALUE, the value as JSON or else as a text."""
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed, as enable_thinking=false")
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+    if _has_fraction(parsed):
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with fractions are not possible in a chat template")
+    return name, parsed
+
+
+def _has_fraction(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_fraction, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float)
+
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 

@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.chat_template.compile import ChatTemplate
 from mobile_bundle.errors import UserError
 from mobile_bundle.tokenizer import steps as step
-from mobile_bundle.tokenizer.chat_template import ChatPieces
 from mobile_bundle.tokenizer.steps import Steps
 from mobile_bundle.tokenizer.vocabulary import BYTE_ALPHABET, Vocabulary, token_bytes
 
@@ -18,15 +18,14 @@ MAGIC, VERSION = b"MBTOKENS", 1
 IS_SPECIAL, IS_BYTE, IS_ABSENT = 1 << 31, 1 << 30, 1 << 29
 MAX_PROBES = 256
 HEADER_BYTES = 256
-CHAT_ABSENT = 0xFFFFFFFF
-CHAT_PLACES = 4
+CHAT_PROGRAM = 1 << 15
 
 
-def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | None) -> bytes:
+def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | None) -> bytes:
     """The bytes of tokenizer.bin. Raises UserError when the vocabulary is beyond what the format holds."""
     texts = _texts(vocabulary)
     offsets, blob, longest = _token_bytes(texts, vocabulary, steps)
-    flags = steps.flags | vocabulary.flags
+    flags = steps.flags | vocabulary.flags | (CHAT_PROGRAM if chat else 0)
     merge_table, merge_probes = _merge_table(vocabulary)
     merged, merge_first = _merged(vocabulary)
     strings, string_probes = _string_table(texts, vocabulary, steps)
@@ -36,7 +35,6 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | Non
         raise UserError("tokenizer.json: the post-processor's ids are not in the vocabulary")
     if max(len(steps.prefix), len(steps.suffix)) > 64:
         raise UserError("tokenizer.json: the post-processor adds more than 64 ids")
-    chat_table, chat_bytes = _chat(chat)
     sections = [
         offsets.tobytes(),
         blob,
@@ -47,8 +45,8 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | Non
         added_table,
         added_bytes,
         template.tobytes(),
-        chat_table,
-        chat_bytes,
+        chat.section if chat else b"",
+        chat.texts if chat else b"",
     ]
     spans, body = [], bytearray()
     for section in sections:
@@ -216,19 +214,3 @@ def _added(vocabulary: Vocabulary) -> tuple[bytes, bytes, int]:
         table += struct.pack("<4I", token.id, flags, len(texts), len(text))
         texts += text
     return bytes(table), bytes(texts), sum(not token.normalized for token in vocabulary.added)
-
-
-def _chat(chat: ChatPieces | None) -> tuple[bytes, bytes]:
-    if chat is None:
-        return b"", b""
-    texts = bytearray()
-    table = bytearray(struct.pack("<2I", sum(1 << role for role in chat.trims), 0))
-    for before in range(CHAT_PLACES):
-        for after in range(CHAT_PLACES):
-            text = chat.between.get((before, after))
-            if text is None:
-                table += struct.pack("<2I", CHAT_ABSENT, 0)
-                continue
-            table += struct.pack("<2I", len(texts), len(text.encode()))
-            texts += text.encode()
-    return bytes(table), bytes(texts)

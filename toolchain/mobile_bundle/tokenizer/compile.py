@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.chat_template.compile import COMPILED, compile_chat_template
+from mobile_bundle.chat_template.find import find_chat_template
 from mobile_bundle.errors import UserError
 from mobile_bundle.git_lfs import refuse_pointer
 from mobile_bundle.tokenizer.binary import write_tokenizer
-from mobile_bundle.tokenizer.chat_template import ASSISTANT, USER, compile_chat_template, find_chat_template
 from mobile_bundle.tokenizer.steps import parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
+
+_TEMPLATE_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""What transformers hands to a chat template."""
+_NO_TEMPLATE = "the model has no chat template"
 
 
 @dataclass(frozen=True)
@@ -25,26 +31,23 @@ class CompiledTokenizer:
     eos: list[int]  # ids that end a text, the first one the model's own; may be empty
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
-    chat_template_status: str  # one line: compiled, or why not
+    chat_template_status: str  # one line: compiled (and what it cannot do then), or why not
     notes: list[str] = field(default_factory=list)  # what of the tokenizer is left out, for a person
-
-    @property
-    def has_chat(self) -> bool:
-        """Whether tokenizer.bin holds the chat template."""
-        return self.chat_template_status.startswith("the chat template is compiled")
-
-    @property
-    def has_whole_chat(self) -> bool:
-        """Whether tokenizer.bin holds all that the chat template does."""
-        return self.chat_template_status == "the chat template is compiled"
+    chat_options: dict[str, Any] = field(default_factory=dict)  # fixed by the build
+    has_thinking: bool = False  # whether a request may switch thinking on and off
+    has_chat: bool = False  # whether tokenizer.bin holds the chat template
+    chat_note: str = ""  # the status, where the bundle does less than the template of the model; "": it does all
 
 
-def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokenizer:
+def compile_tokenizer(
+    model_dir: Path, config: dict[str, Any], chat_options: Mapping[str, Any] | None = None
+) -> CompiledTokenizer:
     """Compiles the tokenizer of a checkpoint directory.
 
-    config: the parsed config.json; added tokens for which a model of its `vocab_size` has no rows are left out. Raises
-    UserError, one line that says what to do, when tokenizer.json is missing or does what the runtime cannot do exactly.
-    A chat template that cannot be compiled is no error.
+    config: the parsed config.json; added tokens for which a model of its `vocab_size` has no rows are left out.
+    chat_options: keyword arguments of apply_chat_template that the build fixes. Raises UserError, one line that says
+    what to do, when tokenizer.json is missing or does what the runtime cannot do exactly. A chat template that cannot
+    be compiled is no error, unless there are options for it.
     """
     path = model_dir / "tokenizer.json"
     if not path.is_file():
@@ -65,12 +68,16 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
     tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
     generation = _read_optional(model_dir / "generation_config.json")
     special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
-    source = find_chat_template(model_dir, tokenizer_config)
-    chat, status = compile_chat_template(source, special)
-    if chat and (
-        used := next((token for token in left_out if any(token in text for text in chat.between.values())), "")
-    ):
-        chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
+    source, reason = find_chat_template(model_dir, tokenizer_config)
+    chat, status = None, f"the chat template cannot be read: {reason}" if reason else _NO_TEMPLATE
+    if source is not None:
+        named = {name: special[name] for name in _TEMPLATE_TOKENS if name in special}
+        chat, status = compile_chat_template(source, named, chat_options)
+        used = next((token for token in left_out if token in source or token in named.values()), "")
+        if chat and used:
+            chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
+    if chat_options and chat is None:
+        raise UserError(f"chat options were given, and {status}")
     sources: list[dict[str, Any]] = [generation, config, special]
     bos = _token_ids("bos_token", sources, vocabulary)
     return CompiledTokenizer(
@@ -78,10 +85,14 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
         vocabulary=vocabulary.size,
         bos=bos[0] if bos else None,
         eos=_token_ids("eos_token", sources, vocabulary),
-        chat_end=_leading_token(chat.between[ASSISTANT, USER], vocabulary) if chat else None,
+        chat_end=_leading_token(chat.after_answer, vocabulary) if chat else None,
         chat_template=source,
         chat_template_status=status,
         notes=_left_out_notes(left_out, rows),
+        chat_options=dict(chat.options) if chat else {},
+        has_chat=chat is not None,
+        chat_note="" if status == COMPILED else status,
+        has_thinking=chat is not None and chat.thinking,
     )
 
 
