@@ -1,4 +1,4 @@
-"""Affine codes of 2, 3, 4 or 8 bits: per row and group of columns an fp16 scale d, and an fp16 offset m if asymmetric.
+"""Affine codes of 2 to 6 or 8 bits: per row and group of columns an fp16 scale d, and an fp16 offset m if asymmetric.
 
 w = scale * d * (code - 2**(bits-1))     symmetric; 8 bits: w = scale * d * code
 w = scale * (d * code + m)               asymmetric
@@ -35,12 +35,19 @@ from mobile_bundle.codecs.stats import Stats
 _FORMAT = {bits: format for format, bits in AFFINE_BITS.items()}
 # Ranges to try and regressions to follow (affine_fit.py), measured on Gaussian and on trained weights. 1.0 is always
 # there, so that a matrix that is on such a grid already is stored without loss.
-_SHRINK: dict[int, tuple[float, ...]] = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.9, 0.8), 4: (1.0, 0.92, 0.84), 8: (1.0,)}
-_REFITS = {2: 4, 3: 2, 4: 2, 8: 0}
+_SHRINK: dict[int, tuple[float, ...]] = {
+    2: (1.0, 0.8, 0.6),
+    3: (1.0, 0.9, 0.8),
+    4: (1.0, 0.92, 0.84),
+    5: (1.0, 0.95, 0.9),
+    6: (1.0, 0.97),
+    8: (1.0,),
+}
+_REFITS = {2: 4, 3: 2, 4: 2, 5: 2, 6: 1, 8: 0}
 
 
 class AffineCodec(StreamCodec):
-    """bits 2, 3, 4 or 8; group 32, 64 or 128 columns."""
+    """bits 2, 3, 4, 5, 6 or 8; group 32, 64 or 128 columns."""
 
     calibrated = True
 
