@@ -24,7 +24,7 @@ from mobile_bundle.codecs.codec import (
     source_chunks,
     sum_squares,
 )
-from mobile_bundle.codecs.source import MatrixSource
+from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
 
@@ -73,6 +73,14 @@ class SignCodec(StreamCodec):
             magnitude -= stored
             error += sum_squares(magnitude)
         return Encoded(header, error * scale * scale, total * scale * scale)
+
+    def holds(self, w: Floats) -> bool:
+        """Whether the signs give rows of a matrix exactly. w: float32 (n, columns), in fp16's range already."""
+        magnitude = np.abs(w)
+        starts = np.arange(0, w.shape[1], self.group)
+        top = np.maximum.reduceat(magnitude, starts, axis=1)
+        same = top == np.minimum.reduceat(magnitude, starts, axis=1)
+        return bool(same.all() and (top == top.astype(np.float16)).all())
 
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
         header = blob.header
