@@ -94,7 +94,7 @@ def test_every_architecture_becomes_weights(tmp_path: Path, name: str, recipe: s
                 assert record.codec == "bitnet"
 
 
-ROUNDING = ["raw", "affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet"]
+ROUNDING = ["raw", "affine-8bit", "affine-6bit", "affine-5bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet"]
 """The recipes that take no search, from the largest to the smallest."""
 
 
@@ -107,7 +107,7 @@ def test_recipes(llama: Path, tmp_path: Path) -> None:
         assert records["layers.0.mlp.up.weight"].codec == ("affine-2bit-g64-asym" if name == "affine-2bit" else name)
         assert records["norm.weight"].codec == "f32"
         kept = records["embedding.weight"]
-        assert kept.codec == (name if name in ("raw", "affine-8bit") else "affine-4bit")
+        assert kept.codec == (name if name in ROUNDING[:4] else "affine-4bit")
     assert sorted(sizes, key=lambda name: -sizes[name]) == ROUNDING
     with open_model(llama) as model:
         for columns, group in ((128, 128), (64, 64), (576, 64), (960, 128), (1536, 128), (30, 32)):

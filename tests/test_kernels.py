@@ -92,8 +92,13 @@ def formats(tmp_path_factory) -> ctypes.CDLL:
     return library
 
 
-CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"] + [
-    f"affine-{bits}bit-g{group}-{kind}" for bits in (2, 3, 4, 8) for group in (32, 64, 128) for kind in ("sym", "asym")
+CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"]
+CODECS += ["sign-1bit", "sign-1bit-g64", "sign-1bit-g32"]
+CODECS += [
+    f"affine-{bits}bit-g{group}-{kind}"
+    for bits in (2, 3, 4, 5, 6, 8)
+    for group in (32, 64, 128)
+    for kind in ("sym", "asym")
 ]
 
 

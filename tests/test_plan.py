@@ -130,7 +130,7 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         ("", "must be a mapping"),
         ("- a", "must be a mapping"),
         ("body: [1", "is no YAML"),
-        ("body: affine-5bit", "unknown codec"),
+        ("body: affine-7bit", "unknown codec"),
         ("boddy: raw", "unknown key 'boddy'"),
         ("tensors: 3", "must map"),
         ("entropy: perhaps", "true or false"),

@@ -81,8 +81,9 @@ typedef struct {
    *   symmetric:  t = (float)(S - 2^(bits-1) * sums) * d      (8 bits: S * d)
    *   asymmetric: t = (float)S * d + (float)sums * m
    *   F = F + t * scales[n][g];  y = F * w->scale.
-   * BF16, F32: 16 partial sums, column c goes to sum c % 16 in order, multiply then add, on x->values;
-   *   then sum[i] += sum[i + 8] for i < 8, += 4 for i < 4, += 2 for i < 2, sum[0] + sum[1]. */
+   * Signs: as symmetric affine, with S - 2^(bits-1) * sums being the sum of the activations, each with its weight's
+   * sign. BF16, F32: 16 partial sums, column c goes to sum c % 16 in order, multiply then add, on x->values; then
+   * sum[i] += sum[i + 8] for i < 8, += 4 for i < 4, += 2 for i < 2, sum[0] + sum[1]. */
   void (*multiply)(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                    uint32_t row_end);
 

@@ -13,6 +13,7 @@ import mobile_bundle
 from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
 from mobile_bundle.build.check import check_forward, check_records
+from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
 from mobile_bundle.build.recipe import Recipe, entropy_coded, resolve_recipe
@@ -57,7 +58,8 @@ def build_bundle(
     replaced at the end. What a build had coded before it failed or was killed lies in parts_directory(out_dir), and the
     next one goes on from there.
 
-    recipe: a recipe, its name, or None for the model's default. runners: gives {abi: path of mobile-run}, for the
+    recipe: a recipe, its name, or None for the model's default, which stores without loss what lies on the grid of a
+    packed format (grids.py). runners: gives {abi: path of mobile-run}, for the
     format native. formats: of export.formats.FORMATS.
     compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. jobs, cluster: as PartPool's.
     budget: what the planner has to keep to; it then chooses every codec that a recipe's patterns do not fix.
@@ -103,6 +105,11 @@ def build_bundle(
                 assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
             assignment = assign_codecs(model.tensors, spec, chosen)
+            if recipe is None and (exact := exact_codecs(model)):
+                assignment |= exact
+                chosen = exact_recipe(chosen, model, exact)
+                model.notes.append(exact_line(exact))
+                tell(model.notes[-1])
         weights = out.path / "weights.ptd"
         if used:
             from mobile_bundle.build.calibrated import write_calibrated

@@ -17,6 +17,7 @@ from mobile_bundle.build.executor import (
     Workers,
     default_jobs,
 )
+from mobile_bundle.build.grids import exact_codecs
 from mobile_bundle.build.parts import (
     PIECE,
     Part,
@@ -242,6 +243,8 @@ def build_weights(
     perhaps a directory of finished parts beside it, from which the next call goes on."""
     with open_model(model_dir) as model:
         assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec))
+        if recipe is None:
+            assignment |= exact_codecs(model)
         with PartPool(model, parts_directory(out_path), jobs, cluster) as pool:
             records = write_weights(pool, model.spec, assignment, Path(out_path), progress)
             pool.discard()
