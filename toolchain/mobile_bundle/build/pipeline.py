@@ -104,6 +104,7 @@ def build_bundle(
             model.notes.append(used.note)
         else:
             records = write_weights(pool, spec, assignment, weights, progress)
+        model.notes.extend(tokenizer.notes)
         if tokenizer.chat_template is not None and not tokenizer.has_chat:
             model.notes.append(tokenizer.chat_template_status)
         runtimes = export_programs(out.path, formats, chosen.name)

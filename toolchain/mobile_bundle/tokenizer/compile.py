@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.input_files import read_json_object
 from mobile_bundle.tokenizer.binary import write_tokenizer
 from mobile_bundle.tokenizer.chat_template import ASSISTANT, USER, compile_chat_template, find_chat_template
+from mobile_bundle.tokenizer.companions import read_tokenizer_files
 from mobile_bundle.tokenizer.steps import parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
@@ -25,6 +26,7 @@ class CompiledTokenizer:
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
     chat_template_status: str  # one line: compiled, or why not
+    notes: list[str] = field(default_factory=list)  # lines about what differs from transformers
 
     @property
     def has_chat(self) -> bool:
@@ -46,15 +48,15 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
             f"{path} is missing: make it{hint} with transformers: "
             "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
-    description = _read(path)
+    files = read_tokenizer_files(model_dir, read_json_object(path), config)
+    special = files.special
     try:
-        steps = parse_steps(description)
-        vocabulary = read_vocabulary(description, steps)
+        steps = parse_steps(files.description)
+        vocabulary = read_vocabulary(files.description, steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
     tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
     generation = _read_optional(model_dir / "generation_config.json")
-    special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
     source = find_chat_template(model_dir, tokenizer_config)
     chat, status = compile_chat_template(source, special)
     sources: list[dict[str, Any]] = [generation, config, special]
@@ -67,33 +69,15 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
         chat_end=_leading_token(chat.between[ASSISTANT, USER], vocabulary) if chat else None,
         chat_template=source,
         chat_template_status=status,
+        notes=files.notes,
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return value
-
-
 def _read_optional(path: Path) -> dict[str, Any]:
-    return _read(path) if path.is_file() else {}
-
-
-def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and so on as strings; in the files they are strings or objects with a content."""
-    found: dict[str, str] = {}
-    for source in sources:
-        for key, value in source.items():
-            if isinstance(value, dict):
-                value = value.get("content")
-            if key.endswith("_token") and isinstance(value, str):
-                found.setdefault(key, value)
-    return found
+    try:
+        return read_json_object(path)
+    except FileNotFoundError:
+        return {}
 
 
 def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary) -> list[int]:
@@ -103,7 +87,7 @@ def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary)
         ids = []
         for value in values if isinstance(values, list) else [values]:
             number = vocabulary.lookup(value) if isinstance(value, str) else value
-            if isinstance(number, int) and 0 <= number < vocabulary.size and number not in ids:
+            if type(number) is int and 0 <= number < vocabulary.size and number not in ids:
                 ids.append(number)
         if ids:
             return ids
