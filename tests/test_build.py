@@ -39,6 +39,8 @@ class FakeTokenizer:
     chat_template: str | None = "{{ messages }}"
     chat_template_status: str = "the chat template is too clever"
     has_chat: bool = False
+    has_whole_chat: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+class ResumableError(UserError):
+    """Work was stopped by something outside its input (a full disk, a killed worker): the same command goes on."""
+
+
 def printable(text: str) -> str:
     """The text on one line and valid in UTF-8: every character that has no picture becomes a question mark."""
     return "".join(c if c.isprintable() else "?" for c in text)

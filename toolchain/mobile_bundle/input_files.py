@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.git_lfs import refuse_pointer
 
 MOST_BYTES = 128 << 20
 """Of a file that is read whole. The largest tokenizer.json that we know has 33 MB."""
@@ -64,7 +65,9 @@ def read_text(path: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The value in a JSON file, checked as parse_json does. FileNotFoundError; UserError."""
-    return parse_json(read_bytes(path), str(path))
+    data = read_bytes(path)
+    refuse_pointer(Path(path), data)
+    return parse_json(data, str(path))
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from mobile_bundle.cli.common import (
     recipe_argument,
     run_command,
 )
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ResumableError, UserError
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.budget import Budget
 from mobile_bundle.plan.memory import predict_memory
@@ -87,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
+    told = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        print(line, file=sys.stderr)
+
     try:
         manifest = build_bundle(
             options.model,
@@ -100,12 +106,15 @@ def _build(options: argparse.Namespace) -> int:
             budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
             calibration=options.calibration,
             formats=options.formats,
-            tell=lambda line: print(line, file=sys.stderr),
+            tell=tell,
         )
     except UserError as error:
-        raise UserError(f"{error}{_what_is_kept(options.output)}") from error
+        raise UserError(f"{error}{_what_is_kept(options.output, isinstance(error, ResumableError))}") from error
     except KeyboardInterrupt:
-        raise UserError(f"interrupted{_what_is_kept(options.output)}") from None
+        raise UserError(f"interrupted{_what_is_kept(options.output, True)}") from None
+    for note in manifest["notes"]:
+        if note not in told:
+            print(f"note: {note}", file=sys.stderr)
     if options.json:
         print_json(manifest)
         return 0
@@ -121,11 +130,16 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
-def _what_is_kept(output: Path) -> str:
-    """The end of an error message: where the finished tensors are; nothing if there are none."""
+def _what_is_kept(output: Path, resumable: bool) -> str:
+    """The end of an error message: where the finished tensors are; nothing if there are none. resumable: whether the
+    same command can succeed later."""
     directory = parts_directory(output)
     count = len(finished_parts(directory))
-    return f"; {count} tensors are finished in {directory}: the same command goes on from there" if count else ""
+    if not count:
+        return ""
+    if resumable:
+        return f"; {count} tensors are finished in {directory}: the same command goes on from there"
+    return f"; {count} tensors that were finished stay in {directory}, which may be deleted"
 
 
 if __name__ == "__main__":

@@ -34,16 +34,11 @@ class TernaryScheme:
 
 
 def ternary_scheme(config: dict[str, Any], is_bitnet: bool) -> TernaryScheme | None:
-    """The scheme, or None for a checkpoint of plain weights. UserError for another quantisation."""
+    """The scheme, or None for a checkpoint of plain weights; quantised.py has refused every other quantisation.
+    UserError for kinds of BitNet's that are not read."""
     section = config.get("quantization_config")
-    if section is None:
+    if not isinstance(section, dict):
         return TernaryScheme(online=True, divide=False) if is_bitnet else None
-    if not isinstance(section, dict) or section.get("quant_method") != "bitnet":
-        method = section.get("quant_method") if isinstance(section, dict) else section
-        raise UserError(
-            f"the checkpoint is already quantised ({method}); give the original in bf16, f16 or f32 "
-            f"(of quantised ones only bitnet is read)"
-        )
     listed = section.get("modules_to_not_convert") or []
     for name in listed if isinstance(listed, list) else [listed]:
         if name not in ("lm_head", "embed_tokens"):

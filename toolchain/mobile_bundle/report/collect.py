@@ -192,20 +192,19 @@ def _with_front(bundles: Sequence[BundleReport]) -> list[BundleReport]:
 def _fingerprint(model: Model) -> str:
     """Of everything in the checkpoint that its perplexity depends on."""
     digest = hashlib.sha256()
-    for path in sorted(model.checkpoint.directory.iterdir()):
-        if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
-            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
+    directory = model.checkpoint.directory
+    for path in sorted([*model.checkpoint.files, directory / "config.json", directory / "tokenizer.json"]):
+        digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def _original(model: Model, fingerprint: str, perplexity: float | None) -> Original:
-    files = model.checkpoint.directory.glob("*.safetensors")
     return Original(
         name=model.spec.name,
         architecture=model.spec.architecture,
         parameters=model.parameters,
         layers=model.spec.layers,
-        bytes=sum(path.stat().st_size for path in files),
+        bytes=sum(path.stat().st_size for path in model.checkpoint.files),
         sha256=fingerprint,
         perplexity=perplexity,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,25 @@ class CompiledTokenizer:
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
     chat_template_status: str  # one line: compiled, or why not
-    notes: list[str] = field(default_factory=list)  # lines about what differs from transformers
+    notes: list[str]  # for a person: what of the tokenizer is left out, or may differ from transformers
 
     @property
     def has_chat(self) -> bool:
         """Whether tokenizer.bin holds the chat template."""
         return self.chat_template_status.startswith("the chat template is compiled")
 
+    @property
+    def has_whole_chat(self) -> bool:
+        """Whether tokenizer.bin holds all that the chat template does."""
+        return self.chat_template_status == "the chat template is compiled"
+
 
 def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokenizer:
     """Compiles the tokenizer of a checkpoint directory.
 
-    config: the parsed config.json. Raises UserError, one line that says what to do, when tokenizer.json is missing or
-    does what the runtime cannot do exactly. A chat template that cannot be compiled is no error.
+    config: the parsed config.json; added tokens for which a model of its `vocab_size` has no rows are left out. Raises
+    UserError, one line that says what to do, when tokenizer.json is missing or does what the runtime cannot do exactly.
+    A chat template that cannot be compiled is no error.
     """
     path = model_dir / "tokenizer.json"
     if not path.is_file():
@@ -55,10 +61,16 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
         vocabulary = read_vocabulary(files.description, steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
+    rows = config.get("vocab_size")
+    left_out = vocabulary.leave_out(rows) if isinstance(rows, int) else []
     tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
     generation = _read_optional(model_dir / "generation_config.json")
     source = find_chat_template(model_dir, tokenizer_config)
     chat, status = compile_chat_template(source, special)
+    if chat and (
+        used := next((token for token in left_out if any(token in text for text in chat.between.values())), "")
+    ):
+        chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
     sources: list[dict[str, Any]] = [generation, config, special]
     bos = _token_ids("bos_token", sources, vocabulary)
     return CompiledTokenizer(
@@ -69,8 +81,15 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
         chat_end=_leading_token(chat.between[ASSISTANT, USER], vocabulary) if chat else None,
         chat_template=source,
         chat_template_status=status,
-        notes=files.notes,
+        notes=[*files.notes, *_left_out_notes(left_out, rows)],
     )
+
+
+def _left_out_notes(tokens: list[str], rows: Any) -> list[str]:
+    if not tokens:
+        return []
+    few = ", ".join(token[:40] for token in tokens[:5]) + (" ..." if len(tokens) > 5 else "")
+    return [f"{len(tokens)} added tokens are left out, the model has only {rows} rows: {few}"]
 
 
 def _read_optional(path: Path) -> dict[str, Any]:

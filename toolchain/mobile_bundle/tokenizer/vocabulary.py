@@ -55,6 +55,16 @@ class Vocabulary:
         """Highest id + 1."""
         return max([*self.tokens.values(), *(token.id for token in self.added)], default=-1) + 1
 
+    def leave_out(self, rows: int) -> list[str]:
+        """Drops the added tokens of ids from `rows` on, for which a model has no embedding. Returns their texts.
+
+        Text that has them is then tokenized as any other; transformers fails on it."""
+        known = set(self.tokens.values())
+        out = [token for token in self.added if token.id >= rows and token.id not in known]
+        self.added = [token for token in self.added if token.id < rows or token.id in known]
+        self.special -= {text for token in out for text in (token.content, token.text, token.decoded)}
+        return [token.content for token in out]
+
     def lookup(self, text: str) -> int | None:
         """The id of a token's string, None when there is none."""
         for token in self.added:
