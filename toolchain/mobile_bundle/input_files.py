@@ -6,11 +6,13 @@ FileNotFoundError, which callers have their own words for; everything else that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,8 +58,13 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
 
 def read_text(path: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
     """The whole file, UTF-8; line ends become "\\n". Errors as read_bytes, and UserError where it is not UTF-8."""
+    return decode_text(read_bytes(path, most), path)
+
+
+def decode_text(data: bytes, path: str | os.PathLike[str]) -> str:
+    """The bytes of a text file as read_text gives them. UserError where they are not UTF-8."""
     try:
-        text = read_bytes(path, most).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{Path(path)}: not UTF-8 (byte {error.start}): convert it first") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -102,6 +109,17 @@ def parse_json(data: bytes | str, where: str) -> Any:
                 f"{where} cannot be read: it holds one half of a surrogate pair, which is no text"
             ) from None
     return value
+
+
+def json_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The lines that are JSON objects; what else a program prints, or a broken connection cuts off, is passed over."""
+    found = []
+    for line in lines:
+        if line.startswith("{"):
+            with contextlib.suppress(UserError):
+                value = parse_json(line, "the line")
+                found.append(value)
+    return found
 
 
 def _no_number(name: str) -> NoReturn:

@@ -31,6 +31,10 @@ from mobile_bundle.plan.memory import predict_memory
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 done, 1 failed, 2 bad usage)."""
+    return run_command("build-mobile-bundle", lambda: _build(_parsed(arguments)))
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument("model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
@@ -82,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
-    options = parser.parse_args(arguments)
-    return run_command("build-mobile-bundle", lambda: _build(options))
+    return parser.parse_args(arguments)
 
 
 def _build(options: argparse.Namespace) -> int:

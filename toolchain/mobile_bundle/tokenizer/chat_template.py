@@ -8,6 +8,7 @@ template says; if they do not, there are no pieces and the reason is given.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import json
@@ -21,6 +22,9 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+
+from mobile_bundle.errors import UserError
+from mobile_bundle.input_files import read_json, read_text
 
 SYSTEM, USER, ASSISTANT = range(3)
 START = ANSWER = 3  # START only comes before, ANSWER only after
@@ -70,17 +74,21 @@ class _GenerationBlocks(jinja2.ext.Extension):
 
 
 def find_chat_template(model_dir: Path, tokenizer_config: dict[str, Any]) -> str | None:
-    """The template's source, from where transformers takes it; None when the model has none."""
-    file = model_dir / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    file = model_dir / "chat_template.json"
-    template = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else tokenizer_config
+    """The template's source, from where transformers takes it; None when the model has none. UserError for a file that
+    cannot be read."""
+    with contextlib.suppress(FileNotFoundError):
+        return read_text(model_dir / "chat_template.jinja")
+    try:
+        template = read_json(model_dir / "chat_template.json")
+    except FileNotFoundError:
+        template = tokenizer_config
     template = template.get("chat_template") if isinstance(template, dict) else template
     if isinstance(template, list):  # named templates
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("default", next(iter(named.values()), None))
-    return template if isinstance(template, str) else None
+        named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default", next(iter(named.values()), 0))
+    if template is not None and not isinstance(template, str):
+        raise UserError(f"{model_dir}: the chat template is neither text nor a list of named templates")
+    return template
 
 
 def compile_chat_template(
