@@ -23,7 +23,7 @@ from mobile_bundle.cli.common import (
     recipe_argument,
     run_command,
 )
-from mobile_bundle.errors import ResumableError, UserError
+from mobile_bundle.errors import ResumableError, UserError, printable
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.budget import Budget
 from mobile_bundle.plan.memory import predict_memory
@@ -123,8 +123,8 @@ def _build(options: argparse.Namespace) -> int:
         return 0
     predicted = manifest["predicted"]
     print(
-        f"{options.output}: {manifest['model']['name']}, {manifest['recipe']}, {megabytes(manifest['bytes'])}, "
-        f"{manifest['bits_per_weight']:.2f} bits per weight"
+        f"{printable(str(options.output))}: {manifest['model']['name']}, {manifest['recipe']}, "
+        f"{megabytes(manifest['bytes'])}, {manifest['bits_per_weight']:.2f} bits per weight"
     )
     print(
         f"predicted at a context of {predicted['context']} tokens: peak memory {megabytes(predicted['peak_bytes'])}, "

@@ -14,7 +14,7 @@ from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
 from mobile_bundle.container.disk import write_file
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.input_files import open_regular, read_json
+from mobile_bundle.input_files import open_regular, parse_json, read_bytes, read_json
 
 NAME = "manifest.json"
 FORMAT = "mobile-bundle"
@@ -42,9 +42,13 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.parent.is_dir():
         raise UserError(f"{directory} is not a bundle: it is no directory")
     try:
-        manifest = _printable(read_json(path))
+        data = read_bytes(path)
     except FileNotFoundError:
         raise UserError(f"{directory} is not a bundle: it has no {NAME}") from None
+    try:
+        manifest = _printable(parse_json(data, "it"))
+    except UserError as error:
+        raise UserError(f"{path} is damaged or not a bundle's ({error}); build the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path} is damaged or not a bundle's; build the bundle again")
     if manifest.get("format_version") != FORMAT_VERSION:

@@ -152,9 +152,16 @@ def read_report(path: Path) -> Report:
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
         raise UserError(f"{path} is not the JSON of a report of version {REPORT_VERSION}; make it again")
     try:
-        return _record(Report, data)
+        report = _record(Report, data)
     except TypeError as error:
         raise UserError(f"{path} is damaged ({error}); make the report again") from error
+    figures = [report.original.perplexity, *(bundle.perplexity for bundle in report.bundles)]
+    sums = [value for b in report.bundles for t in b.tensors for value in (t.squared_weight, t.squared_error)]
+    if any(figure is not None and figure < 1 for figure in figures) or any(
+        value is not None and value < 0 for value in sums
+    ):
+        raise UserError(f"{path} is damaged (a perplexity below 1, or a square below 0); make the report again")
+    return report
 
 
 _Record = TypeVar("_Record")
