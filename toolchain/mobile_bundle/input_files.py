@@ -48,10 +48,11 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
     bytes."""
     with open(open_regular(path), "rb") as file:
         try:
-            data = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= most else b""
         except OSError as error:
             raise _unreadable(path, error) from error
-    if len(data) > most:
+    if size > most:
         raise UserError(f"{Path(path)} has more than {most:,} bytes, the most that is read of such a file")
     return data
 

@@ -27,15 +27,15 @@ _PIECE = 1 << 20
 
 
 class CheckpointTensor:
-    """A float tensor as a matrix source (codecs/source.py): bf16, f16 or f32 in the file, float32 here.
+    """A float tensor as a matrix source (codecs/source.py): bf16, f16, f32 or f64 in the file, float32 here.
 
     rows, columns: the matrix; a vector is one row. Values are checked: UserError names a tensor with NaN or infinities.
     """
 
     def __init__(self, file: SafetensorsFile, stored: StoredTensor) -> None:
-        if stored.dtype not in ("BF16", "F16", "F32"):
+        if stored.dtype not in ("BF16", "F16", "F32", "F64"):
             raise UserError(
-                f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16 or F32 "
+                f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16, F32 or F64 "
                 f"(save the checkpoint in one of these, or with the quantisation removed)"
             )
         if not 1 <= len(stored.shape) <= 2 or 0 in stored.shape:
@@ -57,7 +57,7 @@ class CheckpointTensor:
 
     @property
     def dtype(self) -> str:
-        """BF16, F16 or F32: what the file holds."""
+        """BF16, F16, F32 or F64: what the file holds."""
         return self._stored.dtype
 
     def chunks(self, chunk_rows: int) -> Iterator[Floats]:
@@ -80,6 +80,10 @@ class CheckpointTensor:
             bits = np.frombuffer(data, "<u2")
             finite = (bits & np.uint16(0x7FFF)).max() < 0x7F80
             floats = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        elif self._stored.dtype == "F64":
+            with np.errstate(over="ignore"):
+                floats = np.frombuffer(data, "<f8").astype(np.float32)
+            finite = bool(np.isfinite(floats).all())
         else:
             halves = np.frombuffer(data, "<f2")
             finite = (halves.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00

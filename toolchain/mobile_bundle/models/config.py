@@ -50,10 +50,10 @@ class Config:
         return value
 
     def number(self, key: str, default: float) -> float:
-        """A positive number."""
+        """A number of at least 0."""
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LARGEST_FLOAT:
-            raise UserError(f"{key} in config.json is {shown(value)}, not a positive number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_FLOAT:
+            raise UserError(f"{key} in config.json is {shown(value)}, not a number of at least 0")
         return float(value)
 
     def flag(self, key: str) -> bool:
@@ -79,9 +79,7 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
         raise UserError(
             f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
         )
-    if config.values.get("head_dim") is None and not defaults.head_dim and hidden % heads:
-        raise UserError(f"hidden_size {hidden} in config.json is not a multiple of num_attention_heads {heads}")
-    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads)
+    head_dim = _head_dim(config, hidden, heads, defaults.head_dim)
     if head_dim % 2:
         raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
     activation = str(config.values.get("hidden_act") or defaults.activation)
@@ -107,6 +105,18 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
         "inverse_frequencies": inverse_frequencies(config.values, head_dim, context, defaults.theta),
     }
     return DecoderSpec(**{**fields, **differences})
+
+
+def _head_dim(config: Config, hidden: int, heads: int, default: int) -> int:
+    """head_dim, or where neither config.json nor the family (default, 0: none) has it, hidden_size by heads."""
+    if config.values.get("head_dim") is not None or default:
+        return config.count("head_dim", default)
+    if hidden % heads or hidden // heads > _LIMITS["head_dim"]:
+        raise UserError(
+            f"hidden_size {hidden} in config.json is not num_attention_heads {heads} times a number up to "
+            f"{_LIMITS['head_dim']}"
+        )
+    return hidden // heads
 
 
 def layer_window(config: Config, window: int, default_types: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from mobile_bundle.models.head import output_head
 from mobile_bundle.models.quantised import refuse_quantised
 from mobile_bundle.models.repository import model_name
 from mobile_bundle.models.spec import DecoderSpec, TensorSpec
-from mobile_bundle.models.ternary import TernaryScheme, ternary_bias, ternary_scheme, ternary_source
+from mobile_bundle.models.ternary import MasterTernary, TernaryScheme, ternary_bias, ternary_scheme, ternary_source
 
 _FAMILIES = (llama, mistral, qwen2, qwen3, bitnet)
 ARCHITECTURES: dict[str, Callable[[Config], DecoderSpec]] = {family.ARCHITECTURE: family.read for family in _FAMILIES}
@@ -93,9 +93,8 @@ class Model:
         Reads as far as the first other value."""
         if not tensor.source or tensor.source.endswith(".bias"):
             return False
-        shape = (tensor.rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
-        packed = self.checkpoint.dtype(tensor.source) == "U8"
-        source = self.source(tensor) if packed else self.checkpoint.tensor(tensor.source, shape)
+        source = self.source(tensor)
+        source = source.tensor if isinstance(source, MasterTernary) else source  # which reads all of it for its mean
         return not any(chunk.any() for chunk in source.chunks(max(1, _ZERO_VALUES // tensor.columns)))
 
     def close(self) -> None:
@@ -121,6 +120,8 @@ def open_model(directory: str | os.PathLike[str]) -> Model:
 def _open(checkpoint: Checkpoint) -> Model:
     config = checkpoint.config
     name = architecture(config)
+    if config.get("per_layer_config"):
+        raise UserError("config.json has a per_layer_config: layers that differ in shape are not supported")
     refuse_quantised(checkpoint)
     spec = ARCHITECTURES[name](Config(config))
     _check_layers(checkpoint, spec.layers)
@@ -130,10 +131,9 @@ def _open(checkpoint: Checkpoint) -> Model:
     }
     bos, eos = config_tokens({**config, **generation})
     spec = replace(spec, name=model_name(checkpoint.directory), ternary=scheme is not None, bos=bos, eos=eos)
-    prefix = "" if "embed_tokens.weight" in checkpoint else "model."
-    head = output_head(checkpoint, f"{prefix}embed_tokens.weight", spec.tied)
+    head = output_head(checkpoint, _source(checkpoint, "model.embed_tokens.weight"), spec.tied)
     spec = replace(spec, tied=head.tied)
-    tensors = names.tensors(spec, prefix)
+    tensors = [replace(each, source=_source(checkpoint, each.source)) for each in names.tensors(spec, "model.")]
     if head.embedding:
         tensors = [replace(each, source=head.embedding) if each.role == "embedding" else each for each in tensors]
     model = Model(checkpoint, spec, tensors, scheme, [*checkpoint.notes, *head.notes])
@@ -141,6 +141,12 @@ def _open(checkpoint: Checkpoint) -> Model:
         model.source(tensor)
     _note_choices(model)
     return model
+
+
+def _source(checkpoint: Checkpoint, name: str) -> str:
+    """The tensor's name in the checkpoint: one that was saved without the head leaves "model." out."""
+    bare = name.removeprefix("model.")
+    return bare if name not in checkpoint and bare in checkpoint else name
 
 
 def _check_layers(checkpoint: Checkpoint, asked: int) -> None:

@@ -63,6 +63,8 @@ def _llama3(
 
 def _number(values: dict[str, Any], key: str, default: Any = None) -> float:
     value = values.get(key, default)
+    if value is None:
+        raise UserError(f"config.json has no rotary parameter {key}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not _SMALLEST <= value <= _LARGEST:
         raise UserError(f"rotary parameter {key} in config.json is {value!r}, not a positive number")
     return float(value)

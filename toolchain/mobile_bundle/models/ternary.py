@@ -119,17 +119,17 @@ class ScaledTensor:
 
 
 class MasterTernary:
-    """Float weights rounded to three values. The mean is taken in one pass, once."""
+    """Float weights rounded to three values. The mean is taken in one pass, once. tensor: before it is rounded."""
 
     def __init__(self, tensor: CheckpointTensor) -> None:
         self.rows, self.columns = tensor.rows, tensor.columns
-        self._tensor = tensor
+        self.tensor = tensor
         self._scales: tuple[Floats, Floats] | None = None
         self._lock = threading.Lock()
 
     def chunks(self, chunk_rows: int) -> Iterator[Floats]:
         scale, inverse = self._measure(chunk_rows)
-        for chunk in self._tensor.chunks(chunk_rows):
+        for chunk in self.tensor.chunks(chunk_rows):
             out = chunk * inverse
             np.rint(out, out=out)
             np.clip(out, -1.0, 1.0, out=out)
@@ -140,7 +140,7 @@ class MasterTernary:
         with self._lock:
             if self._scales is None:
                 total = sum(
-                    float(np.abs(chunk).sum(axis=1).sum(dtype=np.float64)) for chunk in self._tensor.chunks(chunk_rows)
+                    float(np.abs(chunk).sum(axis=1).sum(dtype=np.float64)) for chunk in self.tensor.chunks(chunk_rows)
                 )
                 self._scales = absmean_scale(np.array([total / (self.rows * self.columns)]))
             return self._scales

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class CompiledTokenizer:
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
     chat_template_status: str  # one line: compiled, or why not
-    notes: list[str]  # for a person: what of the tokenizer is left out, or may differ from transformers
+    notes: list[str] = field(default_factory=list)  # for a person: what is left out, or may differ from transformers
 
     @property
     def has_chat(self) -> bool:
