@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.errors import UserError
+from mobile_bundle.input_files import read_text
+
 
 def find_chat_template(model_dir: Path, tokenizer_config: dict[str, Any]) -> tuple[str | None, str]:
     """The template's source from where transformers takes it, or None and why: one line.
@@ -35,11 +38,9 @@ def find_chat_template(model_dir: Path, tokenizer_config: dict[str, Any]) -> tup
 
 def _read(file: Path) -> tuple[str | None, str]:
     try:
-        return file.read_text(encoding="utf-8"), ""
-    except UnicodeDecodeError:
-        return None, f"{file.name} is not UTF-8"
-    except OSError as error:
-        return None, f"{file.name} cannot be read: {error.strerror}"
+        return read_text(file), ""
+    except (UserError, FileNotFoundError) as error:
+        return None, str(error)
 
 
 def _choose(value: Any, where: str) -> tuple[str | None, str]:

@@ -24,7 +24,7 @@ from mobile_bundle.cli.common import (
     recipe_argument,
     run_command,
 )
-from mobile_bundle.errors import ResumableError, UserError
+from mobile_bundle.errors import ResumableError, UserError, printable
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.budget import Budget
 from mobile_bundle.plan.memory import predict_memory
@@ -32,6 +32,10 @@ from mobile_bundle.plan.memory import predict_memory
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 done, 1 failed, 2 bad usage)."""
+    return run_command("build-mobile-bundle", lambda: _build(_parsed(arguments)))
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument("model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
@@ -92,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
-    options = parser.parse_args(arguments)
-    return run_command("build-mobile-bundle", lambda: _build(options))
+    return parser.parse_args(arguments)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -131,8 +134,8 @@ def _build(options: argparse.Namespace) -> int:
         return 0
     predicted = manifest["predicted"]
     print(
-        f"{options.output}: {manifest['model']['name']}, {manifest['recipe']}, {megabytes(manifest['bytes'])}, "
-        f"{manifest['bits_per_weight']:.2f} bits per weight"
+        f"{printable(str(options.output))}: {manifest['model']['name']}, {manifest['recipe']}, "
+        f"{megabytes(manifest['bytes'])}, {manifest['bits_per_weight']:.2f} bits per weight"
     )
     print(
         f"predicted at a context of {predicted['context']} tokens: peak memory {megabytes(predicted['peak_bytes'])}, "

@@ -116,11 +116,14 @@ def largest_magnitude(source: MatrixSource) -> float:
 
 
 def sum_squares(values: NDArray[np.float32]) -> float:
-    """Sum of squares; float32 partial sums per row, float64 over rows, and throughout where those overflow."""
+    """Sum of squares; float32 partial sums per row, float64 over rows; float64 alone where those overflow or vanish."""
     flat = values.reshape(-1, values.shape[-1])
     with np.errstate(over="ignore"):
         total = float(np.einsum("rc,rc->r", flat, flat).sum(dtype=np.float64))
-    return total if math.isfinite(total) else float(np.square(flat, dtype=np.float64).sum())
+    if total == 0.0 or not math.isfinite(total):
+        wide = flat.astype(np.float64)
+        total = float(np.einsum("rc,rc->", wide, wide))
+    return total
 
 
 def pad_rows(count: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.git_lfs import refuse_pointer
+from mobile_bundle.input_files import read_json_object
 from mobile_bundle.models.foreign import refuse_adapter, refuse_other_paths, without_config, without_weights
 from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor, changed
 from mobile_bundle.models.weight_files import INDEX, choose_weight_files
@@ -23,7 +22,6 @@ Floats = NDArray[np.float32]
 Copy = tuple[SafetensorsFile, StoredTensor]
 """A tensor where it lies."""
 
-_MAX_JSON = 100 << 20
 _PIECE = 1 << 20
 """Bytes that are compared at a time."""
 
@@ -205,25 +203,11 @@ class Checkpoint:
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.directory / name
         try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                data = file.read(min(size, _MAX_JSON))
+            return read_json_object(path)
         except FileNotFoundError:
             if path.is_symlink():
                 raise UserError(f"{path} is a link to a file that is not there; download it again") from None
             return None
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-        refuse_pointer(path, data)
-        if size > _MAX_JSON:
-            raise UserError(f"{path} is larger than {_MAX_JSON >> 20} MB; is it the right file?")
-        try:
-            value = json.loads(data.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{path} is not a JSON object")
-        return value
 
     def _open(self) -> None:
         chosen = choose_weight_files(self.directory, self.config.get("transformers_weights"), self._json(INDEX))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mobile_bundle.errors import printable
+
 
 def model_name(directory: Path) -> str:
     """The directory's name. In the hub's cache, models--OWNER--NAME/snapshots/REVISION, it is NAME, with the path below
@@ -14,5 +16,5 @@ def model_name(directory: Path) -> str:
         if parts[at].startswith("models--") and parts[at + 1] == "snapshots":
             repository = parts[at].split("--")[-1]
             if repository:
-                return "-".join([repository, *parts[at + 3 :]])
-    return path.name
+                return printable("-".join([repository, *parts[at + 3 :]]))
+    return printable(path.name)

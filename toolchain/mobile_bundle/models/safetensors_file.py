@@ -7,7 +7,6 @@ data. Parsed here so that a tensor is read with pread a few rows at a time: noth
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from mobile_bundle.errors import UserError
 from mobile_bundle.git_lfs import refuse_pointer
+from mobile_bundle.input_files import open_regular, parse_json
 
 _MAX_HEADER = 100 << 20
 _WIDTH = {
@@ -44,8 +44,8 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            self._fd = open_regular(path)
+        except FileNotFoundError as error:
             raise UserError(f"cannot open {path}: {error.strerror}") from error
         try:
             status = os.fstat(self._fd)
@@ -104,9 +104,9 @@ class SafetensorsFile:
         if 8 + length > size:
             raise UserError(f"{self.path} is truncated inside its header; download it again")
         try:
-            header = json.loads(self.read(8, length))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} is damaged: its header is not JSON; download it again") from error
+            header = parse_json(self.read(8, length), "its header")
+        except UserError as error:
+            raise UserError(f"{self.path} is damaged: {error}; download it again") from error
         if not isinstance(header, dict):
             raise UserError(f"{self.path} is damaged: its header is not a JSON object; download it again")
         data = 8 + length
@@ -131,7 +131,8 @@ class SafetensorsFile:
         try:
             dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
             whole = [begin, end, *shape]
-            valid = isinstance(dtype, str) and all(type(v) is int and v >= 0 for v in whole) and begin <= end
+            numbers = len(shape) <= 8 and all(type(v) is int and 0 <= v < 1 << 63 for v in whole)
+            valid = isinstance(dtype, str) and numbers and begin <= end
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:

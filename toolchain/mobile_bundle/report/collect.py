@@ -18,7 +18,7 @@ import mobile_bundle
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.manifest import read_manifest, sha256, verify_files
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
 from mobile_bundle.evaluate.subject import open_subject
 from mobile_bundle.models import Model, open_model
@@ -72,7 +72,9 @@ def collect_report(
             perplexity, kernels = _perplexity(asked, asked.against, windows, new_bar, model.spec.name)
             original = _original(model, fingerprint, perplexity)
         protocol = replace(protocol, kernels=kernels)
-        known = {bundle.sha256: bundle for bundle in old.bundles} if old is not None else {}
+        wanted = {tensor.name for tensor in model.tensors}
+        whole = [bundle for bundle in old.bundles if wanted <= bundle.errors().keys()] if old is not None else []
+        known = {bundle.sha256: bundle for bundle in whole}
         done: list[BundleReport] = []
 
         def report() -> Report:
@@ -103,13 +105,13 @@ def bundle_names(bundles: Sequence[Path]) -> list[str]:
             raise UserError(f"{bundles[number]} is named twice")
     short = [path.name.removesuffix(".mbundle") for path in real]
     chosen = [str(bundle) if short.count(name) > 1 else name for bundle, name in zip(bundles, short, strict=True)]
-    return [os.fsencode(name).decode("utf-8", "replace") for name in chosen]
+    return [printable(name) for name in chosen]
 
 
 def _protocol(asked: Asked, text: str, windows: Windows) -> Protocol:
     """kernels: not known yet."""
     return Protocol(
-        text=asked.text.name,
+        text=printable(asked.text.name),
         text_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
         ids_sha256=hashlib.sha256(windows.astype("<i4").tobytes()).hexdigest(),
         context=asked.context,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from mobile_bundle.chat_template.compile import COMPILED, compile_chat_template
 from mobile_bundle.chat_template.find import find_chat_template
 from mobile_bundle.errors import UserError
-from mobile_bundle.git_lfs import refuse_pointer
+from mobile_bundle.input_files import read_json_object
 from mobile_bundle.tokenizer.binary import write_tokenizer
+from mobile_bundle.tokenizer.companions import read_tokenizer_files
 from mobile_bundle.tokenizer.steps import parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
@@ -32,7 +32,7 @@ class CompiledTokenizer:
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
     chat_template_status: str  # one line: compiled (and what it cannot do then), or why not
-    notes: list[str] = field(default_factory=list)  # what of the tokenizer is left out, for a person
+    notes: list[str] = field(default_factory=list)  # for a person: what is left out, or may differ from transformers
     chat_options: dict[str, Any] = field(default_factory=dict)  # fixed by the build
     has_thinking: bool = False  # whether a request may switch thinking on and off
     has_chat: bool = False  # whether tokenizer.bin holds the chat template
@@ -57,17 +57,17 @@ def compile_tokenizer(
             f"{path} is missing: make it{hint} with transformers: "
             "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
-    description = _read(path)
+    files = read_tokenizer_files(model_dir, read_json_object(path), config)
+    special = files.special
     try:
-        steps = parse_steps(description)
-        vocabulary = read_vocabulary(description, steps)
+        steps = parse_steps(files.description)
+        vocabulary = read_vocabulary(files.description, steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
     rows = config.get("vocab_size")
     left_out = vocabulary.leave_out(rows) if isinstance(rows, int) else []
     tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
     generation = _read_optional(model_dir / "generation_config.json")
-    special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
     source, reason = find_chat_template(model_dir, tokenizer_config)
     chat, status = None, f"the chat template cannot be read: {reason}" if reason else _NO_TEMPLATE
     if source is not None:
@@ -88,7 +88,7 @@ def compile_tokenizer(
         chat_end=_leading_token(chat.after_answer, vocabulary) if chat else None,
         chat_template=source,
         chat_template_status=status,
-        notes=_left_out_notes(left_out, rows),
+        notes=[*files.notes, *_left_out_notes(left_out, rows)],
         chat_options=dict(chat.options) if chat else {},
         has_chat=chat is not None,
         chat_note="" if status == COMPILED else status,
@@ -103,32 +103,11 @@ def _left_out_notes(tokens: list[str], rows: Any) -> list[str]:
     return [f"{len(tokens)} added tokens are left out, the model has only {rows} rows: {few}"]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-        refuse_pointer(path, data)
-        value = json.loads(data.decode("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return value
-
-
 def _read_optional(path: Path) -> dict[str, Any]:
-    return _read(path) if path.is_file() else {}
-
-
-def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and so on as strings; in the files they are strings or objects with a content."""
-    found: dict[str, str] = {}
-    for source in sources:
-        for key, value in source.items():
-            if isinstance(value, dict):
-                value = value.get("content")
-            if key.endswith("_token") and isinstance(value, str):
-                found.setdefault(key, value)
-    return found
+    try:
+        return read_json_object(path)
+    except FileNotFoundError:
+        return {}
 
 
 def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary) -> list[int]:
@@ -138,7 +117,7 @@ def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary)
         ids = []
         for value in values if isinstance(values, list) else [values]:
             number = vocabulary.lookup(value) if isinstance(value, str) else value
-            if isinstance(number, int) and 0 <= number < vocabulary.size and number not in ids:
+            if type(number) is int and 0 <= number < vocabulary.size and number not in ids:
                 ids.append(number)
         if ids:
             return ids
