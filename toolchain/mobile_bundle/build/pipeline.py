@@ -112,7 +112,7 @@ def build_bundle(
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
         if runtimes:
             manifest["runtimes"] = runtimes
-        manifests.write_manifest(out.path, manifest)
+        manifest = manifests.write_manifest(out.path, manifest)
         if budget and budget.max_size is not None:
             _check_size(out.path, budget.max_size)
         out.commit()
