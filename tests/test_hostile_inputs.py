@@ -19,6 +19,7 @@ from mobile_bundle.build.recipe_file import read_recipe_file
 from mobile_bundle.cli.build import main as build
 from mobile_bundle.cli.common import run_command
 from mobile_bundle.cli.main import main
+from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.device.places import folder_name
 from mobile_bundle.errors import MOST_CHARACTERS, UserError
 from mobile_bundle.input_files import parse_json, read_bytes
@@ -138,11 +139,11 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
-@pytest.mark.parametrize("recipe", ["raw", "affine-4bit"])
+BUILDS = [(name, "raw") for name in CHECKPOINTS] + [(name, "affine-4bit") for name in CHECKPOINTS if "weight" in name]
+
+
+@pytest.mark.parametrize(("name", "recipe"), BUILDS)
 def test_checkpoints(name: str, recipe: str, tmp_path: Path, capsys: Any) -> None:
-    if recipe != "raw" and "weight" not in name:
-        pytest.skip("has nothing to do with the recipe")
     model = write_checkpoint(tmp_path / "model", **CHECKPOINTS[name])
     out = tmp_path / "out.mbundle"
     line = ends_well(capsys, build, model, "-o", out, "--recipe", recipe, "--jobs", 1)
@@ -380,6 +381,18 @@ def test_manifests_with_odd_values(bundle: Callable[..., Path], tmp_path: Path, 
             ends_well(capsys, main, "pack", folder, "-o", tmp_path / "b.mbundle.zip", "--no-entropy")
             ends_well(capsys, main, "bench", folder, "-p", 4, "-n", 2, "-r", 1)
             ends_well(capsys, main, "device-test", folder, "--serial", "none")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../x", "./x", "/x", "a//b", "a/", ".", "..", "", "a b", "a\nb", "x\n", "\\x", "'", "x" * 201]
+)
+def test_names_of_files_in_a_manifest(name: str, bundle: Callable[..., Path], tmp_path: Path) -> None:
+    """None that leads elsewhere, or means something to a shell, on a device or here."""
+    manifest = json.loads((bundle("affine-4bit") / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["weights.ptd"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="files"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--reuse", "--points"])
