@@ -16,6 +16,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import math
 import os
 import secrets
 import zipfile
@@ -178,6 +179,11 @@ def code_open_part(
                 encoded = codec.encode_stream(model.source(tensor), write, stats)
             except ValueError as error:
                 raise UserError(f"cannot code tensor {tensor.source or tensor.name}: {error}") from error
+        if not math.isfinite(encoded.relative_error):
+            raise UserError(
+                f"cannot code tensor {tensor.source or tensor.name} by {codec.name}: its values are too large for it; "
+                f"see whether the checkpoint is damaged, or try the recipe raw"
+            )
         if size != encoded.header.blob_bytes:
             raise AssertionError(f"{codec.name} wrote {size} bytes, its header says {encoded.header.blob_bytes}")
         record = TensorRecord.of(tensor.name, codec.name, encoded.header, encoded.relative_error)

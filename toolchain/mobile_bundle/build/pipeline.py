@@ -24,6 +24,7 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.export.formats import export_programs, program_bytes
 from mobile_bundle.models import DecoderSpec, Model, open_model
+from mobile_bundle.models.spec import MAX_EOS
 from mobile_bundle.plan.budget import Budget, check_possible, make_plan
 from mobile_bundle.plan.memory import MappedWeights, mapped_weights
 from mobile_bundle.tokenizer import CompiledTokenizer
@@ -73,7 +74,9 @@ def build_bundle(
                 f"{model_dir}: the tokenizer has {tokenizer.vocabulary} tokens, the model only "
                 f"{model.spec.vocabulary}: they do not belong together"
             )
-        spec = model.spec.with_tokens(-1 if tokenizer.bos is None else tokenizer.bos, _end_tokens(tokenizer))
+        spec = model.spec.with_tokens(
+            -1 if tokenizer.bos is None else tokenizer.bos, _end_tokens(tokenizer, model.notes)
+        )
         write_file(out.path / "tokenizer.bin", bytes(tokenizer.data))
         native = runners() if runners and "native" in formats else {}
         for abi, runner in native.items():
@@ -106,13 +109,12 @@ def build_bundle(
             model.notes.append(used.note)
         else:
             records = write_weights(pool, spec, assignment, weights, progress)
-        if tokenizer.chat_note:
-            model.notes.append(tokenizer.chat_note)
+        _note_given_up(model, tokenizer)
         runtimes = export_programs(out.path, formats, chosen.name)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer)
         if runtimes:
             manifest["runtimes"] = runtimes
-        manifests.write_manifest(out.path, manifest)
+        manifest = manifests.write_manifest(out.path, manifest)
         if budget and budget.max_size is not None:
             _check_size(out.path, budget.max_size)
         out.commit()
@@ -148,12 +150,28 @@ def _check_size(directory: Path, limit: int) -> None:
         )
 
 
-def _end_tokens(tokenizer: CompiledTokenizer) -> tuple[int, ...]:
-    """The checkpoint's, and the one that ends an answer by the chat template: some checkpoints leave it out."""
-    ends = list(tokenizer.eos)
-    if tokenizer.chat_end is not None and tokenizer.chat_end not in ends:
-        ends.append(tokenizer.chat_end)
-    return tuple(ends)
+def _end_tokens(tokenizer: CompiledTokenizer, notes: list[str]) -> tuple[int, ...]:
+    """The checkpoint's, and the one that ends an answer by the chat template: some checkpoints leave it out. Those that
+    are beyond what the runtime holds become a note."""
+    ends, chat_end = list(tokenizer.eos), tokenizer.chat_end
+    if chat_end is not None and chat_end not in ends[:MAX_EOS]:
+        ends = [token for token in ends if token != chat_end]
+        ends.insert(MAX_EOS - 1, chat_end)
+    if len(ends) > MAX_EOS:
+        left = ", ".join(str(token) for token in ends[MAX_EOS:][:8])
+        notes.append(f"the model has {len(ends)} end tokens, the runtime holds {MAX_EOS}: {left} do not end a text")
+    return tuple(ends[:MAX_EOS])
+
+
+def _note_given_up(model: Model, tokenizer: CompiledTokenizer) -> None:
+    """What of the checkpoint is not in the bundle, as far as it is known when the weights are coded."""
+    model.notes.extend(tokenizer.notes)
+    if not tokenizer.has_whole_chat:
+        model.notes.append(tokenizer.chat_template_status)
+    zeros = [tensor.source for tensor in model.tensors if model.is_zero(tensor)]
+    if zeros:
+        few = ", ".join(zeros[:3]) + (" ..." if len(zeros) > 3 else "")
+        model.notes.append(f"{len(zeros)} tensors are zero throughout, as in a checkpoint that is not whole: {few}")
 
 
 def _mapped_weights(path: Path) -> MappedWeights:

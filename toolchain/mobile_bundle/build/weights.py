@@ -32,7 +32,7 @@ from mobile_bundle.build.recipe import Recipe, resolve_recipe, tensor_codec
 from mobile_bundle.codecs import Blob, BlobError, BlobHeader, Format, Stats, StreamCodec, codec_by_name
 from mobile_bundle.codecs.blob import HEADER_BYTES
 from mobile_bundle.container import PlannedTensor, WeightsWriter
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ResumableError, UserError
 from mobile_bundle.models import DecoderSpec, Model, TensorSpec, open_model
 
 Progress = Callable[[int, int, str], None]
@@ -174,7 +174,7 @@ class PartPool:
             needed += size if self._store.path(tensor.name).exists() else 2 * size
         free = shutil.disk_usage(self._store.directory).free
         if needed > free:
-            raise UserError(
+            raise ResumableError(
                 f"no room for {self._store.directory} and the file made of it: {needed / 1e6:,.1f} MB are needed, "
                 f"{free / 1e6:,.1f} MB are free; free some space or choose another place"
             )
@@ -220,7 +220,9 @@ class PartPool:
 
     def _damaged(self, tensor: TensorSpec) -> UserError:
         self._store.forget(tensor.name)
-        return UserError(f"{self._store.path(tensor.name)} was changed after it was written; run the command again")
+        return ResumableError(
+            f"{self._store.path(tensor.name)} was changed after it was written; run the command again"
+        )
 
 
 def build_weights(
@@ -306,4 +308,6 @@ def _part_header(part: Part) -> BlobHeader:
         with open(part.path, "rb") as file:
             return BlobHeader.parse(file.read(HEADER_BYTES))
     except (OSError, BlobError) as error:
-        raise UserError(f"{part.path} was changed after it was written ({error}); run the command again") from error
+        raise ResumableError(
+            f"{part.path} was changed after it was written ({error}); run the command again"
+        ) from error

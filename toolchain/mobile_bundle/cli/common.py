@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,21 +24,53 @@ from mobile_bundle.export.formats import FORMATS
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
-    """Runs a command; an error becomes one line on standard error and status 1, never a traceback."""
+    """Runs a command, its arguments included; an error becomes one line on standard error and status 1, never a
+    traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
         status = work()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        _say(f"{name}: {error}")
     except BrokenPipeError:
-        # The reader (head, less) went away: that is its right. Keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) went away: that is its right
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        _say(f"{name}: interrupted")
     except OSError as error:
-        print(f"{name}: {error.filename or ''}: {error.strerror or error}".replace(": :", ":"), file=sys.stderr)
+        if error.filename is None:
+            _drop_output()  # what could not be written would be tried again at exit
+        _say(f"{name}: {UserError(_system_error(error))}")
+    except MemoryError:
+        _say(f"{name}: memory ran out; close other programs, or use a machine with more")
+    except Exception as error:
+        _say(f"{name}: {UserError(_internal_error(error))}")
     return 1
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads standard error either
+        print(line, file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Keeps Python from complaining at exit about standard output that cannot be written."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _system_error(error: OSError) -> str:
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
+
+
+def _internal_error(error: Exception) -> str:
+    """For faults of ours that nothing above knows: where it happened, so that it can be reported."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"internal error in {where}: {type(error).__name__}: {error}; please report it, with the input it came from"
 
 
 def positive(text: str) -> int:
@@ -115,8 +150,13 @@ def positive_number(text: str) -> float:
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    """One JSON document on standard output, in ASCII where that has no other characters."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, indent=2)
+    print(text)
 
 
 def megabytes(size: int) -> str:

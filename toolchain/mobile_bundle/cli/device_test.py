@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from mobile_bundle.device.session import Asked, Save, device_test
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.report.document import replace_file
 from mobile_bundle.runtimes import RUNTIMES
 
@@ -46,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", help="the device, as `adb devices` prints it (default: the only one)")
     where.add_argument("--lab", choices=lab.LAB_NAMES, help="a stand-in device, started and ended here; needs root")
-    parser.add_argument("--work", default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})")
+    parser.add_argument(
+        "--work", type=_work_folder, default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})"
+    )
     parser.add_argument("--runtime", choices=(*RUNTIMES, "all"), default="native")
     parser.add_argument(
         "--cells",
@@ -83,6 +86,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-baseline", type=Path, metavar="JSON", help="where to keep this report for --baseline")
     parser.add_argument("--json", type=Path, help="the report, kept up to date from the first run on")
     parser.add_argument("--html", type=Path, help="the report as one page that needs nothing else")
+
+
+def _work_folder(text: str) -> str:
+    """An argparse type: a folder on the device that shells, adb and sha256sum's output take as it is."""
+    if not re.fullmatch(r"(/[A-Za-z0-9_.+=@ -]+)+", text) or ".." in text.split("/"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: an absolute path of letters, digits and _.+=@- is needed, such as {DEFAULT_WORK}"
+        )
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -144,7 +156,7 @@ def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], ba
         force=options.force,
         work=options.work.rstrip("/"),
         label=label,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=printable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         peers=tuple(peers),
     )
 

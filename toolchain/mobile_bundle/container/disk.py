@@ -8,24 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ResumableError
 
 
 @contextmanager
 def disk_errors(path: Path, needed: int) -> Iterator[None]:
-    """OSError while writing `path`, which needs `needed` bytes, becomes a UserError."""
+    """OSError while writing `path`, which needs `needed` bytes, becomes a ResumableError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(
+            raise ResumableError(
                 f"no room for {path}: it needs {needed / 1e6:.1f} MB; free some space or choose another place"
             ) from error
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ResumableError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Creates or replaces a file, synced to the disk. UserError if that fails."""
+    """Creates or replaces a file, synced to the disk. ResumableError if that fails."""
     with disk_errors(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

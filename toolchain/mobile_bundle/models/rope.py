@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from mobile_bundle.errors import UserError
 
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Of every parameter: float32 holds the quotients, too."""
 SUPPORTED = ("default", "linear", "llama3")
 
 
@@ -61,6 +63,8 @@ def _llama3(
 
 def _number(values: dict[str, Any], key: str, default: Any = None) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if value is None:
+        raise UserError(f"config.json has no rotary parameter {key}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _SMALLEST <= value <= _LARGEST:
         raise UserError(f"rotary parameter {key} in config.json is {value!r}, not a positive number")
     return float(value)

@@ -6,7 +6,6 @@ data. Parsed here so that a tensor is read with pread a few rows at a time: noth
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.git_lfs import refuse_pointer
+from mobile_bundle.input_files import open_regular, parse_json
 
 _MAX_HEADER = 100 << 20
 _WIDTH = {
@@ -39,11 +40,14 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            self._fd = open_regular(path)
+        except FileNotFoundError as error:
             raise UserError(f"cannot open {path}: {error.strerror}") from error
         try:
-            self.tensors = self._parse(os.fstat(self._fd).st_size)
+            status = os.fstat(self._fd)
+            self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            """Of the file's content, as far as the file system knows it."""
+            self.tensors = self._parse(status.st_size)
         except BaseException:
             self.close()
             raise
@@ -69,27 +73,46 @@ class SafetensorsFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _parse(self, size: int) -> dict[str, StoredTensor]:
+        refuse_pointer(self.path, self.read(0, min(size, 64)))
         if size < 8:
             raise UserError(f"{self.path} is truncated: {size} bytes; download it again")
         length = int.from_bytes(self.read(0, 8), "little")
         if length > _MAX_HEADER:
-            raise UserError(f"{self.path} is not a safetensors file (its header claims {length} bytes)")
+            raise UserError(
+                f"{self.path} is not a safetensors file (its header claims {length} bytes); download it again"
+            )
         if 8 + length > size:
             raise UserError(f"{self.path} is truncated inside its header; download it again")
         try:
-            header = json.loads(self.read(8, length))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} is damaged: its header is not JSON; download it again") from error
+            header = parse_json(self.read(8, length), "its header")
+        except UserError as error:
+            raise UserError(f"{self.path} is damaged: {error}; download it again") from error
         if not isinstance(header, dict):
             raise UserError(f"{self.path} is damaged: its header is not a JSON object; download it again")
         data = 8 + length
-        return {name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"}
+        tensors = {
+            name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"
+        }
+        self._check_order(tensors, data, size)
+        return tensors
+
+    def _check_order(self, tensors: dict[str, StoredTensor], data: int, size: int) -> None:
+        """The format wants tensors that follow each other without gaps, from the header to the end of the file."""
+        at = data
+        for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.bytes)):
+            if tensor.offset != at:
+                what = "lies over the one before it" if tensor.offset < at else "does not follow the one before it"
+                raise UserError(f"{self.path} is damaged: tensor {tensor.name} {what}; download it again")
+            at += tensor.bytes
+        if at != size:
+            raise UserError(f"{self.path} is damaged: {size - at} bytes belong to no tensor; download it again")
 
     def _entry(self, name: str, entry: Any, data: int, size: int) -> StoredTensor:
         try:
             dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
             whole = [begin, end, *shape]
-            valid = isinstance(dtype, str) and all(type(v) is int and v >= 0 for v in whole) and begin <= end
+            numbers = len(shape) <= 8 and all(type(v) is int and 0 <= v < 1 << 63 for v in whole)
+            valid = isinstance(dtype, str) and numbers and begin <= end
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:

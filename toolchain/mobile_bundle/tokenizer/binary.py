@@ -17,6 +17,7 @@ from mobile_bundle.tokenizer.vocabulary import BYTE_ALPHABET, Vocabulary, token_
 MAGIC, VERSION = b"MBTOKENS", 1
 IS_SPECIAL, IS_BYTE, IS_ABSENT = 1 << 31, 1 << 30, 1 << 29
 MAX_PROBES = 256
+_ENLARGEMENTS = 4  # of a hash table, by half each: at most 7.6 slots an entry
 HEADER_BYTES = 256
 CHAT_PROGRAM = 1 << 15
 
@@ -140,26 +141,38 @@ def string_hash(text: bytes) -> int:
     return value ^ value >> 16
 
 
-def _place(hashes: NDArray[np.uint32]) -> tuple[list[int], int, int]:
-    """Linear probing: the slot of every entry, the number of slots, the longest search."""
+def _place(hashes: NDArray[np.uint32], what: str) -> tuple[list[int], int, int]:
+    """Linear probing: the slot of every entry, the number of slots, the longest search.
+
+    Raises UserError when the hashes fall together, which they only do when somebody chose them so: the reader searches
+    no further than MAX_PROBES slots."""
     count = len(hashes)
     slots = count + count // 2 + 1
-    while True:
-        first = (hashes.astype(np.uint64) * np.uint64(slots) >> np.uint64(32)).tolist()
-        taken = bytearray(slots)
-        places, probes = [], 0
-        for slot in first:
-            steps = 1
-            while taken[slot]:
-                slot = slot + 1 if slot + 1 < slots else 0
-                steps += 1
-            taken[slot] = 1
-            places.append(slot)
-            probes = max(probes, steps)
-        # A search for what is not there ends one slot later, at an empty one.
-        if probes < MAX_PROBES:
+    for _ in range(_ENLARGEMENTS + 1):
+        placed = _try_place((hashes.astype(np.uint64) * np.uint64(slots) >> np.uint64(32)).tolist(), slots)
+        if placed is not None:
+            places, probes = placed
+            # A search for what is not there ends one slot later, at an empty one.
             return places, slots, probes + 1
         slots += slots // 2
+    raise UserError(f"tokenizer.json: too many {what} have the same hash; it was made to fill memory, take another one")
+
+
+def _try_place(first: list[int], slots: int) -> tuple[list[int], int] | None:
+    """(the slot of every entry, the longest search); None when a search gets as long as MAX_PROBES."""
+    taken = bytearray(slots)
+    places, probes = [], 0
+    for slot in first:
+        steps = 1
+        while taken[slot]:
+            slot = slot + 1 if slot + 1 < slots else 0
+            steps += 1
+            if steps == MAX_PROBES:
+                return None
+        taken[slot] = 1
+        places.append(slot)
+        probes = max(probes, steps)
+    return places, probes
 
 
 def _merge_table(vocabulary: Vocabulary) -> tuple[NDArray[np.uint64], int]:
@@ -167,7 +180,8 @@ def _merge_table(vocabulary: Vocabulary) -> tuple[NDArray[np.uint64], int]:
         return np.empty(0, np.uint64), 0
     pairs = np.array(list(vocabulary.merges), np.uint64)
     ranks = np.array([rank for rank, _ in vocabulary.merges.values()], np.uint64)
-    places, slots, probes = _place(pair_hash(pairs[:, 0].astype(np.uint32), pairs[:, 1].astype(np.uint32)))
+    hashes = pair_hash(pairs[:, 0].astype(np.uint32), pairs[:, 1].astype(np.uint32))
+    places, slots, probes = _place(hashes, "merges")
     table = np.full(slots, np.iinfo(np.uint64).max, np.uint64)
     table[places] = pairs[:, 0] << np.uint64(43) | pairs[:, 1] << np.uint64(22) | ranks
     return table, probes
@@ -200,7 +214,7 @@ def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -
         if texts[vocabulary.tokens[text]] != text:
             raise UserError(f"tokenizer.json: the token {text!r} is also an added token that normalization changes")
     hashes = np.array([string_hash(token_bytes(text, steps)[0]) for text in wanted], np.uint32)
-    places, slots, probes = _place(hashes)
+    places, slots, probes = _place(hashes, "tokens")
     table = np.full(slots, -1, np.int32)
     table[places] = [vocabulary.tokens[text] for text in wanted]
     return table, probes
