@@ -37,8 +37,11 @@ class FakeTokenizer:
     bos: int | None = 1
     eos: tuple[int, ...] = (2, 3)
     has_chat: bool = False
+    has_whole_chat: bool = False
     has_thinking: bool = False
-    chat_note: str = "the chat template is too clever"
+    chat_template_status: str = "the chat template is too clever"
+    chat_options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     chat_options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -59,7 +59,7 @@ def test_200_conversations(name: str, tmp_path: Path) -> None:
         template = (FOLDER / f"{name}.jinja").read_text("utf-8")
         model = with_template(package("qwen3"), tmp_path / name, template, bos_token="<|im_start|>")
     compiled = compile_tokenizer(model, {})
-    assert compiled.chat_note == ""
+    assert compiled.has_whole_chat
     ours, reference = Tokenizer(compiled.data), transformers.AutoTokenizer.from_pretrained(model)
     choose = random.Random(12)
     answered = 0

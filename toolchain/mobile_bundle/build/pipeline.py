@@ -118,15 +118,12 @@ def build_bundle(
             model.notes.append(used.note)
         else:
             records = write_weights(pool, spec, assignment, weights, progress)
-        sources = {tensor.name: tensor.source for tensor in model.tensors}
-        check_records(records, sources)
-        check_forward(out.path, spec, sources)
         _note_given_up(model, tokenizer)
         runtimes = export_programs(out.path, formats, chosen.name)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer)
         if runtimes:
             manifest["runtimes"] = runtimes
-        manifests.write_manifest(out.path, manifest)
+        manifest = manifests.write_manifest(out.path, manifest)
         if budget and budget.max_size is not None:
             _check_size(out.path, budget.max_size)
         try:
@@ -182,8 +179,8 @@ def _end_tokens(tokenizer: CompiledTokenizer, notes: list[str]) -> tuple[int, ..
 def _note_given_up(model: Model, tokenizer: CompiledTokenizer) -> None:
     """What of the checkpoint is not in the bundle, as far as it is known when the weights are coded."""
     model.notes.extend(tokenizer.notes)
-    if tokenizer.chat_note:
-        model.notes.append(tokenizer.chat_note)
+    if not tokenizer.has_whole_chat:
+        model.notes.append(tokenizer.chat_template_status)
     zeros = [tensor.source for tensor in model.tensors if model.is_zero(tensor)]
     if zeros:
         few = ", ".join(zeros[:3]) + (" ..." if len(zeros) > 3 else "")

@@ -28,6 +28,7 @@ class ChatTemplate:
     thinking: bool  # whether a request may switch thinking on and off
     after_answer: str  # what stands between an answer and the content of the next message, "" where that is not fixed
     options: dict[str, Any]  # the options that were fixed
+    samples: tuple[str, ...]  # plain conversations as it writes them
 
 
 def compile_chat_template(
@@ -54,7 +55,8 @@ def compile_chat_template(
     except Refused as error:
         return None, f"the chat template cannot be compiled: {error}"
     after = answer["renderings"][1]["text"].split(MARKS[1])[-1].split(MARKS[2])[0]
-    template = ChatTemplate(section, texts, answer["thinking"] is not None, after, options)
+    samples = tuple(rendering.get("text", "") for rendering in answer["renderings"][: len(PLAIN) + 1])
+    template = ChatTemplate(section, texts, answer["thinking"] is not None, after, options, samples)
     return template, COMPILED + "".join(f", but {limit}" for limit in limits)
 
 

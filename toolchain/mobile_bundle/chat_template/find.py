@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.input_files import read_text
+from mobile_bundle.input_files import read_json, read_text
 
 
 def find_chat_template(model_dir: Path, tokenizer_config: dict[str, Any]) -> tuple[str | None, str]:
@@ -16,31 +16,19 @@ def find_chat_template(model_dir: Path, tokenizer_config: dict[str, Any]) -> tup
     transformers: chat_template.jinja, else tokenizer_config.json. chat_template.json, which its processors read, is
     the last resort. Never raises for what such a file holds.
     """
-    file = model_dir / "chat_template.jinja"
-    if file.is_file():
-        return _read(file)
-    if any((model_dir / "additional_chat_templates").glob("*.jinja")):
-        return None, "additional_chat_templates has named ones, and chat_template.jinja, the default, is missing"
-    if tokenizer_config.get("chat_template") is not None:
-        return _choose(tokenizer_config["chat_template"], "tokenizer_config.json")
-    file = model_dir / "chat_template.json"
-    if not file.is_file():
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return read_text(model_dir / "chat_template.jinja"), ""
+        if any((model_dir / "additional_chat_templates").glob("*.jinja")):
+            return None, "additional_chat_templates has named ones, and chat_template.jinja, the default, is missing"
+        if tokenizer_config.get("chat_template") is not None:
+            return _choose(tokenizer_config["chat_template"], "tokenizer_config.json")
+        value = read_json(model_dir / "chat_template.json")
+    except FileNotFoundError:
         return None, ""
-    text, reason = _read(file)
-    if text is None:
-        return None, reason
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return None, f"{file.name} is not JSON ({str(error).splitlines()[0]})"
-    return _choose(value.get("chat_template") if isinstance(value, dict) else value, file.name)
-
-
-def _read(file: Path) -> tuple[str | None, str]:
-    try:
-        return read_text(file), ""
-    except (UserError, FileNotFoundError) as error:
+    except UserError as error:
         return None, str(error)
+    return _choose(value.get("chat_template") if isinstance(value, dict) else value, "chat_template.json")
 
 
 def _choose(value: Any, where: str) -> tuple[str | None, str]:

@@ -103,6 +103,7 @@ def _build(options: argparse.Namespace) -> int:
     told = []
 
     def tell(line: str) -> None:
+        line = printable(line)
         told.append(line)
         print(line, file=sys.stderr)
 

@@ -27,7 +27,12 @@ from mobile_bundle.device.session import Asked, Save, device_test
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
+<<<<<<< HEAD
 from mobile_bundle.errors import UserError
+=======
+from mobile_bundle.errors import UserError, printable
+from mobile_bundle.report.document import replace_file
+>>>>>>> templates
 from mobile_bundle.runtimes import RUNTIMES
 
 
@@ -158,7 +163,7 @@ def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], ba
         force=options.force,
         work=options.work.rstrip("/"),
         label=label,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=printable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         peers=tuple(peers),
     )
 

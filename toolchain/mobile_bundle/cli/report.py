@@ -8,8 +8,12 @@ import shlex
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, positive
+<<<<<<< HEAD
 from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.errors import UserError
+=======
+from mobile_bundle.errors import UserError, printable
+>>>>>>> templates
 from mobile_bundle.native import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
@@ -83,7 +87,7 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--windows", str(options.windows)] if options.windows else []
     words += ["--kv", options.kv] if options.kv != "int8" else []
     words += ["--points", str(options.points)] if options.points else []
-    return shlex.join(words)
+    return printable(shlex.join(words))
 
 
 def _print(report: Report) -> None:

@@ -31,12 +31,14 @@ def schema() -> dict[str, Any]:
     return value
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Writes manifest.json, synced; the last file of a bundle."""
-    text = json.dumps(_printable(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Writes manifest.json, synced; the last file of a bundle. Returns it as written, every string on one line."""
+    written: dict[str, Any] = _printable(manifest)
+    text = json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False)
     partial = directory / f".{NAME}.partial"
     write_file(partial, text.encode("utf-8") + b"\n")
     os.replace(partial, directory / NAME)
+    return written
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
 _TEMPLATE_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """What transformers hands to a chat template."""
-_NO_TEMPLATE = "the model has no chat template"
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,19 @@ class CompiledTokenizer:
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
     chat_template_status: str  # one line: compiled (and what it cannot do then), or why not
-    notes: list[str] = field(default_factory=list)  # for a person: what is left out, or may differ from transformers
     chat_options: dict[str, Any] = field(default_factory=dict)  # fixed by the build
     has_thinking: bool = False  # whether a request may switch thinking on and off
-    has_chat: bool = False  # whether tokenizer.bin holds the chat template
-    chat_note: str = ""  # the status, where the bundle does less than the template of the model; "": it does all
+    notes: list[str] = field(default_factory=list)  # for a person: what is left out, or may differ from transformers
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether tokenizer.bin holds the chat template."""
+        return self.chat_template_status.startswith(COMPILED)
+
+    @property
+    def has_whole_chat(self) -> bool:
+        """Whether tokenizer.bin holds all that the chat template does."""
+        return self.chat_template_status == COMPILED
 
 
 def compile_tokenizer(
@@ -69,13 +76,12 @@ def compile_tokenizer(
     tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
     generation = _read_optional(model_dir / "generation_config.json")
     source, reason = find_chat_template(model_dir, tokenizer_config)
-    chat, status = None, f"the chat template cannot be read: {reason}" if reason else _NO_TEMPLATE
+    chat, status = None, f"the chat template cannot be read: {reason}" if reason else "the model has no chat template"
     if source is not None:
         named = {name: special[name] for name in _TEMPLATE_TOKENS if name in special}
         chat, status = compile_chat_template(source, named, chat_options)
-        used = next((token for token in left_out if token in source or token in named.values()), "")
-        if chat and used:
-            chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
+    if chat and (used := next((token for token in left_out if any(token in text for text in chat.samples)), "")):
+        chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
     if chat_options and chat is None:
         raise UserError(f"chat options were given, and {status}")
     sources: list[dict[str, Any]] = [generation, config, special]
@@ -88,11 +94,9 @@ def compile_tokenizer(
         chat_end=_leading_token(chat.after_answer, vocabulary) if chat else None,
         chat_template=source,
         chat_template_status=status,
-        notes=[*files.notes, *_left_out_notes(left_out, rows)],
         chat_options=dict(chat.options) if chat else {},
-        has_chat=chat is not None,
-        chat_note="" if status == COMPILED else status,
         has_thinking=chat is not None and chat.thinking,
+        notes=[*files.notes, *_left_out_notes(left_out, rows)],
     )
 
 
