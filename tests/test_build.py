@@ -42,8 +42,6 @@ class FakeTokenizer:
     chat_template_status: str = "the chat template is too clever"
     chat_options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    chat_options: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

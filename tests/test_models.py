@@ -103,6 +103,34 @@ def test_config_bytes() -> None:
     assert data[156:] == bytes(100)
 
 
+def test_float64_is_rounded_once(tmp_path: Path) -> None:
+    write_tiny(tmp_path, "llama")
+    expected = np.random.default_rng(0).standard_normal(64)
+    _cast("model.norm.weight", "float64")(tmp_path)
+    _replace("model.norm.weight", expected)(tmp_path)
+    with open_model(tmp_path) as model:
+        np.testing.assert_array_equal(whole(model, "norm.weight")[0], expected.astype(np.float32))
+    expected[7] = 1e39  # finite, but not as float32
+    _replace("model.norm.weight", expected)(tmp_path)
+    with open_model(tmp_path) as model, pytest.raises(UserError, match="NaN or infinite"):
+        whole(model, "norm.weight")
+
+
+def test_dtypes_may_be_mixed(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    write_tiny(tmp_path, "llama")
+    dtypes = (torch.bfloat16, torch.float16, torch.float32)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = {name: value.to(dtypes[at % 3]) for at, (name, value) in enumerate(tensors.items())}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with open_model(tmp_path) as model:
+        for tensor in model.tensors:
+            if tensor.source:
+                expected = tensors[tensor.source].float().numpy().reshape(tensor.rows, -1)
+                np.testing.assert_array_equal(whole(model, tensor.name), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_read_exactly(tiny: Callable[..., Path], dtype: str) -> None:
     with open_model(tiny("llama", dtype)) as model:
@@ -338,6 +366,15 @@ def _with(name: str, value: float) -> Callable[[Path], None]:
     return change
 
 
+def _replace(name: str, value: NDArray[Any]) -> Callable[[Path], None]:
+    def change(directory: Path) -> None:
+        from safetensors.numpy import load_file, save_file
+
+        save_file(load_file(directory / "model.safetensors") | {name: value}, directory / "model.safetensors")
+
+    return change
+
+
 def _cast(name: str, dtype: str) -> Callable[[Path], None]:
     def change(directory: Path) -> None:
         from safetensors.numpy import load_file, save_file
@@ -382,7 +419,7 @@ FILE_ERRORS: dict[str, tuple[Callable[[Path], None], str]] = {
     "header a list": (_bytes(lambda data: struct.pack("<Q", 2) + b"[]"), "not a JSON object"),
     "entry without sense": (_bytes(lambda data: struct.pack("<Q", 13) + b'{"a":"b","c":1}'[:13]), "not JSON"),
     "entry not an object": (_bytes(lambda data: struct.pack("<Q", 7) + b'{"a":1}'), "entry of tensor a makes no sense"),
-    "float64": (_cast("model.norm.weight", "float64"), "tensor model.norm.weight .* is F64; weights must be BF16"),
+    "whole numbers": (_cast("model.norm.weight", "int64"), "tensor model.norm.weight .* is I64; weights must be BF16"),
     "integers": (_cast("model.layers.0.mlp.up_proj.weight", "uint8"), "is U8; weights must be"),
     "missing shard": (
         _index("model-00002-of-00002.safetensors"),

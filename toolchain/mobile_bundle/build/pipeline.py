@@ -118,6 +118,9 @@ def build_bundle(
             model.notes.append(used.note)
         else:
             records = write_weights(pool, spec, assignment, weights, progress)
+        sources = {tensor.name: tensor.source for tensor in model.tensors}
+        check_records(records, sources)
+        check_forward(out.path, spec, sources)
         _note_given_up(model, tokenizer)
         runtimes = export_programs(out.path, formats, chosen.name)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer)

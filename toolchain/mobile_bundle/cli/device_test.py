@@ -27,12 +27,7 @@ from mobile_bundle.device.session import Asked, Save, device_test
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
-<<<<<<< HEAD
-from mobile_bundle.errors import UserError
-=======
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.report.document import replace_file
->>>>>>> templates
 from mobile_bundle.runtimes import RUNTIMES
 
 

@@ -8,12 +8,8 @@ import shlex
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, positive
-<<<<<<< HEAD
 from mobile_bundle.container.output_file import OutputFile
-from mobile_bundle.errors import UserError
-=======
 from mobile_bundle.errors import UserError, printable
->>>>>>> templates
 from mobile_bundle.native import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
