@@ -348,6 +348,42 @@ def test_pack_removes_what_killed_runs_left(bundle: Callable[..., Path], tmp_pat
     assert (tmp_path / "x.mbundle.zip").read_bytes() == first
 
 
+def test_outputs_that_cannot_be(bundle: Callable[..., Path], tmp_path: Path) -> None:
+    """A root, a device, the checkpoint itself, a file system that is read-only: one line, and nothing is touched."""
+    room = tmp_path / "room"
+    room.mkdir()
+    before = {path.name: path.stat().st_mtime_ns for path in EXAMPLE.iterdir()}
+    for command in (
+        *([*BUILD, EXAMPLE, "-o", out] for out in ("/", "/dev/null", EXAMPLE, room / "x.mbundle")),
+        *([*TOOL, "pack", bundle("affine-4bit"), "-o", out / "x.mbundle.zip"] for out in (Path("/dev/null"), room)),
+    ):
+        mount = f'mount -t tmpfs -o ro none {room} && exec "$@"'
+        failed = run("unshare", "-m", "sh", "-c", mount, "sh", *command)
+        if failed.stderr.startswith(("unshare:", "mount:")):
+            pytest.skip("needs the right to mount")
+        assert (failed.returncode, failed.stderr.count("\n")) == (1, 1), failed.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in EXAMPLE.iterdir()} == before
+    assert Path("/dev/null").is_char_device()
+
+
+def test_two_builds_of_one_output(tmp_path: Path) -> None:
+    out = tmp_path / "out.mbundle"
+    command = list(map(str, [*BUILD, EXAMPLE, "-o", out, "--recipe", "affine-3bit", "--jobs", "1"]))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
+        while not list(tmp_path.glob("out.mbundle.parts/*.part.json")):
+            assert first.poll() is None
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second one
+        second = run(*command)
+        first.send_signal(signal.SIGCONT)
+        errors = first.communicate(timeout=120)[1]
+    assert first.returncode == 0, errors
+    assert second.returncode == 1
+    assert f"another build is writing {out}.parts" in second.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mbundle"]
+    assert run(*TOOL, "verify", out).returncode == 0
+
+
 def test_outputs_that_would_overwrite_inputs(bundle: Callable[..., Path], tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("What is measured.")

@@ -76,7 +76,7 @@ class Part:
 def parts_directory(out: str | os.PathLike[str]) -> Path:
     """Where the parts of that output lie: beside it, under an absolute path, which other machines may know too."""
     path = Path(os.path.realpath(out))
-    return path.with_name(f"{path.name}.parts")
+    return path.parent / f"{path.name}.parts"
 
 
 def finished_parts(directory: Path) -> list[str]:
