@@ -13,8 +13,9 @@ import tokenizers
 from conftest import SHARED
 from mobile_bundle.errors import UserError
 from mobile_bundle.tokenizer import CompiledTokenizer, compile_tokenizer
-from test_tokenizer import ODD, SAMPLE, TRAINED, llama_normalizer, random_texts, trained_metaspace
+from test_tokenizer import ODD, random_texts
 from tokenizer_library import Tokenizer
+from trained_tokenizers import SAMPLE, TRAINED, llama_normalizer, trained_metaspace
 
 Kind = gguf.TokenType
 TEMPLATE = (
@@ -241,7 +242,7 @@ def test_refusals(tmp_path: Path) -> None:
         ((pre("default", "bert"), tokens, bos), r"its tokenizer \(bert\) is not supported"),
         ((pre("gpt-2"),), "it has no tokenizer"),
         ((pre("gpt-2"), no_merges), "has no merges"),
-        ((pre("gpt-2"), wrong_merge), r"model.gguf, its tokenizer as a tokenizer.json: merge 0"),
+        ((pre("gpt-2"), wrong_merge), r"model.gguf, its tokenizer: merge 0"),
         ((pre("gpt-2"), no_text), "tokenizer.ggml.tokens in its metadata holds text that is not UTF-8"),
         ((pre("x", "llama"), no_merges), "neither merges nor a score for every token"),
         ((pre("x", "llama"), typed([1, 1, 5])), "scores are all the same"),

@@ -14,9 +14,11 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.build.parts import PIECE, tool_identity
-from mobile_bundle.errors import UserError
+from mobile_bundle.build.identity import tool_identity
+from mobile_bundle.errors import ResumableError, UserError
 
+_BEGINNING = 1 << 20
+"""Bytes of a file that tell whether a worker sees the same one."""
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -36,11 +38,11 @@ class Workers(ABC):
     def explain(self, error: BaseException) -> UserError | None:
         """What to tell a person if the exception means that a worker died; None for any other."""
         if isinstance(error, BrokenExecutor):
-            return UserError(
+            return ResumableError(
                 "a worker process was killed, perhaps because memory ran out; try again, with fewer --jobs"
             )
         if isinstance(error, MemoryError):
-            return UserError("memory ran out; try again, with fewer --jobs")
+            return ResumableError("memory ran out; try again, with fewer --jobs")
         return None
 
 
@@ -111,7 +113,9 @@ class ClusterWorkers(Workers):
             return None
         # Dask's futures fail in several ways when a worker or the scheduler goes, with a TypeError among them
         what = " ".join(f"{type(error).__name__} {error}".split())
-        return UserError(f"the Dask cluster failed ({what}); see whether its workers are still running, and try again")
+        return ResumableError(
+            f"the Dask cluster failed ({what}); see whether its workers are still running, and try again"
+        )
 
 
 def default_jobs() -> int:
@@ -193,7 +197,7 @@ def _identities(paths: list[str]) -> list[str]:
     for path in paths:
         try:
             with open(path, "rb") as file:
-                digests.append(hashlib.sha256(file.read(PIECE)).hexdigest())
+                digests.append(hashlib.sha256(file.read(_BEGINNING)).hexdigest())
         except OSError:
             digests.append("")
     return [tool_identity(), *digests]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.codecs.entropy import EntropyCodec
-from mobile_bundle.codecs.grid import PREFIX, KeptAffineCodec
+from mobile_bundle.codecs.kept import PREFIX, KeptCodec
 from mobile_bundle.models import TensorSpec
 
 _FLOATS = ("F32", "F16", "BF16")
@@ -20,7 +20,7 @@ def carried_over(tensors: Iterable[TensorSpec], assignment: Mapping[str, StreamC
         if tensor.stored:
             codec = assignment[tensor.name]
             inner = codec.inner if isinstance(codec, EntropyCodec) else codec
-            found[tensor.stored, codec.name, isinstance(inner, KeptAffineCodec)] += 1
+            found[tensor.stored, codec.name, isinstance(inner, KeptCodec)] += 1
     return [_line(count, *key) for key, count in found.most_common()]
 
 

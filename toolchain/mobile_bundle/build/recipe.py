@@ -10,7 +10,7 @@ from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
-from mobile_bundle.codecs.grid import PREFIX
+from mobile_bundle.codecs.kept import PREFIX
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -21,6 +21,8 @@ recipe of such a model."""
 _EMBEDDINGS = {
     "raw": "raw",
     "affine-8bit": "affine-8bit",
+    "affine-6bit": "affine-6bit",
+    "affine-5bit": "affine-5bit",
     "affine-4bit": "affine-4bit",
     "affine-3bit": "affine-4bit",
     "affine-2bit": "affine-4bit",

@@ -22,10 +22,11 @@ from mobile_bundle.codecs.blob import (
 )
 from mobile_bundle.codecs.codec import StreamCodec
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
-from mobile_bundle.codecs.grid import PREFIX, KeptAffineCodec
 from mobile_bundle.codecs.hyper import HyperCodec
+from mobile_bundle.codecs.kept import PREFIX, KeptCodec
 from mobile_bundle.codecs.raw import Float32Codec, RawCodec
 from mobile_bundle.codecs.seedlm import SeedLMCodec
+from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.codecs.vptq import VptqCodec, parse_name
 from mobile_bundle.errors import UserError
@@ -36,9 +37,14 @@ _CODECS: dict[str, StreamCodec] = {
         RawCodec(),
         Float32Codec(),
         AffineCodec(8, 32, False, "affine-8bit"),
+        AffineCodec(6, 64, False, "affine-6bit"),
+        AffineCodec(5, 64, False, "affine-5bit"),
         AffineCodec(4, 64, False, "affine-4bit"),
         AffineCodec(3, 64, False, "affine-3bit"),
         AffineCodec(2, 128, True, "affine-2bit"),
+        SignCodec(128),
+        SignCodec(64),
+        SignCodec(32),
         BitnetCodec(),
         BitnetCodec(row_scales=True),
         Base3Codec(),
@@ -51,7 +57,7 @@ _CODECS: dict[str, StreamCodec] = {
         VptqCodec(VectorLayout(4, 8), "vptq-2bit"),
     )
 }
-_FULL_NAME = re.compile(r"affine-([2348])bit-g(32|64|128)-(a?)sym")
+_FULL_NAME = re.compile(r"affine-([234568])bit-g(32|64|128)-(a?)sym")
 
 
 def codec_names() -> list[str]:
@@ -63,19 +69,27 @@ def codec_by_name(name: str) -> StreamCodec:
     """UserError for a name that is not known."""
     if name in _CODECS:
         return _CODECS[name]
+    if name.startswith(PREFIX):
+        return _kept(name.removeprefix(PREFIX))
     if name.endswith(SUFFIX):
         return _entropy_coded(name.removesuffix(SUFFIX))
-    match = _FULL_NAME.fullmatch(name.removeprefix(PREFIX))
+    match = _FULL_NAME.fullmatch(name)
     if match:
-        kind = KeptAffineCodec if name.startswith(PREFIX) else AffineCodec
-        return kind(int(match[1]), int(match[2]), match[3] == "a")
+        return AffineCodec(int(match[1]), int(match[2]), match[3] == "a")
     vector = parse_name(name)
     if vector:
         return VptqCodec(vector)
     raise UserError(
-        f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|8>bit-g<32|64|128>-<sym|asym>, "
+        f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>, "
         f"vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]; and any of them that is not a stored form, with {SUFFIX}"
     )
+
+
+def _kept(name: str) -> KeptCodec:
+    inner = codec_by_name(name)
+    if not isinstance(inner, (AffineCodec, SignCodec)):
+        raise UserError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
+    return KeptCodec(inner)
 
 
 def _entropy_coded(name: str) -> EntropyCodec:
@@ -95,6 +109,8 @@ def codec_for(header: BlobHeader) -> StreamCodec:
         return BitnetCodec(bool(header.flags & FLAG_ROW_SCALES))
     if header.format is Format.SPARSE_TERNARY:
         return SparseTernaryCodec(bool(header.flags & FLAG_ROW_SCALES))
+    if header.format is Format.SIGN1:
+        return SignCodec(header.group)
     if header.format is Format.BASE3:
         return Base3Codec(bool(header.flags & FLAG_ROW_SCALES))
     if header.format is Format.LATTICE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format, round_up
-from mobile_bundle.container.disk import disk_errors
+from mobile_bundle.container.disk import disk_errors, reserve
 from mobile_bundle.container.flat_tensor import (
     SEGMENT_ALIGNMENT,
     FlatTensorHeader,
@@ -78,12 +77,10 @@ class WeightsWriter:
         with disk_errors(self._partial, self.file_bytes):
             self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
-                os.posix_fallocate(self._fd, 0, self.file_bytes)  # a full disk is noticed now, not in an hour
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    self._discard()
-                    raise
-                os.ftruncate(self._fd, self.file_bytes)
+                reserve(self._fd, self.file_bytes)
+            except OSError:
+                self._discard()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -73,8 +73,8 @@ class DecoderSpec:
         return min(self.context, DEFAULT_CONTEXT)
 
     def with_tokens(self, bos: int, eos: tuple[int, ...]) -> DecoderSpec:
-        """The same decoder with the tokenizer's BOS (-1: none) and end tokens."""
-        return replace(self, bos=bos, eos=tuple(eos)[:MAX_EOS])
+        """The same decoder with the tokenizer's BOS (-1: none) and end tokens, at most MAX_EOS."""
+        return replace(self, bos=bos, eos=eos)
 
     def to_config_bytes(self) -> bytes:
         """mb_model_config, 256 bytes."""

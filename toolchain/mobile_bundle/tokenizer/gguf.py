@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_bundle.models.gguf import GgufFile
 from mobile_bundle.models.gguf.metadata import Metadata
-from mobile_bundle.tokenizer.steps import LLAMA3_SPLIT, MARK, QWEN2_SPLIT
+from mobile_bundle.tokenizer.steps import LLAMA3_EXPRESSION, MARK, QWEN2_EXPRESSION
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """tokenizer.ggml.token_type."""
@@ -38,23 +38,25 @@ class _Pre:
     adds_bos: bool = False
 
 
-_LLAMA3 = _Pre((_split(LLAMA3_SPLIT), _BYTE_LEVEL), ignore_merges=True, adds_bos=True)
+_LLAMA3 = _Pre((_split(LLAMA3_EXPRESSION), _BYTE_LEVEL), ignore_merges=True, adds_bos=True)
 _PRE = {
     "gpt-2": _Pre((_GPT2,)),
     "smollm": _Pre(({"type": "Digits", "individual_digits": True}, _GPT2)),
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
-    "qwen2": _Pre((_split(QWEN2_SPLIT), _BYTE_LEVEL), normalizer={"type": "NFC"}),
+    "qwen2": _Pre((_split(QWEN2_EXPRESSION), _BYTE_LEVEL), normalizer={"type": "NFC"}),
 }
 
 
 @dataclass(frozen=True)
 class GgufTokenizer:
-    """tokenizer_json, tokenizer_config: what the files of these names would hold."""
+    """description: what tokenizer.json would hold; special: bos_token, eos_token and so on, as text; chat_template: its
+    source, if there is one."""
 
-    tokenizer_json: dict[str, Any]
-    tokenizer_config: dict[str, Any]
+    description: dict[str, Any]
+    special: dict[str, str]
+    chat_template: str | None
 
 
 def read_tokenizer(file: GgufFile) -> GgufTokenizer:
@@ -86,7 +88,8 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
     }
     return GgufTokenizer(
         {**steps, "added_tokens": added, "post_processor": _template(metadata, vocabulary, special, adds_bos)},
-        {**special, "chat_template": metadata.text("tokenizer.chat_template")},
+        special,
+        metadata.text("tokenizer.chat_template"),
     )
 
 

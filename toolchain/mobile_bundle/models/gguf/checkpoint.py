@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.grid import Grid
+from mobile_bundle.codecs.kept import Codes
 from mobile_bundle.errors import UserError
 from mobile_bundle.models.gguf.config import config_json, generation_json
 from mobile_bundle.models.gguf.container import GgufFile, GgufTensor
-from mobile_bundle.models.gguf.kept import has_grid, keep_codec, read_grid
+from mobile_bundle.models.gguf.kept import has_codes, keep_codec, read_codes
 from mobile_bundle.models.gguf.library import library
 from mobile_bundle.models.gguf.metadata import Metadata
 from mobile_bundle.models.gguf.names import ROPE_FACTORS, is_permuted, original_rows, transformers_name
@@ -59,15 +59,15 @@ class GgufMatrix:
         return np.frombuffer(data, np.uint8).reshape(end - begin, size)
 
 
-class GridMatrix(GgufMatrix):
-    """A matrix of a type whose codes a packed format holds (codecs/grid.py)."""
+class CodedMatrix(GgufMatrix):
+    """A matrix of a type whose codes a packed format holds (codecs/kept.py)."""
 
-    def grids(self, chunk_rows: int) -> Iterator[Grid]:
+    def codes(self, chunk_rows: int) -> Iterator[Codes]:
         """The same rows as `chunks`, as codes and scales."""
         block_bytes = block_size(self._stored.type)[1]
         for begin in range(0, self.rows, chunk_rows):
             rows = self._bytes(begin, min(begin + chunk_rows, self.rows))
-            yield read_grid(rows, self._stored.type, block_bytes)
+            yield read_codes(rows, self._stored.type, block_bytes)
 
 
 class GgufCheckpoint:
@@ -117,6 +117,19 @@ class GgufCheckpoint:
         """The codec that `--recipe keep` stores the matrix with, "" for the default recipe's."""
         return keep_codec(self.type(name))
 
+    @property
+    def files(self) -> list[Path]:
+        """The weight files that are read."""
+        return [self.path]
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a tensor's type, shape and bytes. UserError if it is missing or cannot be read."""
+        return self._file.digest(self._find(name))
+
+    def check_unchanged(self) -> None:
+        """UserError if the file is not what it was when it was opened."""
+        self._file.check_unchanged()
+
     def json(self, name: str) -> dict[str, Any] | None:
         """What generation_config.json would be; None for every other file."""
         return generation_json(self._file) if name == "generation_config.json" else None
@@ -140,7 +153,7 @@ class GgufCheckpoint:
             raise UserError(f"{self.path}: tensor {stored.name} is {stored.type}; vectors must be F32, F16 or BF16")
         dequantise(np.zeros((1, stored.row_bytes), np.uint8), stored.type)  # refuses an unknown type now, not midway
         head_dim = self.config["head_dim"] if is_permuted(self._architecture, name) else 0
-        return (GridMatrix if has_grid(stored.type) else GgufMatrix)(self._file, stored, head_dim)
+        return (CodedMatrix if has_codes(stored.type) else GgufMatrix)(self._file, stored, head_dim)
 
     def _find(self, name: str) -> GgufTensor:
         if name not in self._tensors:
@@ -181,8 +194,8 @@ def dequantise(rows: NDArray[np.uint8], type_: str) -> Floats:
     """rows: uint8 (n, bytes of a row) of that GGML type; float32 (n, columns), by the gguf package, but for Q1_0, which
     it cannot do yet. UserError for a type that it does not know."""
     if type_ == "Q1_0":
-        grid = read_grid(rows, type_, block_size(type_)[1])
-        values = grid.codes.reshape(*grid.d.shape, -1) * grid.d[:, :, None].astype(np.float32)
+        found = read_codes(rows, type_, block_size(type_)[1])
+        values = found.codes.reshape(*found.d.shape, -1) * found.d[:, :, None].astype(np.float32)
         return values.reshape(len(rows), -1)
     quantisation = library("constants").GGMLQuantizationType[type_]
     try:

@@ -62,12 +62,15 @@ def config_json(file: GgufFile, rope_factors: NDArray[np.float32] | None) -> dic
         if values.whole(key, head_dim) != head_dim:
             raise metadata.error(f"{architecture}.{key} is not the size of a head, {head_dim}")
     tensors = file.tensors
+    layers = values.whole("block_count")
+    if layers > len(tensors):  # before a list of tensors is made of the number
+        raise metadata.error(f"{architecture}.block_count is {layers}, but it has only {len(tensors)} tensors")
     config: dict[str, Any] = {
         "architectures": [ARCHITECTURES[architecture]],
         "model_type": architecture,
         "vocab_size": _vocabulary(file, metadata),
         "hidden_size": hidden,
-        "num_hidden_layers": values.whole("block_count"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,

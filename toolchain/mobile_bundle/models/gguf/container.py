@@ -14,6 +14,7 @@ time.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -24,7 +25,10 @@ from typing import Any
 import numpy as np
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.git_lfs import refuse_pointer
+from mobile_bundle.input_files import open_regular
 from mobile_bundle.models.gguf.library import library, version
+from mobile_bundle.models.safetensors_file import changed, file_identity
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -78,11 +82,12 @@ class GgufFile:
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UserError(f"cannot open {self.path}: {error.strerror}") from error
+            self._fd = open_regular(self.path)
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not there; give a GGUF file") from None
         try:
-            self.size = os.fstat(self._fd).st_size
+            status = os.fstat(self._fd)
+            self.size, self._identity = status.st_size, file_identity(status)
             self._parse(_Cursor(self))
         except BaseException:
             self.close()
@@ -114,7 +119,24 @@ class GgufFile:
             count -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def digest(self, tensor: GgufTensor) -> str:
+        """SHA-256, hexadecimal, of a tensor's type, shape and bytes. UserError if they cannot be read."""
+        digest = hashlib.sha256(f"{tensor.type}{list(tensor.shape)}".encode())
+        for begin in range(0, tensor.bytes, _PIECE):
+            digest.update(self.read(tensor.offset + begin, min(_PIECE, tensor.bytes - begin)))
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """UserError if the file of this name is not the one that was opened, or was written to since."""
+        try:
+            state = file_identity(os.stat(self.path))
+        except OSError:
+            state = ()
+        if state != self._identity:
+            raise changed(self.path)
+
     def _parse(self, cursor: _Cursor) -> None:
+        refuse_pointer(self.path, self.read(0, min(self.size, 64)))
         magic = cursor.take(4)
         if magic != _MAGIC:
             raise UserError(f"{self.path} is not a GGUF file: it begins with {magic!r}")

@@ -1,6 +1,6 @@
 """GGML types that a packed format holds exactly: which format, and how a block comes apart into codes and scales.
 
-A new packed format is a new row in _EXACT; codecs/grid.py proves each matrix when it is built. Block layouts are ggml's
+A new packed format is a new row in _EXACT; codecs/kept.py proves each matrix when it is built. Block layouts are ggml's
 (ggml-common.h, ggml-quants.c). "sym": w = d * code; "asym": w = d * code + m.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.grid import PREFIX, Grid
+from mobile_bundle.codecs.kept import PREFIX, Codes
 
 Bytes = NDArray[np.uint8]
 Halves = NDArray[np.float16]
@@ -24,7 +24,7 @@ IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 3
 
 @dataclass(frozen=True)
 class Exact:
-    """codec: full name of the affine codec; group: its columns per scale; split: blocks uint8 (n, bytes) to Parts."""
+    """codec: name, of affine or sign codes; group: its columns per scale; split: blocks uint8 (n, bytes) to Parts."""
 
     codec: str
     group: int
@@ -40,18 +40,18 @@ def keep_codec(type_: str) -> str:
     return {"BF16": "raw", "F16": "affine-8bit", "F32": "affine-8bit"}.get(type_, "")
 
 
-def has_grid(type_: str) -> bool:
-    """Whether read_grid knows the type."""
+def has_codes(type_: str) -> bool:
+    """Whether read_codes knows the type."""
     return type_ in _EXACT
 
 
-def read_grid(rows: Bytes, type_: str, block_bytes: int) -> Grid:
+def read_codes(rows: Bytes, type_: str, block_bytes: int) -> Codes:
     """rows: uint8 (n, bytes of a row) of that GGML type. ValueError for a code that the type does not have."""
     exact = _EXACT[type_]
     count = len(rows)
     codes, d, m = exact.split(rows.reshape(-1, block_bytes))
     repeats = codes.shape[1] // exact.group  # groups that share a block's scale
-    return Grid(
+    return Codes(
         codes.reshape(count, -1).astype(np.float32),
         np.repeat(d, repeats).reshape(count, -1),
         None if m is None else np.repeat(m, repeats).reshape(count, -1),
@@ -127,11 +127,11 @@ def _tq2_0(blocks: Bytes) -> Parts:
 _EXACT = {
     "Q4_0": Exact("affine-4bit-g32-sym", 32, _q4_0),
     "Q4_1": Exact("affine-4bit-g32-asym", 32, _q4_1),
-    "Q5_0": Exact("affine-8bit-g32-sym", 32, _q5_0),
-    "Q5_1": Exact("affine-8bit-g32-asym", 32, _q5_1),
+    "Q5_0": Exact("affine-5bit-g32-sym", 32, _q5_0),
+    "Q5_1": Exact("affine-5bit-g32-asym", 32, _q5_1),
     "Q8_0": Exact("affine-8bit-g32-sym", 32, _q8_0),
     "IQ4_NL": Exact("affine-8bit-g32-sym", 32, _iq4_nl),
-    "Q1_0": Exact("affine-2bit-g128-sym", 128, _q1_0),
+    "Q1_0": Exact("sign-1bit", 128, _q1_0),
     "TQ1_0": Exact("affine-2bit-g128-sym", 128, _tq1_0),
     "TQ2_0": Exact("affine-2bit-g128-sym", 128, _tq2_0),
 }

@@ -1,4 +1,4 @@
-"""Affine codes that are known already: a quantised file's own codes and scales, carried over without rounding again.
+"""Codes that are known already: a quantised file's own codes and scales, carried over without rounding again.
 
 The codec asks the source for them, and proves for every chunk of rows that what it writes decodes to the source's
 values, bit for bit in float32.
@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.blob import Blob, BlobHeader
-from mobile_bundle.codecs.codec import Encoded, Write, sum_squares
+from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, sum_squares
+from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
 
 PREFIX = "kept-"
-"""Before the name of an affine codec: the same format, with codes that the source knows."""
+"""Before the name of a codec: the same format, with codes that the source knows."""
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Rows on a grid: w = d * code (+ m). codes: float32 (n, columns), whole numbers; d, m: float16 (n, groups)."""
+class Codes:
+    """Rows as codes: w = d * code (+ m). codes: float32 (n, columns), whole numbers; d, m: float16 (n, groups)."""
 
     codes: Floats
     d: NDArray[np.float16]
@@ -33,38 +34,37 @@ class Grid:
 
 
 @runtime_checkable
-class GridSource(MatrixSource, Protocol):
+class CodedSource(MatrixSource, Protocol):
     """A matrix source that knows codes and scales of its values."""
 
-    def grids(self, chunk_rows: int) -> Iterator[Grid]:
-        """As `chunks`, the same rows. ValueError if they are not on the grid after all."""
+    def codes(self, chunk_rows: int) -> Iterator[Codes]:
+        """As `chunks`, the same rows. ValueError if they are not what the source's type says."""
         ...
 
 
-class KeptAffineCodec(AffineCodec):
-    """An affine format whose codes come from the source; the header's scale is 1, so d and m are stored as they are."""
+class KeptCodec(StreamCodec):
+    """An affine or sign format whose codes come from the source. The header's scale is 1, so d and m are stored as they
+    are. inner: the codec of that format, which decodes."""
 
-    calibrated = False
+    def __init__(self, inner: AffineCodec | SignCodec) -> None:
+        self.inner = inner
+        self.format, self.group, self.flags = inner.format, inner.group, inner.flags
 
-    def __init__(self, bits: int, group: int, asymmetric: bool) -> None:
-        super().__init__(bits, group, asymmetric)
-        self._name = PREFIX + self._name
+    @property
+    def name(self) -> str:
+        return PREFIX + self.inner.name
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        """ValueError if the source has no grid, or if a value would not come back as it is."""
+        """ValueError if the source has no codes, or if a value would not come back as it is."""
         del stats  # nothing is chosen here
-        if not isinstance(source, GridSource):
+        if not isinstance(source, CodedSource):
             raise ValueError(f"codec {self.name} carries over codes, and this matrix has none")
         header = self._header(source)
         write(header.pack())
-        low, high = self._range
         step = chunk_rows(source.columns)
         total = 0.0
-        for grid, chunk in zip(source.grids(step), source.chunks(step), strict=True):
-            if grid.codes.min() < low or grid.codes.max() > high:
-                raise ValueError(f"it has a code outside {low}..{high}, which format {self.format.name} does not hold")
-            m = np.zeros_like(grid.d) if grid.m is None else grid.m
-            strips = bytes(self._strips(source.columns, grid.codes, grid.d, m))
+        for codes, chunk in zip(source.codes(step), source.chunks(step), strict=True):
+            strips = bytes(self.inner.pack_rows(codes.codes, codes.d, codes.m))
             here = BlobHeader(self.format, len(chunk), source.columns, self.group, self.flags)
             decoded = self.decode_rows(Blob(here, strips), 0, len(chunk))
             if not np.array_equal(decoded.view(np.uint32), chunk.view(np.uint32)):
@@ -72,3 +72,6 @@ class KeptAffineCodec(AffineCodec):
             write(strips)
             total += sum_squares(chunk)
         return Encoded(header, 0.0, total)
+
+    def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
+        return self.inner.decode_rows(blob, begin, end)
