@@ -7,6 +7,7 @@
 #include "cache.h"
 #include "error.h"
 #include "install.h"
+#include "verify.h"
 
 enum { NAME_BYTES = 96 };
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.models.limits import MOST, MOST_ATTENTION
 from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
 
@@ -34,15 +35,15 @@ class Config:
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least 1."""
+    def count(self, key: str, default: int | None = None, most: int = _LARGEST) -> int:
+        """A whole number from 1 to `most`."""
         value = self.values.get(key)
         if value is None:
             value = default
         if value is None:
             raise UserError(f"config.json has no {key}")
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
-            raise UserError(f"{key} in config.json is {value!r}, not a whole number from 1 to {_LARGEST}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise UserError(f"{key} in config.json is {value!r}, not a whole number from 1 to {most}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -62,32 +63,37 @@ class Config:
 
 def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differences: Any) -> DecoderSpec:
     """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself."""
-    hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
-    kv_heads = config.count("num_key_value_heads", defaults.kv_heads or heads)
+    hidden = config.count("hidden_size", most=MOST["hidden"])
+    heads = config.count("num_attention_heads", most=MOST["heads"])
+    kv_heads = config.count("num_key_value_heads", defaults.kv_heads or heads, MOST["kv_heads"])
     if heads % kv_heads or heads // kv_heads > 128:
         raise UserError(
             f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
         )
     if config.values.get("head_dim") is None and not defaults.head_dim and hidden % heads:
         raise UserError(f"hidden_size {hidden} in config.json is not a multiple of num_attention_heads {heads}")
-    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads)
+    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads, MOST["head_dim"])
+    if heads * head_dim > MOST_ATTENTION:
+        raise UserError(
+            f"num_attention_heads {heads} times head_dim {head_dim} in config.json is more than {MOST_ATTENTION}"
+        )
     if head_dim % 2:
         raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
     activation = str(config.values.get("hidden_act") or defaults.activation)
     activation = "silu" if activation == "swish" else activation
     if activation not in ACTIVATIONS:
         raise UserError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
-    context = config.count("max_position_embeddings", defaults.context)
+    context = config.count("max_position_embeddings", defaults.context, MOST["context"])
     fields: dict[str, Any] = {
         "architecture": architecture,
         "name": "",
-        "vocabulary": config.count("vocab_size"),
+        "vocabulary": config.count("vocab_size", most=MOST["vocabulary"]),
         "hidden": hidden,
-        "layers": config.count("num_hidden_layers"),
+        "layers": config.count("num_hidden_layers", most=MOST["layers"]),
         "heads": heads,
         "kv_heads": kv_heads,
         "head_dim": head_dim,
-        "feed_forward": config.count("intermediate_size"),
+        "feed_forward": config.count("intermediate_size", most=MOST["feed_forward"]),
         "context": context,
         "sliding_window": 0,
         "activation": activation,
