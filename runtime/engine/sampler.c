@@ -7,6 +7,8 @@
 #include "error.h"
 #include "mobile_bundle/mobile_bundle.h"
 
+enum { MOST_WINDOW = 65536 /* looked through for every token */ };
+
 typedef struct {
   float logit;
   int32_t token;
@@ -23,14 +25,20 @@ struct mb_sampler {
 
 static bool valid(const mb_sampler_options *o) {
   return isfinite(o->temperature) && o->temperature >= 0 && o->top_p > 0 && o->top_p <= 1 && o->min_p >= 0 &&
-         o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0;
+         o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0 &&
+         o->repetition_window <= MOST_WINDOW;
 }
 
 mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **out) {
   *out = NULL;
+  if (vocabulary < 1 || vocabulary > MB_MOST_VOCABULARY)
+    return mb_fail(MB_ERROR_ARGUMENT, "sampling from %u tokens: 1 to %u are possible", vocabulary, MB_MOST_VOCABULARY);
   if (!valid(options))
-    return mb_fail(MB_ERROR_ARGUMENT,
-                   "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1 and repetition penalty > 0 are needed");
+    return mb_fail(
+        MB_ERROR_ARGUMENT,
+        "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, repetition penalty > 0 and a repetition "
+        "window of %d at most are needed",
+        MOST_WINDOW);
   mb_sampler *sampler = calloc(1, sizeof *sampler);
   if (sampler) {
     sampler->options = *options;
@@ -40,8 +48,8 @@ mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     sampler->random = (z ^ (z >> 31)) | 1;
-    sampler->heap = malloc(vocabulary * sizeof *sampler->heap);
-    sampler->window = calloc(options->repetition_window + 1, sizeof *sampler->window);
+    sampler->heap = calloc(vocabulary, sizeof *sampler->heap);
+    sampler->window = calloc((size_t)options->repetition_window + 1, sizeof *sampler->window);
   }
   if (!sampler || !sampler->heap || !sampler->window) {
     mb_sampler_close(sampler);
