@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "error.h"
-#include "sizes.h"
 
 typedef struct {
   char *bytes;
@@ -14,8 +13,7 @@ typedef struct {
 } text;
 
 static bool append(text *t, const char *bytes, size_t size) {
-  const uint64_t bytes_needed = mb_size_add(mb_size_add(t->size, size), 1);
-  char *grown = mb_size_fits(bytes_needed) ? realloc(t->bytes, (size_t)bytes_needed) : NULL;
+  char *grown = realloc(t->bytes, t->size + size + 1);
   if (!grown) return false;
   if (size > 0) memcpy(grown + t->size, bytes, size);
   t->bytes = grown;
@@ -72,7 +70,7 @@ static mb_status encode(const mb_tokenizer *tokenizer, const char *bytes, size_t
                         size_t *count) {
   *ids = NULL;
   mb_status status = mb_tokenizer_encode(tokenizer, bytes, size, special, NULL, 0, count);
-  if (status == MB_OK && !(*ids = calloc(*count + 1, sizeof **ids)))
+  if (status == MB_OK && !(*ids = malloc((*count + 1) * sizeof **ids)))
     status = mb_fail(MB_ERROR_MEMORY, "no memory for a prompt of %zu tokens", *count);
   if (status == MB_OK) status = mb_tokenizer_encode(tokenizer, bytes, size, special, *ids, *count, count);
   return status;

@@ -12,6 +12,17 @@ from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
 
 _LARGEST = 1 << 28
+_LIMITS = {
+    "vocab_size": MOST["vocabulary"],
+    "hidden_size": MOST["hidden"],
+    "num_hidden_layers": MOST["layers"],
+    "num_attention_heads": MOST["heads"],
+    "num_key_value_heads": MOST["kv_heads"],
+    "head_dim": MOST["head_dim"],
+    "intermediate_size": MOST["feed_forward"],
+    "max_position_embeddings": MOST["context"],
+}
+"""The most of the keys whose sizes weights.ptd holds."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +46,16 @@ class Config:
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
 
-    def count(self, key: str, default: int | None = None, most: int = _LARGEST) -> int:
-        """A whole number from 1 to `most`."""
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
         value = self.values.get(key)
         if value is None:
             value = default
         if value is None:
             raise UserError(f"config.json has no {key}")
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise UserError(f"{key} in config.json is {value!r}, not a whole number from 1 to {most}")
+        largest = _LIMITS.get(key, _LARGEST)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+            raise UserError(f"{key} in config.json is {value!r}, not a whole number from 1 to {largest}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -63,16 +75,15 @@ class Config:
 
 def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differences: Any) -> DecoderSpec:
     """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself."""
-    hidden = config.count("hidden_size", most=MOST["hidden"])
-    heads = config.count("num_attention_heads", most=MOST["heads"])
-    kv_heads = config.count("num_key_value_heads", defaults.kv_heads or heads, MOST["kv_heads"])
+    hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
+    kv_heads = config.count("num_key_value_heads", defaults.kv_heads or heads)
     if heads % kv_heads or heads // kv_heads > 128:
         raise UserError(
             f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
         )
     if config.values.get("head_dim") is None and not defaults.head_dim and hidden % heads:
         raise UserError(f"hidden_size {hidden} in config.json is not a multiple of num_attention_heads {heads}")
-    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads, MOST["head_dim"])
+    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads)
     if heads * head_dim > MOST_ATTENTION:
         raise UserError(
             f"num_attention_heads {heads} times head_dim {head_dim} in config.json is more than {MOST_ATTENTION}"
@@ -83,17 +94,17 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
     activation = "silu" if activation == "swish" else activation
     if activation not in ACTIVATIONS:
         raise UserError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
-    context = config.count("max_position_embeddings", defaults.context, MOST["context"])
+    context = config.count("max_position_embeddings", defaults.context)
     fields: dict[str, Any] = {
         "architecture": architecture,
         "name": "",
-        "vocabulary": config.count("vocab_size", most=MOST["vocabulary"]),
+        "vocabulary": config.count("vocab_size"),
         "hidden": hidden,
-        "layers": config.count("num_hidden_layers", most=MOST["layers"]),
+        "layers": config.count("num_hidden_layers"),
         "heads": heads,
         "kv_heads": kv_heads,
         "head_dim": head_dim,
-        "feed_forward": config.count("intermediate_size", most=MOST["feed_forward"]),
+        "feed_forward": config.count("intermediate_size"),
         "context": context,
         "sliding_window": 0,
         "activation": activation,
