@@ -4,6 +4,7 @@
  * far end of its context, too. Files with stored forms are installed first, in a folder in memory.
  *
  * Seeds: whole weights.ptd files of a few kilobytes, of every format. */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -279,9 +280,19 @@ static void agree(const file *f, mb_index_record *r) {
   h->payload_bytes = r->bytes - sizeof *h;
 }
 
+/* Another layout of vectors: their length, the indices' bits, outliers, whose codebooks. */
+static void choose_vectors(mb_index_record *r) {
+  const uint32_t length = 4 + fuzz_below(9);
+  r->format = MB_FORMAT_VECTOR;
+  r->flags = length << 4 | (8 + fuzz_below(9)) << 8 | (fuzz_below(2) ? 0 : 8 + fuzz_below(9)) << 13 |
+             fuzz_below(4) << 18 | fuzz_below(2) * MB_FLAG_SHARED_CODEBOOK;
+  r->group = length == 4 || length == 8 ? 128 : 0;
+}
+
 static void change_shape(const file *f, mb_index_record *r) {
   static const uint16_t formats[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 32, 33, 34, 35, 0, 11};
   static const uint32_t groups[] = {0, 8, 12, 32, 64, 128};
+  const mb_index_record before = *r;
   switch (fuzz_below(5)) {
     case 0:
       r->rows = any_size(1u << 28);
@@ -295,16 +306,15 @@ static void change_shape(const file *f, mb_index_record *r) {
     case 3:
       r->flags = fuzz_below(2) ? fuzz_below(8) : r->flags ^ 1u << fuzz_below(32);
       break;
-    default: {
-      const uint32_t length = 4 + fuzz_below(9);
+    default:
       r->format = formats[fuzz_below(16)];
-      if (r->format == MB_FORMAT_VECTOR) {
-        r->flags = length << 4 | (8 + fuzz_below(9)) << 8 | (fuzz_below(2) ? 0 : 8 + fuzz_below(9)) << 13 |
-                   fuzz_below(4) << 18 | fuzz_below(2) * MB_FLAG_SHARED_CODEBOOK;
-        r->group = length == 4 || length == 8 ? 128 : 0;
-      }
+      if (r->format == MB_FORMAT_VECTOR) choose_vectors(r);
       break;
-    }
+  }
+  if (before.format == MB_FORMAT_VECTOR && fuzz_below(2)) { /* of a tensor that the model has a use for */
+    *r = before;
+    if (fuzz_below(2)) choose_vectors(r);
+    if (fuzz_below(2)) r->flags = (r->flags & ((1u << 18) - 1)) | one_to(4) << 18;
   }
   if (fuzz_below(8)) agree(f, r);
 }
@@ -457,20 +467,26 @@ size_t fuzz_mutate(uint8_t *data, size_t size, size_t most) {
 
 /* ---- using it ---- */
 
-typedef unsigned __int128 wide;
+/* A product that the estimate has said to be possible. */
+static uint64_t exact(uint64_t a, uint64_t b) {
+  uint64_t product;
+  if (__builtin_mul_overflow(a, b, &product)) abort();
+  return product;
+}
 
 /* An estimate is an error, or what exact arithmetic gives. */
 static void estimate(const mb_model_config *c, const mb_session_options *o) {
   mb_memory memory;
   if (mb_memory_estimate(c, o, &memory) != MB_OK) return;
-  const wide stride = (c->head_dim + 31u) / 32 * 32, context = o->context ? o->context : c->default_context;
-  const wide vector = o->kv_type == MB_KV_INT8 ? stride + stride / 32 * 2 : 2 * stride;
-  const wide per_token = (wide)2 * c->layers * c->kv_heads * vector, kv = per_token * context;
-  const wide chunk = o->prefill_chunk ? o->prefill_chunk : 32;
-  const wide logits = (wide)4 * (o->all_logits ? chunk : 1) * c->vocabulary;
-  const wide least = logits + 8 * chunk * ((wide)c->hidden + c->feed_forward + (wide)c->heads * c->head_dim);
-  if (memory.kv_bytes_per_token != per_token || memory.kv_bytes < kv || memory.kv_bytes > kv + 256 ||
-      memory.scratch_bytes < least || memory.scratch_bytes > (uint64_t)1 << 50)
+  const uint64_t stride = ((uint64_t)c->head_dim + 31) / 32 * 32,
+                 context = o->context ? o->context : c->default_context;
+  const uint64_t vector = o->kv_type == MB_KV_INT8 ? stride + stride / 32 * 2 : 2 * stride;
+  const uint64_t per_token = exact(exact(2 * (uint64_t)c->layers, c->kv_heads), vector), kv = exact(per_token, context);
+  const uint64_t chunk = o->prefill_chunk ? o->prefill_chunk : 32;
+  const uint64_t logits = exact(4 * (o->all_logits ? chunk : 1), c->vocabulary);
+  const uint64_t widths = (uint64_t)c->hidden + c->feed_forward + exact(c->heads, c->head_dim);
+  if (memory.kv_bytes_per_token != per_token || memory.kv_bytes < kv || memory.kv_bytes - kv > 256 ||
+      memory.scratch_bytes < logits + exact(8 * chunk, widths) || memory.scratch_bytes > (uint64_t)1 << 50)
     abort();
 }
 
@@ -551,10 +567,12 @@ static void remove_place(void) {
 static void open_place(void) {
   const char *folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
   const struct rlimit limit = {4 << 20, 4 << 20}; /* of a cache: what a file asks for is not what it may have */
-  snprintf(place.folder, sizeof place.folder, "%s/mb-fuzz-XXXXXX", folder);
+  /* Named after the driver, whose children are one after another: what one leaves that dies, the next one uses. */
+  snprintf(place.folder, sizeof place.folder, "%s/mb-fuzz-%d", folder, (int)getppid());
   place.fd = memfd_create("weights.ptd", MFD_CLOEXEC);
   snprintf(place.path, sizeof place.path, "/proc/self/fd/%d", place.fd);
-  if (place.fd < 0 || !mkdtemp(place.folder) || setrlimit(RLIMIT_FSIZE, &limit) != 0) exit(2);
+  if (place.fd < 0 || (mkdir(place.folder, 0700) != 0 && errno != EEXIST) || setrlimit(RLIMIT_FSIZE, &limit) != 0)
+    exit(2);
   signal(SIGXFSZ, SIG_IGN);
   atexit(remove_place);
 }
