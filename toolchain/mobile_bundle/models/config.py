@@ -141,7 +141,7 @@ def layer_window(config: Config, window: int, default_types: list[str] | None = 
     types = config.values.get("layer_types") or default_types
     if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
         raise UserError("layer_types in config.json is not a list of names")
-    context = config.count("max_position_embeddings", _LARGEST)
+    context = config.count("max_position_embeddings", MOST["context"])
     if not window or window >= context or not types or set(types) == {"full_attention"}:
         return 0
     if set(types) == {"sliding_attention"}:
