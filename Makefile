@@ -22,12 +22,16 @@ C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files runtime toolchain)
 
+# Warnings are errors only in our own builds: a `pip install` elsewhere may meet a compiler that warns of more.
+OURS = -C cmake.define.MB_WERROR=ON
+
 # The package alone: light, no torch.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle
 
 .venv/package: .venv/tools $(SOURCES)
 	@echo "building the package (the first time, zig compiles its C library for three ABIs: some three minutes)"
-	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF .
+	$(INSTALL) --reinstall-package mobile-bundle $(OURS) \
+	    -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF .
 	touch $@
 
 # The package with its parts for ExecuTorch and ONNX Runtime, which are built against the installed ones.
@@ -35,7 +39,8 @@ INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-p
 	scripts/system_packages.sh c++=g++
 	scripts/onnxruntime_headers.sh build/onnxruntime
 	$(INSTALL) -r pyproject.toml --extra executorch --extra onnx
-	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=ON -C cmake.define.MB_ONNX=ON \
+	$(INSTALL) --reinstall-package mobile-bundle $(OURS) \
+	    -C cmake.define.MB_EXECUTORCH=ON -C cmake.define.MB_ONNX=ON \
 	    -C cmake.define.MB_ONNXRUNTIME_INCLUDE=$(CURDIR)/build/onnxruntime .
 	touch $@ .venv/package
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import SHARED, TINY, pack_bitnet, write_synthetic, write_tiny
+from checkpoints import SHARED, TINY, byte_tokenizer_bin, pack_bitnet, write_synthetic, write_tiny
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
 from mobile_bundle.build.weights import assign_codecs, build_weights, plan_weights
@@ -31,7 +31,7 @@ pytest.importorskip("transformers")
 
 @dataclass(frozen=True)
 class FakeTokenizer:
-    data: bytes = b"a tokenizer"
+    data: bytes = field(default_factory=byte_tokenizer_bin)
     vocabulary: int = 1
     chat_end: int | None = None
     bos: int | None = 1

@@ -34,6 +34,7 @@ def test_program(tmp_path_factory):
             toolchain = ROOT / "runtime/cmake/zig.cmake"
             for line in (
                 ["cmake", "-S", ROOT / "runtime", "-B", directory, "-G", "Ninja", "-DMB_TESTS=ON", f"-DMB_ABI={abi}",
+                 "-DMB_WERROR=ON",
                  f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DMB_ZIG={ZIG}", "-DCMAKE_BUILD_TYPE=Release"],
                 ["cmake", "--build", directory, "--target", "test_kernels"],
             ):  # fmt: skip

@@ -25,7 +25,7 @@ def sanitized(tmp_path_factory) -> Path:
     config = Path(executorch.__path__[0], "share/cmake")
     for line in (
         ["cmake", "-S", ROOT / "runtime", "-B", directory, "-DMB_SANITIZE=ON", "-DMB_TESTS=ON", "-DMB_EXECUTORCH=ON",
-         f"-Dexecutorch_DIR={config}", "-G", "Ninja"],
+         "-DMB_WERROR=ON", f"-Dexecutorch_DIR={config}", "-G", "Ninja"],
         ["cmake", "--build", directory, "--parallel", "2", "--target", "fuzz_weights", "fuzz_tokenizer", "fuzz_storage",
          "fuzz_request", "test_kernels", "test_executorch_operators", "mobile-run"],
     ):  # fmt: skip

@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "runtime" / "engine"
 SOURCES = sorted(
-    file for name in ("tokenizer_*", "unicode*", "chat*", "crc32", "error") for file in ENGINE.glob(f"{name}.c")
+    file
+    for name in ("tokenizer_*", "unicode*", "chat*", "crc32", "error", "one_line")
+    for file in ENGINE.glob(f"{name}.c")
 )
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "runtime" / "include"), "-I", str(ENGINE)]
 

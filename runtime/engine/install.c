@@ -9,6 +9,7 @@
 #include "cache_writer.h"
 #include "crc32.h"
 #include "error.h"
+#include "option_struct.h"
 #include "storage.h"
 
 enum {
@@ -293,19 +294,19 @@ static mb_status install(const char *path, const char *cache_path, const mb_weig
 }
 
 mb_status mb_install(const char *bundle, const mb_install_options *options, mb_install_result *result) {
-  static const mb_install_options defaults;
+  mb_install_options own;
   mb_install_result ignored;
-  if (!options) options = &defaults;
   if (!result) result = &ignored;
   memset(result, 0, sizeof *result);
   char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
   mb_weights weights;
-  mb_status status = mb_weights_path(bundle, path);
-  if (status == MB_OK) status = mb_cache_path(path, options->cache_dir, cache_path);
+  mb_status status = mb_options_take("mb_install_options", options, &own, sizeof own);
+  if (status == MB_OK) status = mb_weights_path(bundle, path);
+  if (status == MB_OK) status = mb_cache_path(path, own.cache_dir, cache_path);
   if (status == MB_OK) status = mb_weights_open(path, MB_MAPPING_LAYERS, &weights);
   if (status != MB_OK) return status;
   result->tensors = mb_stored_count(&weights);
-  if (result->tensors > 0) status = install(path, cache_path, &weights, options, result);
+  if (result->tensors > 0) status = install(path, cache_path, &weights, &own, result);
   mb_weights_close(&weights);
   return status;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "option_struct.h"
 #include "session.h"
 
 enum {
@@ -22,7 +23,8 @@ static uint32_t processors(void) {
 }
 
 static mb_status resolve(const mb_model_config *config, const mb_session_options *given, mb_session_options *o) {
-  *o = given ? *given : (mb_session_options){0};
+  mb_status status = mb_options_take("mb_session_options", given, o, sizeof *o);
+  if (status != MB_OK) return status;
   if (o->context == 0) o->context = config->default_context;
   if (o->threads == 0) o->threads = processors();
   if (o->prefill_chunk == 0) o->prefill_chunk = DEFAULT_CHUNK;

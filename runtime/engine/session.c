@@ -130,4 +130,18 @@ mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t
   return MB_OK;
 }
 
+mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t count) {
+  mb_finite_check check = {0};
+  const float *logits;
+  session->check = &check;
+  mb_status status = mb_session_feed(session, tokens, count, &logits);
+  session->check = NULL;
+  if (status != MB_OK || !check.suspect.tensor[0]) return status;
+  if (!check.giver.tensor[0])
+    return mb_fail(MB_ERROR_NUMERIC, "%s gives values of up to %.3g, and what is made of them overflows",
+                   check.suspect.tensor, (double)check.suspect.reach);
+  return mb_fail(MB_ERROR_NUMERIC, "%s gives values that are not finite, from values of up to %.3g that %s gives",
+                 check.suspect.tensor, (double)check.suspect.reach, check.giver.tensor);
+}
+
 void mb_session_cancel(mb_session *session) { atomic_store(&session->cancelled, true); }

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "finite.h"
 #include "model.h"
 #include "thread_pool.h"
 
@@ -57,6 +58,7 @@ struct mb_session {
   uint8_t *area;
   uint32_t position;
   atomic_bool cancelled;
+  mb_finite_check *check; /* NULL: nobody looks at the results of every step */
 };
 
 /* decoder.c: runs every layer over count <= prefill_chunk tokens that stand at session->position, and leaves the final

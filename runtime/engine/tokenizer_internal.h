@@ -48,7 +48,20 @@ typedef struct {
   size_t capacity, count;
   mb_buffer symbols, heap;                          /* of a long word */
   mb_buffer repaired, composed, normalized, spaced; /* the text at the stages before words */
+  mb_go_on go_on;                                   /* NULL: nobody stops it */
+  void *go_on_context;
+  uint32_t steps; /* since the start: one in MB_STEPS_BETWEEN_ASKING asks */
+  bool stopped;
 } mb_encoder;
+
+#define MB_STEPS_BETWEEN_ASKING 256u
+
+/* Between two words, or two merges of a long one. false: stop. */
+static inline bool mb_encoder_goes_on(mb_encoder *encoder) {
+  if (encoder->go_on && encoder->steps++ % MB_STEPS_BETWEEN_ASKING == 0 && !encoder->go_on(encoder->go_on_context))
+    encoder->stopped = true;
+  return !encoder->stopped;
+}
 
 static inline void mb_encoder_put(mb_encoder *encoder, int32_t id) {
   if (encoder->count < encoder->capacity) encoder->ids[encoder->count] = id;
@@ -57,7 +70,7 @@ static inline void mb_encoder_put(mb_encoder *encoder, int32_t id) {
 
 /* -1: no such token in the table of strings. */
 int32_t mb_token_find(const mb_tokenizer *tokenizer, const uint8_t *text, size_t bytes);
-/* Puts the ids of one word (valid UTF-8). false: no memory. Time is n log n in the word. */
+/* Puts the ids of one word (valid UTF-8). false: no memory, or stopped. Time is n log n in the word. */
 bool mb_encode_word(mb_encoder *encoder, const uint8_t *word, size_t bytes);
 
 /* tokenizer_split.c: the end of the piece that begins at `at` < end, in valid UTF-8. */

@@ -47,8 +47,9 @@ typedef struct {
 /* `count` activation vectors, quantised once and shared by every matrix that takes the same input.
  * group 0: one scale per vector (ternary); 32/64/128: one per group of columns (affine with that group).
  * Quantisation of a group (the whole vector for group 0): a = max|v|; scale = a / 127;
- * q = round to nearest even(v * (127 / a)), and q = 0, scale = 0 where a < 2^-100 or a value
- * of the group is infinite or NaN. Codes are therefore in [-127, 127]. */
+ * q = round to nearest even(v * (127 / a)), and q = 0, scale = 0 where a < 2^-100. Where a value of the group is
+ * infinite or NaN, q = 0 and scale = NaN, so that every product of the group is NaN: an overflow stays visible to
+ * the end. Codes are therefore in [-127, 127]. */
 typedef struct {
   uint32_t columns; /* logical */
   uint32_t padded;  /* multiple of MB_COLUMN_PADDING, >= columns */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "decoder.h"
+#include "one_line.h"
 
 static const char usage_begin[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
@@ -128,7 +129,9 @@ static bool has_option(int option) {
 }
 
 static int fail(const char *message, const char *what) {
-  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? what : "",
+  char shown[MB_ONE_LINE_BYTES];
+  if (what) mb_one_line(what, strlen(what), shown);
+  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? shown : "",
           decoder_program);
   return 2;
 }
@@ -251,7 +254,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   *o = (runner_options){
       .max_new_tokens = 128,
       .bench_repetitions = 5,
-      .sampler = {.top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
+      .model = {.size = sizeof o->model},
+      .session = {.size = sizeof o->session},
+      .sampler = {.size = sizeof o->sampler, .top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
   };
   int code = parse_command(argc, argv, o);
   if (code >= 0) return code;

@@ -6,18 +6,23 @@
 #include <string.h>
 #include <time.h>
 
+#include "cancel.h"
 #include "error.h"
 
 typedef struct {
   char *bytes;
-  size_t size;
+  size_t size, room;
 } text;
 
 static bool append(text *t, const char *bytes, size_t size) {
-  char *grown = realloc(t->bytes, t->size + size + 1);
-  if (!grown) return false;
-  if (size > 0) memcpy(grown + t->size, bytes, size);
-  t->bytes = grown;
+  if (t->room - t->size <= size) {
+    const size_t room = t->room / 2 * 3 > t->size + size ? t->room / 2 * 3 : t->size + size + 1;
+    char *grown = realloc(t->bytes, room);
+    if (!grown) return false;
+    t->bytes = grown;
+    t->room = room;
+  }
+  if (size > 0) memcpy(t->bytes + t->size, bytes, size);
   t->size += size;
   return true;
 }
@@ -35,15 +40,27 @@ static mb_status read_file(const char *path, text *out) {
   return status;
 }
 
-/* special: whether the tokenizer's own template applies; a chat template writes its own BOS. */
+static bool not_cancelled(void *unused) {
+  (void)unused;
+  return !cancel_requested();
+}
+
+/* special: whether the tokenizer's own template applies; a chat template writes its own BOS. Most texts have fewer
+ * tokens than a third of their bytes; one that has more is encoded a second time. */
 static mb_status encode(const mb_tokenizer *tokenizer, const char *bytes, size_t size, bool special, int32_t **ids,
                         size_t *count) {
   *ids = NULL;
-  mb_status status = mb_tokenizer_encode(tokenizer, bytes, size, special, NULL, 0, count);
-  if (status == MB_OK && !(*ids = malloc((*count + 1) * sizeof **ids)))
-    status = mb_fail(MB_ERROR_MEMORY, "no memory for a prompt of %zu tokens", *count);
-  if (status == MB_OK) status = mb_tokenizer_encode(tokenizer, bytes, size, special, *ids, *count, count);
-  return status;
+  *count = size / 3 + 16;
+  for (size_t room = 0; *count > room;) {
+    room = *count;
+    free(*ids);
+    if (!(*ids = malloc((room + 1) * sizeof **ids)))
+      return mb_fail(MB_ERROR_MEMORY, "no memory for a prompt of %zu tokens", room);
+    mb_status status =
+        mb_tokenizer_encode_while(tokenizer, bytes, size, special, *ids, room, count, not_cancelled, NULL);
+    if (status != MB_OK) return status;
+  }
+  return MB_OK;
 }
 
 mb_status prompt_text_tokens(const open_bundle *bundle, const char *bytes, size_t size, int32_t **ids, size_t *count) {

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   mb_model *model;
   if (mb_model_from_memory(data, size, false, NULL, &model) != MB_OK) return 0;
-  const mb_session_options options = {.context = 4, .threads = 1, .prefill_chunk = 2};
+  const mb_session_options options = {.size = sizeof options, .context = 4, .threads = 1, .prefill_chunk = 2};
   mb_session *session;
   if (mb_session_open(model, &options, &session) == MB_OK) {
     const int32_t tokens[] = {0, 1, 2};

@@ -87,7 +87,8 @@ static void check_quantised(const mb_activations *x) {
         sum += q[c];
       }
       size_t at = (size_t)n * x->groups + g;
-      check(ok && x->scales[at] == (zero ? 0 : a / 127.0f) && x->sums[at] == sum,
+      const float scale = x->scales[at];
+      check(ok && (finite ? scale == (zero ? 0 : a / 127.0f) : isnan(scale)) && x->sums[at] == sum,
             "scalar quantise: columns %u group %u vector %u part %u", x->columns, x->group, n, g);
     }
   bool ok = true;
@@ -198,6 +199,34 @@ static void multiply_in_parts(const mb_kernels *k, const mb_matrix *w, const mb_
 static const uint32_t parts[][2] = {{0, 1}, {1, 1}, {2, 1}, {3, 1},  {4, 1},  {0, 2},    {0, 3},
                                     {0, 4}, {1, 5}, {0, 7}, {0, 32}, {1, 33}, {0, MOST}, {0, LAST_COUNT}};
 
+/* One broken value among three vectors: every product of its vector is NaN, those of the others are what they were. */
+static void test_overflow_stays_visible(const mb_kernels *k, const packed *t, const mb_matrix *w) {
+  static const float broken[] = {INFINITY, -INFINITY, NAN};
+  const size_t stride = t->rows;
+  vectors v = vectors_new(t->columns, t->group, 3);
+  guarded whole = guarded_new(3 * stride * 4), y = guarded_new(3 * stride * 4);
+  float *values = v.values.at, *got = y.at;
+  fill_values(values, t->columns, v.x.padded, 3);
+  k->quantise(&v.x, 0, 3);
+  k->multiply(w, &v.x, whole.at, stride, 0, mb_round_up(t->rows, 16));
+  for (size_t i = 0; i < LENGTH(broken); i++) {
+    values[v.x.padded + random_below(t->columns)] = broken[i];
+    k->quantise(&v.x, 0, 3);
+    k->multiply(w, &v.x, got, stride, 0, mb_round_up(t->rows, 16));
+    bool ok = memcmp(got, whole.at, stride * 4) == 0 &&
+              memcmp(got + 2 * stride, (const float *)whole.at + 2 * stride, stride * 4) == 0;
+    /* float weights multiply the value itself: infinity times a weight, or NaN where that is 0 */
+    for (uint32_t r = 0; r < t->rows; r++)
+      ok = ok && (v.x.group == 0 && mb_format_bits(t->format) == 0 && t->format != MB_FORMAT_SPARSE_TERNARY
+                      ? !isfinite(got[stride + r])
+                      : isnan(got[stride + r]));
+    check(ok, "%s multiply of a broken vector: %s", k->name, describe(t));
+  }
+  guarded_free(&y);
+  guarded_free(&whole);
+  vectors_free(&v);
+}
+
 static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t, const mb_matrix *w) {
   check_decoded(t, w);
   size_t stride = t->rows + 3;
@@ -225,6 +254,7 @@ static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables,
   }
   guarded_free(&expected);
   vectors_free(&all);
+  for (int i = 0; tables[i] != NULL; i++) test_overflow_stays_visible(tables[i], t, w);
 }
 
 static void test_matrix(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t) {

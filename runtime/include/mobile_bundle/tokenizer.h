@@ -23,6 +23,9 @@ MB_API uint32_t mb_tokenizer_vocabulary(const mb_tokenizer *tokenizer); /* highe
  * Writes at most `capacity` ids and sets *count to how many there are: call again when it is larger. */
 MB_API mb_status mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
                                      int32_t *ids, size_t capacity, size_t *count);
+/* The same for a text that may be long: `go_on` is asked after every few words. */
+MB_API mb_status mb_tokenizer_encode_while(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                                           int32_t *ids, size_t capacity, size_t *count, mb_go_on go_on, void *context);
 /* Decodes all ids at once, as Hugging Face's decode(ids, skip_special_tokens=skip_special) does; ids that are no token
  * give nothing. Same capacity rule; the text is not zero-terminated. */
 MB_API mb_status mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,

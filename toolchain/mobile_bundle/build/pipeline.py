@@ -12,6 +12,7 @@ from typing import Any
 import mobile_bundle
 from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
+from mobile_bundle.build.check import check_forward, check_records
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
 from mobile_bundle.build.recipe import Recipe, entropy_coded, resolve_recipe
@@ -109,6 +110,9 @@ def build_bundle(
             model.notes.append(used.note)
         else:
             records = write_weights(pool, spec, assignment, weights, progress)
+        sources = {tensor.name: tensor.source for tensor in model.tensors}
+        check_records(records, sources)
+        check_forward(out.path, spec, sources)
         _note_given_up(model, tokenizer)
         runtimes = export_programs(out.path, formats, chosen.name)
         manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer)

@@ -26,6 +26,8 @@ CHUNK = 64
 """Tokens computed together."""
 MOST_TEXT = 512 << 20
 """Bytes of a text, unpacked."""
+LARGEST_LOG = 700
+"""Of a perplexity that float64 can hold."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def measure(
 ) -> Perplexity:
     """Perplexity of the model on token windows int32 (count, context). progress(done, total) counts windows.
 
-    Raises UserError when the model's context is shorter than the windows."""
+    Raises UserError when the model's context is shorter than the windows, or its logits are not finite."""
     count, context = windows.shape
     if context > model.context:
         raise UserError(f"windows of {context} tokens: this model was trained for {model.context} at most (--context)")
@@ -89,6 +91,8 @@ def measure(
                 total += negative_log_likelihood(logits, window[start + 1 : stop + 1])
             progress(index + 1, count)
     scored = count * (context - 1)
+    if not total / scored < LARGEST_LOG:
+        raise UserError("the model computes logits that are not finite, or no text at all: its weights are damaged")
     return Perplexity(math.exp(total / scored), scored, count, context)
 
 
