@@ -313,20 +313,3 @@ def _synthetic_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int,
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Bits of bfloat16, cut off."""
     return (values.view(np.uint32) >> 16).astype(np.uint16)
-
-
-def write_tiny_weights(directory: Path) -> list[Path]:
-    """weights.ptd files of several formats and architectures, small enough to be mutated thousands of times."""
-    from mobile_bundle.build.weights import build_weights
-
-    out = []
-    for name, recipe in (
-        ("llama", "affine-4bit"),
-        ("qwen3", "affine-2bit"),
-        ("bitnet", None),
-        ("qwen2", "affine-3bit"),
-    ):
-        checkpoint = write_tiny(directory / name, name)
-        out.append(directory / f"{name}.ptd")
-        build_weights(checkpoint, recipe, out[-1])
-    return out

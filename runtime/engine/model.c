@@ -8,6 +8,7 @@
 #include "error.h"
 #include "install.h"
 #include "option_struct.h"
+#include "verify.h"
 
 enum { NAME_BYTES = 96 };
 

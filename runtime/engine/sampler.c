@@ -7,6 +7,8 @@
 #include "error.h"
 #include "option_struct.h"
 
+enum { MOST_WINDOW = 65536 /* looked through for every token */ };
+
 typedef struct {
   float logit;
   int32_t token;
@@ -30,7 +32,8 @@ static mb_status take_options(const mb_sampler_options *given, mb_sampler_option
 
 static bool valid(const mb_sampler_options *o) {
   return isfinite(o->temperature) && o->temperature >= 0 && o->top_p > 0 && o->top_p <= 1 && o->min_p >= 0 &&
-         o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0;
+         o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0 &&
+         o->repetition_window <= MOST_WINDOW;
 }
 
 mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **out) {
@@ -38,9 +41,14 @@ mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options
   *out = NULL;
   mb_status status = take_options(options, &own);
   if (status != MB_OK) return status;
+  if (vocabulary < 1 || vocabulary > MB_MOST_VOCABULARY)
+    return mb_fail(MB_ERROR_ARGUMENT, "sampling from %u tokens: 1 to %u are possible", vocabulary, MB_MOST_VOCABULARY);
   if (!valid(&own))
-    return mb_fail(MB_ERROR_ARGUMENT,
-                   "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1 and repetition penalty > 0 are needed");
+    return mb_fail(
+        MB_ERROR_ARGUMENT,
+        "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, repetition penalty > 0 and a repetition "
+        "window of %d at most are needed",
+        MOST_WINDOW);
   mb_sampler *sampler = calloc(1, sizeof *sampler);
   if (sampler) {
     sampler->options = own;
@@ -50,7 +58,7 @@ mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     sampler->random = (z ^ (z >> 31)) | 1;
-    sampler->heap = malloc(vocabulary * sizeof *sampler->heap);
+    sampler->heap = calloc(vocabulary, sizeof *sampler->heap);
     sampler->seen = calloc(vocabulary / 8 + 1, 1);
     sampler->window = calloc((size_t)own.repetition_window + 1, sizeof *sampler->window);
   }

@@ -46,7 +46,7 @@ mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb
           mb_fail(MB_ERROR_MEMORY, "no memory for a session of %llu bytes", (unsigned long long)layout->total_bytes);
     } else {
       session->area = area;
-      mb_layout_place(layout, area);
+      mb_layout_place(layout, &model->weights.config, area);
       status = mb_pool_open(layout->options.threads, &session->pool);
     }
   }

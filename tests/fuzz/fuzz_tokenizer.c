@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "tokenizer_internal.h"
 
 enum { MOST_TEXT = 512, TAIL = 96 };
@@ -65,7 +66,6 @@ static void use(const mb_tokenizer *tokenizer, const uint8_t *tail, size_t tail_
   chat(tokenizer, text, bytes);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   uint8_t *copy = malloc(bytes ? bytes : 1); /* aligned, and its end is watched */
   if (!copy) return 0;

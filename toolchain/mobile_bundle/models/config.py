@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.models.limits import MOST, MOST_ATTENTION
 from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
 
 _LARGEST = 1 << 28
-_LIMITS = {"num_hidden_layers": 4096, "num_attention_heads": 65536, "num_key_value_heads": 65536, "head_dim": 65536}
-"""The engine's (runtime/engine/weights.c, check_config); everything else may go to _LARGEST."""
+_LIMITS = {
+    "vocab_size": MOST["vocabulary"],
+    "hidden_size": MOST["hidden"],
+    "num_hidden_layers": MOST["layers"],
+    "num_attention_heads": MOST["heads"],
+    "num_key_value_heads": MOST["kv_heads"],
+    "head_dim": MOST["head_dim"],
+    "intermediate_size": MOST["feed_forward"],
+    "max_position_embeddings": MOST["context"],
+}
+"""The most of the keys whose sizes weights.ptd holds."""
 _LARGEST_FLOAT = 3.4028234e38
 
 
@@ -80,6 +90,10 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
             f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
         )
     head_dim = _head_dim(config, hidden, heads, defaults.head_dim)
+    if heads * head_dim > MOST_ATTENTION:
+        raise UserError(
+            f"num_attention_heads {heads} times head_dim {head_dim} in config.json is more than {MOST_ATTENTION}"
+        )
     if head_dim % 2:
         raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
     activation = str(config.values.get("hidden_act") or defaults.activation)
@@ -127,7 +141,7 @@ def layer_window(config: Config, window: int, default_types: list[str] | None = 
     types = config.values.get("layer_types") or default_types
     if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
         raise UserError("layer_types in config.json is not a list of names")
-    context = config.count("max_position_embeddings", _LARGEST)
+    context = config.count("max_position_embeddings", MOST["context"])
     if not window or window >= context or not types or set(types) == {"full_attention"}:
         return 0
     if set(types) == {"sliding_attention"}:
