@@ -111,7 +111,7 @@ def _explain(directory: Path) -> str:
             f"save_pretrained(DIRECTORY), after zero_to_fp32.py for DeepSpeed or `accelerate merge-weights` for FSDP"
         )
     if ".gguf" in suffixes:
-        return f"; it holds a GGUF file, which is a model by itself: give {directory / first('.gguf')}"
+        return f"; it holds a GGUF file ({first('.gguf')}), which is a model by itself: give that file"
     if ".onnx" in suffixes or (directory / "onnx").is_dir():
         return f"; it holds an ONNX model; {_GIVE} in safetensors that it was exported from"
     if suffixes & {".h5", ".msgpack", ".ot"} or "saved_model.pb" in names:
