@@ -106,7 +106,7 @@ $(FUZZ)/seeds: .venv/test-tools tests/fuzz_seeds.py
 	PYTHONPATH=tests $(BIN)/python tests/fuzz_seeds.py $@
 
 fuzz: $(FUZZ)/seeds
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S runtime -B $(FUZZ)/cmake -DMB_SANITIZE=ON -DMB_TESTS=ON
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S runtime -B $(FUZZ)/cmake -DMB_SANITIZE=ON -DMB_TESTS=ON -DMB_WERROR=ON
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(FUZZ)/cmake --target fuzzers
 	cp $(FUZZ)/cmake/fuzz_* $(FUZZ)/
 	scripts/fuzz.sh $(FUZZ) --minutes $(MINUTES)

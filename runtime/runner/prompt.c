@@ -54,7 +54,7 @@ static mb_status encode(const mb_tokenizer *tokenizer, const char *bytes, size_t
   for (size_t room = 0; *count > room;) {
     room = *count;
     free(*ids);
-    if (!(*ids = malloc((room + 1) * sizeof **ids)))
+    if (!(*ids = calloc(room + 1, sizeof **ids))) /* which checks the product */
       return mb_fail(MB_ERROR_MEMORY, "no memory for a prompt of %zu tokens", room);
     mb_status status =
         mb_tokenizer_encode_while(tokenizer, bytes, size, special, *ids, room, count, not_cancelled, NULL);

@@ -290,7 +290,7 @@ static void choose_vectors(mb_index_record *r) {
 }
 
 static void change_shape(const file *f, mb_index_record *r) {
-  static const uint16_t formats[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 32, 33, 34, 35, 0, 11};
+  static const uint16_t formats[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 32, 33, 34, 35, 0, 14};
   static const uint32_t groups[] = {0, 8, 12, 32, 64, 128};
   const mb_index_record before = *r;
   switch (fuzz_below(5)) {
