@@ -111,7 +111,7 @@ DIRECTORIES: dict[str, tuple[Change, str]] = {
         r"PyTorch pickles \(pytorch_model-00001-of-00002.bin\)",
     ),
     "pickle of a trainer": (instead("optimizer.pt", "pytorch_model.bin", "rng_state.pth"), r"pickles \(pytorch_model"),
-    "GGUF": (only("model-q4_k_m.gguf"), r"holds a GGUF file \(model-q4_k_m.gguf\)"),
+    "GGUF": (only("model-q4_k_m.gguf"), r"holds a GGUF file \(model-q4_k_m.gguf\), .*: give that file"),
     "GGUF beside a config": (instead("model-q4_k_m.gguf"), "no model.safetensors.*holds a GGUF file"),
     "ONNX": (instead("model.onnx"), "holds an ONNX model"),
     "ONNX in a folder": (instead("onnx/model.onnx"), "holds an ONNX model"),
@@ -157,7 +157,7 @@ def test_a_bundle_is_not_built_again(bundle: Callable[..., Path]) -> None:
     [
         ("model.safetensors", "one file of a checkpoint; give the directory that holds it"),
         ("config.json", "one file of a checkpoint; give the directory"),
-        ("model.gguf", "is a GGUF file, which this command does not read"),
+        ("model.gguf", "model.gguf is truncated inside its header"),
         ("model.onnx", "is an ONNX model"),
         ("pytorch_model.bin", "is a PyTorch pickle; .*save_pretrained"),
         ("model.tar", "is an archive; unpack it"),

@@ -143,7 +143,7 @@ def test_what_changed_is_coded_again(tmp_path: Path) -> None:
     def build(recipe: str, changed: set[str] | None = None) -> int:
         """Builds and leaves the parts; how many were kept."""
         with open_model(checkpoint) as model:
-            assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec))
+            assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec, model.tensors))
             for name in changed or ():
                 assignment[name] = codec_by_name("affine-8bit")
             with PartPool(model, parts, jobs=1) as pool:

@@ -87,7 +87,7 @@ def shape_subject(name: str) -> Subject:
 
 
 def checkpoint_subject(model_dir: str | os.PathLike[str]) -> Subject:
-    """The subject that a checkpoint directory is. UserError as build_bundle's."""
+    """The subject that a checkpoint directory or a GGUF file is. UserError as build_bundle's."""
     with open_model(model_dir) as model:
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
         return Subject(model.spec.name, model.spec, model.tensors, len(tokenizer.data))
@@ -104,7 +104,7 @@ def estimate_bundle(
 
     UserError for a recipe that is not known."""
     spec = subject.spec
-    chosen = resolve_recipe(recipe, spec)
+    chosen = resolve_recipe(recipe, spec, subject.tensors)
     assignment = assign_codecs(subject.tensors, spec, chosen)
     planned = plan_weights(subject.tensors, assignment)
     weights = WeightsLayout(planned).file_bytes

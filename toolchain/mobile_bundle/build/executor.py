@@ -17,6 +17,8 @@ from typing import Any
 from mobile_bundle.build.identity import tool_identity
 from mobile_bundle.errors import ResumableError, UserError
 
+_BEGINNING = 1 << 20
+"""Bytes of a file that tell whether a worker sees the same one."""
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -167,7 +169,7 @@ def _start_worker() -> None:
 def _check_workers(client: Any, address: str, checkpoint: Path, parts: Path) -> None:
     marker = parts / f"marker-{secrets.token_hex(4)}.tmp"
     marker.write_text(secrets.token_hex(16))
-    paths = [str(checkpoint / "config.json"), str(marker)]
+    paths = [str(checkpoint / "config.json" if checkpoint.is_dir() else checkpoint), str(marker)]
     here = _identities(paths)
     try:
         answers = client.run(_identities, paths)
@@ -189,11 +191,13 @@ def _check_workers(client: Any, address: str, checkpoint: Path, parts: Path) -> 
 
 
 def _identities(paths: list[str]) -> list[str]:
-    """The tool's identity, and of every file a digest, "" for one that cannot be read. Runs on a worker."""
+    """The tool's identity, and of the beginning of every file a digest, "" for one that cannot be read. Runs on a
+    worker."""
     digests = []
     for path in paths:
         try:
-            digests.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            with open(path, "rb") as file:
+                digests.append(hashlib.sha256(file.read(_BEGINNING)).hexdigest())
         except OSError:
             digests.append("")
     return [tool_identity(), *digests]

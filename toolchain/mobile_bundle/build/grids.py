@@ -10,6 +10,7 @@ from mobile_bundle.build.executor import default_jobs
 from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.codecs.grids import find_grid
+from mobile_bundle.codecs.kept import PREFIX
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, TensorSpec
 
@@ -17,12 +18,14 @@ from mobile_bundle.models import Model, TensorSpec
 def exact_codecs(model: Model) -> dict[str, StreamCodec]:
     """The smallest codec of every matrix that is on a grid (codecs/grids.py), by the tensor's name.
 
-    The body of a ternary checkpoint is left out: every recipe stores it as it is. UserError for values that are not
-    finite."""
+    The body of a ternary checkpoint is left out: every recipe stores it as it is. So are matrices whose own codes are
+    carried over. UserError for values that are not finite."""
     matrices = [
         tensor
         for tensor in model.tensors
-        if tensor.role != "vector" and not (model.spec.ternary and tensor.role == "body")
+        if tensor.role != "vector"
+        and not (model.spec.ternary and tensor.role == "body")
+        and not tensor.keep.startswith(PREFIX)
     ]
 
     def find(tensor: TensorSpec) -> StreamCodec | None:

@@ -1,4 +1,4 @@
-"""From a checkpoint directory to a bundle."""
+"""From a checkpoint directory, or a GGUF file, to a bundle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
 from mobile_bundle.build.check import check_forward, check_records
 from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe
+from mobile_bundle.build.kept import carried_over
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
 from mobile_bundle.build.recipe import Recipe, entropy_coded, resolve_recipe
@@ -71,7 +72,7 @@ def build_bundle(
     with ExitStack() as stack:
         model = stack.enter_context(open_model(model_dir))
         out = stack.enter_context(AtomicDirectory(out_dir, manifests.obstacle, manifests.fingerprint))
-        chosen = _chosen(recipe, budget, model.spec)
+        chosen = _chosen(recipe, budget, model)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config, chat_options or {})
         if tokenizer.vocabulary > model.spec.vocabulary:
             raise UserError(
@@ -110,6 +111,9 @@ def build_bundle(
                 chosen = exact_recipe(chosen, model, exact)
                 model.notes.append(exact_line(exact))
                 tell(model.notes[-1])
+        for line in carried_over(model.tensors, assignment):
+            model.notes.append(line)
+            tell(line)
         weights = out.path / "weights.ptd"
         if used:
             from mobile_bundle.build.calibrated import write_calibrated
@@ -139,10 +143,10 @@ def build_bundle(
         return manifest
 
 
-def _chosen(recipe: Recipe | str | None, budget: Budget | None, spec: DecoderSpec) -> Recipe:
+def _chosen(recipe: Recipe | str | None, budget: Budget | None, model: Model) -> Recipe:
     """The recipe to use. UserError for one that leaves nothing to plan, or nothing to use."""
     if not budget:
-        chosen = resolve_recipe(recipe, spec)
+        chosen = resolve_recipe(recipe, model.spec, model.tensors)
         if not chosen.body or not chosen.embedding:
             raise UserError(f"the recipe {chosen.name} has no body or no embedding; add them, or a budget (--max-size)")
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -9,10 +10,14 @@ from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
+from mobile_bundle.codecs.kept import PREFIX
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 
+KEEP = "keep"
+"""The recipe that carries over what a quantised file holds; for the matrices that no packed format holds, the default
+recipe of such a model."""
 _EMBEDDINGS = {
     "raw": "raw",
     "affine-8bit": "affine-8bit",
@@ -28,6 +33,7 @@ _EMBEDDINGS = {
     "seedlm-4bit": "affine-4bit",
     "seedlm-3bit": "affine-4bit",
     "hyper": "affine-4bit",
+    KEEP: KEEP,
 }
 """Recipe, and the codec of its embedding: every token passes through that one, so it keeps at least 4 bits."""
 _LOSSLESS_TERNARY = ("bitnet", "bitnet-1.6bit")
@@ -61,6 +67,11 @@ def recipe_names() -> list[str]:
     return list(_EMBEDDINGS)
 
 
+def usable_recipes(tensors: Sequence[TensorSpec]) -> list[str]:
+    """Those of recipe_names that a model with these tensors can be built with."""
+    return [name for name in recipe_names() if name != KEEP or any(tensor.stored for tensor in tensors)]
+
+
 def named_recipe(name: str, embedding: str | None = None) -> Recipe:
     """The recipe of that name; `embedding` (or "name+embedding") overrides the codec of embedding and output head.
 
@@ -69,7 +80,8 @@ def named_recipe(name: str, embedding: str | None = None) -> Recipe:
     if body not in _EMBEDDINGS:
         raise UserError(f"unknown recipe {name!r}; known: {', '.join(_EMBEDDINGS)}")
     chosen = embedding or (asked if plus else _EMBEDDINGS[body])
-    codec_by_name(chosen)
+    if chosen != KEEP:
+        codec_by_name(chosen)
     return Recipe(body, chosen, entropy=name.endswith(SUFFIX))
 
 
@@ -78,11 +90,17 @@ def default_recipe(spec: DecoderSpec) -> Recipe:
     return named_recipe("bitnet", "affine-8bit") if spec.ternary else named_recipe("affine-4bit")
 
 
-def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec) -> Recipe:
-    """A recipe, its name, or None for the model's default. UserError for a name that is not known."""
+def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec, tensors: Sequence[TensorSpec]) -> Recipe:
+    """A recipe, its name, or None for the model's default: `keep` for a file with matrices that can be carried over.
+
+    UserError for a name that is not known, and for `keep` where there is nothing to keep."""
     if recipe is None:
-        return default_recipe(spec)
-    return named_recipe(recipe) if isinstance(recipe, str) else recipe
+        quantised = any(tensor.keep.startswith(PREFIX) for tensor in tensors)
+        return named_recipe(KEEP) if quantised else default_recipe(spec)
+    chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
+    if KEEP in (chosen.body, chosen.embedding) and not any(tensor.stored for tensor in tensors):
+        raise UserError("the recipe keep carries over the codes of a GGUF file; this model is none")
+    return chosen
 
 
 def tensor_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> StreamCodec:
@@ -102,6 +120,8 @@ def _plain_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> Strea
     for pattern, name in recipe.overrides:
         if fnmatchcase(tensor.name, pattern):
             return codec_by_name(name)
+    if (recipe.embedding if tensor.role in ("embedding", "output") else recipe.body) == KEEP:
+        return codec_by_name(tensor.keep) if tensor.keep else _plain_codec(default_recipe(spec), spec, tensor)
     if tensor.role in ("embedding", "output"):
         return fitted_codec(recipe.embedding, tensor.columns)
     if spec.ternary and recipe.body == "bitnet-1.25bit":

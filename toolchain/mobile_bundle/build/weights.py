@@ -62,7 +62,7 @@ class PartPool:
         self.kept = 0
         """Tensors so far that an earlier build had finished."""
         self._store = PartStore(directory, model)
-        self._model_dir = Path(os.path.realpath(model.checkpoint.directory))
+        self._model_dir = Path(os.path.realpath(model.checkpoint.path))
         self._jobs, self._cluster = jobs, cluster
         self._keys: dict[str, str] = {}
         self._stack = ExitStack()
@@ -236,13 +236,13 @@ def build_weights(
     jobs: int | None = None,
     cluster: str | None = None,
 ) -> list[TensorRecord]:
-    """Builds weights.ptd at `out_path` from a checkpoint directory. recipe: a name, or None for the default; jobs and
-    cluster: as PartPool's.
+    """Builds weights.ptd at `out_path` from a checkpoint directory or a GGUF file. recipe: a name, or None for the
+    default; jobs and cluster: as PartPool's.
 
     UserError names what is wrong with the checkpoint, the recipe or the disk; then there is no file at `out_path`, but
     perhaps a directory of finished parts beside it, from which the next call goes on."""
     with open_model(model_dir) as model:
-        assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec))
+        assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec, model.tensors))
         if recipe is None:
             assignment |= exact_codecs(model)
         with PartPool(model, parts_directory(out_path), jobs, cluster) as pool:

@@ -1,4 +1,4 @@
-"""build-mobile-bundle: from a Hugging Face checkpoint to a bundle for an Android phone."""
+"""build-mobile-bundle: from a Hugging Face checkpoint or a GGUF file to a bundle for an Android phone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
-    parser.add_argument("model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face")
+    parser.add_argument(
+        "model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face, or a GGUF file"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",

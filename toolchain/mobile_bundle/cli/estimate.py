@@ -15,7 +15,7 @@ from mobile_bundle.build.estimate import (
     shape_names,
     shape_subject,
 )
-from mobile_bundle.build.recipe import recipe_names
+from mobile_bundle.build.recipe import usable_recipes
 from mobile_bundle.cli.common import megabytes, positive, print_json, recipe_name
 from mobile_bundle.native import KV_TYPES
 
@@ -23,7 +23,7 @@ from mobile_bundle.native import KV_TYPES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("model", type=Path, nargs="?", help="directory of the checkpoint")
+    what.add_argument("model", type=Path, nargs="?", help="directory of the checkpoint, or a GGUF file")
     what.add_argument(
         "--shape",
         choices=[*shape_names(), "all"],
@@ -50,9 +50,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         names = shape_names() if options.shape == "all" else [options.shape]
         subjects = [shape_subject(name) for name in names]
-    recipes = [options.recipe] if options.recipe else recipe_names()
     tables = [
-        [estimate_bundle(subject, name, options.context, options.kv, options.bandwidth) for name in recipes]
+        [
+            estimate_bundle(subject, name, options.context, options.kv, options.bandwidth)
+            for name in ([options.recipe] if options.recipe else usable_recipes(subject.tensors))
+        ]
         for subject in subjects
     ]
     if options.json:

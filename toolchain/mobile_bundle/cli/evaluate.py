@@ -1,4 +1,4 @@
-"""Perplexity of a bundle, or of a checkpoint directory, on a text."""
+"""Perplexity of a bundle, or of a checkpoint directory or GGUF file, on a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mobile_bundle.native import KV_TYPES
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("model", type=Path, help="NAME.mbundle, or a checkpoint directory (coded as `raw` for this)")
+    parser.add_argument(
+        "model", type=Path, help="NAME.mbundle, or a checkpoint directory or GGUF file (coded as `raw` for this)"
+    )
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; U+001E on a line parts documents")
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
     parser.add_argument("--windows", type=positive, help="number of windows (default: the whole text)")

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments; those of the protocol are `eval`'s."""
     parser.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="NAME.mbundle, all of one model")
     parser.add_argument(
-        "--against", type=Path, required=True, metavar="MODEL", help="the checkpoint they were built of"
+        "--against",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="the checkpoint directory or GGUF file they were built of",
     )
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; U+001E on a line parts documents")
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")

@@ -103,6 +103,16 @@ class AffineCodec(StreamCodec):
             write(self._strips(source.columns, codes, d, m))
         return Encoded(header, error * scale * scale, total * scale * scale)
 
+    def pack_rows(self, codes: Floats, d: Halves, m: Halves | None) -> memoryview:
+        """Whole strips of rows whose codes are known: w = d * code (+ m). codes: whole numbers, float32 (rows,
+        columns); d, m: float16 (rows, groups). ValueError for a code that the format does not hold."""
+        low, high = self._range
+        if codes.min() < low or codes.max() > high:
+            raise ValueError(f"it has a code outside {low}..{high}, which format {self.format.name} does not hold")
+        padded = np.zeros((len(codes), d.shape[1] * self.group), np.float32)
+        padded[:, : codes.shape[1]] = codes
+        return self._strips(codes.shape[1], padded, d, np.zeros_like(d) if m is None else m)
+
     def _strips(self, columns: int, codes: Floats, d: Halves, m: Halves) -> memoryview:
         """Whole strips as they are stored. codes: float32 (rows, groups * group) as fitted, the first `columns` real;
         d, m: float16 (rows, groups)."""

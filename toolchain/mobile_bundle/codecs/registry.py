@@ -23,6 +23,7 @@ from mobile_bundle.codecs.blob import (
 from mobile_bundle.codecs.codec import StreamCodec
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.hyper import HyperCodec
+from mobile_bundle.codecs.kept import PREFIX, KeptCodec
 from mobile_bundle.codecs.raw import Float32Codec, RawCodec
 from mobile_bundle.codecs.seedlm import SeedLMCodec
 from mobile_bundle.codecs.sign import SignCodec
@@ -68,6 +69,8 @@ def codec_by_name(name: str) -> StreamCodec:
     """UserError for a name that is not known."""
     if name in _CODECS:
         return _CODECS[name]
+    if name.startswith(PREFIX):
+        return _kept(name.removeprefix(PREFIX))
     if name.endswith(SUFFIX):
         return _entropy_coded(name.removesuffix(SUFFIX))
     match = _FULL_NAME.fullmatch(name)
@@ -80,6 +83,13 @@ def codec_by_name(name: str) -> StreamCodec:
         f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>, "
         f"vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]; and any of them that is not a stored form, with {SUFFIX}"
     )
+
+
+def _kept(name: str) -> KeptCodec:
+    inner = codec_by_name(name)
+    if not isinstance(inner, (AffineCodec, SignCodec)):
+        raise UserError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
+    return KeptCodec(inner)
 
 
 def _entropy_coded(name: str) -> EntropyCodec:

@@ -47,32 +47,42 @@ class SignCodec(StreamCodec):
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())
-        columns = round_up(source.columns, self.group)
-        groups = columns // self.group
         starts = np.arange(0, source.columns, self.group)
         counts = np.diff(np.append(starts, source.columns)).astype(np.float32)
         error = total = 0.0
         for chunk in source_chunks(source):
-            count = len(chunk)
             w = chunk * np.float32(1.0 / scale)  # exact: a power of two
             total += sum_squares(w)
             magnitude = np.abs(w)
             top = np.maximum.reduceat(magnitude, starts, axis=1)
             same = top == np.minimum.reduceat(magnitude, starts, axis=1)
             mean = np.add.reduceat(magnitude, starts, axis=1) / counts
-            d = np.zeros((pad_rows(count), groups), "<f2")
-            d[:count] = np.where(same, top, mean)
-            positive = np.zeros((len(d), columns), bool)
-            positive[:count, : source.columns] = w >= 0
-            strips = np.empty((len(d) // STRIP_ROWS, groups), self._record())
-            strips["d"] = d.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
-            packed = np.packbits(positive, axis=1, bitorder="little").reshape(-1, STRIP_ROWS, groups, self.group // 8)
-            strips["bits"] = packed.transpose(0, 2, 3, 1)
-            write(strips.view(np.uint8).data.cast("B"))
-            stored = np.repeat(d[:count].astype(np.float32), self.group, axis=1)[:, : source.columns]
+            d = np.where(same, top, mean).astype(np.float16)
+            write(self._strips(w >= 0, d))
+            stored = np.repeat(d.astype(np.float32), self.group, axis=1)[:, : source.columns]
             magnitude -= stored
             error += sum_squares(magnitude)
         return Encoded(header, error * scale * scale, total * scale * scale)
+
+    def pack_rows(self, codes: Floats, d: NDArray[np.float16], m: NDArray[np.float16] | None) -> memoryview:
+        """Whole strips of rows whose signs are known. codes: 1 or -1, float32 (rows, columns); d: float16 (rows,
+        groups); m: None."""
+        if m is not None or not (np.abs(codes) == 1).all():
+            raise ValueError("it has a code that is no sign")
+        return self._strips(codes > 0, d)
+
+    def _strips(self, positive: NDArray[np.bool_], d: NDArray[np.float16]) -> memoryview:
+        """Whole strips as they are stored. positive: bool (rows, columns); d: float16 (rows, groups)."""
+        count, groups = d.shape
+        padded = np.zeros((pad_rows(count), groups), "<f2")
+        padded[:count] = d
+        bits = np.zeros((len(padded), groups * self.group), bool)
+        bits[:count, : positive.shape[1]] = positive
+        strips = np.empty((len(padded) // STRIP_ROWS, groups), self._record())
+        strips["d"] = padded.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
+        packed = np.packbits(bits, axis=1, bitorder="little").reshape(-1, STRIP_ROWS, groups, self.group // 8)
+        strips["bits"] = packed.transpose(0, 2, 3, 1)
+        return strips.view(np.uint8).data.cast("B")
 
     def holds(self, w: Floats) -> bool:
         """Whether the signs give rows of a matrix exactly. w: float32 (n, columns), in fp16's range already."""

@@ -122,6 +122,11 @@ class Checkpoint:
         """The weight files that are read."""
         return [file.path for file in self._files]
 
+    @property
+    def path(self) -> Path:
+        """What open_model opened."""
+        return self.directory
+
     def close(self) -> None:
         for file in self._files:
             file.close()

@@ -19,7 +19,6 @@ _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.
 _FILES = {
     ".safetensors": "is one file of a checkpoint; give the directory that holds it, with its config.json",
     ".json": "is one file of a checkpoint; give the directory that holds it",
-    ".gguf": f"is a GGUF file, which this command does not read; {_GIVE} (the original, not quantised)",
     ".onnx": f"is an ONNX model; {_GIVE} that it was exported from",
     ".tflite": f"is a TensorFlow Lite model; {_GIVE} that it was converted from",
     ".pte": f"is an ExecuTorch program; {_GIVE} that it was exported from",
@@ -112,7 +111,7 @@ def _explain(directory: Path) -> str:
             f"save_pretrained(DIRECTORY), after zero_to_fp32.py for DeepSpeed or `accelerate merge-weights` for FSDP"
         )
     if ".gguf" in suffixes:
-        return f"; it holds a GGUF file ({first('.gguf')}); {_GIVE} in safetensors, the original that it was made of"
+        return f"; it holds a GGUF file ({first('.gguf')}), which is a model by itself: give that file"
     if ".onnx" in suffixes or (directory / "onnx").is_dir():
         return f"; it holds an ONNX model; {_GIVE} in safetensors that it was exported from"
     if suffixes & {".h5", ".msgpack", ".ot"} or "saved_model.pb" in names:

@@ -15,6 +15,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.models import bitnet, llama, mistral, names, qwen2, qwen3
 from mobile_bundle.models.checkpoint import Checkpoint
 from mobile_bundle.models.config import Config, config_tokens
+from mobile_bundle.models.gguf import GgufCheckpoint, is_gguf
 from mobile_bundle.models.head import output_head
 from mobile_bundle.models.quantised import refuse_quantised
 from mobile_bundle.models.repository import model_name
@@ -66,7 +67,7 @@ def architecture(config: dict[str, Any]) -> str:
 class Model:
     """An open checkpoint. notes: what a person should know, one line each."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | GgufCheckpoint
     spec: DecoderSpec
     tensors: list[TensorSpec]
     scheme: TernaryScheme | None
@@ -82,6 +83,8 @@ class Model:
         if not tensor.source:
             return _Table(self.spec.inverse_frequencies)
         shape = (tensor.rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
+        if isinstance(self.checkpoint, GgufCheckpoint):
+            return self.checkpoint.tensor(tensor.source, shape)
         if self.scheme is not None and tensor.role == "body":
             return ternary_source(self.checkpoint, self.scheme, tensor.source, (tensor.rows, tensor.columns))
         if self.scheme is not None and tensor.source.endswith(".bias"):
@@ -112,9 +115,12 @@ class Model:
         self.close()
 
 
-def open_model(directory: str | os.PathLike[str]) -> Model:
-    """Opens a checkpoint directory and checks that every tensor is there in the right shape. UserError if not."""
-    checkpoint = Checkpoint(directory)
+def open_model(path: str | os.PathLike[str]) -> Model:
+    """Opens a checkpoint directory, or a GGUF file, and checks that every tensor is there in the right shape. UserError
+    if not."""
+    if is_gguf(path):
+        return _open_gguf(path)
+    checkpoint = Checkpoint(path)
     try:
         return _open(checkpoint)
     except BaseException:
@@ -146,6 +152,31 @@ def _open(checkpoint: Checkpoint) -> Model:
         model.source(tensor)
     _note_choices(model)
     return model
+
+
+def _open_gguf(path: str | os.PathLike[str]) -> Model:
+    checkpoint = GgufCheckpoint(path)
+    try:
+        config = checkpoint.config
+        spec = ARCHITECTURES[architecture(config)](Config(config))
+        bos, eos = config_tokens({**config, **(checkpoint.json("generation_config.json") or {})})
+        spec = replace(spec, name=checkpoint.name, bos=bos, eos=eos)
+        tensors = [
+            replace(tensor, stored=checkpoint.type(tensor.source), keep=checkpoint.keep(tensor.source))
+            if tensor.role != "vector"
+            else tensor
+            for tensor in names.tensors(spec, "model.")
+        ]
+        model = Model(checkpoint, spec, tensors, None, [])
+        for tensor in tensors:
+            model.source(tensor)
+        unused = set(checkpoint.names()) - {tensor.source for tensor in tensors}
+        if unused:
+            raise UserError(f"{path}: a {spec.architecture} with the tensor {min(unused)} is not supported")
+        return model
+    except BaseException:
+        checkpoint.close()
+        raise
 
 
 def _source(checkpoint: Checkpoint, name: str) -> str:

@@ -49,7 +49,7 @@ class SafetensorsFile:
             raise UserError(f"cannot open {path}: {error.strerror}") from error
         try:
             status = os.fstat(self._fd)
-            self.identity = _identity(status)
+            self.identity = file_identity(status)
             """Of the file's content, as far as the file system knows it."""
             self.tensors = self._parse(status.st_size)
         except BaseException:
@@ -86,7 +86,7 @@ class SafetensorsFile:
     def check_unchanged(self) -> None:
         """UserError if the file of this name is not the one that was opened, or was written to since."""
         try:
-            state = _identity(os.stat(self.path))
+            state = file_identity(os.stat(self.path))
         except OSError:
             state = ()
         if state != self.identity:
@@ -153,6 +153,6 @@ def changed(path: Path) -> UserError:
     return UserError(f"{path} changed while it was read; run the command again when the checkpoint is complete")
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def file_identity(status: os.stat_result) -> tuple[int, ...]:
     """Changes with every write, whatever date is given to the file afterwards: nobody can set st_ctime."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

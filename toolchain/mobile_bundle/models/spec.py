@@ -22,7 +22,10 @@ assert _CONFIG.size == CONFIG_BYTES
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of the model. role: "vector", "embedding", "output" or "body"; layer: -1 outside the layers."""
+    """One tensor of the model. role: "vector", "embedding", "output" or "body"; layer: -1 outside the layers.
+
+    stored, keep: of a matrix in a quantised file, its type there, and the codec that `--recipe keep` carries it over
+    with ("" for the default recipe's)."""
 
     name: str
     source: str
@@ -30,6 +33,8 @@ class TensorSpec:
     rows: int
     columns: int
     layer: int = -1
+    stored: str = ""
+    keep: str = ""
 
 
 @dataclass(frozen=True)

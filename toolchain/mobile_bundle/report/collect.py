@@ -22,6 +22,7 @@ from mobile_bundle.errors import UserError, printable
 from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
 from mobile_bundle.evaluate.subject import open_subject
 from mobile_bundle.models import Model, open_model
+from mobile_bundle.models.gguf import GgufCheckpoint
 from mobile_bundle.native import Tokenizer
 from mobile_bundle.report.errors import TensorError, tensor_errors
 from mobile_bundle.report.facts import bundle_report, identity
@@ -131,7 +132,7 @@ def _checked_manifest(bundle: Path, model: Model) -> dict[str, Any]:
     for tensor in model.tensors:
         if theirs.get(tensor.name) != (tensor.rows, tensor.columns):
             raise UserError(
-                f"{bundle} is not a bundle of {model.checkpoint.directory}: {tensor.name} is missing or of another "
+                f"{bundle} is not a bundle of {model.checkpoint.path}: {tensor.name} is missing or of another "
                 f"shape; give the checkpoint it was built from with --against"
             )
     verify_files(bundle, manifest)
@@ -194,8 +195,9 @@ def _with_front(bundles: Sequence[BundleReport]) -> list[BundleReport]:
 def _fingerprint(model: Model) -> str:
     """Of everything in the checkpoint that its perplexity depends on."""
     digest = hashlib.sha256()
-    directory = model.checkpoint.directory
-    for path in sorted([*model.checkpoint.files, directory / "config.json", directory / "tokenizer.json"]):
+    checkpoint = model.checkpoint
+    beside = [] if isinstance(checkpoint, GgufCheckpoint) else ["config.json", "tokenizer.json"]
+    for path in sorted([*checkpoint.files, *(checkpoint.path / name for name in beside)]):
         digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 

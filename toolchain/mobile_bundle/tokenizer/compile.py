@@ -11,8 +11,11 @@ from mobile_bundle.chat_template.compile import COMPILED, compile_chat_template
 from mobile_bundle.chat_template.find import find_chat_template
 from mobile_bundle.errors import UserError
 from mobile_bundle.input_files import read_json_object
+from mobile_bundle.models.gguf import GgufFile, is_gguf
+from mobile_bundle.models.gguf.config import generation_json
 from mobile_bundle.tokenizer.binary import write_tokenizer
-from mobile_bundle.tokenizer.companions import read_tokenizer_files
+from mobile_bundle.tokenizer.companions import TokenizerFiles, read_tokenizer_files
+from mobile_bundle.tokenizer.gguf import read_tokenizer
 from mobile_bundle.tokenizer.steps import parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
@@ -46,16 +49,36 @@ class CompiledTokenizer:
         return self.chat_template_status == COMPILED
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """What a tokenizer is compiled from. template: the chat template, or None and why; generation: the parsed
+    generation_config.json."""
+
+    files: TokenizerFiles
+    template: tuple[str | None, str]
+    generation: dict[str, Any]
+
+
 def compile_tokenizer(
     model_dir: Path, config: dict[str, Any], chat_options: Mapping[str, Any] | None = None
 ) -> CompiledTokenizer:
-    """Compiles the tokenizer of a checkpoint directory.
+    """Compiles the tokenizer of a checkpoint directory, or of a GGUF file.
 
     config: the parsed config.json; added tokens for which a model of its `vocab_size` has no rows are left out.
     chat_options: keyword arguments of apply_chat_template that the build fixes. Raises UserError, one line that says
     what to do, when tokenizer.json is missing or does what the runtime cannot do exactly. A chat template that cannot
     be compiled is no error, unless there are options for it.
     """
+    if not is_gguf(model_dir):
+        return _compiled(model_dir / "tokenizer.json", _from_directory(model_dir, config), config, chat_options)
+    found = _from_gguf(model_dir)
+    try:
+        return _compiled(model_dir, found, config, chat_options)
+    except UserError as error:
+        raise UserError(f"{model_dir}, its tokenizer: {str(error).removeprefix('tokenizer.json: ')}") from error
+
+
+def _from_directory(model_dir: Path, config: dict[str, Any]) -> _Sources:
     path = model_dir / "tokenizer.json"
     if not path.is_file():
         other = next((name for name in ("tokenizer.model", "vocab.json") if (model_dir / name).is_file()), None)
@@ -65,7 +88,23 @@ def compile_tokenizer(
             "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
     files = read_tokenizer_files(model_dir, read_json_object(path), config)
-    special = files.special
+    template = find_chat_template(model_dir, _read_optional(model_dir / "tokenizer_config.json"))
+    return _Sources(files, template, _read_optional(model_dir / "generation_config.json"))
+
+
+def _from_gguf(path: Path) -> _Sources:
+    with GgufFile(path) as file:
+        found = read_tokenizer(file)
+        return _Sources(
+            TokenizerFiles(found.description, found.special), (found.chat_template, ""), generation_json(file)
+        )
+
+
+def _compiled(
+    path: Path, found: _Sources, config: dict[str, Any], chat_options: Mapping[str, Any] | None
+) -> CompiledTokenizer:
+    """path: the file that is read, for messages."""
+    files = found.files
     try:
         steps = parse_steps(files.description)
         vocabulary = read_vocabulary(files.description, steps)
@@ -73,18 +112,16 @@ def compile_tokenizer(
         raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
     rows = config.get("vocab_size")
     left_out = vocabulary.leave_out(rows) if isinstance(rows, int) else []
-    tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
-    generation = _read_optional(model_dir / "generation_config.json")
-    source, reason = find_chat_template(model_dir, tokenizer_config)
+    source, reason = found.template
     chat, status = None, f"the chat template cannot be read: {reason}" if reason else "the model has no chat template"
     if source is not None:
-        named = {name: special[name] for name in _TEMPLATE_TOKENS if name in special}
+        named = {name: files.special[name] for name in _TEMPLATE_TOKENS if name in files.special}
         chat, status = compile_chat_template(source, named, chat_options)
     if chat and (used := next((token for token in left_out if any(token in text for text in chat.samples)), "")):
         chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
     if chat_options and chat is None:
         raise UserError(f"chat options were given, and {status}")
-    sources: list[dict[str, Any]] = [generation, config, special]
+    sources: list[dict[str, Any]] = [found.generation, config, files.special]
     bos = _token_ids("bos_token", sources, vocabulary)
     return CompiledTokenizer(
         data=write_tokenizer(vocabulary, steps, chat),

@@ -22,10 +22,10 @@ MARK = "\u2581"  # "▁"
 _LLAMA3_STYLE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-QWEN2_EXPRESSION = _LLAMA3_STYLE % r"\p{N}"
+LLAMA3_EXPRESSION, QWEN2_EXPRESSION = (_LLAMA3_STYLE % digits for digits in (r"\p{N}{1,3}", r"\p{N}"))
 REGULAR_EXPRESSIONS = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": SPLIT_GPT2,
-    _LLAMA3_STYLE % r"\p{N}{1,3}": SPLIT_LLAMA3,
+    LLAMA3_EXPRESSION: SPLIT_LLAMA3,
     QWEN2_EXPRESSION: SPLIT_QWEN2,
 }
 
