@@ -4,12 +4,13 @@
 # make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
 # make screenshots    pictures of the app's screens, by its tests, into docs/screenshots
 # make test    everything: format, lint, types, tests (what .ci/run calls)
+# make fuzz MINUTES=10    every fuzz target with fresh seeds; what it finds stays in build/fuzz/found
 # make test-large    the shapes of 1.5 B and 7 B; outside CI
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: demo runtimes apk apk-test screenshots test test-large lint format clean
+.PHONY: demo runtimes apk apk-test screenshots test fuzz test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -22,12 +23,16 @@ C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
 
 SOURCES := pyproject.toml CMakeLists.txt $(shell git ls-files runtime toolchain)
 
+# Warnings are errors only in our own builds: a `pip install` elsewhere may meet a compiler that warns of more.
+OURS = -C cmake.define.MB_WERROR=ON
+
 # The package alone: light, no torch.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle
 
 .venv/package: .venv/tools $(SOURCES)
 	@echo "building the package (the first time, zig compiles its C library for three ABIs: some three minutes)"
-	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF .
+	$(INSTALL) --reinstall-package mobile-bundle $(OURS) \
+	    -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF .
 	touch $@
 
 # The package with its parts for ExecuTorch and ONNX Runtime, which are built against the installed ones.
@@ -35,7 +40,8 @@ INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-p
 	scripts/system_packages.sh c++=g++
 	scripts/onnxruntime_headers.sh build/onnxruntime
 	$(INSTALL) -r pyproject.toml --extra executorch --extra onnx
-	$(INSTALL) --reinstall-package mobile-bundle -C cmake.define.MB_EXECUTORCH=ON -C cmake.define.MB_ONNX=ON \
+	$(INSTALL) --reinstall-package mobile-bundle $(OURS) \
+	    -C cmake.define.MB_EXECUTORCH=ON -C cmake.define.MB_ONNX=ON \
 	    -C cmake.define.MB_ONNXRUNTIME_INCLUDE=$(CURDIR)/build/onnxruntime .
 	touch $@ .venv/package
 
@@ -90,6 +96,20 @@ test: .venv/test-tools lint apk-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab native
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab arm64 \
 	    --device-reps 1 --device-prompt 32 --device-tokens 16 --device-context 128
+
+# The folder can be taken to another machine: scripts/fuzz.sh FOLDER --inputs 10000000
+MINUTES ?= 10
+FUZZ := build/fuzz
+
+$(FUZZ)/seeds: .venv/test-tools tests/fuzz_seeds.py
+	rm -rf $@
+	PYTHONPATH=tests $(BIN)/python tests/fuzz_seeds.py $@
+
+fuzz: $(FUZZ)/seeds
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S runtime -B $(FUZZ)/cmake -DMB_SANITIZE=ON -DMB_TESTS=ON
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(FUZZ)/cmake --target fuzzers
+	cp $(FUZZ)/cmake/fuzz_* $(FUZZ)/
+	scripts/fuzz.sh $(FUZZ) --minutes $(MINUTES)
 
 test-large: .venv/test-tools
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m large -s

@@ -32,8 +32,8 @@ def build(directory: Path, target: str, *definitions: str) -> Path:
         pytest.fail("aarch64-linux-gnu-g++ is missing: install g++-aarch64-linux-gnu")
     toolchain = ROOT / "runtime/cmake/aarch64-linux-gnu.cmake"
     subprocess.run(
-        ["cmake", "-S", ROOT / "runtime", "-B", directory, "-G", "Ninja", f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
-         *definitions],
+        ["cmake", "-S", ROOT / "runtime", "-B", directory, "-G", "Ninja", "-DMB_WERROR=ON",
+         f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", *definitions],
         check=True, capture_output=True,
     )  # fmt: skip
     process = subprocess.run(["cmake", "--build", directory, "--target", target], capture_output=True, text=True)

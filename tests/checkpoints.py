@@ -6,8 +6,10 @@ carry the tokenizer of ../shared/models/stories260k (512 tokens) where that fold
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,31 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
     for file in ("tokenizer.json", "tokenizer_config.json"):
         if (source / file).is_file():
             shutil.copyfile(source / file, directory / file)
+
+
+def write_byte_tokenizer(directory: Path) -> None:
+    """A tokenizer.json whose 256 tokens are the bytes, in place of what is there."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = [*map(chr, printable), *(chr(256 + i) for i in range(len(others)))]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer = {
+        "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": {character: i for i, character in enumerate(alphabet)}, "merges": []},
+    }  # fmt: skip
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "tokenizer_config.json").unlink(missing_ok=True)
+
+
+@functools.cache
+def byte_tokenizer_bin() -> bytes:
+    """A tokenizer.bin whose 256 tokens are the bytes."""
+    from mobile_bundle.tokenizer import compile_tokenizer
+
+    with tempfile.TemporaryDirectory() as directory:
+        write_byte_tokenizer(Path(directory))
+        return bytes(compile_tokenizer(Path(directory), {}).data)
 
 
 def pack_bitnet(source: Path, directory: Path, linear_class: str = "autobitlinear") -> Path:
@@ -286,20 +313,3 @@ def _synthetic_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int,
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Bits of bfloat16, cut off."""
     return (values.view(np.uint32) >> 16).astype(np.uint16)
-
-
-def write_tiny_weights(directory: Path) -> list[Path]:
-    """weights.ptd files of several formats and architectures, small enough to be mutated thousands of times."""
-    from mobile_bundle.build.weights import build_weights
-
-    out = []
-    for name, recipe in (
-        ("llama", "affine-4bit"),
-        ("qwen3", "affine-2bit"),
-        ("bitnet", None),
-        ("qwen2", "affine-3bit"),
-    ):
-        checkpoint = write_tiny(directory / name, name)
-        out.append(directory / f"{name}.ptd")
-        build_weights(checkpoint, recipe, out[-1])
-    return out

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import SHARED, TINY, pack_bitnet, write_synthetic, write_tiny
+from checkpoints import SHARED, TINY, byte_tokenizer_bin, pack_bitnet, write_synthetic, write_tiny
 from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
 from mobile_bundle.build.weights import assign_codecs, build_weights, plan_weights
@@ -31,14 +31,17 @@ pytest.importorskip("transformers")
 
 @dataclass(frozen=True)
 class FakeTokenizer:
-    data: bytes = b"a tokenizer"
+    data: bytes = field(default_factory=byte_tokenizer_bin)
     vocabulary: int = 1
     chat_end: int | None = None
     bos: int | None = 1
     eos: tuple[int, ...] = (2, 3)
-    chat_template: str | None = "{{ messages }}"
-    chat_template_status: str = "the chat template is too clever"
     has_chat: bool = False
+    has_whole_chat: bool = False
+    has_thinking: bool = False
+    chat_template_status: str = "the chat template is too clever"
+    chat_options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def bundle(model: Path, out: Path, recipe: Recipe | str | None = None, **more: A
         out,
         recipe,
         predict=lambda config, weights, tokenizer: FakeMemory(file_bytes=weights + tokenizer),
-        compile_tokenizer=lambda directory, config: FakeTokenizer(),
+        compile_tokenizer=lambda directory, config, chat_options: FakeTokenizer(),
         **more,
     )
 
@@ -92,7 +95,7 @@ def test_every_architecture_becomes_weights(tmp_path: Path, name: str, recipe: s
                 assert record.codec == "bitnet"
 
 
-ROUNDING = ["raw", "affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet"]
+ROUNDING = ["raw", "affine-8bit", "affine-6bit", "affine-5bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet"]
 """The recipes that take no search, from the largest to the smallest."""
 
 
@@ -105,7 +108,7 @@ def test_recipes(llama: Path, tmp_path: Path) -> None:
         assert records["layers.0.mlp.up.weight"].codec == ("affine-2bit-g64-asym" if name == "affine-2bit" else name)
         assert records["norm.weight"].codec == "f32"
         kept = records["embedding.weight"]
-        assert kept.codec == (name if name in ("raw", "affine-8bit") else "affine-4bit")
+        assert kept.codec == (name if name in ROUNDING[:4] else "affine-4bit")
     assert sorted(sizes, key=lambda name: -sizes[name]) == ROUNDING
     with open_model(llama) as model:
         for columns, group in ((128, 128), (64, 64), (576, 64), (960, 128), (1536, 128), (30, 32)):
@@ -191,7 +194,7 @@ def test_verify_finds_damage(llama: Path, tmp_path: Path) -> None:
     data = bytearray((out / "weights.ptd").read_bytes())
     data[-70] ^= 1
     (out / "weights.ptd").write_bytes(data)
-    with pytest.raises(UserError, match="sha256"):
+    with pytest.raises(UserError, match="checksum of tensor"):
         verify_bundle(out)
     manifest["files"]["weights.ptd"]["sha256"] = hashlib.sha256(data).hexdigest()
     (out / "manifest.json").write_text(json.dumps(manifest))

@@ -1,249 +1,408 @@
-"""Chat templates: the compiled pieces say what the Jinja template says."""
+"""Chat templates: a bundle's prompt is what transformers' apply_chat_template gives, or it is refused."""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import random
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
-from mobile_bundle.tokenizer import compile_tokenizer
-from mobile_bundle.tokenizer.chat_template import ChatPieces, compile_chat_template
-from tokenizer_library import ANSWER, ASSISTANT, ROOT, START, SYSTEM, USER, Tokenizer, TokenizerError
-from tokenizers import models, pre_tokenizers
-from transformers.utils.chat_template_utils import render_jinja_template
+from chat_templates import (
+    ADDED_TOKENS,
+    CHATML,
+    CONTROL_TOKENS,
+    LLAMA32,
+    MISTRAL,
+    SPECIAL,
+    TEMPLATES,
+    ZEPHYR,
+    conversation,
+)
+from conftest import EXAMPLE
+from mobile_bundle.chat_template import program
+from mobile_bundle.chat_template.compile import ChatTemplate, compile_chat_template
+from mobile_bundle.chat_template.find import find_chat_template
+from mobile_bundle.errors import UserError
+from mobile_bundle.tokenizer import CompiledTokenizer, compile_tokenizer
+from tokenizer_library import ROOT, Tokenizer, TokenizerError
 
-SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
 
-CHATML = """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""  # noqa: E501
-
-QWEN25 = """{%- if tools %}
-    {{- '<|im_start|>system\\n' }}
-    {%- for tool in tools %}{{- tool | tojson }}{%- endfor %}
-    {{- '<|im_end|>\\n' }}
-{%- else %}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
-    {%- endif %}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
-    {%- elif message.role == "assistant" %}
-        {{- '<|im_start|>' + message.role }}
-        {%- if message.content %}
-            {{- '\\n' + message.content }}
-        {%- endif %}
-        {{- '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""  # noqa: E501
-
-LLAMA3 = """{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""  # noqa: E501
-
-LLAMA32 = """{{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}
-        {%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
-    {%- endif %}
-{%- endif %}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date: December 2023\\nToday Date: " + date_string + "\\n\\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
-{%- endif %}
-"""  # noqa: E501
-
-LLAMA2 = """{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""  # noqa: E501
-
-ZEPHYR = """{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"""  # noqa: E501
-
-BITNET = """{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = message['role'] | capitalize + ': '+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"""  # noqa: E501
-
-MISTRAL = """{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% endif %}{% endfor %}"""  # noqa: E501
-
-SYSTEM_LAST = """{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\\n\\n' %}{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}{% for message in messages %}{% if message.role == 'user' %}{{ '[INST] ' }}{% if loop.last %}{{ system }}{% endif %}{{ message.content + '[/INST]' }}{% else %}{{ message.content + eos_token }}{% endif %}{% endfor %}"""  # noqa: E501
-
-MARKED = """{% for message in messages %}{% if message.role == 'assistant' %}<|a|>{% generation %}{{ message.content }}<|e|>{% endgeneration %}{% else %}<|{{ message.role[0] }}|>{{ message.content }}<|e|>{% endif %}{% if loop.first %}{% continue %}{% endif %}{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}"""  # noqa: E501
-
-WITH_SYSTEM = {
-    "ChatML": CHATML,
-    "Qwen2.5": QWEN25,
-    "Llama-3": LLAMA3,
-    "Llama-3.2": LLAMA32,
-    "Zephyr": ZEPHYR,
-    "BitNet": BITNET,
-    "generation blocks": MARKED,
-}
-WITHOUT_SYSTEM = {"Mistral": MISTRAL, "system in the last turn": SYSTEM_LAST}
-
-CONVERSATIONS = [
-    [(USER, "Hello there")],
-    [(USER, "  spaces\tand\n\nlines \n")],
-    [(USER, "1"), (ASSISTANT, " 2 "), (USER, "3\u3000")],
-    [(USER, "a"), (ASSISTANT, "b"), (USER, "c"), (ASSISTANT, "\u00e9\U0001f389"), (USER, "<|im_end|> {{ x }}")],
-]
+CONVERSATIONS = 200
+REFUSES_ROLES = {"Llama-2", "Mistral", "Gemma"}
 
 
-def reference(source: str, messages: list[tuple[int, str]]) -> str:
-    """The rendering of transformers itself."""
-    named = [{"role": ("system", "user", "assistant")[role], "content": content} for role, content in messages]
-    rendered, _ = render_jinja_template([named], chat_template=source, add_generation_prompt=True, **SPECIAL)
-    return rendered[0]
+def tokenizer_files(folder: Path, source: str | None, **config: Any) -> Path:
+    """The example's tokenizer with the tokens that templates write, and a chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizers.Tokenizer.from_file(str(EXAMPLE / "tokenizer.json"))
+    tokenizer.add_special_tokens([tokenizers.AddedToken(t, normalized=False, special=True) for t in CONTROL_TOKENS])
+    tokenizer.add_tokens([tokenizers.AddedToken(t, normalized=False, special=False) for t in ADDED_TOKENS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **SPECIAL,
+        **config,
+    }
+    if source is not None:
+        settings["chat_template"] = source
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
 
 
-def compiled(source: str) -> tuple[ChatPieces, str]:
-    pieces, status = compile_chat_template(source, SPECIAL)
-    assert pieces is not None, status
-    return pieces, status
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """compiled(name): the folder of a template's tokenizer and what it was compiled to."""
+
+    @functools.cache
+    def make(name: str) -> tuple[Path, CompiledTokenizer]:
+        folder = tokenizer_files(tmp_path_factory.mktemp("templates"), TEMPLATES[name])
+        return folder, compile_tokenizer(folder, {})
+
+    return make
 
 
-@pytest.mark.parametrize("name", WITH_SYSTEM)
-def test_with_system(name: str) -> None:
-    pieces, status = compiled(WITH_SYSTEM[name])
-    assert status.startswith("the chat template is compiled")
-    assert "without system" not in status
-    for conversation in CONVERSATIONS:
-        for messages in (conversation, [(SYSTEM, " Be brief.\n"), *conversation]):
-            assert pieces.render(messages) == reference(WITH_SYSTEM[name], messages)
+def expected_tokens(reference: Any, messages: list[tuple[str, str]], **options: Any) -> list[int] | None:
+    """transformers' own; None: the template refuses the conversation."""
+    goes_on = messages[-1][0] == "assistant"
+    try:
+        ids: list[int] = reference.apply_chat_template(
+            [{"role": role, "content": content} for role, content in messages],
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+            return_dict=False,
+            **options,
+        )
+    except Exception:  # TemplateError, UndefinedError, and ValueError of transformers itself
+        return None
+    return ids
 
 
-@pytest.mark.parametrize("name", WITHOUT_SYSTEM)
-def test_without_system(name: str) -> None:
-    pieces, status = compiled(WITHOUT_SYSTEM[name])
-    assert "without system messages" in status
-    assert (START, SYSTEM) not in pieces.between
-    for messages in CONVERSATIONS:
-        assert pieces.render(messages) == reference(WITHOUT_SYSTEM[name], messages)
+def tokens(ours: Tokenizer, messages: list[tuple[str, str]], **options: Any) -> list[int] | None:
+    """The runtime's; None: it refuses the conversation as the template does."""
+    try:
+        return ours.encode(ours.chat(messages, **options))
+    except TokenizerError as error:
+        if "cannot do exactly" in str(error):
+            raise
+        return None
 
 
-def test_llama2() -> None:
-    """Folds the system message into the first user message and strips both as one: exact without space around them."""
-    pieces, status = compiled(LLAMA2)
-    assert "white space around contents is dropped" in status
-    assert pieces.between[START, SYSTEM] == "<s>[INST] <<SYS>>\n"
-    assert pieces.between[SYSTEM, USER] == "\n<</SYS>>\n\n"
-    assert pieces.between[START, USER] == "<s>[INST] "
-    assert pieces.between[ASSISTANT, USER] == " </s><s>[INST] "
-    for conversation in CONVERSATIONS:
-        assert pieces.render(conversation) == reference(LLAMA2, conversation)
-        messages = [(SYSTEM, "Be brief."), *((role, content.strip()) for role, content in conversation)]
-        assert pieces.render(messages) == reference(LLAMA2, messages)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_token_ids_are_those_of_transformers(compiled: Any, name: str) -> None:
+    folder, result = compiled(name)
+    assert result.has_chat, result.chat_template_status
+    ours, reference = Tokenizer(result.data), transformers.AutoTokenizer.from_pretrained(folder)
+    choose = random.Random(name)
+    refused = 0
+    for _ in range(CONVERSATIONS):
+        messages = conversation(choose)
+        variable = "enable_thinking" if "enable_thinking" in TEMPLATES[name] else "thinking"
+        for thinking in (None, True, False) if result.has_thinking else (None,):
+            options = {} if thinking is None else {variable: thinking}
+            now = datetime.datetime.now()
+            expected = expected_tokens(reference, messages, **options)
+            assert tokens(ours, messages, thinking=thinking, now=now) == expected, (messages, thinking)
+            refused += expected is None
+    assert refused < (0.8 if name in REFUSES_ROLES else 0.2) * CONVERSATIONS
+    assert result.has_thinking == (name in ("qwen3", "modes"))
 
 
-def test_pieces() -> None:
-    pieces, _ = compiled(QWEN25)
-    assert pieces.between[START, USER].startswith("<|im_start|>system\nYou are Qwen")
-    assert pieces.between[START, SYSTEM] == "<|im_start|>system\n"
-    assert pieces.between[USER, ANSWER] == "<|im_end|>\n<|im_start|>assistant\n"
-    assert pieces.trims == set()
-    assert compiled(LLAMA3)[0].trims == {SYSTEM, USER, ASSISTANT}
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_status_says_what_is_missing(compiled: Any, name: str) -> None:
+    _, result = compiled(name)
+    if name == "Mistral":
+        assert result.chat_template_status.startswith(
+            "the chat template is compiled, but without system messages (Conversation"
+        )
+    else:
+        assert result.has_whole_chat
 
 
-def test_date() -> None:
-    now = datetime.datetime(2031, 2, 3)
-    pieces, status = compile_chat_template(LLAMA32, SPECIAL, now)
-    assert pieces is not None
-    assert "03 Feb 2031" in pieces.between[START, USER]
-    assert "date" in status
+def test_the_end_of_an_answer(compiled: Any) -> None:
+    for name, end in (
+        ("ChatML", "<|im_end|>"),
+        ("Llama-3.2", "<|eot_id|>"),
+        ("Llama-2", "</s>"),
+        ("qwen3", "<|im_end|>"),
+    ):
+        folder, result = compiled(name)
+        assert result.chat_end == tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(end)
+
+
+def test_reasoning_of_earlier_answers_is_left_out(compiled: Any) -> None:
+    ours = Tokenizer(compiled("qwen3")[1].data)
+    answer = "<think>\nThe user greets me.\n</think>\n\nHello!"
+    messages = [("user", "Hi"), ("assistant", answer), ("user", "Bye")]
+    assert ours.chat(messages) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
+        "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert ours.chat(messages, thinking=False).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    # the last answer keeps it, and goes on
+    assert ours.chat(messages[:2]).endswith(f"<|im_start|>assistant\n{answer}")
+
+
+def test_a_date_is_that_of_the_request(compiled: Any) -> None:
+    ours = Tokenizer(compiled("Llama-3.2")[1].data)
+    for day, said in ((datetime.datetime(2031, 2, 3), "03 Feb 2031"), (datetime.datetime(2024, 12, 31), "31 Dec 2024")):
+        assert f"Today Date: {said}\n" in ours.chat([("user", "Hi")], now=day)
+
+
+def test_options_are_fixed_by_the_build(tmp_path: Path) -> None:
+    folder = tokenizer_files(tmp_path, TEMPLATES["qwen3"])
+    result = compile_tokenizer(folder, {}, {"enable_thinking": False})
+    assert (result.chat_options, result.has_thinking) == ({"enable_thinking": False}, False)
+    ours = Tokenizer(result.data)
+    assert ours.chat([("user", "Hi")]).endswith("<think>\n\n</think>\n\n")
+    with pytest.raises(TokenizerError, match="leave thinking out"):
+        ours.chat([("user", "Hi")], thinking=True)
+    folder = tokenizer_files(tmp_path, LLAMA32)
+    ours = Tokenizer(compile_tokenizer(folder, {}, {"date_string": "26 Jul 2024", "bos_token": "<|eot_id|>"}).data)
+    assert ours.chat([("user", "Hi")]).startswith("<|eot_id|><|start_header_id|>system")
+    assert "Today Date: 26 Jul 2024\n" in ours.chat([("user", "Hi")])
+
+
+def test_options_that_there_are_not(tmp_path: Path) -> None:
+    folder = tokenizer_files(tmp_path, TEMPLATES["qwen3"])
+    for options, words in (
+        ({"enable_thinkin": False}, "no variable enable_thinkin; its variables are content, enable_thinking,"),
+        ({"messages": []}, "no variable messages"),
+        ({"tools": []}, "no variable tools"),
+    ):
+        with pytest.raises(UserError, match=words):
+            compile_tokenizer(folder, {}, options)
+    with pytest.raises(UserError, match="no variable x; it has none at all"):
+        compile_tokenizer(tokenizer_files(tmp_path, CHATML), {}, {"x": 1})
+    with pytest.raises(UserError, match="options were given, and the model has no chat template"):
+        compile_tokenizer(tokenizer_files(tmp_path, None), {}, {"x": 1})
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (None, "no chat template"),
-        ("{% for", "cannot be rendered: TemplateSyntaxError"),
+        ("{% for", "TemplateSyntaxError"),
         ("{{ raise_exception('never') }}", "never"),
         ("{{ messages.__class__.__mro__ }}", "SecurityError"),
-        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "as it is"),
-        ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "once"),
-        ("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", "more than texts between"),
-        ("{% for m in messages %}{{ m.content.replace('\\n', ' ') }}{% endfor %}", "more than texts between"),
-        ("{{ messages[0].content }}{% if messages | length > 1 %}{% endif %}", "as it is"),
-        ("{% for m in messages %}{{ m.content | e }}{% endfor %}", "more than texts between"),
+        ("{% for m in messages %}{{ m.content | e }}{% endfor %}", "the filter e"),
+        ("{% for m in messages %}{{ m.content | indent }}{% endfor %}", "the filter indent"),
+        ("{% for m in messages %}{{ m }}{% endfor %}", "writes out a list or an object"),
+        ("{{ cycler('a', 'b').next() }}{{ messages[0].content }}", "the method next"),
+        ("{{ '%s' | format(messages[0].content) }}", "the filter format"),
+        ("{{ strftime_now('%c') }}{{ messages[0].content }}", "a date in the form %c"),
+        ("{{ messages[0].content }}{% include 'x' %}", "no loader"),
+        ("{% for a, b in [(1, 2)] %}{% endfor %}{{ messages[0].content }}", "a loop with more than one variable"),
+        ("{% filter trim %}{{ messages[0].content }}{% endfilter %}", "a filter block"),
+        ("{{ raise_exception('\\n\\nline') }}", "line"),
+        ("{{ " + "(" * 3000 + ")" * 3000 + " }}", "nested too deep"),
+        ("{{ " + "not " * 200 + "messages }}", "nested deeper"),
+        ("{{ messages[0].content.foo.bar }}", "UndefinedError"),
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}",
+            " s",
+        ),
+        ("{{ 'a' * 300000000 }}{% for m in messages %}{{ m.content }}{% endfor %}", "512 MB of memory"),
+        ("{% for i in range(1000) %}{{ 'abcdefghij' * 10000 }}{% endfor %}", "more than a model can read"),
     ],
 )
-def test_reasons(source: str | None, reason: str) -> None:
-    pieces, status = compile_chat_template(source, SPECIAL)
-    assert pieces is None
-    assert reason in status
-    assert "\n" not in status
-
-
-def bundle(folder: Path, config: dict[str, Any]) -> Tokenizer:
-    """A small byte-level tokenizer with this tokenizer_config.json."""
-    tokenizer = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>", "<|im_start|>", "<|im_end|>"])
-    folder.mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    result = compile_tokenizer(folder, {})
-    assert result.has_chat == bool(config.get("chat_template")) or (folder / "chat_template.jinja").exists()
-    if "im_end" in (result.chat_template or ""):
-        assert result.chat_end == tokenizer.token_to_id("<|im_end|>")
-    return Tokenizer(result.data)
-
-
-@pytest.mark.parametrize("name", [*WITH_SYSTEM, *WITHOUT_SYSTEM])
-def test_in_c(tmp_path: Path, name: str) -> None:
-    source = (WITH_SYSTEM | WITHOUT_SYSTEM)[name]
-    ours = bundle(tmp_path, {"chat_template": source, **SPECIAL})
-    assert ours.has_chat
-    for messages in CONVERSATIONS:
-        if name in WITH_SYSTEM:
-            messages = [(SYSTEM, "\x1f\u2003Be\u2003brief.\u00a0\x85"), *messages]
-        text, place = "", START
-        for role, content in messages:
-            text += ours.between(place, role) + ours.trim(role, content)
-            place = role
-        assert text + ours.between(place, ANSWER) == reference(source, messages)
-
-
-def test_c_errors(tmp_path: Path) -> None:
-    none = bundle(tmp_path / "none", {})
-    assert not none.has_chat
+def test_what_is_refused_says_why(tmp_path: Path, source: str, reason: str) -> None:
+    """In one line, and the tokenizer is compiled without it."""
+    result = compile_tokenizer(tokenizer_files(tmp_path, source), {})
+    assert not result.has_chat
+    assert re.search(reason, result.chat_template_status)
+    assert result.chat_template_status.startswith("the chat template cannot be compiled: ")
+    assert len(result.chat_template_status) < 400
+    assert result.chat_template_status.isprintable()
+    ours = Tokenizer(result.data)
+    assert not ours.has_chat
     with pytest.raises(TokenizerError, match="no chat template"):
-        none.between(START, USER)
-    assert none.trim(USER, " a ") == " a "
-    mistral = bundle(tmp_path / "mistral", {"chat_template": MISTRAL, **SPECIAL})
-    for before, after, message in (
-        (START, SYSTEM, "no system message"),
-        (START, ASSISTANT, "do not begin with an? assistant"),
-        (START, ANSWER, "needs a message"),
-        (ASSISTANT, ANSWER, "answers a user message"),
-        (USER, USER, "no user message after a user"),
-        (4, 0, "no such place"),
+        ours.chat([("user", "Hi")])
+
+
+def test_halves_of_surrogate_pairs_are_refused() -> None:
+    for source in ("{{ 'x\ud800' }}{{ messages[0].content }}", "{{ raise_exception('\udc00') }}", "\ud800"):
+        result, status = compile_chat_template(source, SPECIAL)
+        assert result is None
+        assert "half a surrogate pair" in status
+        assert status.isprintable()
+
+
+def test_what_is_not_reached_stands_in_nobody_s_way() -> None:
+    source = "{% if tools %}{{ tools | pprint }}{% endif %}" + MISTRAL.replace(
+        "message['content']", "message.content | trim"
+    )
+    result, status = compile_chat_template(source, SPECIAL)
+    assert isinstance(result, ChatTemplate)
+    assert "pprint" not in status
+
+
+def test_a_conversation_that_it_cannot_do_is_refused(tmp_path: Path) -> None:
+    folder = tokenizer_files(tmp_path, "{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+    result = compile_tokenizer(folder, {})
+    assert (
+        "some conversations are refused (it changes the case of letters that are not ASCII)"
+        in result.chat_template_status
+    )
+    ours = Tokenizer(result.data)
+    assert ours.chat([("user", "abc")]) == "ABC"
+    with pytest.raises(TokenizerError, match="cannot do exactly: it changes the case"):
+        ours.chat([("user", "stra\u00dfe")])
+
+
+def test_refusals_of_the_runtime(compiled: Any) -> None:
+    mistral = Tokenizer(compiled("Mistral")[1].data)
+    with pytest.raises(TokenizerError, match="refuses this conversation: Conversation roles must alternate"):
+        mistral.chat([("system", "a"), ("user", "b")])
+    with pytest.raises(TokenizerError, match="needs a message"):
+        mistral.chat([])
+    with pytest.raises(TokenizerError, match="leave thinking out"):
+        mistral.chat([("user", "a")], thinking=False)
+    qwen3 = Tokenizer(compiled("qwen3")[1].data)
+    with pytest.raises(TokenizerError, match="cannot be continued"):
+        qwen3.chat([("user", "a"), ("assistant", "b</think>c")])
+
+
+def test_contents_that_are_not_utf8(compiled: Any) -> None:
+    """Count as Python's errors="replace" makes them."""
+    ours = Tokenizer(compiled("Llama-3.2")[1].data)
+    broken = b" \xff\xe2\x82 a\xf0\x9f\x8e "
+    assert ours.chat([("user", broken)]) == ours.chat([("user", broken.decode(errors="replace"))])
+
+
+def test_a_long_conversation_takes_linear_work(compiled: Any) -> None:
+    ours = Tokenizer(compiled("qwen3")[1].data)
+    messages = [("user", "Hi"), ("assistant", "<think>x</think>Hello")] * 20_000 + [("user", "x" * 2_000_000)]
+    text = ours.chat(messages)
+    assert text.count("<|im_start|>") == 40_002
+    assert "<think>" not in text
+
+
+def test_bundles_of_before_are_read(tmp_path: Path) -> None:
+    """tests/data/tokenizer_with_chat_pieces.bin: written before templates were programs, with Llama 3's."""
+    data = (ROOT / "tests/data/tokenizer_with_chat_pieces.bin").read_bytes()
+    ours = Tokenizer(data)
+    head = "<|start_header_id|>{}<|end_header_id|>\n\n"
+    start = "<s>" + head.format("system") + "Be brief.<|eot_id|>" + head.format("user") + "Hi<|eot_id|>"
+    assert ours.chat([("system", " Be brief.\n"), ("user", "\u3000Hi ")]) == start + head.format("assistant")
+    assert (
+        ours.chat([("system", "Be brief."), ("user", "Hi"), ("assistant", "He ")])
+        == start + head.format("assistant") + "He "
+    )
+    for messages, words in (
+        ([("user", "a"), ("user", "b")], "no user message after a user"),
+        ([("assistant", "a"), ("user", "b")], "do not begin with a assistant"),
+        ([], "needs a message"),
     ):
-        with pytest.raises(TokenizerError, match=message):
-            mistral.between(before, after)
+        with pytest.raises(TokenizerError, match=words):
+            ours.chat(messages)
+    with pytest.raises(TokenizerError, match="leave thinking out"):
+        ours.chat([("user", "a")], thinking=True)
+
+
+def test_readers_of_before_refuse_what_they_do_not_know(compiled: Any) -> None:
+    """A flag that they do not know: they said "use a newer program" to that from the beginning."""
+    flags = int.from_bytes(compiled("ChatML")[1].data[24:28], "little")
+    assert flags & ~((1 << 15) - 1)
+    known = json.loads(json.dumps(flags | 1 << 20))
+    changed = bytearray(compiled("ChatML")[1].data)
+    changed[24:28] = known.to_bytes(4, "little")
+    with pytest.raises(TokenizerError, match="use a newer program"):
+        Tokenizer(bytes(changed), check_crc=False)
+
+
+def test_the_format_is_that_of_the_header() -> None:
+    header = (ROOT / "runtime/include/mobile_bundle/chat_format.h").read_text()
+    for last, prefix, names in (
+        ("MB_CHAT_OPS", "MB_CHAT_", program.OPS),
+        ("MB_CHAT_COMPARISONS", "MB_CHAT_", program.COMPARISONS),
+        ("MB_CHAT_METHODS", "MB_CHAT_METHOD_", program.METHODS),
+        ("MB_CHAT_FILTERS", "MB_CHAT_FILTER_", program.FILTERS),
+        ("MB_CHAT_TESTS", "MB_CHAT_TEST_", program.TESTS),
+    ):
+        body = re.search(r"typedef enum \{([^{}]*)\b" + last + r"\b", header)
+        assert body
+        text = re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL)
+        assert [name.strip() for name in text.split(",") if name.strip()] == [prefix + name for name in names]
+    assert f"MB_CHAT_MAX_DEPTH {program.MAX_DEPTH}u" in header
+
+
+def test_damaged_programs_are_refused_or_harmless(compiled: Any) -> None:
+    """Every byte of a program, changed: opening it fails or running it ends."""
+    data = compiled("modes")[1].data
+    start, size = (int.from_bytes(data[88 + 8 * 9 + 4 * i :][:4], "little") for i in range(2))
+    choose = random.Random(3)
+    opened = 0
+    for _ in range(3000):
+        changed = bytearray(data)
+        for _ in range(choose.randint(1, 3)):
+            changed[start + choose.randrange(size)] = choose.choice((0, 1, 2, 255, choose.randrange(256)))
+        try:
+            tokenizer = Tokenizer(bytes(changed), check_crc=False)
+            opened += 1
+            tokenizer.chat([("system", "a /think"), ("user", "b</think>c"), ("assistant", "d"), ("user", "e")])
+        except (TokenizerError, UnicodeDecodeError):
+            continue
+    assert opened > 100
 
 
 def test_where_templates_stand(tmp_path: Path) -> None:
-    named = [{"name": "tool_use", "template": MARKED}, {"name": "default", "template": CHATML}]
-    assert bundle(tmp_path, {"chat_template": named}).between(START, USER) == "<|im_start|>user\n"
-    (tmp_path / "chat_template.jinja").write_text(ZEPHYR)
-    assert bundle(tmp_path, {"chat_template": CHATML, **SPECIAL}).between(START, USER) == "<|user|>\n"
+    """Where transformers looks, in its order."""
+
+    def found(config: dict[str, Any]) -> str:
+        folder = tokenizer_files(tmp_path / "model", None, **config)
+        source, reason = find_chat_template(folder, json.loads((folder / "tokenizer_config.json").read_text()))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        try:
+            expected = tokenizer.get_chat_template()
+        except ValueError:
+            expected = None
+        if not (folder / "chat_template.json").exists():
+            assert source == expected
+        return source or reason
+
+    named = [{"name": "tool_use", "template": ZEPHYR}, {"name": "default", "template": CHATML}]
+    assert found({}) == ""
+    assert found({"chat_template": named}) == CHATML
+    assert "none that is named default" in found({"chat_template": named[:1]})
+    (tmp_path / "model/chat_template.json").write_text(json.dumps({"chat_template": ZEPHYR}))
+    assert found({"chat_template": CHATML}) == CHATML
+    assert found({}) == ZEPHYR
+    (tmp_path / "model/chat_template.json").unlink()
+    (tmp_path / "model/additional_chat_templates").mkdir()
+    (tmp_path / "model/additional_chat_templates/rag.jinja").write_text(ZEPHYR)
+    assert "additional_chat_templates" in found({})
+    (tmp_path / "model/chat_template.jinja").write_text(MISTRAL)
+    assert found({"chat_template": CHATML}) == MISTRAL
+    shutil.rmtree(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "words"),
+    [
+        ({"chat_template.jinja": b"\xff{{}}"}, {}, r"chat_template.jinja: not UTF-8"),
+        ({"chat_template.json": b"{bad"}, {}, "chat_template.json cannot be read"),
+        ({"chat_template.json": b"[" * 100_000}, {}, "chat_template.json cannot be read"),
+        ({"chat_template.json": b"7"}, {}, "neither a text nor"),
+        ({}, {"chat_template": ["a"]}, "neither a text nor"),
+        ({}, {"chat_template": 5}, "neither a text nor"),
+        ({}, {"chat_template": [{"name": "x"}]}, "none that is named default"),
+    ],
+)
+def test_templates_that_cannot_be_read(tmp_path: Path, files: dict[str, bytes], config: Any, words: str) -> None:
+    folder = tokenizer_files(tmp_path, None, **config)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    result = compile_tokenizer(folder, {})
+    assert not result.has_chat
+    assert words in result.chat_template_status
+    assert result.chat_template_status.isprintable()
 
 
 def test_qwen_as_published() -> None:
@@ -252,5 +411,4 @@ def test_qwen_as_published() -> None:
     source = json.loads(path.read_text()).get("chat_template") if path.exists() else None
     if source is None:
         pytest.skip(f"{path} has no chat template")
-    for messages in CONVERSATIONS:
-        assert compiled(source)[0].render(messages) == reference(source, messages)
+    assert compile_chat_template(source, SPECIAL)[1] == "the chat template is compiled"

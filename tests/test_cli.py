@@ -12,7 +12,9 @@ import termios
 from pathlib import Path
 
 import pytest
+from chat_templates import LLAMA32, TEMPLATES
 from conftest import EXAMPLE
+from mobile_bundle.cli.common import chat_option
 
 BIN = Path(sys.executable).parent
 
@@ -46,6 +48,85 @@ def test_build_json_is_the_manifest(tmp_path):
     out = tmp_path / "wiki.mbundle"
     process = command("build-mobile-bundle", EXAMPLE, "-o", out, "--recipe", "affine-8bit", "--json")
     assert json.loads(process.stdout) == json.loads((out / "manifest.json").read_text())
+
+
+def chat_model(folder: Path, template: str) -> Path:
+    """The example with a chat template."""
+    shutil.copytree(EXAMPLE, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    return folder
+
+
+def test_options_of_the_chat_template(tmp_path):
+    model, out = chat_model(tmp_path / "model", TEMPLATES["qwen3"]), tmp_path / "a.mbundle"
+    build = ("build-mobile-bundle", model, "-o", out, "--recipe", "raw")
+    process = command(*build, "--json", "--chat-option", "enable_thinking=false")
+    manifest = json.loads(process.stdout)
+    assert (manifest["chat_template"], manifest["chat_thinking"]) == (True, False)
+    assert manifest["chat_options"] == {"enable_thinking": False}
+    answer = ("--prompt", "Hi", "--max-new-tokens", "1", "--json")
+    fixed = command("mobile-bundle", "run", out, "--chat", *answer, stdin=subprocess.DEVNULL)
+    thinking = ("mobile-bundle", "run", out, "--chat", "--prompt", "Hi", "--thinking")
+    one_line(command(*thinking, "on", stdin=subprocess.DEVNULL), 2, "cannot switch thinking")
+    manifest = json.loads(command(*build, "--json").stdout)
+    assert (manifest["chat_thinking"], manifest["chat_options"]) == (True, {})
+    switched = command("mobile-bundle", "run", out, "--chat", "--thinking", "off", *answer, stdin=subprocess.DEVNULL)
+    for process in (fixed, switched):
+        assert process.returncode == 0, process.stderr
+    tokens = [json.loads(p.stdout.splitlines()[1])["tokens"] for p in (fixed, switched)]
+    assert tokens[0] == tokens[1]
+    one_line(command(*build, "--chat-option", "enable_thinkin=1"), 1, "no variable enable_thinkin")
+    one_line(command(*build, "--chat-option", "enable_thinking"), 2, "NAME=VALUE")
+    one_line(command(*build, "--chat-option", "enable_thinking=1.5"), 2, "fractions")
+    one_line(command(*build, "--chat-option", "enable_thinking=[NaN]"), 2, "fractions")
+
+
+def test_a_value_that_is_not_json_is_a_text():
+    assert chat_option("date_string=26 Jul 2024") == ("date_string", "26 Jul 2024")
+    assert chat_option("a={bad") == ("a", "{bad")
+    assert chat_option("a=") == ("a", "")
+    assert chat_option('a={"b": [1, true, null, "c=d"]}') == ("a", {"b": [1, True, None, "c=d"]})
+
+
+def test_the_date_is_that_of_today(tmp_path):
+    out = tmp_path / "a.mbundle"
+    command("build-mobile-bundle", chat_model(tmp_path / "model", LLAMA32), "-o", out, "--recipe", "raw")
+    shown = []
+    for zone in ("UTC", "<far>-14", "<far>+12"):
+        while True:  # not across midnight
+            day = date_in(zone)
+            rendered = LLAMA32_START.format(day) + "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+            prompts = [["--chat", "--prompt", "Hi"], ["--prompt", rendered]]
+            answers = [
+                command("mobile-bundle", "run", out, *prompt, "--max-new-tokens", "4", "--json",
+                        stdin=subprocess.DEVNULL, env=os.environ | {"TZ": zone})
+                for prompt in prompts
+            ]  # fmt: skip
+            if date_in(zone) == day:
+                break
+        events = [[json.loads(line) for line in answer.stdout.splitlines()] for answer in answers]
+        assert events[0][1]["tokens"] == events[1][1]["tokens"]
+        assert [e["text"] for e in events[0] if e["event"] == "token"] == [
+            e["text"] for e in events[1] if e["event"] == "token"
+        ]
+        shown.append(day)
+    assert len(set(shown)) > 1
+
+
+LLAMA32_START = (
+    "<|endoftext|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+    "Today Date: {}\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+)
+
+
+def date_in(zone: str) -> str:
+    return subprocess.run(
+        ["date", "+%d %b %Y"],
+        capture_output=True,
+        text=True,
+        env={"TZ": zone, "LC_ALL": "C", "PATH": os.environ["PATH"]},
+    ).stdout.strip()
 
 
 def test_the_recipe_that_inspect_prints_can_be_asked_for(tmp_path):

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from test_sparse_ternary import slow_sparse
 
 AFFINE = [
-    f"affine-{bits}bit-g{group}-{kind}" for bits in (2, 3, 4, 8) for group in (32, 64, 128) for kind in ("sym", "asym")
+    f"affine-{bits}bit-g{group}-{kind}"
+    for bits in (2, 3, 4, 5, 6, 8)
+    for group in (32, 64, 128)
+    for kind in ("sym", "asym")
 ]
 # Stored forms and VPTQ have test files of their own (test_base3.py, test_seedlm.py, test_hyper.py, test_vptq.py, ...).
 PACKED = [
@@ -68,7 +71,7 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
             if row >= rows and row_scales is not None:
                 assert s == 0
         return out
-    bits = {4: 2, 5: 3, 6: 4, 7: 8}[kind]
+    bits = {4: 2, 5: 3, 6: 4, 7: 8, 11: 5, 12: 6, 13: 1}[kind]
     head = 64 if flags & 1 else 32
     record = head + 16 * group * bits // 8
     groups = -(-columns // group)
@@ -86,6 +89,8 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
                 continue
             if flags & 1:
                 value = np.float32(d * code) + np.float32(m)
+            elif bits == 1:
+                value = np.float32(d if code else -d)
             else:
                 value = np.float32(d * (code if bits == 8 else code - (1 << (bits - 1))))
             out[row, column] = np.float32(scale) * value
@@ -99,6 +104,15 @@ def slow_code(codes: bytes, bits: int, r: int, c: int) -> int:
         return int(value)
     if bits == 4:
         return codes[64 * (c // 8) + 4 * r + c % 4] >> (4 * (c % 8 // 4)) & 15
+    if bits == 1:
+        return codes[16 * (c // 8) + r] >> (c % 8) & 1
+    if bits == 5:
+        block = codes[320 * (c // 32) :]
+        low = block[256 + 4 * r + c % 4] >> (c % 32 // 4) & 1
+        return 2 * slow_code(block, 4, r, c % 32) + low
+    if bits == 6:
+        block = codes[192 * (c // 16) :]
+        return 4 * slow_code(block, 4, r, c % 16) + slow_code(block[128:], 2, r, c % 16)
     if bits == 2:
         return codes[64 * (c // 16) + 4 * r + c % 4] >> (2 * (c % 16 // 4)) & 3
     block = codes[192 * (c // 32) :]
@@ -141,12 +155,15 @@ def test_sizes_and_errors_are_exact(name: str) -> None:
         ("raw", 16.0, 3e-6),
         ("f32", 32.0, 0),
         ("affine-8bit", 8.5, 3e-5),
+        ("affine-6bit", 6.25, 0.00055),
+        ("affine-5bit", 5.25, 0.0021),
         ("affine-4bit", 4.25, 0.0083),
         ("affine-3bit", 3.25, 0.0317),
         ("affine-2bit", 2.25, 0.115),
         ("affine-4bit-g64-asym", 4.5, 0.0073),
         ("affine-2bit-g64-asym", 2.5, 0.107),
         ("bitnet", 2.0, 0.27),
+        ("sign-1bit", 1.125, 0.37),
     ],
 )
 def test_error_on_gaussian_weights(name: str, bits: float, error: float) -> None:
@@ -160,7 +177,7 @@ def test_error_on_gaussian_weights(name: str, bits: float, error: float) -> None
 def test_chunks_do_not_show() -> None:
     """A matrix that takes several chunks is coded as its parts are."""
     weight = gaussian(4096 + 37, 160)
-    for name in ("raw", "affine-3bit", "affine-8bit", "bitnet", "bitnet-row"):
+    for name in ("raw", "affine-3bit", "affine-8bit", "affine-5bit", "sign-1bit", "bitnet", "bitnet-row"):
         codec = codec_by_name(name)
         blob = codec.encode(weight)
         tail = codec.decode_rows(blob, 4096, 4096 + 37)
@@ -169,7 +186,7 @@ def test_chunks_do_not_show() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 3e-7, 1.0, 1e4, 1e30])
-@pytest.mark.parametrize("name", ["affine-8bit", "affine-4bit", "affine-4bit-g64-asym", "affine-2bit", "affine-3bit"])
+@pytest.mark.parametrize("name", ["affine-8bit", "affine-4bit", "affine-4bit-g64-asym", "affine-2bit", "affine-5bit"])
 def test_the_header_scale_keeps_fp16_away_from_its_limits(name: str, scale: float) -> None:
     weight = gaussian(48, 256, 1.0)
     plain = codec_by_name(name).encode_stream(ArraySource(weight), lambda piece: None)
@@ -189,7 +206,7 @@ def test_power_of_two_scale() -> None:
 
 def test_a_matrix_on_the_grid_is_stored_without_loss() -> None:
     generator = np.random.default_rng(0)
-    for bits in (2, 3, 4, 8):
+    for bits in (2, 3, 4, 5, 6, 8):
         low = -127 if bits == 8 else -(1 << (bits - 1))
         high = 127 if bits == 8 else (1 << (bits - 1)) - 1
         for asymmetric in (False, True):
@@ -199,6 +216,16 @@ def test_a_matrix_on_the_grid_is_stored_without_loss() -> None:
             weight = codes * np.float32(0.25) + np.float32(0.5 if asymmetric else 0.0)
             codec = AffineCodec(bits, 32, asymmetric)
             np.testing.assert_array_equal(codec.decode(codec.encode(weight)), weight)
+
+
+def test_binary_weights_are_stored_without_loss() -> None:
+    generator = np.random.default_rng(0)
+    for group in (32, 64, 128):
+        d = generator.uniform(0.01, 0.03, (50, 3)).astype(np.float16).astype(np.float32)
+        d[7, 1] = 0
+        weight = np.repeat(d, group, axis=1)[:, :-5] * generator.choice([-1, 1], (50, 3 * group - 5))
+        codec = codec_by_name("sign-1bit" if group == 128 else f"sign-1bit-g{group}")
+        np.testing.assert_array_equal(codec.decode(codec.encode(weight)), weight)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -224,7 +251,7 @@ def test_values_that_are_not_finite_are_refused(name: str, value: float) -> None
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 150)),
-    bits=st.sampled_from([2, 3, 4, 8]),
+    bits=st.sampled_from([2, 3, 4, 5, 6, 8]),
     group=st.sampled_from([32, 64, 128]),
     asymmetric=st.booleans(),
     spread=st.floats(-20, 20),
@@ -327,15 +354,25 @@ def test_payload_sizes() -> None:
     assert payload_bytes(4, 16, 64, 64, 1) == 64 + 256
     assert payload_bytes(5, 16, 32, 32) == 32 + 192
     assert payload_bytes(7, 1, 1, 128) == 32 + 2048
+    assert payload_bytes(11, 17, 1, 64, 1) == 2 * (64 + 640)
+    assert payload_bytes(13, 17, 1, 128) == 2 * (32 + 256)
     assert HEADER_BYTES == 64
-    for arguments in ((0, 1, 1), (11, 1, 1), (1, 1, 1, 64), (3, 1, 1, 0, 1), (4, 1, 1, 0), (1, 1, 1, 0, 1)):
+    for arguments in (
+        (0, 1, 1),
+        (14, 1, 1),
+        (13, 1, 1, 32, 1),
+        (1, 1, 1, 64),
+        (3, 1, 1, 0, 1),
+        (4, 1, 1, 0),
+        (1, 1, 1, 0, 1),
+    ):
         with pytest.raises(BlobError):
             payload_bytes(*arguments)
 
 
 def test_names() -> None:
-    with pytest.raises(UserError, match="unknown codec 'affine-5bit'"):
-        codec_by_name("affine-5bit")
+    with pytest.raises(UserError, match="unknown codec 'affine-7bit'"):
+        codec_by_name("affine-7bit")
     for name in ALL:
         assert codec_by_name(name).name == name
     with pytest.raises(ValueError, match="does not read format"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -9,18 +10,22 @@ import subprocess
 import sys
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mobile_bundle.codecs import BlobHeader, codec_by_name
 from mobile_bundle.container import ContainerError, PlannedTensor, WeightsReader, WeightsWriter
-from mobile_bundle.container.atomic import AtomicDirectory
+from mobile_bundle.container.atomic import AtomicDirectory as AnyAtomicDirectory
+from mobile_bundle.container.commit import OutputTaken
 from mobile_bundle.container.flat_tensor import FlatTensorHeader
 from mobile_bundle.container.index import index_bytes, name_hash, pack_index, parse_index
 from mobile_bundle.container.manifest import (
     describe_files,
+    fingerprint,
     is_bundle,
+    obstacle,
     read_manifest,
     schema,
     verify_files,
@@ -388,15 +393,24 @@ def test_the_schema_is_one() -> None:
 # ---- a directory that appears whole or not at all --------------------------------------------------------------------
 
 
-def fill(directory: AtomicDirectory, text: str = "new") -> None:
-    (directory.path / "sub").mkdir()
-    (directory.path / "sub/data").write_text(text)
-    (directory.path / "manifest.json").write_text(json.dumps({"format": "mobile-bundle", "text": text}))
+AtomicDirectory = partial(AnyAtomicDirectory, obstacle=obstacle, fingerprint=fingerprint)
+
+
+def fill(directory: AnyAtomicDirectory, text: str = "new") -> None:
+    fill_path(directory.path, text)
+
+
+def fill_path(path: Path, text: str) -> None:
+    (path / "sub").mkdir(parents=True)
+    (path / "sub/data").write_text(text)
+    (path / "manifest.json").write_text(
+        json.dumps({"format": "mobile-bundle", "text": text, "files": {"sub/data": {}}})
+    )
 
 
 def test_a_directory_appears_at_commit(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "x.mbundle"
-    with AtomicDirectory(target, is_bundle) as directory:
+    with AtomicDirectory(target) as directory:
         fill(directory)
         assert not target.exists()
         directory.commit()
@@ -407,16 +421,16 @@ def test_a_directory_appears_at_commit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_bundle_is_replaced_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
     if not exchange:
-        monkeypatch.setattr("mobile_bundle.container.atomic._exchange", lambda one, other: False)
+        monkeypatch.setattr("mobile_bundle.container.rename._renameat2", lambda *_: errno.ENOSYS)
     target = tmp_path / "x.mbundle"
     for text in ("old", "new"):
-        with AtomicDirectory(target, is_bundle) as directory:
+        with AtomicDirectory(target) as directory:
             fill(directory, text)
             if text == "new":
                 assert (target / "sub/data").read_text() == "old"
             directory.commit()
     assert (target / "sub/data").read_text() == "new"
-    with suppress(KeyboardInterrupt), AtomicDirectory(target, is_bundle) as directory:
+    with suppress(KeyboardInterrupt), AtomicDirectory(target) as directory:
         fill(directory, "newer")
         raise KeyboardInterrupt
     assert (target / "sub/data").read_text() == "new"
@@ -429,14 +443,14 @@ def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     for name, message in (("home", "exists and is not a bundle"), ("file", "is a file")):
-        with pytest.raises(UserError, match=message), AtomicDirectory(tmp_path / name, is_bundle):
+        with pytest.raises(UserError, match=message), AtomicDirectory(tmp_path / name):
             pass
-    with AtomicDirectory(tmp_path / "empty", is_bundle) as directory:
+    with AtomicDirectory(tmp_path / "empty") as directory:
         fill(directory)
         directory.commit()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "home"]
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    with AtomicDirectory(tmp_path / "link", is_bundle) as directory:
+    with AtomicDirectory(tmp_path / "link") as directory:
         fill(directory, "through")
         directory.commit()
     assert (tmp_path / "empty/sub/data").read_text() == "through"
@@ -448,15 +462,17 @@ def test_a_dead_builds_directory_is_cleaned_and_a_live_ones_is_not(tmp_path: Pat
     (stale / "weights.ptd.partial").write_text("half")
     other = tmp_path / ".y.mbundle.partial-0123abcd"
     other.mkdir()
-    with AtomicDirectory(tmp_path / "x.mbundle", is_bundle) as one:
+    with AtomicDirectory(tmp_path / "x.mbundle") as one:
         assert not stale.exists()
-        with AtomicDirectory(tmp_path / "x.mbundle", is_bundle) as two:
+        with AtomicDirectory(tmp_path / "x.mbundle") as two:
             assert one.path.is_dir()
-            fill(two)
+            fill(two, "first")
             two.commit()
         fill(one, "last")
-        one.commit()
-    assert (tmp_path / "x.mbundle/sub/data").read_text() == "last"
+        with pytest.raises(OutputTaken, match="appeared meanwhile"):
+            one.commit()
+    assert (tmp_path / "x.mbundle/sub/data").read_text() == "first"
+    assert (tmp_path / "x.mbundle.new/sub/data").read_text() == "last"
     assert other.is_dir()
 
 
@@ -465,8 +481,9 @@ def test_kill_at_every_moment_leaves_the_old_bundle_or_the_new(tmp_path: Path) -
     script = """
 import os, signal, sys
 from pathlib import Path
-from mobile_bundle.container import atomic
-from mobile_bundle.container.manifest import is_bundle
+from mobile_bundle.container import commit, work_folder
+from mobile_bundle.container.atomic import AtomicDirectory
+from mobile_bundle.container.manifest import fingerprint, obstacle
 left = int(sys.argv[2])
 def dying(function):
     def call(*arguments, **names):
@@ -476,17 +493,17 @@ def dying(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **names)
     return call
-os.fsync, os.rename, atomic._exchange = dying(os.fsync), dying(os.rename), dying(atomic._exchange)
-atomic.shutil.rmtree = dying(atomic.shutil.rmtree)
-with atomic.AtomicDirectory(Path(sys.argv[1]), is_bundle) as directory:
+os.fsync, os.rename, commit.exchange = dying(os.fsync), dying(os.rename), dying(commit.exchange)
+work_folder.shutil.rmtree = dying(work_folder.shutil.rmtree)
+with AtomicDirectory(Path(sys.argv[1]), obstacle, fingerprint) as directory:
     (directory.path / "data").write_text("new")
-    (directory.path / "manifest.json").write_text('{"format": "mobile-bundle"}')
+    (directory.path / "manifest.json").write_text('{"format": "mobile-bundle", "files": {"data": {}}}')
     directory.commit()
 """
     target = tmp_path / "x.mbundle"
     target.mkdir()
     (target / "data").write_text("old")
-    (target / "manifest.json").write_text('{"format": "mobile-bundle"}')
+    (target / "manifest.json").write_text('{"format": "mobile-bundle", "files": {"data": {}}}')
     seen = []
     for moment in range(1, 20):
         status = subprocess.run([sys.executable, "-c", script, str(target), str(moment)], check=False).returncode

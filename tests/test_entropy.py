@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 CODECS = [
     "raw", "f32", "bitnet", "bitnet-row", "affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit",
-    "affine-3bit-g32-asym", "affine-4bit-g128-asym",
+    "affine-3bit-g32-asym", "affine-4bit-g128-asym", "affine-5bit-g32-asym", "affine-6bit", "sign-1bit",
 ]  # fmt: skip
 SHAPES = [(1, 1), (1, 211), (37, 1), (17, 131), (300, 461)]
 METHODS = ("stored", "rans", "deflate", "lzma")

@@ -13,6 +13,7 @@ import arm64
 import numpy as np
 import pytest
 from conftest import EXAMPLE
+from damage import overflowing
 from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
@@ -248,6 +249,19 @@ def test_peak_memory_is_mobile_run_s_and_the_runtime_s_own(exported):
 def test_a_bundle_without_the_program_says_how_to_get_it(bundle):
     with pytest.raises(UserError, match="--formats native,executorch"):
         runner_command(bundle("affine-4bit"), "executorch")
+
+
+@pytest.mark.parametrize("sampling", [(), ("--temperature", "0.8")])
+def test_values_that_are_not_finite_end_an_answer_as_mobile_run_s_do(exported, tmp_path, sampling):
+    directory = overflowing(exported("raw"), tmp_path / "b.mbundle")
+    process = subprocess.run(
+        [*runner_command(directory, "executorch"), "generate", str(directory), "--prompt", PROMPT, "--json", *sampling],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.returncode == 1
+    events = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["load", "prompt", "error"]
+    assert events[-1]["kind"] == "numeric"
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,10 @@ def tokens(directory: Path, machine: str, prompt: str, kv_type: str) -> list[int
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [name for name in MACHINES if name != "x86_64 avx2"])
-@pytest.mark.parametrize("recipe", ["affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet", "raw"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["affine-8bit", "affine-6bit", "affine-5bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet", "raw"],
+)
 def test_golden_prompts_give_the_same_tokens(bundle, recipe, machine):
     directory = bundle(recipe)
     for prompt, kv_type in zip(PROMPTS, ("int8", "int8", "f16"), strict=True):

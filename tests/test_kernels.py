@@ -34,6 +34,7 @@ def test_program(tmp_path_factory):
             toolchain = ROOT / "runtime/cmake/zig.cmake"
             for line in (
                 ["cmake", "-S", ROOT / "runtime", "-B", directory, "-G", "Ninja", "-DMB_TESTS=ON", f"-DMB_ABI={abi}",
+                 "-DMB_WERROR=ON",
                  f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DMB_ZIG={ZIG}", "-DCMAKE_BUILD_TYPE=Release"],
                 ["cmake", "--build", directory, "--target", "test_kernels"],
             ):  # fmt: skip
@@ -91,8 +92,13 @@ def formats(tmp_path_factory) -> ctypes.CDLL:
     return library
 
 
-CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"] + [
-    f"affine-{bits}bit-g{group}-{kind}" for bits in (2, 3, 4, 8) for group in (32, 64, 128) for kind in ("sym", "asym")
+CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"]
+CODECS += ["sign-1bit", "sign-1bit-g64", "sign-1bit-g32"]
+CODECS += [
+    f"affine-{bits}bit-g{group}-{kind}"
+    for bits in (2, 3, 4, 5, 6, 8)
+    for group in (32, 64, 128)
+    for kind in ("sym", "asym")
 ]
 
 

@@ -33,6 +33,9 @@ CODECS = (
     "affine-3bit-g32-asym",
     "affine-4bit",
     "affine-4bit-g128-asym",
+    "affine-5bit",
+    "affine-6bit-g32-asym",
+    "sign-1bit",
     "affine-8bit",
     "bitnet",
     "bitnet-row",
@@ -317,8 +320,8 @@ def test_quantize_explains_what_it_refuses():
     with torch.device("meta"):
         unloaded = Mlp()
     for model, recipe, message in (
-        (Mlp(), "affine-5bit", "unknown recipe 'affine-5bit'"),
-        (Mlp(), {"up": "affine-5bit"}, "up: unknown codec 'affine-5bit'"),
+        (Mlp(), "affine-7bit", "unknown recipe 'affine-7bit'"),
+        (Mlp(), {"up": "affine-7bit"}, "up: unknown codec 'affine-7bit'"),
         (Mlp(), "seedlm-4bit", "seedlm-4bit is a stored form.*: use affine-8bit"),
         (Mlp(), "hyper", "hyper is a stored form.*: use affine-8bit"),
         (Mlp(), "bitnet-1.6bit", "bitnet-1.6bit is a stored form.*: use bitnet"),

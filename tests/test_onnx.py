@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx_programs import Decoder, onnx_library, open_session
 
-PACKED = ["raw", "affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet", "bitnet-1.25bit", "vptq-2bit"]
+PACKED = ["raw", "affine-8bit", "affine-5bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet", "bitnet-1.25bit",
+          "vptq-2bit"]  # fmt: skip
 STORED = ["bitnet-1.6bit", "seedlm-4bit", "hyper", "affine-4bit+entropy", "bitnet+entropy", "vptq-2bit+entropy"]
 
 

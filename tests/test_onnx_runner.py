@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damage import overflowing
 from mobile_bundle.native import bundle_runner
 from onnx_programs import onnx_library, onnx_runner, runner_environment
 
@@ -186,3 +187,13 @@ def test_help_lists_what_the_program_has():
     assert "--runtime-library" in text
     assert "--kv" not in text
     assert "--mapping" not in text
+
+
+@pytest.mark.parametrize("sampling", [(), ("--temperature", "0.8")])
+def test_values_that_are_not_finite_end_an_answer_as_mobile_run_s_do(exported, tmp_path, sampling):
+    directory = overflowing(exported("raw"), tmp_path / "b.mbundle")
+    process = run(directory, "--prompt", PROMPT, "--json", *sampling)
+    assert process.returncode == 1
+    seen = events(process)
+    assert [event["event"] for event in seen] == ["load", "prompt", "error"]
+    assert seen[-1]["kind"] == "numeric"

@@ -130,11 +130,13 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         ("", "must be a mapping"),
         ("- a", "must be a mapping"),
         ("body: [1", "is no YAML"),
-        ("body: affine-5bit", "unknown codec"),
+        ("body: affine-7bit", "unknown codec"),
         ("boddy: raw", "unknown key 'boddy'"),
         ("tensors: 3", "must map"),
         ("entropy: perhaps", "true or false"),
-        ("tensors: {a: 3}", "no name"),
+        ("tensors: {a: 3}", "unknown codec"),
+        ("tensors: {a: [raw]}", "more than two levels"),
+        ("body: [raw]", "no name"),
     ],
 )
 def test_bad_recipe_files_are_refused(tmp_path: Path, text: str, message: str) -> None:

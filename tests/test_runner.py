@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -133,6 +134,8 @@ def test_the_context_ends_an_answer(bundle):
         (["--prompt", "a", "--top-p", "2"], "top-p"),
         (["--prompt", "a", "--chat"], "chat template"),
         (["--prompt", "a", "--system", "b"], "--chat"),
+        (["--prompt", "a", "--thinking", "on"], "--chat"),
+        (["--prompt", "a", "--chat", "--thinking", "maybe"], "maybe"),
         (["--prompt", "a", "--kernels", "sparc"], "sparc"),
     ],
 )
@@ -142,6 +145,45 @@ def test_bad_usage_is_one_line_and_status_2(bundle, arguments, words):
     assert process.stdout == ""
     assert words in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
+
+
+ODD = [b"no\nsuch\x07bundle", b"\xff\xfe\xc3", "\u2028\x85".encode(), "\u6f22".encode() * 1000, b"x" * 6000]
+"""Names that are several lines, no UTF-8, or without end."""
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("json_events", [False, True])
+def test_an_error_is_one_line_of_utf8_whatever_the_names_are(bundle, odd, json_events):
+    directory = bundle("affine-4bit")
+    program, json_option = str(bundle_runner(directory)), ["--json"] * json_events
+    for arguments in (
+        [b"generate", odd, b"--prompt", b"a"],
+        [b"verify", odd],
+        [b"generate", directory, b"--prompt-file", odd],
+        [b"generate", directory, b"--prompt", b"a", b"--kernels", odd],
+        [b"generate", directory, b"--prompt", b"a", b"--threads", odd],
+        [odd, directory],
+    ):
+        process = subprocess.run(
+            [program, *arguments, *json_option], capture_output=True, stdin=subprocess.DEVNULL, timeout=60
+        )
+        assert process.returncode in (1, 2)
+        # the last line: a load event may stand before it
+        lines = (process.stdout or process.stderr).decode("utf-8").removesuffix("\n").split("\n")
+        message = json.loads(lines[-1])["message"] if process.stdout else lines[-1]
+        assert message.isprintable()
+        assert 10 < len(message) < 450
+        assert len(process.stderr.decode("utf-8").splitlines()) <= 1
+
+
+def test_events_tell_a_path_that_is_no_utf8(bundle, tmp_path):
+    path = os.fsdecode(bytes(tmp_path) + b'/\xff"\n.mbundle')
+    shutil.copytree(bundle("affine-4bit"), path)
+    command = [str(bundle_runner(bundle("affine-4bit"))), "generate", path, "--prompt", "a", "--max-new-tokens", "1"]
+    process = subprocess.run([*command, "--json"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert process.returncode == 0
+    load = json.loads(process.stdout.decode("utf-8").splitlines()[0])
+    assert load["bundle"].endswith('/\ufffd"\n.mbundle')
 
 
 def test_a_damaged_bundle_is_one_line_and_status_1(bundle, tmp_path):

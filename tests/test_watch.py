@@ -145,6 +145,22 @@ def test_a_command_that_cannot_be_started_is_status_127_with_the_reason(abi, tmp
     assert event["reason"].startswith("standard output: ")
 
 
+@pytest.mark.parametrize("odd", [b"no\nsuch\x07", b"\xff\xfe\xc3", '"漢\\"'.encode() * 300, b"x" * 6000])
+def test_names_of_any_bytes_stay_in_one_line_of_utf8(odd):
+    done = subprocess.run([*program(), odd], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert done.returncode == 0
+    (line,) = done.stdout.decode("utf-8").splitlines()
+    reason = json.loads(line)["reason"]
+    assert reason.isprintable()
+    assert re.search("No such file|too long", reason)
+    assert len(reason) <= 300
+    refused = subprocess.run([*program(), b"--interval", odd], capture_output=True, timeout=60)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.decode("utf-8").removesuffix("\n").split("\n")
+    assert line.isprintable()
+    assert len(line) < 450
+
+
 def test_the_streams_go_where_they_are_sent(tmp_path):
     (tmp_path / "in").write_text("question")
     files = {name: str(tmp_path / name) for name in ("in", "out", "error")}

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import functools
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "runtime" / "engine"
-SOURCES = sorted([*ENGINE.glob("tokenizer_*.c"), *ENGINE.glob("unicode*.c")]) + [
-    ENGINE / name for name in ("chat.c", "crc32.c", "error.c")
-]
+SOURCES = sorted(
+    file
+    for name in ("tokenizer_*", "unicode*", "chat*", "crc32", "error", "one_line")
+    for file in ENGINE.glob(f"{name}.c")
+)
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "runtime" / "include"), "-I", str(ENGINE)]
 
-START = ANSWER = 3
-SYSTEM, USER, ASSISTANT = range(3)
+ROLES = ("system", "user", "assistant")
 SKIP_SPECIAL, CONTINUES = 1, 2
 
 
@@ -46,8 +49,8 @@ def library() -> ctypes.CDLL:
     functions.mb_tokenizer_vocabulary.restype = ctypes.c_uint32
     functions.mb_tokenizer_longest.restype = ctypes.c_size_t
     functions.mb_stream_token.restype = functions.mb_stream_finish.restype = ctypes.c_size_t
-    functions.mb_tokenizer_has_chat.restype = ctypes.c_bool
-    functions.mb_tokenizer_close.restype = functions.mb_stream_begin.restype = functions.mb_chat_trim.restype = None
+    functions.mb_tokenizer_has_chat.restype = functions.mb_tokenizer_has_thinking.restype = ctypes.c_bool
+    functions.mb_tokenizer_close.restype = functions.mb_stream_begin.restype = functions.mb_chat_free.restype = None
     return functions
 
 
@@ -71,6 +74,18 @@ def nfc(text: str) -> str:
 
 class TokenizerError(Exception):
     """(status, message) of a call that failed."""
+
+
+class Message(ctypes.Structure):
+    """mb_chat_message."""
+
+    _fields_ = (("role", ctypes.c_int), ("content", ctypes.c_char_p), ("bytes", ctypes.c_size_t))
+
+
+class ChatOptions(ctypes.Structure):
+    """mb_chat_options."""
+
+    _fields_ = (("thinking", ctypes.c_int), ("now", ctypes.c_void_p))
 
 
 class Tokenizer:
@@ -164,13 +179,37 @@ class Tokenizer:
     def has_chat(self) -> bool:
         return bool(self._library.mb_tokenizer_has_chat(self._handle))
 
-    def between(self, before: int, after: int) -> str:
-        text, size = ctypes.c_char_p(), ctypes.c_size_t()
-        self._check(self._library.mb_chat_between(self._handle, before, after, ctypes.byref(text), ctypes.byref(size)))
-        return ctypes.string_at(text, size.value).decode()
+    @property
+    def has_thinking(self) -> bool:
+        return bool(self._library.mb_tokenizer_has_thinking(self._handle))
 
-    def trim(self, role: int, content: str) -> str:
-        data = content.encode()
-        text, size = ctypes.c_char_p(data), ctypes.c_size_t(len(data))
-        self._library.mb_chat_trim(self._handle, role, ctypes.byref(text), ctypes.byref(size))
-        return ctypes.string_at(text, size.value).decode()
+    def chat(
+        self,
+        messages: Sequence[tuple[str, str | bytes]],
+        thinking: bool | None = None,
+        now: datetime.datetime = datetime.datetime(2026, 11, 3, 14, 5, 9),
+    ) -> str:
+        """mb_chat_render of (role, content)."""
+        given = (Message * len(messages))()
+        for place, (role, content) in enumerate(messages):
+            data = content.encode() if isinstance(content, str) else content
+            given[place] = Message(ROLES.index(role), data, len(data))
+        tm = now.timetuple()
+        fields = (tm.tm_sec, tm.tm_min, tm.tm_hour, tm.tm_mday, tm.tm_mon - 1, tm.tm_year - 1900)
+        time = (ctypes.c_long * 16)()  # as large as any struct tm
+        ctypes.memmove(time, (ctypes.c_int * 8)(*fields, (tm.tm_wday + 1) % 7, tm.tm_yday - 1), 32)
+        options = ChatOptions(0 if thinking is None else 1 + thinking, ctypes.cast(time, ctypes.c_void_p))
+        text, size = ctypes.c_void_p(), ctypes.c_size_t()
+        self._check(
+            self._library.mb_chat_render(
+                self._handle,
+                given,
+                ctypes.c_size_t(len(messages)),
+                ctypes.byref(options),
+                ctypes.byref(text),
+                ctypes.byref(size),
+            )
+        )
+        result = ctypes.string_at(text, size.value).decode() if size.value else ""
+        self._library.mb_chat_free(text)
+        return result

@@ -13,6 +13,7 @@ foreach(abi x86_64 arm64-v8a armeabi-v7a)
     BINARY_DIR "${MB_RUNNER_DIR}/build-${abi}"
     CMAKE_ARGS -DCMAKE_TOOLCHAIN_FILE=${CMAKE_CURRENT_LIST_DIR}/zig.cmake -DMB_ZIG=${mb_zig} -DMB_ABI=${abi}
                -DMB_RUNNER_ONLY=ON -DCMAKE_BUILD_TYPE=Release -DMB_VERSION=${MB_VERSION}
+               -DMB_WERROR=${MB_WERROR}
     BUILD_ALWAYS ON
     INSTALL_COMMAND "${CMAKE_COMMAND}" -E make_directory "${MB_RUNNER_DIR}/${abi}"
             COMMAND "${CMAKE_COMMAND}" -E copy_if_different <BINARY_DIR>/mobile-run <BINARY_DIR>/mobile-watch

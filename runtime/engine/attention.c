@@ -42,10 +42,19 @@ static void rotate(float *v, const float *cosines, const float *sines, uint32_t 
   }
 }
 
-/* One block of 32 values (fewer at the end of a head): codes, and the scale that belongs to them. */
+/* One block of 32 values (fewer at the end of a head): codes, and the scale that belongs to them, NaN where a value is
+ * not finite (as mb_activations). */
 static float quantise_block(const float *v, uint32_t n, int8_t *codes) {
   float most = 0;
-  for (uint32_t i = 0; i < n; i++) most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
+  bool finite = true;
+  for (uint32_t i = 0; i < n; i++) {
+    most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
+    finite = finite && isfinite(v[i]);
+  }
+  if (!finite) {
+    memset(codes, 0, n);
+    return NAN;
+  }
   const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
   for (uint32_t i = 0; i < n; i++) codes[i] = (int8_t)lrintf(v[i] * inverse);
   return inverse > 0 ? most / 127.0f : 0.0f;

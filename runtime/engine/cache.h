@@ -18,7 +18,7 @@ uint32_t mb_stored_count(const mb_weights *weights);
 
 mb_cache_identity mb_cache_identity_of(const mb_weights *weights);
 /* Maps a cache if it holds a valid packed blob for every stored tensor of `weights`. Otherwise the message says what is
- * wrong with it. The blobs' checksums are left to mb_weights_first_damaged. */
+ * wrong with it. The blobs' checksums are left to mb_cache_verify_file. */
 mb_status mb_cache_open(const char *path, const mb_weights *weights, mb_mapping mapping, mb_weights *cache);
 
 #endif

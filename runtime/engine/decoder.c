@@ -15,9 +15,11 @@ static void project(mb_session *session, float *values, uint32_t count, bool rou
   mb_products(session->model->kernels, &parallel, &scratch, values, count, round_values, products, product_count);
 }
 
+/* Where the squares overflow, the result is NaN: divided by infinity it would be zeros, of which nobody would know. */
 static void normalise(const mb_kernels *kernels, const float *x, const float *weight, uint32_t n, float epsilon,
                       float *out) {
-  const float scale = 1.0f / sqrtf(kernels->sum_squares(x, n) / (float)n + epsilon);
+  const float mean = kernels->sum_squares(x, n) / (float)n + epsilon;
+  const float scale = isfinite(mean) ? 1.0f / sqrtf(mean) : NAN;
   for (uint32_t i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
 
@@ -26,12 +28,12 @@ static void add(float *x, const float *y, uint32_t n) {
 }
 
 /* What one token does between two projections. */
-typedef enum { BEFORE_ATTENTION, AFTER_ATTENTION, BEFORE_MLP, ACTIVATE, AFTER_MLP } step;
+typedef enum { BEFORE_ATTENTION, AFTER_ATTENTION, BEFORE_MLP, ACTIVATE, AFTER_MLP } token_work;
 
 typedef struct {
   mb_session *session;
   const mb_layer *layer;
-  step step;
+  token_work work;
   const float *norm;
 } token_job;
 
@@ -50,7 +52,7 @@ static void token_step(void *context, uint32_t first, uint32_t last, uint32_t th
     float *hidden = b->hidden + n * hidden_padded, *normed = b->normed + n * hidden_padded;
     float *mixed = b->attention + n * attention_padded;
     float *gate = b->gate + n * feed_padded, *up = b->up + n * feed_padded;
-    switch (job->step) {
+    switch (job->work) {
       case BEFORE_ATTENTION:
         if (layer->query.bias) add(b->query + (size_t)n * attention, layer->query.bias, attention);
         if (layer->key.bias) add(b->key + (size_t)n * kv, layer->key.bias, kv);
@@ -80,7 +82,7 @@ static void token_step(void *context, uint32_t first, uint32_t last, uint32_t th
           kernels->silu_multiply(gate, up, c->feed_forward);
         } else {
           for (uint32_t i = 0; i < c->feed_forward; i++) {
-            const float positive = gate[i] > 0 ? gate[i] : 0;
+            const float positive = gate[i] < 0 ? 0 : gate[i]; /* NaN stays NaN */
             gate[i] = positive * positive * up[i];
           }
         }
@@ -95,9 +97,13 @@ static void token_step(void *context, uint32_t first, uint32_t last, uint32_t th
   }
 }
 
-static void each_token(mb_session *session, const mb_layer *layer, step step, const float *norm, uint32_t count) {
-  token_job job = {session, layer, step, norm};
+static void each_token(mb_session *session, const mb_layer *layer, token_work work, const float *norm, uint32_t count) {
+  token_job job = {session, layer, work, norm};
   mb_pool_run(session->pool, token_step, &job, count, count == 1 ? 1 : 2);
+}
+
+static void look(const mb_session *session, mb_step step, uint32_t layer, uint32_t count) {
+  if (session->check) mb_check_step(session, session->check, step, layer, count);
 }
 
 mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_t count) {
@@ -114,6 +120,7 @@ mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_
     normalise(model->kernels, hidden, model->layers[0].attention_norm, c->hidden, c->norm_epsilon,
               b->normed + n * hidden_padded);
   }
+  look(session, MB_STEP_EMBEDDING, 0, count);
   mb_attention_angles(session, count);
   if (model->mapping) mb_layer_mapping_begin(model->mapping);
   for (uint32_t l = 0; l < c->layers; l++) {
@@ -125,20 +132,32 @@ mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_
                                  {.weight = &layer->key.weight, .out = b->key, .stride = kv},
                                  {.weight = &layer->value.weight, .out = b->value, .stride = kv}};
     project(session, b->normed, count, bitnet, inputs, 3);
+    look(session, MB_STEP_HEADS, l, count);
     each_token(session, layer, BEFORE_ATTENTION, NULL, count);
+    look(session, MB_STEP_HEADS_DONE, l, count);
     mb_attention(session, l, count);
-    if (layer->attention_sub_norm) each_token(session, layer, AFTER_ATTENTION, NULL, count);
+    look(session, MB_STEP_MIX, l, count);
+    if (layer->attention_sub_norm) {
+      each_token(session, layer, AFTER_ATTENTION, NULL, count);
+      look(session, MB_STEP_MIX_NORM, l, count);
+    }
     const mb_product mixed = {.weight = &layer->output.weight, .out = b->normed, .stride = hidden_padded};
     project(session, b->attention, count, bitnet, &mixed, 1);
+    look(session, MB_STEP_OUTPUT, l, count);
     each_token(session, layer, BEFORE_MLP, layer->mlp_norm, count);
+    look(session, MB_STEP_MIDDLE, l, count);
     const mb_product wide[] = {{.weight = &layer->gate.weight, .out = b->gate, .stride = feed_padded},
                                {.weight = &layer->up.weight, .out = b->up, .stride = feed_padded}};
     project(session, b->normed, count, bitnet, wide, 2);
+    look(session, MB_STEP_WIDE, l, count);
     each_token(session, layer, ACTIVATE, NULL, count);
+    look(session, MB_STEP_ACTIVATE, l, count);
     const mb_product down = {.weight = &layer->down.weight, .out = b->normed, .stride = hidden_padded};
     project(session, b->gate, count, bitnet, &down, 1);
+    look(session, MB_STEP_DOWN, l, count);
     const float *next_norm = l + 1 < c->layers ? model->layers[l + 1].attention_norm : model->norm;
     each_token(session, layer, AFTER_MLP, next_norm, count);
+    look(session, MB_STEP_END, l, count);
     if (model->mapping) mb_layer_mapping_leave(model->mapping, l);
   }
   return MB_OK;
@@ -161,4 +180,5 @@ void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count) {
     project(session, b->normed + first * hidden_padded, count - first, false, &share, 1);
     if (mapping) mb_layer_mapping_leave_head(mapping, row);
   }
+  if (session->check) mb_check_logits(session, session->check, count - first);
 }

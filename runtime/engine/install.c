@@ -9,7 +9,10 @@
 #include "cache_writer.h"
 #include "crc32.h"
 #include "error.h"
+#include "option_struct.h"
+#include "sizes.h"
 #include "storage.h"
+#include "verify.h"
 
 enum {
   STEP_BYTES = 4 << 20,   /* decoded between two reports, and between two droppings of the source's pages */
@@ -163,17 +166,17 @@ static mb_status plan(installation *j, size_t *scratch_bytes) {
     mb_weights_release(w);
   }
   qsort(j->tensors, j->count, sizeof *j->tensors, by_offset);
-  j->index_bytes =
-      sizeof(mb_index_header) + sizeof(mb_model_config) + j->count * (uint64_t)sizeof(mb_index_record) + names;
+  /* At most MB_MOST_TENSORS records and names, so far below 2^32. */
+  j->index_bytes = sizeof(mb_index_header) + sizeof(mb_model_config) + j->count * sizeof(mb_index_record) + names;
   j->file_bytes = MB_SEGMENT_ALIGNMENT + j->index_bytes;
   for (uint32_t i = 0; i < j->count; i++) {
     tensor *t = &j->tensors[i];
-    t->offset = (j->file_bytes + MB_BLOB_ALIGNMENT - 1) / MB_BLOB_ALIGNMENT * MB_BLOB_ALIGNMENT;
-    if (t->plan.target_bytes > INT64_MAX - t->offset)
-      return mb_fail(MB_ERROR_FORMAT, "weights.ptd: its stored tensors decode to an impossible size (damaged file?)");
-    j->file_bytes = t->offset + t->plan.target_bytes;
-    j->packed_bytes += t->plan.target_bytes;
+    t->offset = mb_size_round_up(j->file_bytes, MB_BLOB_ALIGNMENT);
+    j->file_bytes = mb_size_add(t->offset, t->plan.target_bytes);
+    j->packed_bytes = mb_size_add(j->packed_bytes, t->plan.target_bytes);
   }
+  if (j->file_bytes > INT64_MAX)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: its stored tensors decode to an impossible size (damaged file?)");
   return MB_OK;
 }
 
@@ -284,7 +287,7 @@ static mb_status install(const char *path, const char *cache_path, const mb_weig
   }
   mb_weights cache;
   if (mb_cache_open(cache_path, weights, MB_MAPPING_LAYERS, &cache) == MB_OK) {
-    const bool whole = mb_weights_first_damaged(&cache) == NULL;
+    const bool whole = mb_cache_verify_file(&cache) == MB_OK;
     result->cache_bytes = cache.file_bytes;
     mb_weights_close(&cache);
     if (whole) return MB_OK;
@@ -293,19 +296,19 @@ static mb_status install(const char *path, const char *cache_path, const mb_weig
 }
 
 mb_status mb_install(const char *bundle, const mb_install_options *options, mb_install_result *result) {
-  static const mb_install_options defaults;
+  mb_install_options own;
   mb_install_result ignored;
-  if (!options) options = &defaults;
   if (!result) result = &ignored;
   memset(result, 0, sizeof *result);
   char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
   mb_weights weights;
-  mb_status status = mb_weights_path(bundle, path);
-  if (status == MB_OK) status = mb_cache_path(path, options->cache_dir, cache_path);
+  mb_status status = mb_options_take("mb_install_options", options, &own, sizeof own);
+  if (status == MB_OK) status = mb_weights_path(bundle, path);
+  if (status == MB_OK) status = mb_cache_path(path, own.cache_dir, cache_path);
   if (status == MB_OK) status = mb_weights_open(path, MB_MAPPING_LAYERS, &weights);
   if (status != MB_OK) return status;
   result->tensors = mb_stored_count(&weights);
-  if (result->tensors > 0) status = install(path, cache_path, &weights, options, result);
+  if (result->tensors > 0) status = install(path, cache_path, &weights, &own, result);
   mb_weights_close(&weights);
   return status;
 }

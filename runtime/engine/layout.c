@@ -2,8 +2,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "error.h"
+#include "option_struct.h"
 #include "session.h"
+#include "sizes.h"
 
 enum {
   DEFAULT_CHUNK = 32,
@@ -11,6 +14,7 @@ enum {
   MOST_THREADS = 64,
   DEFAULT_MOST_THREADS = 4, /* more rarely help on a phone, whose small cores then hold the big ones back */
   CACHE_LINE = 64,
+  SMALLEST_GROUP = 32,      /* of activations: the most scales and sums that an input has */
   THREAD_BYTES = 24 * 1024, /* touched pages of a worker's stack and its bookkeeping */
   SAMPLER_BYTES = 8,        /* per token of the vocabulary */
   PROCESS_BYTES = 400 * 1024,
@@ -22,7 +26,8 @@ static uint32_t processors(void) {
 }
 
 static mb_status resolve(const mb_model_config *config, const mb_session_options *given, mb_session_options *o) {
-  *o = given ? *given : (mb_session_options){0};
+  mb_status status = mb_options_take("mb_session_options", given, o, sizeof *o);
+  if (status != MB_OK) return status;
   if (o->context == 0) o->context = config->default_context;
   if (o->threads == 0) o->threads = processors();
   if (o->prefill_chunk == 0) o->prefill_chunk = DEFAULT_CHUNK;
@@ -37,74 +42,110 @@ static mb_status resolve(const mb_model_config *config, const mb_session_options
   return MB_OK;
 }
 
-static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
-/* Reserves `bytes` at the next cache line. What it returns is an offset in a pointer's clothes until it is placed. */
-static void *reserve(uint64_t *total, uint64_t bytes) {
-  uint64_t at = *total;
-  *total += (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-  return (void *)(uintptr_t)at;
+/* Hands out an area piece by piece, each at the next cache line. Without a base it only counts. */
+typedef struct {
+  uint8_t *base;
+  uint64_t used;
+} arena;
+
+static void *take(arena *a, uint64_t count, uint64_t each) {
+  void *piece = a->base ? a->base + a->used : NULL;
+  a->used = mb_size_add(a->used, mb_size_round_up(mb_size_multiply(count, each), CACHE_LINE));
+  return piece;
+}
+
+/* Sizes that several buffers share, in elements. */
+typedef struct {
+  uint64_t hidden, attention_padded, feed, widest; /* padded to MB_COLUMN_PADDING */
+  uint64_t attention, kv;
+  uint64_t blocks;      /* of a head, MB_KV_BLOCK values each */
+  uint64_t thread_rows; /* query heads that all threads work on at once */
+  uint64_t vectors;     /* of keys in the whole cache, and as many of values */
+} dimensions;
+
+static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layout) {
+  dimensions d = {.hidden = mb_size_round_up(c->hidden, MB_COLUMN_PADDING),
+                  .feed = mb_size_round_up(c->feed_forward, MB_COLUMN_PADDING),
+                  .attention = mb_size_multiply(c->heads, c->head_dim),
+                  .kv = mb_size_multiply(c->kv_heads, c->head_dim),
+                  .blocks = layout->stride / MB_KV_BLOCK,
+                  .thread_rows = mb_size_multiply(layout->options.threads, c->heads / c->kv_heads),
+                  .vectors = mb_size_multiply(mb_size_multiply(c->layers, c->kv_heads), layout->options.context)};
+  d.attention_padded = mb_size_round_up(d.attention, MB_COLUMN_PADDING);
+  d.widest = larger(larger(d.hidden, d.attention_padded), d.feed);
+  return d;
+}
+
+static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
+  const dimensions d = dimensions_of(c, layout);
+  const mb_session_options *o = &layout->options;
+  const uint64_t chunk = o->prefill_chunk, floats = sizeof(float), stride = layout->stride;
+  const uint64_t heads = mb_size_multiply(chunk, c->heads);
+  const bool int8 = o->kv_type == MB_KV_INT8;
+  b->hidden = take(a, mb_size_multiply(chunk, d.hidden), floats);
+  b->normed = take(a, mb_size_multiply(chunk, d.hidden), floats);
+  b->query = take(a, mb_size_multiply(chunk, d.attention), floats);
+  b->key = take(a, mb_size_multiply(chunk, d.kv), floats);
+  b->value = take(a, mb_size_multiply(chunk, d.kv), floats);
+  b->attention = take(a, mb_size_multiply(chunk, d.attention_padded), floats);
+  b->gate = take(a, mb_size_multiply(chunk, d.feed), floats);
+  b->up = take(a, mb_size_multiply(chunk, d.feed), floats);
+  b->codes = take(a, chunk, d.widest);
+  b->scales = take(a, mb_size_multiply(chunk, d.widest / SMALLEST_GROUP), floats);
+  b->sums = take(a, mb_size_multiply(chunk, d.widest / SMALLEST_GROUP), sizeof(int32_t));
+  b->panel = take(a, d.widest, mb_size_round_up(chunk, 4));
+  b->cosines = take(a, mb_size_multiply(chunk, c->head_dim / 2), floats);
+  b->sines = take(a, mb_size_multiply(chunk, c->head_dim / 2), floats);
+  b->query_codes = take(a, heads, int8 ? stride : 0);
+  b->query_scales = take(a, mb_size_multiply(heads, int8 ? d.blocks : 0), floats);
+  b->query_padded = take(a, mb_size_multiply(heads, int8 ? 0 : stride), floats);
+  b->scores = take(a, mb_size_multiply(d.thread_rows, mb_size_round_up(o->context, 8)), floats);
+  b->mixed = take(a, mb_size_multiply(d.thread_rows, stride), floats);
+  b->logits = take(a, mb_size_multiply(o->all_logits ? chunk : 1, c->vocabulary), floats);
+}
+
+static void take_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
+  const dimensions d = dimensions_of(c, layout);
+  const uint64_t vector = mb_size_multiply(layout->stride, layout->kv_value_bytes);
+  const uint64_t scales = layout->options.kv_type == MB_KV_INT8 ? d.blocks * sizeof(uint16_t) : 0;
+  b->keys = take(a, d.vectors, vector);
+  b->values = take(a, d.vectors, vector);
+  b->key_scales = take(a, d.vectors, scales);
+  b->value_scales = take(a, d.vectors, scales);
 }
 
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout) {
   memset(layout, 0, sizeof *layout);
-  mb_status status = resolve(config, options, &layout->options);
+  mb_status status = mb_config_check(config);
+  if (status == MB_OK) status = resolve(config, options, &layout->options);
   if (status != MB_OK) return status;
-  const mb_session_options *o = &layout->options;
-  const uint64_t chunk = o->prefill_chunk, floats = sizeof(float);
-  const uint32_t attention = config->heads * config->head_dim, kv = config->kv_heads * config->head_dim;
-  const uint32_t hidden_padded = mb_round_up(config->hidden, MB_COLUMN_PADDING);
-  const uint32_t attention_padded = mb_round_up(attention, MB_COLUMN_PADDING);
-  const uint32_t feed_padded = mb_round_up(config->feed_forward, MB_COLUMN_PADDING);
-  const uint64_t widest = larger(larger(hidden_padded, attention_padded), feed_padded);
-  const uint64_t shared_heads = config->heads / config->kv_heads;
-  const uint32_t stride = layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
-  const uint64_t blocks = stride / MB_KV_BLOCK;
-  const bool int8 = o->kv_type == MB_KV_INT8;
+  const bool int8 = layout->options.kv_type == MB_KV_INT8;
+  layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
   layout->kv_value_bytes = int8 ? 1 : 2;
-
-  mb_buffers *b = &layout->buffers;
-  uint64_t total = 0;
-  b->hidden = reserve(&total, chunk * hidden_padded * floats);
-  b->normed = reserve(&total, chunk * hidden_padded * floats);
-  b->query = reserve(&total, chunk * attention * floats);
-  b->key = reserve(&total, chunk * kv * floats);
-  b->value = reserve(&total, chunk * kv * floats);
-  b->attention = reserve(&total, chunk * attention_padded * floats);
-  b->gate = reserve(&total, chunk * feed_padded * floats);
-  b->up = reserve(&total, chunk * feed_padded * floats);
-  b->codes = reserve(&total, chunk * widest);
-  b->scales = reserve(&total, chunk * (widest / 32) * floats);
-  b->sums = reserve(&total, chunk * (widest / 32) * sizeof(int32_t));
-  b->panel = reserve(&total, widest * mb_round_up(o->prefill_chunk, 4));
-  b->cosines = reserve(&total, chunk * (config->head_dim / 2) * floats);
-  b->sines = reserve(&total, chunk * (config->head_dim / 2) * floats);
-  b->query_codes = reserve(&total, int8 ? chunk * config->heads * stride : 0);
-  b->query_scales = reserve(&total, int8 ? chunk * config->heads * blocks * floats : 0);
-  b->query_padded = reserve(&total, int8 ? 0 : chunk * config->heads * stride * floats);
-  b->scores = reserve(&total, o->threads * shared_heads * mb_round_up(o->context, 8) * floats);
-  b->mixed = reserve(&total, o->threads * shared_heads * stride * floats);
-  b->logits = reserve(&total, (o->all_logits ? chunk : 1) * config->vocabulary * floats);
-
-  const uint64_t before_kv = total;
-  const uint64_t vectors = (uint64_t)config->layers * config->kv_heads * o->context;
-  b->keys = reserve(&total, vectors * stride * layout->kv_value_bytes);
-  b->values = reserve(&total, vectors * stride * layout->kv_value_bytes);
-  b->key_scales = reserve(&total, int8 ? vectors * blocks * sizeof(uint16_t) : 0);
-  b->value_scales = reserve(&total, int8 ? vectors * blocks * sizeof(uint16_t) : 0);
-  layout->kv_bytes = total - before_kv;
-  layout->kv_bytes_per_token = (uint64_t)config->layers * config->kv_heads * 2 *
-                               ((uint64_t)stride * layout->kv_value_bytes + (int8 ? blocks * sizeof(uint16_t) : 0));
-  layout->total_bytes = total;
-  if (total > SIZE_MAX / 2)
-    return mb_fail(MB_ERROR_MEMORY, "a session of %u tokens needs %llu bytes: more than this process can address",
-                   o->context, (unsigned long long)total);
+  const uint64_t scales = int8 ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
+  layout->kv_bytes_per_token =
+      mb_size_multiply(mb_size_multiply(config->layers, config->kv_heads),
+                       2 * mb_size_add(mb_size_multiply(layout->stride, layout->kv_value_bytes), scales));
+  mb_buffers counted;
+  arena area = {0};
+  take_scratch(&area, config, layout, &counted);
+  const uint64_t before_kv = area.used;
+  take_cache(&area, config, layout, &counted);
+  layout->kv_bytes = area.used - before_kv;
+  layout->total_bytes = area.used;
+  if (!mb_size_fits(area.used))
+    return mb_fail(MB_ERROR_MEMORY,
+                   "a session of %u tokens needs %llu MB: more than this process can address; ask for a shorter one",
+                   layout->options.context, (unsigned long long)(area.used >> 20));
   return MB_OK;
 }
 
-void mb_layout_place(mb_layout *layout, uint8_t *area) {
-  void **pointers = (void **)&layout->buffers;
-  for (size_t i = 0; i < sizeof layout->buffers / sizeof *pointers; i++) pointers[i] = area + (uintptr_t)pointers[i];
+void mb_layout_place(mb_layout *layout, const mb_model_config *config, uint8_t *area) {
+  arena places = {.base = area};
+  take_scratch(&places, config, layout, &layout->buffers);
+  take_cache(&places, config, layout, &layout->buffers);
 }
 
 mb_status mb_memory_estimate(const mb_model_config *config, const mb_session_options *options, mb_memory *memory) {
@@ -114,8 +155,9 @@ mb_status mb_memory_estimate(const mb_model_config *config, const mb_session_opt
   if (status != MB_OK) return status;
   memory->kv_bytes_per_token = layout.kv_bytes_per_token;
   memory->kv_bytes = layout.kv_bytes;
-  memory->scratch_bytes = layout.total_bytes - layout.kv_bytes + layout.options.threads * (uint64_t)THREAD_BYTES +
-                          config->vocabulary * (uint64_t)SAMPLER_BYTES;
+  memory->scratch_bytes = mb_size_add(layout.total_bytes - layout.kv_bytes,
+                                      mb_size_add(mb_size_multiply(layout.options.threads, THREAD_BYTES),
+                                                  mb_size_multiply(config->vocabulary, SAMPLER_BYTES)));
   memory->process_bytes = PROCESS_BYTES;
   return MB_OK;
 }

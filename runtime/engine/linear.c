@@ -3,8 +3,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "aligned.h"
 #include "error.h"
 #include "packed_linear.h"
+#include "sizes.h"
 
 static void run_here(void *pool, mb_job job, void *context, uint32_t items, uint32_t grain) {
   (void)pool;
@@ -26,7 +28,8 @@ mb_status mb_linear(const void *blob, uint64_t bytes, const float *x, size_t cou
     return mb_fail(MB_ERROR_ARGUMENT, "weight blob is %" PRIu32 " x %" PRIu32 ", not %" PRIu32 " x %" PRIu32, w.rows,
                    w.columns, rows, columns);
   if (count == 0) return MB_OK;
-  void *scratch = aligned_alloc(64, mb_packed_linear_scratch(&w, count));
+  const uint64_t bytes_needed = mb_packed_linear_scratch(&w, count);
+  void *scratch = mb_size_fits(bytes_needed) ? mb_aligned_malloc((size_t)bytes_needed) : NULL;
   if (scratch == NULL) return mb_fail(MB_ERROR_MEMORY, "no memory for the input of a linear layer");
   const mb_parallel here = {.run = run_here, .threads = 1};
   mb_packed_linear(mb_kernels_select(NULL), &here, &w, x, count, NULL, y, scratch);

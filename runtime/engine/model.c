@@ -7,6 +7,8 @@
 #include "cache.h"
 #include "error.h"
 #include "install.h"
+#include "option_struct.h"
+#include "verify.h"
 
 enum { NAME_BYTES = 96 };
 
@@ -24,7 +26,7 @@ static mb_status vector(const mb_weights *weights, const char *name, uint32_t si
 }
 
 static mb_status linear(const mb_weights *weights, const char *prefix, uint32_t rows, uint32_t columns,
-                        mb_linear *out) {
+                        mb_projection *out) {
   char name[NAME_BYTES];
   snprintf(name, sizeof name, "%s.weight", prefix);
   mb_status status = mb_weights_matrix(weights, name, rows, columns, &out->weight);
@@ -77,22 +79,21 @@ static mb_status open_tensors(mb_model *model) {
   return MB_OK;
 }
 
-/* A model whose weights are still to be opened; NULL after mb_fail. */
-static mb_model *new_model(const mb_model_options *options) {
+/* A model whose weights are still to be opened. kernels: their name, NULL for the best. */
+static mb_status new_model(const char *kernels, mb_model **out) {
+  *out = NULL;
   mb_model *model = calloc(1, sizeof *model);
-  if (!model) {
-    (void)mb_fail(MB_ERROR_MEMORY, "no memory to open a model");
-    return NULL;
+  if (!model) return mb_fail(MB_ERROR_MEMORY, "no memory to open a model");
+  model->kernels = mb_kernels_select(kernels);
+  if (!model->kernels) {
+    free(model);
+    return mb_fail(MB_ERROR_ARGUMENT, "this processor or build has no %s kernels", kernels ? kernels : "usable");
   }
-  const char *name = options ? options->kernels : NULL;
-  model->kernels = mb_kernels_select(name);
-  if (model->kernels) return model;
-  (void)mb_fail(MB_ERROR_ARGUMENT, "this processor or build has no %s kernels", name ? name : "usable");
-  free(model);
-  return NULL;
+  *out = model;
+  return MB_OK;
 }
 
-/* Binds every tensor once the weights are open; `status` is how opening them went. */
+/* Binds every tensor once the weights are open; `status` is how opening them went. An error closes the model. */
 static mb_status finish(mb_model *model, mb_status status, mb_mapping mapping, mb_model **out) {
   if (status == MB_OK) {
     model->layers = calloc(model->weights.config.layers, sizeof *model->layers);
@@ -126,22 +127,29 @@ static mb_status open_weights(mb_model *model, const char *bundle, const mb_mode
   return status == MB_OK ? use_cache(model, cache_path, o->mapping) : status;
 }
 
+static mb_status take_options(const mb_model_options *given, mb_model_options *own) {
+  mb_status status = mb_options_take("mb_model_options", given, own, sizeof *own);
+  if (status == MB_OK && own->mapping != MB_MAPPING_WHOLE && own->mapping != MB_MAPPING_LAYERS)
+    status = mb_fail(MB_ERROR_ARGUMENT, "unknown mapping %d", (int)own->mapping);
+  return status;
+}
+
 mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **out) {
-  static const mb_model_options defaults;
+  mb_model_options own;
+  mb_model *model;
   *out = NULL;
-  if (!options) options = &defaults;
-  if (options->mapping != MB_MAPPING_WHOLE && options->mapping != MB_MAPPING_LAYERS)
-    return mb_fail(MB_ERROR_ARGUMENT, "unknown mapping %d", (int)options->mapping);
-  mb_model *model = new_model(options);
-  return model ? finish(model, open_weights(model, bundle, options), options->mapping, out) : MB_ERROR_ARGUMENT;
+  mb_status status = take_options(options, &own);
+  if (status == MB_OK) status = new_model(own.kernels, &model);
+  return status == MB_OK ? finish(model, open_weights(model, bundle, &own), own.mapping, out) : status;
 }
 
 mb_status mb_verify(const char *bundle, const char *cache_dir) {
   char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
+  mb_model *model;
   mb_status status = mb_weights_path(bundle, path);
   if (status == MB_OK) status = mb_cache_path(path, cache_dir, cache_path);
-  mb_model *model = status == MB_OK ? new_model(NULL) : NULL;
-  if (!model) return status == MB_OK ? MB_ERROR_MEMORY : status;
+  if (status == MB_OK) status = new_model(NULL, &model);
+  if (status != MB_OK) return status;
   status = mb_weights_open(path, MB_MAPPING_LAYERS, &model->weights);
   const bool stored = status == MB_OK && mb_stored_count(&model->weights) > 0;
   if (stored && access(cache_path, F_OK) == 0) status = use_cache(model, cache_path, MB_MAPPING_LAYERS);
@@ -157,10 +165,13 @@ mb_status mb_verify(const char *bundle, const char *cache_dir) {
 
 mb_status mb_model_from_memory(const void *bytes, uint64_t size, bool check_crc, const mb_model_options *options,
                                mb_model **out) {
+  mb_model_options own;
+  mb_model *model;
   *out = NULL;
-  mb_model *model = new_model(options);
-  return model ? finish(model, mb_weights_from_memory(bytes, size, check_crc, &model->weights), MB_MAPPING_WHOLE, out)
-               : MB_ERROR_ARGUMENT;
+  mb_status status = take_options(options, &own);
+  if (status == MB_OK) status = new_model(own.kernels, &model);
+  if (status != MB_OK) return status;
+  return finish(model, mb_weights_from_memory(bytes, size, check_crc, &model->weights), MB_MAPPING_WHOLE, out);
 }
 
 void mb_model_close(mb_model *model) {

@@ -5,18 +5,19 @@
 #include "layer_mapping.h"
 #include "weights.h"
 
+/* A matrix and its bias: one of the linear maps of a layer. */
 typedef struct {
   mb_matrix weight;
   const float *bias; /* NULL: none */
-} mb_linear;
+} mb_projection;
 
 typedef struct {
   const float *attention_norm;
-  mb_linear query, key, value, output;
+  mb_projection query, key, value, output;
   const float *query_norm, *key_norm; /* Qwen3; NULL: none */
   const float *attention_sub_norm;    /* BitNet; NULL: none */
   const float *mlp_norm;
-  mb_linear gate, up, down;
+  mb_projection gate, up, down;
   const float *mlp_sub_norm; /* BitNet; NULL: none */
 } mb_layer;
 

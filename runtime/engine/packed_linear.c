@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "sizes.h"
+
 enum { CHUNK = 32 /* vectors that prefill kernels multiply a tile of weights by before they unpack the next */ };
 
 bool mb_packed_view(const void *blob, uint64_t bytes, mb_matrix *out, const char **reason) {
@@ -17,13 +19,14 @@ bool mb_packed_view(const void *blob, uint64_t bytes, mb_matrix *out, const char
   return wrong == NULL;
 }
 
-static size_t value_bytes(const mb_matrix *w, size_t chunk) {
-  return mb_round_up(w->columns, MB_COLUMN_PADDING) * chunk * sizeof(float); /* a multiple of 64 */
+/* A multiple of 64. */
+static uint64_t value_bytes(const mb_matrix *w, size_t chunk) {
+  return mb_size_multiply(mb_size_round_up(w->columns, MB_COLUMN_PADDING), mb_size_multiply(chunk, sizeof(float)));
 }
 
-size_t mb_packed_linear_scratch(const mb_matrix *w, size_t count) {
+uint64_t mb_packed_linear_scratch(const mb_matrix *w, size_t count) {
   const size_t chunk = count < CHUNK ? count : CHUNK;
-  return value_bytes(w, chunk) + mb_product_scratch_bytes(w->columns, (uint32_t)chunk);
+  return mb_size_add(value_bytes(w, chunk), mb_product_scratch_bytes(w->columns, (uint32_t)chunk));
 }
 
 void mb_packed_linear(const mb_kernels *kernels, const mb_parallel *parallel, const mb_matrix *w, const float *x,
@@ -34,7 +37,7 @@ void mb_packed_linear(const mb_kernels *kernels, const mb_parallel *parallel, co
   for (size_t first = 0; first < count; first += CHUNK) {
     const uint32_t chunk = (uint32_t)(count - first < most ? count - first : most);
     const mb_product_scratch places =
-        mb_product_scratch_place((uint8_t *)scratch + value_bytes(w, most), w->columns, chunk);
+        mb_product_scratch_place((uint8_t *)scratch + (size_t)value_bytes(w, most), w->columns, chunk);
     for (size_t n = 0; n < chunk; n++) {
       memcpy(values + n * padded, x + (first + n) * columns, columns * sizeof(float));
       memset(values + n * padded + columns, 0, (padded - columns) * sizeof(float));

@@ -17,8 +17,9 @@ extern "C" {
  * can be computed with by itself: a stored form, a codebook, a vector blob whose codebook is another tensor. */
 bool mb_packed_view(const void *blob, uint64_t bytes, mb_matrix *out, const char **reason);
 
-/* Bytes of scratch, aligned to 64, that so many vectors need; grows with `count` up to 32 of them. */
-size_t mb_packed_linear_scratch(const mb_matrix *w, size_t count);
+/* Bytes of scratch, aligned to 64, that so many vectors need; grows with `count` up to 32 of them. It may be more than
+ * a 32-bit process can hold (mb_size_fits). */
+uint64_t mb_packed_linear_scratch(const mb_matrix *w, size_t count);
 
 /* y[n][r] = W x[n] (+ bias[r]); x: [count][w->columns], bias: [w->rows] or NULL, y: [count][w->rows], none of them
  * overlapping. Vectors are multiplied 32 at a time; a vector's result does not depend on the others. */

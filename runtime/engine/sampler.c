@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "error.h"
-#include "mobile_bundle/mobile_bundle.h"
+#include "option_struct.h"
+
+enum { MOST_WINDOW = 65536 /* looked through for every token */ };
 
 typedef struct {
   float logit;
@@ -17,33 +19,50 @@ struct mb_sampler {
   uint32_t vocabulary;
   uint64_t random; /* state of xorshift64* */
   candidate *heap; /* [vocabulary] */
+  uint8_t *seen;   /* [vocabulary] bits: tokens that were penalised already; zero between two samples */
   int32_t *window; /* ring of the last accepted tokens */
   uint32_t accepted;
 };
 
+/* NULL: greedy, with nothing switched on. */
+static mb_status take_options(const mb_sampler_options *given, mb_sampler_options *own) {
+  static const mb_sampler_options greedy = {.size = sizeof greedy, .top_p = 1, .repetition_penalty = 1};
+  return mb_options_take("mb_sampler_options", given ? given : &greedy, own, sizeof *own);
+}
+
 static bool valid(const mb_sampler_options *o) {
   return isfinite(o->temperature) && o->temperature >= 0 && o->top_p > 0 && o->top_p <= 1 && o->min_p >= 0 &&
-         o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0;
+         o->min_p <= 1 && isfinite(o->repetition_penalty) && o->repetition_penalty > 0 &&
+         o->repetition_window <= MOST_WINDOW;
 }
 
 mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **out) {
+  mb_sampler_options own;
   *out = NULL;
-  if (!valid(options))
-    return mb_fail(MB_ERROR_ARGUMENT,
-                   "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1 and repetition penalty > 0 are needed");
+  mb_status status = take_options(options, &own);
+  if (status != MB_OK) return status;
+  if (vocabulary < 1 || vocabulary > MB_MOST_VOCABULARY)
+    return mb_fail(MB_ERROR_ARGUMENT, "sampling from %u tokens: 1 to %u are possible", vocabulary, MB_MOST_VOCABULARY);
+  if (!valid(&own))
+    return mb_fail(
+        MB_ERROR_ARGUMENT,
+        "sampling: temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, repetition penalty > 0 and a repetition "
+        "window of %d at most are needed",
+        MOST_WINDOW);
   mb_sampler *sampler = calloc(1, sizeof *sampler);
   if (sampler) {
-    sampler->options = *options;
+    sampler->options = own;
     sampler->vocabulary = vocabulary;
     /* splitmix64 of the seed: neighbouring seeds start far apart, and the state is never 0. */
-    uint64_t z = options->seed + 0x9e3779b97f4a7c15u;
+    uint64_t z = own.seed + 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     sampler->random = (z ^ (z >> 31)) | 1;
-    sampler->heap = malloc(vocabulary * sizeof *sampler->heap);
-    sampler->window = calloc(options->repetition_window + 1, sizeof *sampler->window);
+    sampler->heap = calloc(vocabulary, sizeof *sampler->heap);
+    sampler->seen = calloc(vocabulary / 8 + 1, 1);
+    sampler->window = calloc((size_t)own.repetition_window + 1, sizeof *sampler->window);
   }
-  if (!sampler || !sampler->heap || !sampler->window) {
+  if (!sampler || !sampler->heap || !sampler->seen || !sampler->window) {
     mb_sampler_close(sampler);
     return mb_fail(MB_ERROR_MEMORY, "no memory to sample from %u tokens", vocabulary);
   }
@@ -54,6 +73,7 @@ mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options
 void mb_sampler_close(mb_sampler *sampler) {
   if (!sampler) return;
   free(sampler->heap);
+  free(sampler->seen);
   free(sampler->window);
   free(sampler);
 }
@@ -97,22 +117,22 @@ static void penalise(mb_sampler *sampler) {
   if (penalty == 1.0f) return;
   for (uint32_t i = 0; i < held; i++) {
     const int32_t token = sampler->window[i];
-    bool seen = token < 0 || (uint32_t)token >= sampler->vocabulary;
-    for (uint32_t j = 0; j < i && !seen; j++) seen = sampler->window[j] == token;
-    if (seen) continue;
+    if (token < 0 || (uint32_t)token >= sampler->vocabulary || sampler->seen[token / 8] & 1u << token % 8) continue;
+    sampler->seen[token / 8] |= (uint8_t)(1u << token % 8);
     float *logit = &sampler->heap[token].logit;
     *logit = *logit > 0 ? *logit / penalty : *logit * penalty;
   }
+  for (uint32_t i = 0; i < held; i++) {
+    const int32_t token = sampler->window[i];
+    if (token >= 0 && (uint32_t)token < sampler->vocabulary) sampler->seen[token / 8] = 0;
+  }
 }
 
-int32_t mb_sampler_sample(mb_sampler *sampler, const float *logits) {
+/* One of the heap's candidates. */
+static int32_t choose(mb_sampler *sampler) {
   const mb_sampler_options *o = &sampler->options;
   candidate *heap = sampler->heap;
   uint32_t size = sampler->vocabulary;
-  for (uint32_t i = 0; i < size; i++) {
-    heap[i] = (candidate){isnan(logits[i]) ? -INFINITY : logits[i], (int32_t)i};
-  }
-  penalise(sampler);
   candidate best = heap[0];
   for (uint32_t i = 1; i < size; i++) {
     if (before(heap[i], best)) best = heap[i];
@@ -147,4 +167,19 @@ int32_t mb_sampler_sample(mb_sampler *sampler, const float *logits) {
     if (left < 0) return heap[i].token;
   }
   return best.token;
+}
+
+mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *token) {
+  *token = -1;
+  for (uint32_t i = 0; i < sampler->vocabulary; i++) {
+    if (!isfinite(logits[i]))
+      return mb_fail(MB_ERROR_NUMERIC,
+                     "the model computes values that are not finite (logit %u is %f): its weights are damaged, or too "
+                     "large for this text",
+                     i, (double)logits[i]);
+    sampler->heap[i] = (candidate){logits[i], (int32_t)i};
+  }
+  penalise(sampler);
+  *token = choose(sampler);
+  return MB_OK;
 }

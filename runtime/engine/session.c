@@ -46,7 +46,7 @@ mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb
           mb_fail(MB_ERROR_MEMORY, "no memory for a session of %llu bytes", (unsigned long long)layout->total_bytes);
     } else {
       session->area = area;
-      mb_layout_place(layout, area);
+      mb_layout_place(layout, &model->weights.config, area);
       status = mb_pool_open(layout->options.threads, &session->pool);
     }
   }
@@ -128,6 +128,20 @@ mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t
   mb_decoder_logits(session, 0, (uint32_t)count);
   *logits = session->layout.buffers.logits;
   return MB_OK;
+}
+
+mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t count) {
+  mb_finite_check check = {0};
+  const float *logits;
+  session->check = &check;
+  mb_status status = mb_session_feed(session, tokens, count, &logits);
+  session->check = NULL;
+  if (status != MB_OK || !check.suspect.tensor[0]) return status;
+  if (!check.giver.tensor[0])
+    return mb_fail(MB_ERROR_NUMERIC, "%s gives values of up to %.3g, and what is made of them overflows",
+                   check.suspect.tensor, (double)check.suspect.reach);
+  return mb_fail(MB_ERROR_NUMERIC, "%s gives values that are not finite, from values of up to %.3g that %s gives",
+                 check.suspect.tensor, (double)check.suspect.reach, check.giver.tensor);
 }
 
 void mb_session_cancel(mb_session *session) { atomic_store(&session->cancelled, true); }

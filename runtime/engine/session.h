@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "finite.h"
 #include "model.h"
 #include "thread_pool.h"
 
@@ -41,14 +42,15 @@ typedef struct {
   uint32_t kv_value_bytes;    /* 1 or 2 */
   uint64_t kv_bytes_per_token;
   uint64_t kv_bytes;
-  uint64_t total_bytes;
-  mb_buffers buffers; /* offsets from the area's start until mb_layout_place */
+  uint64_t total_bytes; /* fits size_t */
+  mb_buffers buffers;   /* all NULL until mb_layout_place */
 } mb_layout;
 
-/* Fills in defaults and computes every buffer's place. MB_ERROR_ARGUMENT for options that cannot be. */
+/* Fills in defaults and computes every size. MB_ERROR_FORMAT for a config that cannot be, MB_ERROR_ARGUMENT for such
+ * options, MB_ERROR_MEMORY for a session that no process could hold. */
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout);
-/* Turns the offsets into pointers into `area`. */
-void mb_layout_place(mb_layout *layout, uint8_t *area);
+/* Divides `area`, layout->total_bytes at a multiple of 64, among the buffers. `config`: as for mb_layout_compute. */
+void mb_layout_place(mb_layout *layout, const mb_model_config *config, uint8_t *area);
 
 struct mb_session {
   const mb_model *model;
@@ -57,6 +59,7 @@ struct mb_session {
   uint8_t *area;
   uint32_t position;
   atomic_bool cancelled;
+  mb_finite_check *check; /* NULL: nobody looks at the results of every step */
 };
 
 /* decoder.c: runs every layer over count <= prefill_chunk tokens that stand at session->position, and leaves the final

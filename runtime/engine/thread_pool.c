@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aligned.h"
 #include "error.h"
 
 /* How often an idle worker looks for the next job before it sleeps: longer than the gaps between the parts of one
@@ -135,10 +136,8 @@ static void stop(mb_pool *pool, uint32_t started) {
 }
 
 mb_status mb_pool_open(uint32_t threads, mb_pool **out) {
-  void *memory; /* aligned_alloc is newer than the oldest Android */
-  if (posix_memalign(&memory, 64, sizeof(mb_pool)) != 0)
-    return mb_fail(MB_ERROR_MEMORY, "no memory for %u threads", threads);
-  mb_pool *pool = memory;
+  mb_pool *pool = mb_aligned_malloc(sizeof *pool);
+  if (!pool) return mb_fail(MB_ERROR_MEMORY, "no memory for %u threads", threads);
   memset(pool, 0, sizeof *pool);
   pool->threads = threads;
   pool->handles = calloc(threads, sizeof *pool->handles);

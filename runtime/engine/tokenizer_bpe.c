@@ -141,13 +141,15 @@ static void rank_pair(const mb_tokenizer *tokenizer, symbol *symbols, uint32_t c
   if (left->rank != NO_RANK) heap_push(queue, (uint64_t)left->rank << 32 | at);
 }
 
-static void merge_long(const mb_tokenizer *tokenizer, symbol *symbols, uint32_t count, heap *queue) {
+static bool merge_long(mb_encoder *encoder, symbol *symbols, uint32_t count, heap *queue) {
+  const mb_tokenizer *tokenizer = encoder->tokenizer;
   for (uint32_t i = 0; i < count; i++) {
     symbols[i].before = i - 1;
     symbols[i].after = i + 1;
   }
   for (uint32_t i = 0; i < count; i++) rank_pair(tokenizer, symbols, count, i, queue);
   while (queue->size) {
+    if (!mb_encoder_goes_on(encoder)) return false;
     uint64_t top = heap_pop(queue);
     uint32_t at = (uint32_t)top;
     symbol *left = &symbols[at];
@@ -160,6 +162,7 @@ static void merge_long(const mb_tokenizer *tokenizer, symbol *symbols, uint32_t 
     rank_pair(tokenizer, symbols, count, at, queue);
     if (at > 0) rank_pair(tokenizer, symbols, count, left->before, queue);
   }
+  return true;
 }
 
 static bool encode_long(mb_encoder *encoder, const uint8_t *word, size_t bytes) {
@@ -175,7 +178,7 @@ static bool encode_long(mb_encoder *encoder, const uint8_t *word, size_t bytes) 
   for (size_t i = 0; i < count; i++) symbols[i].id = ((uint32_t *)(void *)encoder->heap.data)[i];
   if (!mb_buffer_reserve(&encoder->heap, 2 * count * sizeof(uint64_t))) return false;
   heap queue = {(uint64_t *)(void *)encoder->heap.data, 0};
-  merge_long(tokenizer, symbols, (uint32_t)count, &queue);
+  if (!merge_long(encoder, symbols, (uint32_t)count, &queue)) return false;
   for (size_t i = 0; i < count; i = symbols[i].after) mb_encoder_put(encoder, (int32_t)symbols[i].id);
   return true;
 }

@@ -28,6 +28,7 @@ static bool encode_words(mb_encoder *encoder, const uint8_t *text, size_t bytes)
     bytes = encoder->spaced.size;
   }
   for (size_t at = 0, end; at < bytes; at = end) {
+    if (!mb_encoder_goes_on(encoder)) return false;
     end = header->flags & MB_TOKEN_CUT_WORDS ? mb_split_metaspace(false, text, at, bytes)
                                              : mb_split_word((mb_token_split)header->split, text, at, bytes);
     if (!mb_encode_word(encoder, text + at, end - at)) return false;
@@ -110,7 +111,13 @@ static bool encode_text(mb_encoder *encoder, const uint8_t *text, size_t bytes) 
 
 mb_status mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special, int32_t *ids,
                               size_t capacity, size_t *count) {
-  mb_encoder encoder = {.tokenizer = tokenizer, .ids = ids, .capacity = capacity};
+  return mb_tokenizer_encode_while(tokenizer, text, bytes, special, ids, capacity, count, NULL, NULL);
+}
+
+mb_status mb_tokenizer_encode_while(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                                    int32_t *ids, size_t capacity, size_t *count, mb_go_on go_on, void *context) {
+  mb_encoder encoder = {
+      .tokenizer = tokenizer, .ids = ids, .capacity = capacity, .go_on = go_on, .go_on_context = context};
   const mb_token_header *header = &tokenizer->header;
   *count = 0;
   for (uint32_t i = 0; special && i < header->prefix_count; i++) mb_encoder_put(&encoder, tokenizer->template_ids[i]);
@@ -123,6 +130,7 @@ mb_status mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, s
   mb_buffer_free(&encoder.composed);
   mb_buffer_free(&encoder.normalized);
   mb_buffer_free(&encoder.spaced);
+  if (encoder.stopped) return mb_fail(MB_ERROR_CANCELLED, "cancelled");
   if (!done)
     return mb_fail(MB_ERROR_MEMORY, "no memory to tokenize a text of %zu bytes: feed it in smaller parts", bytes);
   *count = encoder.count;

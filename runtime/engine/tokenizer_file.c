@@ -66,7 +66,9 @@ static mb_status find_sections(mb_tokenizer *tokenizer) {
       [MB_TOKEN_ADDED] = (uint64_t)header->added_count * sizeof(mb_token_added),
       [MB_TOKEN_ADDED_BYTES] = header->sections[MB_TOKEN_ADDED_BYTES].bytes,
       [MB_TOKEN_TEMPLATE] = ((uint64_t)header->prefix_count + header->suffix_count) * sizeof(int32_t),
-      [MB_TOKEN_CHAT] = header->sections[MB_TOKEN_CHAT].bytes ? sizeof(mb_token_chat) : 0,
+      [MB_TOKEN_CHAT] = header->sections[MB_TOKEN_CHAT].bytes && !(header->flags & MB_TOKEN_CHAT_PROGRAM)
+                            ? sizeof(mb_token_chat)
+                            : header->sections[MB_TOKEN_CHAT].bytes,
       [MB_TOKEN_CHAT_BYTES] = header->sections[MB_TOKEN_CHAT_BYTES].bytes,
   };
   const void *at[MB_TOKEN_SECTIONS];
@@ -88,7 +90,7 @@ static mb_status find_sections(mb_tokenizer *tokenizer) {
   tokenizer->added = at[MB_TOKEN_ADDED];
   tokenizer->added_bytes = at[MB_TOKEN_ADDED_BYTES];
   tokenizer->template_ids = at[MB_TOKEN_TEMPLATE];
-  tokenizer->chat = at[MB_TOKEN_CHAT];
+  if (!(header->flags & MB_TOKEN_CHAT_PROGRAM)) tokenizer->chat = at[MB_TOKEN_CHAT];
   tokenizer->chat_bytes = tokenizer->file + header->sections[MB_TOKEN_CHAT_BYTES].offset;
   return MB_OK;
 }
@@ -139,14 +141,17 @@ static mb_status check_added(const mb_tokenizer *tokenizer) {
   return MB_OK;
 }
 
-static mb_status check_chat(const mb_tokenizer *tokenizer) {
+static mb_status check_chat(mb_tokenizer *tokenizer) {
+  const mb_token_span *section = &tokenizer->header.sections[MB_TOKEN_CHAT];
   const uint32_t size = tokenizer->header.sections[MB_TOKEN_CHAT_BYTES].bytes;
   for (int i = 0; tokenizer->chat && i < MB_TOKEN_CHAT_PLACES * MB_TOKEN_CHAT_PLACES; i++) {
     mb_token_span span = tokenizer->chat->between[i / MB_TOKEN_CHAT_PLACES][i % MB_TOKEN_CHAT_PLACES];
     if (span.offset != MB_TOKEN_CHAT_ABSENT && (span.offset > size || span.bytes > size - span.offset))
       return damaged("its chat template leads out of the file");
   }
-  return MB_OK;
+  if (!(tokenizer->header.flags & MB_TOKEN_CHAT_PROGRAM)) return MB_OK;
+  return chat_program_open(tokenizer->file + section->offset, section->bytes, tokenizer->chat_bytes, size,
+                           &tokenizer->chat_program);
 }
 
 static void build_lookups(mb_tokenizer *tokenizer) {

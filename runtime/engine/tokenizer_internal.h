@@ -3,6 +3,7 @@
 #ifndef MB_TOKENIZER_INTERNAL_H
 #define MB_TOKENIZER_INTERNAL_H
 
+#include "chat_program.h"
 #include "mobile_bundle/tokenizer.h"
 #include "mobile_bundle/tokenizer_format.h"
 #include "tokenizer_buffer.h"
@@ -22,6 +23,7 @@ struct mb_tokenizer {
   const mb_token_added *added; /* texts within added_bytes, ids below the vocabulary, sorted */
   const uint8_t *added_bytes;
   const int32_t *template_ids; /* below the vocabulary */
+  chat_program chat_program;   /* header NULL without; checked */
   const mb_token_chat *chat;   /* NULL without; texts within chat_bytes */
   const uint8_t *chat_bytes;
 
@@ -46,7 +48,20 @@ typedef struct {
   size_t capacity, count;
   mb_buffer symbols, heap;                          /* of a long word */
   mb_buffer repaired, composed, normalized, spaced; /* the text at the stages before words */
+  mb_go_on go_on;                                   /* NULL: nobody stops it */
+  void *go_on_context;
+  uint32_t steps; /* since the start: one in MB_STEPS_BETWEEN_ASKING asks */
+  bool stopped;
 } mb_encoder;
+
+#define MB_STEPS_BETWEEN_ASKING 256u
+
+/* Between two words, or two merges of a long one. false: stop. */
+static inline bool mb_encoder_goes_on(mb_encoder *encoder) {
+  if (encoder->go_on && encoder->steps++ % MB_STEPS_BETWEEN_ASKING == 0 && !encoder->go_on(encoder->go_on_context))
+    encoder->stopped = true;
+  return !encoder->stopped;
+}
 
 static inline void mb_encoder_put(mb_encoder *encoder, int32_t id) {
   if (encoder->count < encoder->capacity) encoder->ids[encoder->count] = id;
@@ -55,7 +70,7 @@ static inline void mb_encoder_put(mb_encoder *encoder, int32_t id) {
 
 /* -1: no such token in the table of strings. */
 int32_t mb_token_find(const mb_tokenizer *tokenizer, const uint8_t *text, size_t bytes);
-/* Puts the ids of one word (valid UTF-8). false: no memory. Time is n log n in the word. */
+/* Puts the ids of one word (valid UTF-8). false: no memory, or stopped. Time is n log n in the word. */
 bool mb_encode_word(mb_encoder *encoder, const uint8_t *word, size_t bytes);
 
 /* tokenizer_split.c: the end of the piece that begins at `at` < end, in valid UTF-8. */

@@ -2,15 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "crc32.h"
 #include "error.h"
+#include "sizes.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "weights.ptd is little endian and is mapped, not read: a big-endian processor cannot run it"
@@ -26,31 +28,79 @@ static uint64_t read_u64(const uint8_t *p) {
 
 static bool inside(uint64_t offset, uint64_t bytes, uint64_t size) { return offset <= size && bytes <= size - offset; }
 
+/* Whether a part lies in the index, behind its header. */
+static bool in_index(const mb_index_header *header, uint64_t offset, uint64_t bytes) {
+  return offset >= sizeof *header && inside(offset, bytes, header->index_bytes);
+}
+
 static uint64_t fnv1a(const char *name, size_t bytes) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (size_t i = 0; i < bytes; i++) hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
   return hash;
 }
 
-static mb_status check_config(const mb_model_config *c) {
-  const uint32_t limit = 1u << 28;
-  if (c->vocabulary == 0 || c->vocabulary > limit || c->hidden == 0 || c->hidden > limit || c->layers == 0 ||
-      c->layers > 4096 || c->heads == 0 || c->heads > 65536 || c->kv_heads == 0 || c->kv_heads > c->heads ||
-      c->heads % c->kv_heads != 0 || c->heads / c->kv_heads > MB_MOST_SHARED_HEADS || c->head_dim == 0 ||
-      c->head_dim % 2 != 0 || c->head_dim > 65536 || c->feed_forward == 0 || c->feed_forward > limit ||
-      (uint64_t)c->heads * c->head_dim > limit)
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's dimensions are not possible (damaged file?)");
-  if (c->context == 0 || c->context > limit || c->default_context == 0 || c->default_context > c->context)
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's context length is not possible (damaged file?)");
-  if (c->activation != MB_ACTIVATION_SILU && c->activation != MB_ACTIVATION_RELU2)
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: unknown activation function %u: made by a newer version?",
-                   c->activation);
-  if (c->flags & ~MB_MODEL_INT8_ACTIVATIONS)
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: unknown model flags 0x%x: made by a newer version?", c->flags);
-  if (!isfinite(c->norm_epsilon) || c->norm_epsilon < 0 || c->eos_count > MB_MODEL_MAX_EOS ||
-      !memchr(c->name, 0, sizeof c->name))
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's settings are not possible (damaged file?)");
+static mb_status entry_damaged(uint32_t entry, const char *what) {
+  return mb_fail(MB_ERROR_FORMAT, "weights.ptd: entry %u of its index is damaged (%s): copy it again", entry, what);
+}
+
+/* One record by itself: inside of the file, of a size that its shape asks for, under its own name. */
+static mb_status check_record(const mb_weights *w, uint32_t i, uint64_t names_bytes) {
+  const mb_index_record *r = &w->records[i];
+  if (r->name_bytes < 1 || r->name_bytes > MB_MOST_NAME_BYTES || !inside(r->name_offset, r->name_bytes, names_bytes))
+    return entry_damaged(i, "name");
+  const char *name = w->names + r->name_offset;
+  if (r->name_hash != fnv1a(name, r->name_bytes)) return entry_damaged(i, "hash of its name");
+  if (r->offset % MB_BLOB_ALIGNMENT != 0 || r->bytes < sizeof(mb_blob_header) ||
+      !inside(r->offset, r->bytes, w->file_bytes))
+    return entry_damaged(i, "place");
+  if (r->blob_version != MB_BLOB_VERSION || r->reserved[0] != 0 || r->reserved[1] != 0)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: entry %u of its index is of another version: build the bundle again",
+                   i);
+  if (r->format != MB_FORMAT_ENTROPY) { /* whose size is free */
+    const uint64_t payload = mb_payload_bytes(r->format, r->rows, r->columns, r->group, r->flags);
+    if (payload == 0 || r->bytes - sizeof(mb_blob_header) != payload) return entry_damaged(i, "shape and size");
+  }
+  if (i == 0) return MB_OK;
+  const mb_index_record *before = r - 1;
+  const uint32_t shorter = before->name_bytes < r->name_bytes ? before->name_bytes : r->name_bytes;
+  const int names = before->name_hash != r->name_hash ? 0 : memcmp(w->names + before->name_offset, name, shorter);
+  if (before->name_hash > r->name_hash ||
+      (before->name_hash == r->name_hash && (names > 0 || (names == 0 && before->name_bytes >= r->name_bytes))))
+    return entry_damaged(i, "order, or a name twice");
   return MB_OK;
+}
+
+static int by_offset(const void *a, const void *b) {
+  const uint64_t x = (*(const mb_index_record *const *)a)->offset, y = (*(const mb_index_record *const *)b)->offset;
+  return x < y ? -1 : x > y;
+}
+
+mb_status mb_weights_in_order(const mb_weights *weights, const mb_index_record ***out) {
+  const mb_index_record **order = calloc((size_t)weights->count + 1, sizeof *order);
+  *out = order;
+  if (!order) return mb_fail(MB_ERROR_MEMORY, "no memory to open %u tensors", weights->count);
+  for (uint32_t i = 0; i < weights->count; i++) order[i] = &weights->records[i];
+  qsort(order, weights->count, sizeof *order, by_offset);
+  return MB_OK;
+}
+
+/* No blob reaches into the index or into another one, and the file ends with the last. */
+static mb_status check_places(const mb_weights *w) {
+  const mb_index_record **order;
+  mb_status status = mb_weights_in_order(w, &order);
+  uint64_t end = w->index_end;
+  for (uint32_t i = 0; i < w->count && status == MB_OK; i++) {
+    if (order[i]->offset < end)
+      status = mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %.*s overlaps %s (damaged file?): copy it again",
+                       (int)order[i]->name_bytes, w->names + order[i]->name_offset,
+                       i == 0 ? "the index" : "the tensor before it");
+    end = order[i]->offset + order[i]->bytes;
+  }
+  if (status == MB_OK && end != w->file_bytes)
+    status = mb_fail(MB_ERROR_FORMAT, "weights.ptd: %llu bytes behind the last tensor: copy it again",
+                     (unsigned long long)(w->file_bytes - end));
+  free(order);
+  return status;
 }
 
 mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_crc, mb_weights *weights) {
@@ -59,7 +109,8 @@ mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_cr
   if (size < EXTENDED_HEADER_OFFSET + EXTENDED_HEADER_BYTES || memcmp(file + EXTENDED_HEADER_OFFSET, "FH01", 4) != 0)
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: not a FlatTensor file (no FH01 header): build the bundle again");
   uint64_t base = read_u64(file + EXTENDED_HEADER_OFFSET + 24), segments = read_u64(file + EXTENDED_HEADER_OFFSET + 32);
-  if (base % MB_SEGMENT_ALIGNMENT != 0 || !inside(base, segments, size) || !inside(base, sizeof(mb_index_header), size))
+  if (base < EXTENDED_HEADER_OFFSET + EXTENDED_HEADER_BYTES || base % MB_SEGMENT_ALIGNMENT != 0 ||
+      !inside(base, segments, size) || base + segments != size || segments < sizeof(mb_index_header))
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: truncated, or its header is damaged (%llu bytes): copy it again",
                    (unsigned long long)size);
   mb_index_header header;
@@ -72,11 +123,17 @@ mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_cr
   if (header.file_bytes != size)
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: %llu bytes, but its index says %llu: truncated, copy it again",
                    (unsigned long long)size, (unsigned long long)header.file_bytes);
-  if (!inside(base, header.index_bytes, size) || header.index_bytes > UINT32_MAX || header.config_offset % 8 != 0 ||
-      header.records_offset % 8 != 0 || !inside(header.config_offset, sizeof(mb_model_config), header.index_bytes) ||
-      !inside(header.records_offset, (uint64_t)header.tensor_count * sizeof(mb_index_record), header.index_bytes) ||
-      !inside(header.names_offset, header.names_bytes, header.index_bytes))
+  if (header.tensor_count > MB_MOST_TENSORS)
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: %u tensors: %u at most (damaged file?)", header.tensor_count,
+                   MB_MOST_TENSORS);
+  if (!inside(base, header.index_bytes, size) || header.index_bytes > MB_MOST_INDEX_BYTES ||
+      header.config_offset % 8 != 0 || header.records_offset % 8 != 0 ||
+      !in_index(&header, header.config_offset, sizeof(mb_model_config)) ||
+      !in_index(&header, header.records_offset, (uint64_t)header.tensor_count * sizeof(mb_index_record)) ||
+      !in_index(&header, header.names_offset, header.names_bytes))
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: its index is damaged (sizes): copy it again");
+  if (header.reserved[0] | header.reserved[1] | header.reserved[2])
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: reserved fields of its index are in use: made by a newer version?");
   if (check_crc) {
     uint32_t expected = header.crc32;
     mb_index_header blank = header;
@@ -92,14 +149,12 @@ mb_status mb_weights_from_memory(const void *bytes, uint64_t size, bool check_cr
   weights->index_crc32 = header.crc32;
   weights->names = (const char *)file + base + header.names_offset;
   memcpy(&weights->config, file + base + header.config_offset, sizeof weights->config);
-  for (uint32_t i = 0; i < weights->count; i++) {
-    const mb_index_record *r = &weights->records[i];
-    if (!inside(r->name_offset, r->name_bytes, header.names_bytes) || r->offset % MB_BLOB_ALIGNMENT != 0 ||
-        r->bytes < sizeof(mb_blob_header) || !inside(r->offset, r->bytes, size) ||
-        (i > 0 && r->name_hash < r[-1].name_hash))
-      return mb_fail(MB_ERROR_FORMAT, "weights.ptd: entry %u of its index is damaged: copy it again", i);
-  }
-  return check_config(&weights->config);
+  weights->index_begin = base;
+  weights->index_end = base + header.index_bytes;
+  mb_status status = mb_config_check(&weights->config);
+  for (uint32_t i = 0; i < weights->count && status == MB_OK; i++)
+    status = check_record(weights, i, header.names_bytes);
+  return status == MB_OK ? check_places(weights) : status;
 }
 
 /* Maps the file read-only at a multiple of a huge page and asks for huge pages. Where the file system has large folios
@@ -140,7 +195,7 @@ mb_status mb_weights_open(const char *path, mb_mapping mapping, mb_weights *weig
   size_t area_bytes;
   void *file = MAP_FAILED;
   errno = ENOMEM;
-  if ((uint64_t)st.st_size <= SIZE_MAX / 2) file = map_file(fd, (size_t)st.st_size, mapping, &area, &area_bytes);
+  if (mb_size_fits((uint64_t)st.st_size)) file = map_file(fd, (size_t)st.st_size, mapping, &area, &area_bytes);
   const int reason = errno;
   close(fd);
   if (file == MAP_FAILED && reason == ENOMEM && sizeof(void *) == 4)
@@ -250,28 +305,5 @@ mb_status mb_weights_matrix(const mb_weights *weights, const char *name, uint32_
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is a codebook, not weights: build the bundle again", name);
   if (matrix->format == MB_FORMAT_VECTOR && matrix->flags & MB_FLAG_SHARED_CODEBOOK)
     return bind_codebook(weights, name, matrix);
-  return MB_OK;
-}
-
-const mb_index_record *mb_weights_first_damaged(const mb_weights *weights) {
-  for (uint32_t i = 0; i < weights->count; i++) {
-    const mb_index_record *r = &weights->records[i];
-    if (mb_crc32(0, weights->file + r->offset, r->bytes) != r->crc32) return r;
-    mb_weights_release(weights);
-  }
-  return NULL;
-}
-
-mb_status mb_weights_verify(const mb_weights *weights) {
-  const mb_index_record *r = mb_weights_first_damaged(weights);
-  if (r)
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %.*s is damaged (checksum): copy the file again",
-                   (int)r->name_bytes, weights->names + r->name_offset);
-  r = weights->cache ? mb_weights_first_damaged(weights->cache) : NULL;
-  if (r)
-    return mb_fail(MB_ERROR_FORMAT,
-                   "the cache of weights.ptd: tensor %.*s is damaged (checksum): run `mobile-run install`, which makes "
-                   "it again",
-                   (int)r->name_bytes, weights->cache->names + r->name_offset);
   return MB_OK;
 }

@@ -14,6 +14,7 @@ typedef struct mb_weights {
   const mb_index_record *records;
   uint32_t count;
   const char *names;
+  uint64_t index_begin, index_end; /* where in the file the index lies; blobs are behind it */
   uint32_t index_crc32;
   mb_mapping mapping;
   mb_model_config config;
@@ -37,9 +38,7 @@ bool mb_weights_has(const mb_weights *weights, const char *name);
 uint64_t mb_weights_bytes(const mb_weights *weights, const char *name);
 /* The entry of that name in this file alone; NULL: none. */
 const mb_index_record *mb_weights_find(const mb_weights *weights, const char *name, size_t name_bytes);
-/* The first entry whose blob, read to its end, has another checksum; NULL: all are whole. */
-const mb_index_record *mb_weights_first_damaged(const mb_weights *weights);
-/* Reads every blob, those of the cache too, and compares its checksum. */
-mb_status mb_weights_verify(const mb_weights *weights);
+/* The entries in the order of the file, malloc'd, with a NULL behind the last. */
+mb_status mb_weights_in_order(const mb_weights *weights, const mb_index_record ***order);
 
 #endif

@@ -160,6 +160,8 @@ class MobileBundleBackend final : public BackendInterface {
     char path[4096];
     mb_model_options model_options = {};
     mb_session_options session_options = {};
+    model_options.size = sizeof model_options;
+    session_options.size = sizeof session_options;
     mb_status status = read_options(context, &model_options, &session_options);
     if (status == MB_OK) status = weights_path(context, program, path, sizeof path);
     auto decoder = std::unique_ptr<Decoder>(new (std::nothrow) Decoder);

@@ -72,6 +72,24 @@ static void unpack_2_bits(uint8_t *tile, const uint8_t *p, uint32_t columns) {
     }
 }
 
+/* Signs, to the codes 0 and 2. */
+static void unpack_signs(uint8_t *tile, const uint8_t *p, uint32_t columns) {
+  const __m256i bits = _mm256_set1_epi32((int)0x08040201), two = _mm256_set1_epi8(2);
+  /* every byte four times: rows 0..3 in the low lane, 4..7 in the high one */
+  const __m256i first =
+      _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+  const __m256i eight = _mm256_set1_epi8(8);
+  for (uint32_t c = 0; c < columns; c += 8, p += 16, tile += 128) {
+    const __m256i rows = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
+    for (int half = 0; half < 2; half++) {
+      __m256i q = _mm256_shuffle_epi8(rows, half ? _mm256_add_epi8(first, eight) : first);
+      __m256i *to = (__m256i *)(void *)(tile + 32 * half);
+      for (int quad = 0; quad < 2; quad++, to += 2, q = _mm256_srli_epi16(q, 4))
+        _mm256_store_si256(to, _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(q, bits), bits), two));
+    }
+  }
+}
+
 static void unpack_3_bits(uint8_t *tile, const uint8_t *p, uint32_t columns) {
   const __m256i bit0 = _mm256_set1_epi8(1);
   for (uint32_t c = 0; c < columns; c += 32, p += 192, tile += 512) {
@@ -93,6 +111,36 @@ static void unpack_4_bits(uint8_t *tile, const uint8_t *p, uint32_t columns) {
       __m256i q = load_bytes(p + half), *to = (__m256i *)(void *)(tile + half);
       _mm256_store_si256(to, _mm256_and_si256(q, nibble));
       _mm256_store_si256(to + 2, _mm256_and_si256(_mm256_srli_epi16(q, 4), nibble));
+    }
+}
+
+static void unpack_5_bits(uint8_t *tile, const uint8_t *p, uint32_t columns) {
+  const __m256i bits1_4 = _mm256_set1_epi8(30), bit0 = _mm256_set1_epi8(1);
+  for (uint32_t c = 0; c < columns; c += 32, p += 320, tile += 512)
+    for (int half = 0; half < 64; half += 32) {
+      __m256i low = load_bytes(p + 256 + half), *to = (__m256i *)(void *)(tile + half);
+      for (int j = 0; j < 4; j++, to += 4, low = _mm256_srli_epi16(low, 2)) {
+        const __m256i q = load_bytes(p + 64 * j + half), later = _mm256_srli_epi16(low, 1);
+        _mm256_store_si256(
+            to, _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(q, 1), bits1_4), _mm256_and_si256(low, bit0)));
+        _mm256_store_si256(
+            to + 2, _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(q, 3), bits1_4), _mm256_and_si256(later, bit0)));
+      }
+    }
+}
+
+static void unpack_6_bits(uint8_t *tile, const uint8_t *p, uint32_t columns) {
+  const __m256i bits2_5 = _mm256_set1_epi8(60), bits01 = _mm256_set1_epi8(3);
+  for (uint32_t c = 0; c < columns; c += 16, p += 192, tile += 256)
+    for (int half = 0; half < 64; half += 32) {
+      __m256i low = load_bytes(p + 128 + half), *to = (__m256i *)(void *)(tile + half);
+      for (int j = 0; j < 2; j++, to += 4, low = _mm256_srli_epi16(low, 4)) {
+        const __m256i q = load_bytes(p + 64 * j + half), later = _mm256_srli_epi16(low, 2);
+        _mm256_store_si256(
+            to, _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(q, 2), bits2_5), _mm256_and_si256(low, bits01)));
+        _mm256_store_si256(to + 2, _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(q, 2), bits2_5),
+                                                   _mm256_and_si256(later, bits01)));
+      }
     }
 }
 
@@ -185,11 +233,12 @@ MB_INLINE void add_group(__m256 sums[2], const __m256i dots[2], const group_scal
 /* A group of byte codes: 16-bit sums, widened as often as the code's largest value asks for. */
 MB_INLINE block_sums dot_group(const uint8_t *tile, const int8_t *panel, size_t panel_row, uint32_t columns,
                                uint32_t bits) {
-  const uint32_t most = bits == 2 ? 32 : bits == 3 ? 16 : 8; /* steps * 2 * largest code * 127 < 2^15 */
-  /* A group has at least 8 steps: with 4 bits their number is a constant. */
-  const uint32_t steps = bits == 4 ? 8 : columns / 4 < most ? columns / 4 : most;
+  /* steps * 2 * largest code * 127 < 2^15 */
+  const uint32_t most = bits <= 2 ? 32 : bits == 3 ? 16 : bits == 4 ? 8 : bits == 5 ? 4 : 2;
+  /* A group has at least 8 steps: from 4 bits on their number is a constant. */
+  const uint32_t steps = bits >= 4 ? most : columns / 4 < most ? columns / 4 : most;
   block_sums b = widen(dot_block(tile, panel, panel_row, steps));
-  if (bits == 2) return b; /* the largest group fits */
+  if (bits <= 2) return b; /* the largest group fits */
   for (uint32_t k = steps; k < columns / 4; k += steps)
     b = add_32(b, widen(dot_block(tile + (size_t)k * 64, panel + k * panel_row, panel_row, steps)));
   return b;
@@ -239,9 +288,12 @@ MB_INLINE void affine_tile(const mb_matrix *w, const mb_activations *x, float *y
       const uint8_t *own = p + (size_t)s * groups * record;
       uint8_t *to = tile + s * tile_bytes;
       scales[s] = load_scales(own, asymmetric);
+      if (bits == 1) unpack_signs(to, own + head, w->group);
       if (bits == 2) unpack_2_bits(to, own + head, w->group);
       if (bits == 3) unpack_3_bits(to, own + head, w->group);
       if (bits == 4) unpack_4_bits(to, own + head, w->group);
+      if (bits == 5) unpack_5_bits(to, own + head, w->group);
+      if (bits == 6) unpack_6_bits(to, own + head, w->group);
       if (bits == 8) unpack_8_bits((int16_t *)(void *)to, own + head, w->group);
     }
     for (uint32_t n = 0; n < vectors; n += 4)
@@ -275,19 +327,27 @@ AFFINE_TILE(2)
 AFFINE_TILE(3)
 AFFINE_TILE(4)
 AFFINE_TILE(8)
+AFFINE_TILE(5)
+AFFINE_TILE(6)
+
+static void sign_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
+                      uint32_t strips, uint32_t first, uint32_t vectors) {
+  affine_tile(w, x, y, y_stride, row, strips, first, vectors, 1, false);
+}
 
 static void multiply_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                            uint32_t row_end) {
   typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, size_t, uint32_t, uint32_t, uint32_t,
                          uint32_t);
-  static const kernel kernels[] = {ternary_tile, affine_tile_2, affine_tile_3, affine_tile_4, affine_tile_8};
+  static const kernel kernels[MB_STRIP_FORMATS] = {ternary_tile,  affine_tile_2, affine_tile_3, affine_tile_4,
+                                                   affine_tile_8, affine_tile_5, affine_tile_6, sign_tile};
   const uint32_t end = mb_round_up(mb_last_row(w, row_end), MB_STRIP_ROWS);
   const uint32_t most = w->format == MB_FORMAT_AFFINE8 ? WIDE_STRIPS : TILE_STRIPS;
   for (uint32_t first = 0; first < x->count; first += TILE_VECTORS) {
     uint32_t vectors = x->count - first < TILE_VECTORS ? x->count - first : TILE_VECTORS;
     for (uint32_t row = row_begin; row < end; row += most * MB_STRIP_ROWS) {
       uint32_t strips = (end - row) / MB_STRIP_ROWS < most ? (end - row) / MB_STRIP_ROWS : most;
-      kernels[w->format - MB_FORMAT_TERNARY2](w, x, y, y_stride, row, strips, first, vectors);
+      kernels[mb_strip_format(w->format)](w, x, y, y_stride, row, strips, first, vectors);
     }
   }
 }

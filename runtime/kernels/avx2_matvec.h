@@ -151,6 +151,63 @@ MB_INLINE row_sums group_4_bits(const uint8_t *p, const int8_t *x, uint32_t colu
   return s;
 }
 
+/* Twice or four times what the nibbles say (a shift of 16-bit words by `left`, or by `right` for the high nibbles), and
+ * the code's lowest bits, which are moved down by `from`. */
+#define CODES_5(nibbles, low, from) \
+  _mm256_or_si256(_mm256_and_si256(nibbles, bits1_4), _mm256_and_si256(_mm256_srli_epi16(low, from), bit0))
+#define CODES_6(nibbles, low, from) \
+  _mm256_or_si256(_mm256_and_si256(nibbles, bits2_5), _mm256_and_si256(_mm256_srli_epi16(low, from), bits01))
+
+/* 32 columns x 8 rows of 5-bit codes at p. 16 columns are at most 4 * 2 * 31 * 127 = 31,496, then widened. */
+MB_INLINE __m256i dot_5_bits(const uint8_t *p, const __m256i x[8]) {
+  const __m256i bits1_4 = _mm256_set1_epi8(30), bit0 = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1);
+  const __m256i q0 = load_bytes(p), q1 = load_bytes(p + 64), q2 = load_bytes(p + 128), q3 = load_bytes(p + 192);
+  const __m256i low = load_bytes(p + 256);
+  __m256i s =
+      dot_pair(CODES_5(_mm256_slli_epi16(q0, 1), low, 0), x[0], CODES_5(_mm256_srli_epi16(q0, 3), low, 1), x[1]);
+  __m256i t =
+      dot_pair(CODES_5(_mm256_slli_epi16(q1, 1), low, 2), x[2], CODES_5(_mm256_srli_epi16(q1, 3), low, 3), x[3]);
+  __m256i u =
+      dot_pair(CODES_5(_mm256_slli_epi16(q2, 1), low, 4), x[4], CODES_5(_mm256_srli_epi16(q2, 3), low, 5), x[5]);
+  __m256i v =
+      dot_pair(CODES_5(_mm256_slli_epi16(q3, 1), low, 6), x[6], CODES_5(_mm256_srli_epi16(q3, 3), low, 7), x[7]);
+  return _mm256_add_epi32(_mm256_madd_epi16(_mm256_add_epi16(s, t), one),
+                          _mm256_madd_epi16(_mm256_add_epi16(u, v), one));
+}
+
+MB_INLINE row_sums group_5_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
+  row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (uint32_t c = 0; c < columns; c += 32, p += 320, x += 32) {
+    for (int j = 0; j < 320; j += 64) prefetch_64(p + j, ahead);
+    __m256i v[8];
+    for (int j = 0; j < 8; j++) v[j] = broadcast_4(x + 4 * j);
+    s.low = _mm256_add_epi32(s.low, dot_5_bits(p, v));
+    s.high = _mm256_add_epi32(s.high, dot_5_bits(p + 32, v));
+  }
+  return s;
+}
+
+/* 16 columns x 8 rows of 6-bit codes at p. 8 columns are at most 2 * 2 * 63 * 127 = 32,004, then widened. */
+MB_INLINE __m256i dot_6_bits(const uint8_t *p, const __m256i x[4]) {
+  const __m256i bits2_5 = _mm256_set1_epi8(60), bits01 = _mm256_set1_epi8(3), one = _mm256_set1_epi16(1);
+  const __m256i q = load_bytes(p), r = load_bytes(p + 64), low = load_bytes(p + 128);
+  __m256i s = dot_pair(CODES_6(_mm256_slli_epi16(q, 2), low, 0), x[0], CODES_6(_mm256_srli_epi16(q, 2), low, 2), x[1]);
+  __m256i t = dot_pair(CODES_6(_mm256_slli_epi16(r, 2), low, 4), x[2], CODES_6(_mm256_srli_epi16(r, 2), low, 6), x[3]);
+  return _mm256_add_epi32(_mm256_madd_epi16(s, one), _mm256_madd_epi16(t, one));
+}
+
+MB_INLINE row_sums group_6_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
+  row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (uint32_t c = 0; c < columns; c += 16, p += 192, x += 16) {
+    for (int j = 0; j < 192; j += 64) prefetch_64(p + j, ahead);
+    __m256i v[4];
+    for (int j = 0; j < 4; j++) v[j] = broadcast_4(x + 4 * j);
+    s.low = _mm256_add_epi32(s.low, dot_6_bits(p, v));
+    s.high = _mm256_add_epi32(s.high, dot_6_bits(p + 32, v));
+  }
+  return s;
+}
+
 /* Both factors are signed: |x| times w with x's sign. A pair, at most 2 * 127 * 127, just fits and is widened at once.
  */
 MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
@@ -167,6 +224,8 @@ MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t colu
   return s;
 }
 
+#include "avx2_sign.h"
+
 /* Inlined into one function per combination below: the last four are constants there. */
 MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
                              uint32_t row_end, uint32_t bits, bool asymmetric, uint32_t group, bool ahead) {
@@ -182,6 +241,8 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
       row_sums s = bits == 2   ? group_2_bits(p + head, v, group, ahead)
                    : bits == 3 ? group_3_bits(p + head, v, group, ahead)
                    : bits == 4 ? group_4_bits(p + head, v, group, ahead)
+                   : bits == 5 ? group_5_bits(p + head, v, group, ahead)
+                   : bits == 6 ? group_6_bits(p + head, v, group, ahead)
                                : group_8_bits(p + head, v, group, ahead);
       if (offset != 0) {
         __m256i bias = _mm256_set1_epi32(offset * x->sums[g]);
@@ -217,16 +278,20 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   AFFINE_GROUPS(affine, 3, ahead)                                                                                 \
   AFFINE_GROUPS(affine, 4, ahead)                                                                                 \
   AFFINE_GROUPS(affine, 8, ahead)                                                                                 \
+  AFFINE_GROUPS(affine, 5, ahead)                                                                                 \
+  AFFINE_GROUPS(affine, 6, ahead)                                                                                 \
   static void name(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, uint32_t row_end) { \
     typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);               \
-    static const kernel kernels[4][3] = {{affine##_2_32, affine##_2_64, affine##_2_128},                          \
-                                         {affine##_3_32, affine##_3_64, affine##_3_128},                          \
-                                         {affine##_4_32, affine##_4_64, affine##_4_128},                          \
-                                         {affine##_8_32, affine##_8_64, affine##_8_128}};                         \
+    static const kernel kernels[6][3] = {                                                                         \
+        {affine##_2_32, affine##_2_64, affine##_2_128}, {affine##_3_32, affine##_3_64, affine##_3_128},           \
+        {affine##_4_32, affine##_4_64, affine##_4_128}, {affine##_8_32, affine##_8_64, affine##_8_128},           \
+        {affine##_5_32, affine##_5_64, affine##_5_128}, {affine##_6_32, affine##_6_64, affine##_6_128}};          \
     if (w->format == MB_FORMAT_TERNARY2)                                                                          \
       ternary_vector(w, x, y, row_begin, row_end, ahead);                                                         \
+    else if (w->format == MB_FORMAT_SIGN1)                                                                        \
+      sign_vector(w, x, y, row_begin, row_end, ahead);                                                            \
     else                                                                                                          \
-      kernels[w->format - MB_FORMAT_AFFINE2][w->group / 64](w, x, y, row_begin, row_end);                         \
+      kernels[mb_strip_format(w->format) - 1][w->group / 64](w, x, y, row_begin, row_end);                        \
   }
 MULTIPLY_VECTOR(multiply_vector, affine, false)
 MULTIPLY_VECTOR(multiply_vector_ahead, affine_ahead, true)

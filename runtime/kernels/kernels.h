@@ -47,8 +47,9 @@ typedef struct {
 /* `count` activation vectors, quantised once and shared by every matrix that takes the same input.
  * group 0: one scale per vector (ternary); 32/64/128: one per group of columns (affine with that group).
  * Quantisation of a group (the whole vector for group 0): a = max|v|; scale = a / 127;
- * q = round to nearest even(v * (127 / a)), and q = 0, scale = 0 where a < 2^-100 or a value
- * of the group is infinite or NaN. Codes are therefore in [-127, 127]. */
+ * q = round to nearest even(v * (127 / a)), and q = 0, scale = 0 where a < 2^-100. Where a value of the group is
+ * infinite or NaN, q = 0 and scale = NaN, so that every product of the group is NaN: an overflow stays visible to
+ * the end. Codes are therefore in [-127, 127]. */
 typedef struct {
   uint32_t columns; /* logical */
   uint32_t padded;  /* multiple of MB_COLUMN_PADDING, >= columns */
@@ -80,8 +81,9 @@ typedef struct {
    *   symmetric:  t = (float)(S - 2^(bits-1) * sums) * d      (8 bits: S * d)
    *   asymmetric: t = (float)S * d + (float)sums * m
    *   F = F + t * scales[n][g];  y = F * w->scale.
-   * BF16, F32: 16 partial sums, column c goes to sum c % 16 in order, multiply then add, on x->values;
-   *   then sum[i] += sum[i + 8] for i < 8, += 4 for i < 4, += 2 for i < 2, sum[0] + sum[1]. */
+   * Signs: as symmetric affine, with S - 2^(bits-1) * sums being the sum of the activations, each with its weight's
+   * sign. BF16, F32: 16 partial sums, column c goes to sum c % 16 in order, multiply then add, on x->values; then
+   * sum[i] += sum[i + 8] for i < 8, += 4 for i < 4, += 2 for i < 2, sum[0] + sum[1]. */
   void (*multiply)(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                    uint32_t row_end);
 

@@ -14,8 +14,14 @@ typedef struct {
 } quad_sums;
 
 /* A power of two times 127 * largest below 2^15: whole blocks of columns and whole groups. */
-#define STEPS(largest) \
-  ((largest) == 2 ? 128u : (largest) == 3 ? 64u : (largest) == 7 ? 32u : (largest) == 15 ? 16u : 2u)
+#define STEPS(largest)      \
+  ((largest) == 2    ? 128u \
+   : (largest) == 3  ? 64u  \
+   : (largest) == 7  ? 32u  \
+   : (largest) == 15 ? 16u  \
+   : (largest) == 31 ? 8u   \
+   : (largest) == 63 ? 4u   \
+                     : 2u)
 
 /* armv7 has half the registers. */
 #if defined(__aarch64__)

@@ -52,6 +52,16 @@ MB_INLINE float load_f16(const uint16_t *p) {
 #endif
 }
 
+/* Byte index[i] of the table; indices are below 16. */
+MB_INLINE uint8x16_t look_up(uint8x16_t table, uint8x16_t index) {
+#if defined(__aarch64__)
+  return vqtbl1q_u8(table, index);
+#else
+  const uint8x8x2_t two = {{vget_low_u8(table), vget_high_u8(table)}};
+  return vcombine_u8(vtbl2_u8(two, vget_low_u8(index)), vtbl2_u8(two, vget_high_u8(index)));
+#endif
+}
+
 /* (i, i + 4), (i, i + 2), (0 + 1) */
 MB_INLINE float add_8_parts(float32x4_t low, float32x4_t high) {
   const float32x4_t four = vaddq_f32(low, high);

@@ -30,7 +30,7 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
   const mb_group_scale s = mb_scale_of_maximum(largest_magnitude(values, columns));
   *scale = s.scale;
   *sum = 0;
-  if (s.scale == 0) {
+  if (s.inverse == 0) {
     memset(codes, 0, columns);
     return;
   }
@@ -46,13 +46,7 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
 }
 
 static void quantise(mb_activations *x, uint32_t first, uint32_t last) {
-  const uint32_t columns = mb_group_columns(x);
-  for (uint32_t n = first; n < last; n++)
-    for (uint32_t g = 0; g < x->groups; g++) {
-      size_t at = (size_t)n * x->padded + (size_t)g * columns, group = (size_t)n * x->groups + g;
-      quantise_group(x->values + at, columns, x->codes + at, &x->scales[group], &x->sums[group]);
-    }
-  mb_fill_panel(x, first, last);
+  mb_quantise_vectors(x, first, last, quantise_group);
 }
 
 /* ---- vector functions; see exponential.h ---- */

@@ -23,7 +23,7 @@ typedef struct {
 } strip_sums;
 
 MB_INLINE uint32_t largest_code(uint32_t bits, bool ternary) {
-  return ternary ? 2 : bits == 2 ? 3 : bits == 3 ? 7 : bits == 4 ? 15 : 127;
+  return ternary || bits == 1 ? 2 : bits == 8 ? 127 : (1u << bits) - 1;
 }
 
 MB_INLINE int8x16_t low_bits(uint8x16_t q, uint8_t mask) { return vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(mask))); }
@@ -77,6 +77,39 @@ MB_INLINE void dot_4_bits(quad s[4], const uint8_t *p, const int8_t *x) {
   }
 }
 
+/* 16 of the 32 columns of a block of 5-bit codes: what they say but for their lowest bits, which are bits 0..3 of
+ * `low`. A shift with insertion keeps the low bit of what it inserts into. */
+MB_INLINE quad dot_5_bits_half(quad s, uint8x16_t q, uint8x16_t r, uint8x16_t low, columns_16 x) {
+  const uint8x16_t nibble = vdupq_n_u8(15);
+  s = quad_dot_lane(s, vreinterpretq_s8_u8(vsliq_n_u8(low, vandq_u8(q, nibble), 1)), x, 0);
+  s = quad_dot_lane(s, vreinterpretq_s8_u8(vsliq_n_u8(vshrq_n_u8(low, 1), vshrq_n_u8(q, 4), 1)), x, 1);
+  s = quad_dot_lane(s, vreinterpretq_s8_u8(vsliq_n_u8(vshrq_n_u8(low, 2), vandq_u8(r, nibble), 1)), x, 2);
+  return quad_dot_lane(s, vreinterpretq_s8_u8(vsliq_n_u8(vshrq_n_u8(low, 3), vshrq_n_u8(r, 4), 1)), x, 3);
+}
+
+/* 32 columns of 5-bit codes, 320 bytes. */
+MB_INLINE void dot_5_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  const columns_16 first = columns_load(x), second = columns_load(x + 16);
+  for (int j = 0; j < 4; j++, p += 16) {
+    const uint8x16_t low = vld1q_u8(p + 256);
+    s[j] = dot_5_bits_half(s[j], vld1q_u8(p), vld1q_u8(p + 64), low, first);
+    s[j] = dot_5_bits_half(s[j], vld1q_u8(p + 128), vld1q_u8(p + 192), vshrq_n_u8(low, 4), second);
+  }
+}
+
+/* 16 columns of 6-bit codes, 192 bytes. */
+MB_INLINE void dot_6_bits(quad s[4], const uint8_t *p, const int8_t *x) {
+  const columns_16 v = columns_load(x);
+  const uint8x16_t nibble = vdupq_n_u8(15);
+  for (int j = 0; j < 4; j++, p += 16) {
+    const uint8x16_t q = vld1q_u8(p), r = vld1q_u8(p + 64), low = vld1q_u8(p + 128);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vsliq_n_u8(low, vandq_u8(q, nibble), 2)), v, 0);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vsliq_n_u8(vshrq_n_u8(low, 2), vshrq_n_u8(q, 4), 2)), v, 1);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vsliq_n_u8(vshrq_n_u8(low, 4), vandq_u8(r, nibble), 2)), v, 2);
+    s[j] = quad_dot_lane(s[j], vreinterpretq_s8_u8(vsliq_n_u8(vshrq_n_u8(low, 6), vshrq_n_u8(r, 4), 2)), v, 3);
+  }
+}
+
 /* 4 columns of 8-bit codes, 64 bytes. */
 MB_INLINE void dot_8_bits(quad s[4], const uint8_t *p, const int8_t *x) {
   const int8x16_t x0 = broadcast_4(x);
@@ -101,6 +134,10 @@ MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t colum
       for (; width > 0; width -= 32, p += 192, x += 32) dot_3_bits(s, p, x);
     if (bits == 4)
       for (; width > 0; width -= 16, p += 128, x += 16) dot_4_bits(s, p, x);
+    if (bits == 5)
+      for (; width > 0; width -= 32, p += 320, x += 32) dot_5_bits(s, p, x);
+    if (bits == 6)
+      for (; width > 0; width -= 16, p += 192, x += 16) dot_6_bits(s, p, x);
     if (bits == 8)
       for (; width > 0; width -= 4, p += 64, x += 4) dot_8_bits(s, p, x);
     for (int j = 0; j < 4; j++) total[j] = quad_add(total[j], s[j]);
@@ -165,9 +202,21 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
 
 /* ---- prefill: one strip at a time, unpacked to [columns / 4][16 rows][4] int8, for all vectors ---- */
 
+/* For signs: where rows 0..3 of a quad find their byte, and the bits of its columns, for both quads of a byte. */
+static const uint8_t four_times[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+static const uint8_t sign_bits[2][16] = {{1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8},
+                                         {16, 32, 64, 128, 16, 32, 64, 128, 16, 32, 64, 128, 16, 32, 64, 128}};
+
 MB_INLINE void unpack(int8_t *tile, const uint8_t *p, uint32_t columns, uint32_t bits) {
   uint8_t *to = (uint8_t *)tile;
-  const uint8x16_t bits01 = vdupq_n_u8(3), bit2 = vdupq_n_u8(4);
+  const uint8x16_t bits01 = vdupq_n_u8(3), bit2 = vdupq_n_u8(4), nibble = vdupq_n_u8(15);
+  if (bits == 1)
+    for (uint32_t c = 0; c < columns; c += 8, p += 16)
+      for (int f = 0; f < 2; f++)
+        for (uint8_t j = 0; j < 16; j += 4, to += 16) { /* rows j..j+3: their bytes four times each */
+          const uint8x16_t rows = look_up(vld1q_u8(p), vaddq_u8(vld1q_u8(four_times), vdupq_n_u8(j)));
+          vst1q_u8(to, vandq_u8(vtstq_u8(rows, vld1q_u8(sign_bits[f])), vdupq_n_u8(2)));
+        }
   if (bits == 2)
     for (uint32_t c = 0; c < columns; c += 16, to += 192)
       for (int j = 0; j < 4; j++, p += 16, to += 16) {
@@ -193,8 +242,28 @@ MB_INLINE void unpack(int8_t *tile, const uint8_t *p, uint32_t columns, uint32_t
     for (uint32_t c = 0; c < columns; c += 8, to += 64)
       for (int j = 0; j < 4; j++, p += 16, to += 16) {
         const uint8x16_t q = vld1q_u8(p);
-        vst1q_u8(to, vandq_u8(q, vdupq_n_u8(15)));
+        vst1q_u8(to, vandq_u8(q, nibble));
         vst1q_u8(to + 64, vshrq_n_u8(q, 4));
+      }
+  if (bits == 5)
+    for (uint32_t c = 0; c < columns; c += 32, p += 320, to += 512)
+      for (int j = 0; j < 64; j += 16) {
+        uint8x16_t low = vld1q_u8(p + 256 + j);
+        for (int f = 0; f < 4; f++, low = vshrq_n_u8(low, 2)) {
+          const uint8x16_t q = vld1q_u8(p + 64 * f + j);
+          vst1q_u8(to + 128 * f + j, vsliq_n_u8(low, vandq_u8(q, nibble), 1));
+          vst1q_u8(to + 128 * f + 64 + j, vsliq_n_u8(vshrq_n_u8(low, 1), vshrq_n_u8(q, 4), 1));
+        }
+      }
+  if (bits == 6)
+    for (uint32_t c = 0; c < columns; c += 16, p += 192, to += 256)
+      for (int j = 0; j < 64; j += 16) {
+        uint8x16_t low = vld1q_u8(p + 128 + j);
+        for (int f = 0; f < 2; f++, low = vshrq_n_u8(low, 4)) {
+          const uint8x16_t q = vld1q_u8(p + 64 * f + j);
+          vst1q_u8(to + 128 * f + j, vsliq_n_u8(low, vandq_u8(q, nibble), 2));
+          vst1q_u8(to + 128 * f + 64 + j, vsliq_n_u8(vshrq_n_u8(low, 2), vshrq_n_u8(q, 4), 2));
+        }
       }
 }
 
@@ -271,6 +340,7 @@ MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *
   }
 }
 
+#include "neon_sign.h"
 #include "neon_sparse.h" /* it uses dot_panel */
 #include "neon_vector.h" /* and so does this */
 
@@ -295,6 +365,13 @@ AFFINE(2)
 AFFINE(3)
 AFFINE(4)
 AFFINE(8)
+AFFINE(5)
+AFFINE(6)
+
+static void sign_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
+                       uint32_t first, uint32_t vectors) {
+  affine_panel(w, x, y, y_stride, row, first, vectors, 1, false);
+}
 
 /* Strip formats only. */
 static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
@@ -302,11 +379,13 @@ static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *
   typedef void (*vector_kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);
   typedef void (*panel_kernel)(const mb_matrix *, const mb_activations *, float *, size_t, uint32_t, uint32_t,
                                uint32_t);
-  static const vector_kernel for_vector[] = {ternary_vector, affine_vector_2, affine_vector_3, affine_vector_4,
-                                             affine_vector_8};
-  static const panel_kernel for_panel[] = {ternary_panel, affine_panel_2, affine_panel_3, affine_panel_4,
-                                           affine_panel_8};
-  const uint32_t last = mb_last_row(w, row_end), kernel = w->format - MB_FORMAT_TERNARY2;
+  static const vector_kernel for_vector[MB_STRIP_FORMATS] = {ternary_vector,  affine_vector_2, affine_vector_3,
+                                                             affine_vector_4, affine_vector_8, affine_vector_5,
+                                                             affine_vector_6, sign_vector};
+  static const panel_kernel for_panel[MB_STRIP_FORMATS] = {ternary_panel,  affine_panel_2, affine_panel_3,
+                                                           affine_panel_4, affine_panel_8, affine_panel_5,
+                                                           affine_panel_6, sign_panel};
+  const uint32_t last = mb_last_row(w, row_end), kernel = mb_strip_format(w->format);
   if (x->count == 1) {
     for_vector[kernel](w, x, y, row_begin, last);
     return;

@@ -19,18 +19,6 @@
 #define UNROLL_8 _Pragma("GCC unroll 8")
 #endif
 
-/* ---- what armv7 lacks ---- */
-
-/* Byte index[i] of the table; indices are below 16. */
-MB_INLINE uint8x16_t look_up(uint8x16_t table, uint8x16_t index) {
-#if defined(__aarch64__)
-  return vqtbl1q_u8(table, index);
-#else
-  const uint8x8x2_t two = {{vget_low_u8(table), vget_high_u8(table)}};
-  return vcombine_u8(vtbl2_u8(two, vget_low_u8(index)), vtbl2_u8(two, vget_high_u8(index)));
-#endif
-}
-
 /* The signs of group `group` of a block (bit 7 - group) as masks of eight bits. */
 MB_INLINE uint8x16_t sign_mask(uint8x16_t signs, uint32_t group) {
   return vtstq_u8(signs, vdupq_n_u8((uint8_t)(128u >> group)));

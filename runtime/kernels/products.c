@@ -1,5 +1,7 @@
 #include "products.h"
 
+#include "sizes.h"
+
 enum { CLAIMS_PER_THREAD = 6 /* small enough shares that a slow core does not keep the others waiting */ };
 
 typedef struct {
@@ -46,23 +48,26 @@ static void multiply_units(void *context, uint32_t first, uint32_t last, uint32_
   }
 }
 
-static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+static uint64_t aligned(uint64_t bytes) { return mb_size_round_up(bytes, 64); }
 
-size_t mb_product_scratch_bytes(uint32_t columns, uint32_t count) {
-  const size_t padded = mb_round_up(columns, MB_COLUMN_PADDING), groups = padded / 32; /* the smallest group */
-  return aligned(count * padded) + 2 * aligned(count * groups * 4) + aligned(padded * mb_round_up(count, 4));
+uint64_t mb_product_scratch_bytes(uint32_t columns, uint32_t count) {
+  const uint64_t padded = mb_size_round_up(columns, MB_COLUMN_PADDING), groups = padded / 32; /* the smallest group */
+  const uint64_t numbers = aligned(mb_size_multiply(mb_size_multiply(count, groups), 4));
+  return mb_size_add(mb_size_add(aligned(mb_size_multiply(count, padded)), mb_size_multiply(2, numbers)),
+                     aligned(mb_size_multiply(padded, mb_size_round_up(count, 4))));
 }
 
 mb_product_scratch mb_product_scratch_place(void *area, uint32_t columns, uint32_t count) {
+  /* The whole area fits this process, and so does every part. */
   const size_t padded = mb_round_up(columns, MB_COLUMN_PADDING), groups = padded / 32;
   uint8_t *at = area;
   mb_product_scratch scratch;
   scratch.codes = (int8_t *)at;
-  at += aligned(count * padded);
+  at += (size_t)aligned(count * padded);
   scratch.scales = (float *)(void *)at;
-  at += aligned(count * groups * sizeof(float));
+  at += (size_t)aligned(count * groups * sizeof(float));
   scratch.sums = (int32_t *)(void *)at;
-  at += aligned(count * groups * sizeof(int32_t));
+  at += (size_t)aligned(count * groups * sizeof(int32_t));
   scratch.panel = (int8_t *)at;
   return scratch;
 }

@@ -24,8 +24,9 @@ typedef struct {
   int8_t *panel;
 } mb_product_scratch;
 
-/* Bytes that inputs of so many columns and vectors need, and their places in an area of so many, aligned to 64. */
-size_t mb_product_scratch_bytes(uint32_t columns, uint32_t count);
+/* Bytes that inputs of so many columns (up to 2^28) and vectors need, which may be more than a 32-bit process can hold
+ * (mb_size_fits), and their places in an area of so many, aligned to 64. */
+uint64_t mb_product_scratch_bytes(uint32_t columns, uint32_t count);
 mb_product_scratch mb_product_scratch_place(void *area, uint32_t columns, uint32_t count);
 
 /* out = W x for every product (at most MB_MOST_PRODUCTS, all of the same columns); values: [count][columns rounded up

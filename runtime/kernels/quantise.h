@@ -9,20 +9,21 @@
 
 /* A group whose largest value is smaller than this becomes zeros: its scale would be nearly subnormal and 127 / a could
  * overflow. Above it a subnormal value always has code 0, so that it does not matter that armv7's NEON takes it for 0.
- * Compared as bits, so that infinities and NaNs (larger bits than every number) are caught by the same test. */
+ * Compared as bits, of which infinities and NaNs have more than every number. */
 #define MB_SMALLEST_MAXIMUM 0x1p-100f
 #define MB_INFINITY_BITS 0x7f800000u
+#define MB_NAN_BITS 0x7fc00000u /* the NaN that every processor gives */
 /* Adding this to |v| < 2^22 leaves v, rounded to nearest even, in the low bits of the sum. */
 #define MB_ROUND_TO_INTEGER 0x1.8p+23f
 #define MB_ROUND_TO_INTEGER_BITS 0x4b400000
 
 typedef struct {
-  float scale, inverse; /* both 0: all codes are 0 */
+  float scale, inverse; /* inverse 0: all codes are 0, and no arithmetic on the values, which may be infinite */
 } mb_group_scale;
 
 static inline mb_group_scale mb_scale_of_maximum(uint32_t maximum_bits) {
-  if (maximum_bits < mb_float_bits(MB_SMALLEST_MAXIMUM) || maximum_bits >= MB_INFINITY_BITS)
-    return (mb_group_scale){0, 0};
+  if (maximum_bits < mb_float_bits(MB_SMALLEST_MAXIMUM)) return (mb_group_scale){0, 0};
+  if (maximum_bits >= MB_INFINITY_BITS) return (mb_group_scale){mb_bits_float(MB_NAN_BITS), 0};
   float a = mb_bits_float(maximum_bits);
   return (mb_group_scale){a / 127.0f, 127.0f / a};
 }
@@ -42,6 +43,20 @@ static inline void mb_fill_panel(mb_activations *x, uint32_t first, uint32_t las
       for (uint32_t n = first; n < last; n++) memcpy(to + 4 * n, x->codes + (size_t)n * x->padded + c, 4);
       if (last == x->count) memset(to + 4 * last, 0, 4 * (vectors - last));
     }
+}
+
+/* One group: its codes, their scale and their sum. */
+typedef void (*mb_quantise_group)(const float *values, uint32_t columns, int8_t *codes, float *scale, int32_t *sum);
+
+/* mb_kernels.quantise, with an instruction set's own way to do a group. */
+static inline void mb_quantise_vectors(mb_activations *x, uint32_t first, uint32_t last, mb_quantise_group group_of) {
+  uint32_t columns = mb_group_columns(x);
+  for (uint32_t n = first; n < last; n++)
+    for (uint32_t g = 0; g < x->groups; g++) {
+      size_t at = (size_t)n * x->padded + (size_t)g * columns, group = (size_t)n * x->groups + g;
+      group_of(x->values + at, columns, x->codes + at, &x->scales[group], &x->sums[group]);
+    }
+  mb_fill_panel(x, first, last);
 }
 
 #endif

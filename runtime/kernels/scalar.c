@@ -22,7 +22,7 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
   mb_group_scale s = mb_scale_of_maximum(maximum);
   *scale = s.scale;
   *sum = 0;
-  if (s.scale == 0) { /* the values may be infinite: no arithmetic on them */
+  if (s.inverse == 0) {
     memset(codes, 0, columns);
     return;
   }
@@ -34,13 +34,7 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
 }
 
 static void quantise(mb_activations *x, uint32_t first, uint32_t last) {
-  uint32_t columns = mb_group_columns(x);
-  for (uint32_t n = first; n < last; n++)
-    for (uint32_t g = 0; g < x->groups; g++) {
-      size_t at = (size_t)n * x->padded + (size_t)g * columns, group = (size_t)n * x->groups + g;
-      quantise_group(x->values + at, columns, x->codes + at, &x->scales[group], &x->sums[group]);
-    }
-  mb_fill_panel(x, first, last);
+  mb_quantise_vectors(x, first, last, quantise_group);
 }
 
 /* ---- matrix products: one row of w times vector n of x ---- */

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "mobile_bundle/packed_formats.h"
+#include "sizes.h"
 #include "storage.h"
 
 enum { SCRATCH_ALIGNMENT = 64 };
@@ -25,7 +26,7 @@ static bool fill(void *context, const void *data, size_t bytes) {
 
 static OrtStatus *reserve(const char *name, uint64_t bytes, onnx_blob *blob) {
   void *area = MAP_FAILED;
-  if (bytes <= SIZE_MAX)
+  if (mb_size_fits(bytes))
     area = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED)
     return mb_ort_fail(ORT_FAIL, "%s: no memory for a tensor of %llu bytes", name, (unsigned long long)bytes);

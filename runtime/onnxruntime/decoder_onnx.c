@@ -10,6 +10,7 @@
 #include "error.h"
 #include "facts.h"
 #include "runtime_library.h"
+#include "sizes.h"
 
 enum {
   NAME_BYTES = 40,
@@ -99,7 +100,7 @@ static mb_status open_model(const runner_options *o, decoder *d) {
   return MB_OK;
 }
 
-static size_t aligned(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+static uint64_t aligned(uint64_t bytes) { return mb_size_round_up(bytes, ALIGNMENT); }
 
 static mb_status make_floats(decoder *d, float *data, const int64_t *shape, size_t rank, OrtValue **value) {
   size_t count = 1;
@@ -134,24 +135,32 @@ static mb_status make_room(decoder *d) {
   const mb_model_config *c = &d->facts.config;
   const mb_session_options *o = &d->facts.options;
   const size_t inputs = OWN_INPUTS + d->caches, outputs = OWN_OUTPUTS + d->caches;
-  const size_t cache = aligned((size_t)c->kv_heads * o->context * c->head_dim * sizeof(float));
-  const size_t token_bytes = aligned(o->prefill_chunk * sizeof(int64_t)),
-               mask_bytes = aligned(o->context * sizeof(int64_t));
+  const uint64_t vector = mb_size_multiply(c->kv_heads, mb_size_multiply(c->head_dim, sizeof(float)));
+  const uint64_t cache = aligned(mb_size_multiply(vector, o->context));
+  const uint64_t token_bytes = aligned(mb_size_multiply(o->prefill_chunk, sizeof(int64_t))),
+                 mask_bytes = aligned(mb_size_multiply(o->context, sizeof(int64_t))),
+                 logits_bytes = aligned(mb_size_multiply(c->vocabulary, sizeof(float)));
+  const uint64_t area_bytes =
+      mb_size_add(mb_size_add(token_bytes, mask_bytes), mb_size_add(logits_bytes, mb_size_multiply(d->caches, cache)));
   d->names = calloc(inputs + outputs, sizeof *d->names);
   d->input_names = calloc(inputs, sizeof *d->input_names);
   d->output_names = calloc(outputs, sizeof *d->output_names);
   d->inputs = calloc(inputs, sizeof *d->inputs);
   d->outputs = calloc(outputs, sizeof *d->outputs);
-  d->area_bytes = token_bytes + mask_bytes + aligned(c->vocabulary * sizeof(float)) + d->caches * cache;
-  void *area = mmap(NULL, d->area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (area != MAP_FAILED) d->area = area;
+  void *area = MAP_FAILED;
+  if (mb_size_fits(area_bytes))
+    area = mmap(NULL, (size_t)area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area != MAP_FAILED) {
+    d->area = area;
+    d->area_bytes = (size_t)area_bytes;
+  }
   if (!d->names || !d->input_names || !d->output_names || !d->inputs || !d->outputs || !d->area)
     return mb_fail(MB_ERROR_MEMORY, "no memory for a context of %u tokens", o->context);
   uint8_t *at = d->area;
   d->tokens = (int64_t *)(void *)at;
   d->mask = (int64_t *)(void *)(at += token_bytes);
   d->logits = (float *)(void *)(at += mask_bytes);
-  at += aligned(c->vocabulary * sizeof(float));
+  at += logits_bytes;
   for (uint32_t i = 0; i < o->context; i++) d->mask[i] = 1;
   name_tensors(d);
   const int64_t logits[] = {1, 1, c->vocabulary}, shape[] = {1, c->kv_heads, o->context, c->head_dim};

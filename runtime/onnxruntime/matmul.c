@@ -5,6 +5,7 @@
 #include "attributes.h"
 #include "operators.h"
 #include "products.h"
+#include "sizes.h"
 #include "tensor.h"
 #include "threads.h"
 #include "weight.h"
@@ -84,7 +85,7 @@ static void multiply(const matmul *kernel, OrtKernelContext *context, const floa
   const mb_parallel parallel = onnx_parallel(context);
   const mb_product_scratch scratch = mb_product_scratch_place(area, columns, chunk);
   const bool copies = kernel->round_input || padded != columns;
-  float *copy = (float *)(void *)(area + mb_product_scratch_bytes(columns, chunk));
+  float *copy = (float *)(void *)(area + (size_t)mb_product_scratch_bytes(columns, chunk));
   for (size_t first = 0; first < vectors; first += chunk) {
     const uint32_t count = vectors - first < chunk ? (uint32_t)(vectors - first) : chunk;
     const float *in = x + first * columns;
@@ -120,10 +121,12 @@ static OrtStatusPtr ORT_API_CALL compute(void *op, OrtKernelContext *context) {
   if (vectors == 0) return NULL;
   /* From ONNX Runtime's arena, which keeps what it was given back: no call to the system, and room for any number of
    * runs at once. */
-  const size_t padded = mb_round_up(kernel->columns, MB_COLUMN_PADDING);
-  const size_t bytes = mb_product_scratch_bytes(kernel->columns, (uint32_t)chunk) + chunk * padded * sizeof(float);
-  void *memory = kernel->allocator->Alloc(kernel->allocator, bytes + ALIGNMENT);
-  if (!memory) return mb_ort_fail(ORT_FAIL, "no memory for %zu bytes of scratch", bytes);
+  const uint64_t padded = mb_round_up(kernel->columns, MB_COLUMN_PADDING);
+  const uint64_t bytes =
+      mb_size_add(mb_product_scratch_bytes(kernel->columns, (uint32_t)chunk),
+                  mb_size_add(mb_size_multiply(chunk, mb_size_multiply(padded, sizeof(float))), ALIGNMENT));
+  void *memory = mb_size_fits(bytes) ? kernel->allocator->Alloc(kernel->allocator, (size_t)bytes) : NULL;
+  if (!memory) return mb_ort_fail(ORT_FAIL, "no memory for %llu bytes of scratch", (unsigned long long)bytes);
   uint8_t *area = (uint8_t *)memory + (ALIGNMENT - (uintptr_t)memory % ALIGNMENT) % ALIGNMENT;
   multiply(kernel, context, x.data, vectors, area, y);
   kernel->allocator->Free(kernel->allocator, memory);

@@ -23,7 +23,7 @@ static open_model *models;
 static mb_status open_new(const char *path, const struct stat *st, open_model **out) {
   open_model *entry = calloc(1, sizeof *entry);
   if (!entry) return mb_fail(MB_ERROR_MEMORY, "no memory to open a model");
-  const mb_model_options options = {.cache_dir = getenv("MOBILE_BUNDLE_CACHE_DIR")};
+  const mb_model_options options = {.size = sizeof options, .cache_dir = getenv("MOBILE_BUNDLE_CACHE_DIR")};
   const mb_status status = mb_model_open(path, &options, &entry->model);
   if (status != MB_OK) {
     free(entry);

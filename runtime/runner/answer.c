@@ -29,7 +29,8 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, int3
       done->reason = "cancelled";
       break;
     }
-    const int32_t token = mb_sampler_sample(sampler, logits);
+    int32_t token;
+    if ((status = mb_sampler_sample(sampler, logits, &token)) != MB_OK) break;
     if (done->tokens == 0) done->first_token_seconds = seconds_now() - bundle->started;
     if (!options->ignore_eos && ends(config, token)) {
       done->reason = "eos";
@@ -73,6 +74,24 @@ static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const
   return status;
 }
 
+/* chunk: the most tokens that were computed together. */
+static mb_status say_done(const runner_options *options, open_bundle *bundle, uint32_t chunk, done_event *done) {
+  /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
+  mb_memory used;
+  mb_status status = decoder_memory(bundle->decoder, chunk, &used);
+  if (status != MB_OK) return status;
+  done->memory = process_memory_read();
+  done->predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
+                               used.process_bytes + used.kv_bytes_per_token * decoder_position(bundle->decoder);
+  emit_done(options->json, done);
+  return MB_OK;
+}
+
+mb_status answer_cancelled(const runner_options *options, open_bundle *bundle) {
+  done_event done = {.reason = "cancelled"};
+  return say_done(options, bundle, 1, &done);
+}
+
 static mb_status run(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
                      mb_sampler *sampler, char *piece, size_t piece_bytes) {
   const uint32_t count = (uint32_t)prompt->count;
@@ -89,15 +108,7 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
   } else if (status == MB_ERROR_CANCELLED) {
     status = MB_OK;
   }
-  if (status != MB_OK) return status;
-  /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
-  mb_memory used;
-  decoder_memory(bundle->decoder, count, &used);
-  done.memory = process_memory_read();
-  done.predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
-                              used.process_bytes + used.kv_bytes_per_token * decoder_position(bundle->decoder);
-  emit_done(options->json, &done);
-  return MB_OK;
+  return status == MB_OK ? say_done(options, bundle, count, &done) : status;
 }
 
 mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt) {

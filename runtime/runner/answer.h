@@ -12,6 +12,9 @@ typedef struct {
 } answer_prompt;
 
 /* Emits prompt, tokens and done. The decoder may hold the first tokens of the prompt already, but never all of them. */
+/* MB_ERROR_NUMERIC: the model gave logits that are not finite; the tokens before them were emitted. */
 mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt);
+/* Emits the done of an answer that was cancelled before its prompt had tokens. */
+mb_status answer_cancelled(const runner_options *options, open_bundle *bundle);
 
 #endif

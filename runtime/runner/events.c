@@ -4,17 +4,24 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "unicode.h"
+
+/* A JSON string, whatever the bytes are: a path or a name may be no UTF-8, and becomes U+FFFD where it is none. */
 static void write_string(const char *text, size_t bytes) {
   putchar('"');
-  for (size_t i = 0; i < bytes; i++) {
+  for (size_t i = 0; i < bytes;) {
     const unsigned char c = (unsigned char)text[i];
-    if (c == '"' || c == '\\') {
+    const int length = mb_utf8_scan((const uint8_t *)text + i, bytes - i);
+    if (length <= 0) {
+      fputs("\xEF\xBF\xBD", stdout);
+    } else if (c == '"' || c == '\\') {
       printf("\\%c", c);
     } else if (c < 0x20 || c == 0x7f) {
       printf("\\u%04x", c);
     } else {
-      putchar(c);
+      fwrite(text + i, 1, (size_t)length, stdout);
     }
+    i += length > 0 ? (size_t)length : length < 0 ? (size_t)-length : bytes - i;
   }
   putchar('"');
 }
@@ -166,6 +173,8 @@ static const char *kind_of(mb_status status) {
       return "format";
     case MB_ERROR_MEMORY:
       return "memory";
+    case MB_ERROR_NUMERIC:
+      return "numeric";
     default:
       return "cancelled";
   }

@@ -25,8 +25,10 @@ static bool report_and_measure(void *context, uint64_t done, uint64_t total, con
 
 mb_status command_install(const runner_options *options) {
   installing state = {options, 0};
-  const mb_install_options install = {
-      .cache_dir = options->model.cache_dir, .progress = report_and_measure, .progress_context = &state};
+  const mb_install_options install = {.size = sizeof install,
+                                      .cache_dir = options->model.cache_dir,
+                                      .progress = report_and_measure,
+                                      .progress_context = &state};
   install_event event = {.bundle = options->bundle};
   const double begin = seconds_now();
   mb_status status = mb_install(options->bundle, &install, &event.result);

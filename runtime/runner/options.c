@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "decoder.h"
+#include "one_line.h"
 
 static const char usage_begin[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"
@@ -19,6 +20,7 @@ static const char usage_begin[] =
     "  --prompt TEXT            the text to continue (--prompt-file FILE reads it from a file)\n"
     "  --chat                   treat the prompt as a user's message, by the model's chat template\n"
     "  --system TEXT            with --chat: the system message\n"
+    "  --thinking on|off        with --chat or serve: whether the model is to think, where its template can switch it\n"
     "  --max-new-tokens N       stop after N tokens (default 128)\n"
     "  --ignore-eos             go on after an end-of-sequence token\n"
     "  --temperature T          0 is greedy (default 0)\n"
@@ -56,6 +58,7 @@ enum {
   OPTION_PROMPT_FILE,
   OPTION_CHAT,
   OPTION_SYSTEM,
+  OPTION_THINKING,
   OPTION_MAX_NEW_TOKENS,
   OPTION_IGNORE_EOS,
   OPTION_TEMPERATURE,
@@ -83,6 +86,7 @@ static const struct option long_options[] = {
     {"prompt-file", required_argument, NULL, OPTION_PROMPT_FILE},
     {"chat", no_argument, NULL, OPTION_CHAT},
     {"system", required_argument, NULL, OPTION_SYSTEM},
+    {"thinking", required_argument, NULL, OPTION_THINKING},
     {"max-new-tokens", required_argument, NULL, OPTION_MAX_NEW_TOKENS},
     {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
     {"temperature", required_argument, NULL, OPTION_TEMPERATURE},
@@ -125,7 +129,9 @@ static bool has_option(int option) {
 }
 
 static int fail(const char *message, const char *what) {
-  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? what : "",
+  char shown[MB_ONE_LINE_BYTES];
+  if (what) mb_one_line(what, strlen(what), shown);
+  fprintf(stderr, "%s: %s%s%s (see %s --help)\n", decoder_program, message, what ? ": " : "", what ? shown : "",
           decoder_program);
   return 2;
 }
@@ -161,6 +167,9 @@ static bool apply(int option, const char *value, runner_options *o) {
       return number(value, &o->sampler.repetition_penalty);
     case OPTION_SEED:
       return whole(value, UINT64_MAX, &o->sampler.seed);
+    case OPTION_THINKING:
+      o->thinking = strcmp(value, "on") == 0 ? MB_THINKING_ON : MB_THINKING_OFF;
+      return strcmp(value, "on") == 0 || strcmp(value, "off") == 0;
     case OPTION_KV:
       o->session.kv_type = strcmp(value, "f16") == 0 ? MB_KV_F16 : MB_KV_INT8;
       return strcmp(value, "f16") == 0 || strcmp(value, "int8") == 0;
@@ -245,7 +254,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   *o = (runner_options){
       .max_new_tokens = 128,
       .bench_repetitions = 5,
-      .sampler = {.top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
+      .model = {.size = sizeof o->model},
+      .session = {.size = sizeof o->session},
+      .sampler = {.size = sizeof o->sampler, .top_p = 1, .repetition_penalty = 1, .repetition_window = 64},
   };
   int code = parse_command(argc, argv, o);
   if (code >= 0) return code;
@@ -304,6 +315,8 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
   if (o->command == COMMAND_SERVE && (o->prompt || o->prompt_file || o->chat))
     return fail("serve takes prompts from its standard input", NULL);
   if (o->system && !o->chat) return fail("--system needs --chat", NULL);
+  if (o->thinking != MB_THINKING_DEFAULT && !o->chat && o->command != COMMAND_SERVE)
+    return fail("--thinking needs --chat", NULL);
   if (o->command == COMMAND_BENCH && !o->bench_prompt == !o->bench_generate)
     return fail("bench takes either -p or -n", NULL);
   return -1;

@@ -3,6 +3,7 @@
 #define MB_RUNNER_OPTIONS_H
 
 #include "mobile_bundle/mobile_bundle.h"
+#include "mobile_bundle/tokenizer.h"
 
 typedef enum { COMMAND_GENERATE, COMMAND_BENCH, COMMAND_SERVE, COMMAND_INSTALL, COMMAND_VERIFY } runner_command;
 
@@ -18,6 +19,7 @@ typedef struct {
   const char *prompt_file;
   bool chat;
   const char *system;
+  mb_chat_thinking thinking;
   uint32_t max_new_tokens;
   bool ignore_eos;
   uint32_t bench_prompt;      /* -p: tokens of prefill */

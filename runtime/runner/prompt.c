@@ -4,19 +4,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "cancel.h"
 #include "error.h"
 
 typedef struct {
   char *bytes;
-  size_t size;
+  size_t size, room;
 } text;
 
 static bool append(text *t, const char *bytes, size_t size) {
-  char *grown = realloc(t->bytes, t->size + size + 1);
-  if (!grown) return false;
-  if (size > 0) memcpy(grown + t->size, bytes, size);
-  t->bytes = grown;
+  if (t->room - t->size <= size) {
+    const size_t room = t->room / 2 * 3 > t->size + size ? t->room / 2 * 3 : t->size + size + 1;
+    char *grown = realloc(t->bytes, room);
+    if (!grown) return false;
+    t->bytes = grown;
+    t->room = room;
+  }
+  if (size > 0) memcpy(t->bytes + t->size, bytes, size);
   t->size += size;
   return true;
 }
@@ -34,46 +40,27 @@ static mb_status read_file(const char *path, text *out) {
   return status;
 }
 
-/* What stands between two messages, then the second one's content. */
-static mb_status add_message(const mb_tokenizer *tokenizer, mb_chat_place from, mb_chat_place to, const char *content,
-                             size_t size, text *out) {
-  const char *between;
-  size_t between_bytes;
-  mb_status status = mb_chat_between(tokenizer, from, to, &between, &between_bytes);
-  if (status != MB_OK) return status;
-  if (!append(out, between, between_bytes) || !append(out, content, size))
-    return mb_fail(MB_ERROR_MEMORY, "no memory for the prompt");
-  return MB_OK;
+static bool not_cancelled(void *unused) {
+  (void)unused;
+  return !cancel_requested();
 }
 
-static mb_status wrap(const mb_tokenizer *tokenizer, const prompt_message *messages, size_t count, text *out) {
-  if (!mb_tokenizer_has_chat(tokenizer))
-    return mb_fail(MB_ERROR_ARGUMENT, "this bundle has no chat template: give it plain text to continue");
-  mb_status status = MB_OK;
-  mb_chat_place last = MB_CHAT_START;
-  for (size_t i = 0; i < count && status == MB_OK; i++) {
-    const prompt_message *m = &messages[i];
-    const char *content = m->content;
-    size_t size = m->bytes;
-    /* An answer that is to go on ends as it ends. */
-    const bool open = i + 1 == count && m->role == MB_ROLE_ASSISTANT;
-    if (size > 0 && !open) mb_chat_trim(tokenizer, m->role, &content, &size);
-    status = add_message(tokenizer, last, m->role, content, size, out);
-    last = m->role;
-  }
-  if (status != MB_OK || last == MB_ROLE_ASSISTANT) return status;
-  return add_message(tokenizer, last, MB_CHAT_ANSWER, "", 0, out);
-}
-
-/* special: whether the tokenizer's own template applies; a chat template writes its own BOS. */
+/* special: whether the tokenizer's own template applies; a chat template writes its own BOS. Most texts have fewer
+ * tokens than a third of their bytes; one that has more is encoded a second time. */
 static mb_status encode(const mb_tokenizer *tokenizer, const char *bytes, size_t size, bool special, int32_t **ids,
                         size_t *count) {
   *ids = NULL;
-  mb_status status = mb_tokenizer_encode(tokenizer, bytes, size, special, NULL, 0, count);
-  if (status == MB_OK && !(*ids = malloc((*count + 1) * sizeof **ids)))
-    status = mb_fail(MB_ERROR_MEMORY, "no memory for a prompt of %zu tokens", *count);
-  if (status == MB_OK) status = mb_tokenizer_encode(tokenizer, bytes, size, special, *ids, *count, count);
-  return status;
+  *count = size / 3 + 16;
+  for (size_t room = 0; *count > room;) {
+    room = *count;
+    free(*ids);
+    if (!(*ids = malloc((room + 1) * sizeof **ids)))
+      return mb_fail(MB_ERROR_MEMORY, "no memory for a prompt of %zu tokens", room);
+    mb_status status =
+        mb_tokenizer_encode_while(tokenizer, bytes, size, special, *ids, room, count, not_cancelled, NULL);
+    if (status != MB_OK) return status;
+  }
+  return MB_OK;
 }
 
 mb_status prompt_text_tokens(const open_bundle *bundle, const char *bytes, size_t size, int32_t **ids, size_t *count) {
@@ -88,13 +75,22 @@ mb_status prompt_text_tokens(const open_bundle *bundle, const char *bytes, size_
 }
 
 mb_status prompt_chat_tokens(const open_bundle *bundle, const prompt_message *messages, size_t messages_count,
-                             int32_t **ids, size_t *count) {
-  text wrapped = {0};
+                             mb_chat_thinking thinking, int32_t **ids, size_t *count) {
   *ids = NULL;
-  mb_status status = wrap(bundle->tokenizer, messages, messages_count, &wrapped);
-  if (status == MB_OK)
-    status = encode(bundle->tokenizer, wrapped.bytes ? wrapped.bytes : "", wrapped.size, false, ids, count);
-  free(wrapped.bytes);
+  const time_t seconds = time(NULL);
+  struct tm now = {0};
+  localtime_r(&seconds, &now);
+  const mb_chat_options options = {.thinking = thinking, .now = &now};
+  mb_chat_message *given = calloc(messages_count + 1, sizeof *given);
+  if (!given) return mb_fail(MB_ERROR_MEMORY, "no memory for the prompt");
+  for (size_t i = 0; i < messages_count; i++)
+    given[i] = (mb_chat_message){messages[i].role, messages[i].content, messages[i].bytes};
+  char *wrapped = NULL;
+  size_t bytes = 0;
+  mb_status status = mb_chat_render(bundle->tokenizer, given, messages_count, &options, &wrapped, &bytes);
+  if (status == MB_OK) status = encode(bundle->tokenizer, wrapped ? wrapped : "", bytes, false, ids, count);
+  mb_chat_free(wrapped);
+  free(given);
   return status;
 }
 
@@ -112,7 +108,7 @@ mb_status prompt_tokens(const runner_options *options, const open_bundle *bundle
     const prompt_message messages[] = {{MB_ROLE_SYSTEM, system, system ? strlen(system) : 0},
                                        {MB_ROLE_USER, content.bytes, content.size}};
     const size_t first = system ? 0 : 1;
-    status = prompt_chat_tokens(bundle, messages + first, 2 - first, ids, count);
+    status = prompt_chat_tokens(bundle, messages + first, 2 - first, options->thinking, ids, count);
   } else if (status == MB_OK) {
     status = prompt_text_tokens(bundle, content.bytes ? content.bytes : "", content.size, ids, count);
   }

@@ -11,7 +11,7 @@ mb_status prompt_tokens(const runner_options *options, const open_bundle *bundle
 mb_status prompt_text_tokens(const open_bundle *bundle, const char *text, size_t bytes, int32_t **ids, size_t *count);
 
 typedef struct {
-  mb_chat_place role;
+  mb_chat_role role;
   char *content;
   size_t bytes;
 } prompt_message;
@@ -19,6 +19,6 @@ typedef struct {
 /* A conversation by the chat template, with the request to answer; one that ends with the assistant's message has it
  * continued. *ids is malloc'd. */
 mb_status prompt_chat_tokens(const open_bundle *bundle, const prompt_message *messages, size_t messages_count,
-                             int32_t **ids, size_t *count);
+                             mb_chat_thinking thinking, int32_t **ids, size_t *count);
 
 #endif

@@ -3,10 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "json.h"
 
-enum { NAME_BYTES = 32, VALUE_BYTES = 64 };
+enum { NAME_BYTES = 32, VALUE_BYTES = 64, LONGEST_SHOWN = 1024 /* bytes; the message is cut by characters */ };
 
 static const char *const sampling[] = {"max_new_tokens",     "temperature",       "top_k", "top_p", "min_p",
                                        "repetition_penalty", "repetition_window", "seed"};
@@ -69,11 +70,18 @@ static mb_status take_member(const json_value *name, const json_value *value, re
     out->options.ignore_eos = value->kind == 't';
     return MB_OK;
   }
+  if (json_is(name, "thinking")) {
+    if (value->kind != 't' && value->kind != 'f')
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's thinking is neither true nor false");
+    out->options.thinking = value->kind == 't' ? MB_THINKING_ON : MB_THINKING_OFF;
+    return MB_OK;
+  }
   for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
     if (json_is(name, sampling[i])) return take_option(sampling[i], value, out);
   }
+  const ptrdiff_t bytes = name->end - name->at;
   return mb_fail(MB_ERROR_ARGUMENT, "the request has a member that serve does not know: %.*s",
-                 (int)(name->end - name->at < 64 ? name->end - name->at : 64), name->at);
+                 (int)(bytes < LONGEST_SHOWN ? bytes : LONGEST_SHOWN), name->at);
 }
 
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out) {
@@ -86,6 +94,8 @@ mb_status request_parse(const char *text, size_t bytes, const runner_options *de
     status = take_member(&name, &value, out);
   if (status == MB_OK && !out->prompt == !out->messages)
     return mb_fail(MB_ERROR_ARGUMENT, "a request has either a prompt or messages");
+  if (status == MB_OK && out->prompt && out->options.thinking != defaults->thinking)
+    return mb_fail(MB_ERROR_ARGUMENT, "a request's thinking needs messages");
   return status;
 }
 
@@ -96,35 +106,122 @@ void request_free(request *r) {
   *r = (request){0};
 }
 
-/* Moves the oldest exchange out of the messages: from the first that is no system message to the next user message.
- * false: what is left is the last user message and what follows it. */
-static bool drop_exchange(prompt_message *messages, size_t *count) {
-  const size_t first = messages[0].role == MB_ROLE_SYSTEM ? 1 : 0;
-  size_t next = first + 1;
-  while (next < *count && messages[next].role != MB_ROLE_USER) next++;
-  if (next >= *count) return false;
-  memmove(messages + first, messages + next, (*count - next) * sizeof *messages);
-  *count -= next - first;
+/* A conversation that is being fitted into the context. */
+typedef struct {
+  const open_bundle *bundle;
+  mb_chat_thinking thinking;
+  prompt_message *messages; /* the system message is moved before what is kept while that is tokenised */
+  size_t count;
+  size_t first;   /* 1 where there is a system message, which is never left out, else 0 */
+  size_t *begins; /* [exchanges]: the message that the conversation goes on with when so many exchanges are left out */
+  size_t exchanges;
+  size_t *weights; /* [exchanges]: bytes of the messages from there on, and some for what stands between them */
+  size_t room;     /* tokens that the prompt may take */
+} fitting;
+
+enum { WEIGHT_OF_MESSAGE = 16 };
+
+/* A text of so many tokens, and how many exchanges were left out for it. */
+typedef struct {
+  int32_t *ids;
+  size_t count;
+  size_t dropped;
+} fitted;
+
+static bool fits(const fitting *f, const fitted *t) { return t->count <= f->room; }
+
+static mb_status measure(const fitting *f, size_t dropped, fitted *out) {
+  *out = (fitted){.dropped = dropped};
+  if (cancel_requested()) return mb_fail(MB_ERROR_CANCELLED, "cancelled");
+  const size_t start = f->begins[dropped] - f->first;
+  const prompt_message covered = f->messages[start];
+  if (f->first) f->messages[start] = f->messages[0];
+  mb_status status =
+      prompt_chat_tokens(f->bundle, f->messages + start, f->count - start, f->thinking, &out->ids, &out->count);
+  f->messages[start] = covered;
+  return status;
+}
+
+/* An exchange begins with a user message, the first one with whatever the conversation begins with. The last one is the
+ * last user message and what follows it. */
+static mb_status find_exchanges(const request *r, fitting *f) {
+  f->count = r->message_count;
+  f->first = r->messages[0].role == MB_ROLE_SYSTEM ? 1 : 0;
+  f->messages = malloc(f->count * sizeof *f->messages);
+  f->begins = malloc((f->count + 1) * sizeof *f->begins);
+  f->weights = malloc((f->count + 1) * sizeof *f->weights);
+  if (!f->messages || !f->begins || !f->weights) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
+  memcpy(f->messages, r->messages, f->count * sizeof *f->messages);
+  f->begins[f->exchanges++] = f->first;
+  for (size_t i = f->first + 1; i < f->count; i++) {
+    if (f->messages[i].role == MB_ROLE_USER) f->begins[f->exchanges++] = i;
+  }
+  size_t weight = 0, end = f->count;
+  for (size_t e = f->exchanges; e-- > 0; end = f->begins[e]) {
+    for (size_t i = f->begins[e]; i < end; i++) weight += f->messages[i].bytes + WEIGHT_OF_MESSAGE;
+    f->weights[e] = weight;
+  }
+  return MB_OK;
+}
+
+/* Takes what was measured where it fits. */
+static bool take(const fitting *f, fitted *measured, fitted *best) {
+  if (!fits(f, measured)) {
+    free(measured->ids);
+    return false;
+  }
+  free(best->ids);
+  *best = *measured;
   return true;
+}
+
+/* Leaves out the fewest exchanges with which it fits, or all that can be. The more are left out the shorter the prompt,
+ * so few lengths need to be tried: all of it; then from its end on, each time up to twice as much as before, until it
+ * does not fit; and between the last two by halves. Together that reads the conversation once, and besides only texts
+ * that are at most about twice as long as what fits. */
+static mb_status fit(const fitting *f, fitted *best) {
+  mb_status status = measure(f, 0, best);
+  if (status != MB_OK || fits(f, best) || f->exchanges == 1) return status;
+  size_t too_long = 0; /* exchanges left out */
+  free(best->ids);
+  status = measure(f, f->exchanges - 1, best);
+  if (status != MB_OK || !fits(f, best)) return status;
+  bool growing = true;
+  while (best->dropped - too_long > 1) {
+    size_t next = best->dropped - 1;
+    if (growing) {
+      while (next - 1 > too_long && f->weights[next - 1] <= 2 * f->weights[best->dropped]) next--;
+    } else {
+      next = too_long + (best->dropped - too_long) / 2;
+    }
+    fitted measured;
+    status = measure(f, next, &measured);
+    if (status != MB_OK) {
+      free(measured.ids);
+      return status;
+    }
+    if (!take(f, &measured, best)) {
+      too_long = next;
+      growing = false;
+    }
+  }
+  return MB_OK;
 }
 
 static mb_status conversation_tokens(const request *r, const open_bundle *bundle, int32_t **ids, size_t *count,
                                      uint32_t *dropped) {
   const uint32_t context = decoder_options(bundle->decoder)->context, quarter = context / 4;
-  const uint32_t room = r->options.max_new_tokens < quarter ? r->options.max_new_tokens : quarter;
-  size_t left = r->message_count;
-  prompt_message *messages = malloc(left * sizeof *messages);
-  if (!messages) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
-  memcpy(messages, r->messages, left * sizeof *messages);
-  mb_status status;
-  for (;;) {
-    status = prompt_chat_tokens(bundle, messages, left, ids, count);
-    if (status != MB_OK || *count + room <= context || !drop_exchange(messages, &left)) break;
-    free(*ids);
-    *ids = NULL;
-  }
-  *dropped = (uint32_t)(r->message_count - left);
-  free(messages);
+  const uint32_t answer = r->options.max_new_tokens < quarter ? r->options.max_new_tokens : quarter;
+  fitting f = {.bundle = bundle, .thinking = r->options.thinking, .room = context - answer};
+  fitted best = {0};
+  mb_status status = find_exchanges(r, &f);
+  if (status == MB_OK) status = fit(&f, &best);
+  if (status == MB_OK) *dropped = (uint32_t)(f.begins[best.dropped] - f.first);
+  *ids = best.ids;
+  *count = best.count;
+  free(f.messages);
+  free(f.begins);
+  free(f.weights);
   return status;
 }
 

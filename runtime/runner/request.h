@@ -13,13 +13,14 @@ typedef struct {
 } request;
 
 /* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
- * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos".
- * Free it in either case. */
+ * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos",
+ * "thinking". Free it in either case. */
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
 void request_free(request *request);
 
 /* The request's tokens, malloc'd. Of a conversation that would leave an answer too little room in the context, the
- * oldest exchanges are left out: *dropped messages. */
+ * oldest exchanges are left out: *dropped messages. Time is linear in the conversation. MB_ERROR_CANCELLED: somebody
+ * asked for that meanwhile (cancel.h). *ids may be set even where it fails. */
 mb_status request_tokens(const request *request, const open_bundle *bundle, int32_t **ids, size_t *count,
                          uint32_t *dropped);
 

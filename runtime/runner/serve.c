@@ -1,8 +1,10 @@
 /* mobile-run serve: answers one request after another. What is the same at the start of two requests is computed once:
  * an app sends the whole conversation every time, and only its last message is new to the decoder. */
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "answer.h"
@@ -13,7 +15,7 @@
 #include "events.h"
 #include "request.h"
 
-enum { LONGEST_LINE = 4 << 20 };
+enum { LONGEST_LINE = 4 << 20, LOOK_FOR_HANGUP_NANOSECONDS = 100 * 1000 * 1000 };
 
 /* Between the thread that reads lines and the one that answers. */
 static struct {
@@ -26,6 +28,34 @@ static struct {
   bool ended;
 } inbox = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
+/* Whoever asked is gone, and waits for nothing. Under the lock. */
+static void end_here(void) {
+  inbox.ended = true;
+  if (inbox.answering) cancel_request();
+  pthread_cond_broadcast(&inbox.changed);
+}
+
+/* Waits until there is room for a line. Nothing is read meanwhile, so that the end of the input is only told by its
+ * writer hanging up. Under the lock; false: it ended. */
+static bool wait_for_room(void) {
+  while (inbox.line) {
+    struct pollfd input = {.fd = STDIN_FILENO};
+    if (poll(&input, 1, 0) > 0 && input.revents & (POLLHUP | POLLERR)) {
+      end_here();
+      return false;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOOK_FOR_HANGUP_NANOSECONDS;
+    if (until.tv_nsec >= 1000000000) {
+      until.tv_nsec -= 1000000000;
+      until.tv_sec++;
+    }
+    pthread_cond_timedwait(&inbox.changed, &inbox.lock, &until);
+  }
+  return true;
+}
+
 /* A whole line, malloc'd: the reader's from here on. `cancel` stops what was asked before it, and nothing after it. */
 static void deliver(char *line, size_t bytes) {
   pthread_mutex_lock(&inbox.lock);
@@ -33,8 +63,9 @@ static void deliver(char *line, size_t bytes) {
     if (inbox.answering) cancel_request();
     inbox.line_cancelled = true;
     free(line);
+  } else if (!wait_for_room()) {
+    free(line);
   } else {
-    while (inbox.line) pthread_cond_wait(&inbox.changed, &inbox.lock);
     inbox.line = line;
     inbox.bytes = bytes;
     inbox.line_cancelled = false;
@@ -68,11 +99,8 @@ static void *read_lines(void *unused) {
   }
 end:
   free(line);
-  /* Whoever asked is gone, and waits for nothing. */
   pthread_mutex_lock(&inbox.lock);
-  inbox.ended = true;
-  if (inbox.answering) cancel_request();
-  pthread_cond_broadcast(&inbox.changed);
+  end_here();
   pthread_mutex_unlock(&inbox.lock);
   return NULL;
 }
@@ -116,9 +144,13 @@ static mb_status serve_one(const runner_options *options, open_bundle *bundle, i
   answer_prompt prompt = {.held = held};
   mb_status status = request_parse(line, bytes, options, &r);
   if (status == MB_OK) status = request_tokens(&r, bundle, &ids, &prompt.count, &prompt.dropped_messages);
-  if (status == MB_OK) status = keep_common(bundle, held, ids, prompt.count);
-  prompt.ids = ids;
-  if (status == MB_OK) status = answer(&r.options, bundle, &prompt);
+  if (status == MB_ERROR_CANCELLED) {
+    status = answer_cancelled(&r.options, bundle);
+  } else {
+    if (status == MB_OK) status = keep_common(bundle, held, ids, prompt.count);
+    prompt.ids = ids;
+    if (status == MB_OK) status = answer(&r.options, bundle, &prompt);
+  }
   free(ids);
   request_free(&r);
   return status;

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aligned.h"
 #include "error.h"
 #include "search.h"
 #include "storage.h"
@@ -25,7 +26,7 @@ mb_status mb_decode_stored(const void *blob, uint64_t bytes, void *out, uint64_t
   *written = plan.target_bytes;
   if (out == NULL) return MB_OK;
   if (capacity < plan.target_bytes) return mb_fail(MB_ERROR_ARGUMENT, "no room for the decoded blob");
-  void *scratch = aligned_alloc(64, (plan.scratch_bytes + 63) / 64 * 64 + 64);
+  void *scratch = mb_aligned_malloc(plan.scratch_bytes);
   if (scratch == NULL) return mb_fail(MB_ERROR_MEMORY, "no memory to decode a stored blob");
   buffer b = {.out = out, .capacity = plan.target_bytes};
   const bool done = mb_storage_decode(blob, bytes, scratch, append, &b, &reason) && b.written == plan.target_bytes;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aligned.h"
 #include "entropy.h"
 #include "error.h"
 #include "kernels.h"
@@ -337,7 +338,7 @@ mb_status mb_entropy_decode_with(const char *decoder, const void *blob, uint64_t
   if (!mb_storage_plan_of(blob, bytes, &plan, &reason)) return mb_fail(MB_ERROR_FORMAT, "%s", reason);
   memcpy(&header, blob, sizeof header);
   if (header.format != MB_FORMAT_ENTROPY) return mb_fail(MB_ERROR_ARGUMENT, "the blob is not entropy-coded");
-  void *scratch = aligned_alloc(64, plan.scratch_bytes / 64 * 64 + 64);
+  void *scratch = mb_aligned_malloc(plan.scratch_bytes);
   if (scratch == NULL) return mb_fail(MB_ERROR_MEMORY, "no memory to decode a blob");
   buffer b = {out, (uint8_t *)out + capacity};
   const bool done =

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aligned.h"
 #include "error.h"
 #include "search.h"
 #include "thread_pool.h"
@@ -207,7 +208,7 @@ mb_status mb_vector_nearest(const float *points, size_t count, uint32_t length, 
   s.centroids = (codebook){.length = length,
                            .tile_count = (entries + LANES - 1) / LANES,
                            .chunk_tiles = CHUNK_BYTES / tile_bytes}; /* at least 7 */
-  float *tiles = aligned_alloc(64, (size_t)s.centroids.tile_count * tile_bytes);
+  float *tiles = mb_aligned_malloc((size_t)s.centroids.tile_count * tile_bytes);
   if (tiles == NULL) return mb_fail(MB_ERROR_MEMORY, "no memory to search a codebook of %u entries", entries);
   fill_tiles(tiles, centroids, half_norms, length, entries, s.centroids.tile_count);
   s.centroids.tiles = tiles;

@@ -32,7 +32,7 @@ static const stored_form *check(const void *blob, uint64_t available, mb_blob_he
     *reason = "header of the stored blob is damaged";
     return NULL;
   }
-  if (h->payload_bytes > available - sizeof *h ||
+  if (h->payload_bytes != available - sizeof *h ||
       (h->format != MB_FORMAT_ENTROPY &&
        h->payload_bytes != mb_payload_bytes(h->format, h->rows, h->columns, h->group, h->flags))) {
     *reason = "payload size of the stored blob does not match its shape";

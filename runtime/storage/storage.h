@@ -22,7 +22,7 @@ typedef struct {
   size_t scratch_bytes;
 } mb_storage_plan;
 
-/* Checks the header of a stored blob of which `available` bytes may be read, and says what it decodes to.
+/* Checks the header of a stored blob of exactly `available` bytes, and says what it decodes to.
  * false and a static reason where it is damaged or no stored form. */
 bool mb_storage_plan_of(const void *blob, uint64_t available, mb_storage_plan *plan, const char **reason);
 

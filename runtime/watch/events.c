@@ -77,7 +77,7 @@ bool emit_exit(const exit_report *r) {
 }
 
 bool emit_not_started(const char *what, int error) {
-  char reason[200];
+  char reason[8192]; /* a path and some words; line_text cuts what is long */
   snprintf(reason, sizeof reason, "%s: %s", what, strerror(error));
   line l;
   line_begin(&l, "exit");

@@ -3,7 +3,10 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "one_line.h"
 
 __attribute__((format(printf, 2, 3))) static void append(line *l, const char *format, ...) {
   va_list arguments;
@@ -29,16 +32,10 @@ void line_number(line *l, const char *name, double value, int decimals) {
 void line_boolean(line *l, const char *name, bool value) { append(l, ",\"%s\":%s", name, value ? "true" : "false"); }
 
 void line_text(line *l, const char *name, const char *value) {
+  char shown[MB_ONE_LINE_BYTES];
+  mb_one_line(value, strlen(value), shown);
   append(l, ",\"%s\":\"", name);
-  for (int i = 0; value[i] && i < 200; i++) {
-    const unsigned char c = (unsigned char)value[i];
-    /* A byte beyond ASCII may be half a character, or none at all: a question mark is always valid JSON. */
-    if (c == '"' || c == '\\') {
-      append(l, "\\%c", c);
-    } else {
-      append(l, "%c", c < 0x20 || c >= 0x7f ? '?' : c);
-    }
-  }
+  for (const char *c = shown; *c; c++) append(l, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
   append(l, "\"");
 }
 

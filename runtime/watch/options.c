@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "one_line.h"
+
 static const char usage[] =
     "usage: mobile-watch [options] [--] COMMAND...\n"
     "       mobile-watch hog --anon-bytes N [--hold SECONDS]\n"
@@ -57,7 +59,9 @@ static const struct option hog_long_options[] = {
 };
 
 static int bad_usage(const char *what, const char *value) {
-  fprintf(stderr, "mobile-watch: %s%s%s (mobile-watch --help)\n", what, value ? ": " : "", value ? value : "");
+  char shown[MB_ONE_LINE_BYTES];
+  if (value) mb_one_line(value, strlen(value), shown);
+  fprintf(stderr, "mobile-watch: %s%s%s (mobile-watch --help)\n", what, value ? ": " : "", value ? shown : "");
   return 2;
 }
 

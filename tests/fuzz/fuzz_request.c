@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "request.h"
 
 /* Everything that was understood must hang together. */
@@ -14,7 +15,6 @@ static void use(const request *r) {
   }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   static const runner_options defaults;
   char *line = malloc(bytes ? bytes : 1);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "tokenizer_internal.h"
 
 enum { MOST_TEXT = 512, TAIL = 96 };
@@ -10,6 +11,28 @@ enum { MOST_TEXT = 512, TAIL = 96 };
 static const char fixed_text[] =
     "<s>Hello, it's  13 na\xC3\xAFve e\xCC\x81\xCC\xA3 \xE6\xBC\xA2\xE5\xAD\x97 \xF0\x9F\x8E\x89\r\n\t [INST] "
     "\xE2\x96\x81\xE2\x96\x81x</s><|im_end|>\xFF\xE2\x96 looooooooooooooooooooooooooooooooooooooong\n \n  end ";
+
+/* Conversations of the same contents, one that ends with a question and one with an answer. */
+static void chat(const mb_tokenizer *tokenizer, const char *text, size_t bytes) {
+  const mb_chat_message messages[] = {{MB_ROLE_SYSTEM, "Be brief.", 9},
+                                      {MB_ROLE_USER, text, bytes},
+                                      {MB_ROLE_ASSISTANT, "<think>\xE6\xBC\xA2</think> \nx", 22},
+                                      {MB_ROLE_USER, " \xE3\x80\x80", 4},
+                                      {MB_ROLE_ASSISTANT, "", 0}};
+  const struct tm now = {.tm_mday = 3, .tm_mon = 10, .tm_year = 126, .tm_wday = 2};
+  for (int thinking = 0; thinking < 3; thinking++) {
+    const mb_chat_options options = {(mb_chat_thinking)thinking, &now};
+    for (size_t first = 0; first < 2; first++) {
+      for (size_t count = 0; count <= 5 - first; count++) {
+        char *rendered;
+        size_t size;
+        if (mb_chat_render(tokenizer, messages + first, count, &options, &rendered, &size) != MB_OK && rendered)
+          abort();
+        mb_chat_free(rendered);
+      }
+    }
+  }
+}
 
 static void use(const mb_tokenizer *tokenizer, const uint8_t *tail, size_t tail_bytes) {
   char text[MOST_TEXT];
@@ -40,18 +63,9 @@ static void use(const mb_tokenizer *tokenizer, const uint8_t *tail, size_t tail_
   }
   if (mb_stream_finish(&stream, room, most) > most) abort();
   free(room);
-  for (int from = 0; from < 5; from++) {
-    for (int to = 0; to < 5; to++) {
-      const char *piece;
-      size_t size;
-      if (mb_chat_between(tokenizer, (mb_chat_place)from, (mb_chat_place)to, &piece, &size) != MB_OK) continue;
-      mb_chat_trim(tokenizer, (mb_chat_place)(to % 3), &piece, &size);
-      for (size_t i = 0; i < size; i++) written += (unsigned char)piece[i];
-    }
-  }
+  chat(tokenizer, text, bytes);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   uint8_t *copy = malloc(bytes ? bytes : 1); /* aligned, and its end is watched */
   if (!copy) return 0;

@@ -11,7 +11,7 @@
 typedef struct {
   uint32_t format, rows, columns, group, flags;
   guarded blob;
-  int16_t *codes; /* [rows][columns] as stored, 8 bits signed; ternary 0..2 */
+  int16_t *codes; /* [rows][columns] as stored, 8 bits signed; ternary 0..2; a sign's bit */
   float *weights; /* [rows][columns] */
 } packed;
 
@@ -32,18 +32,44 @@ static inline void pack_code(const packed *t, uint8_t *codes, uint32_t r, uint32
     case MB_FORMAT_AFFINE4:
       put_bits(codes + c / 8 * 64 + 4 * r + c % 4, 4 * (c % 8 / 4), code);
       break;
+    case MB_FORMAT_AFFINE5:
+      put_bits(codes + c / 32 * 320 + c % 32 / 8 * 64 + 4 * r + c % 4, 4 * (c % 8 / 4), code / 2);
+      put_bits(codes + c / 32 * 320 + 256 + 4 * r + c % 4, c % 32 / 4, code % 2);
+      break;
+    case MB_FORMAT_AFFINE6:
+      put_bits(codes + c / 16 * 192 + c % 16 / 8 * 64 + 4 * r + c % 4, 4 * (c % 8 / 4), code / 4);
+      put_bits(codes + c / 16 * 192 + 128 + 4 * r + c % 4, 2 * (c % 16 / 4), code % 4);
+      break;
+    case MB_FORMAT_SIGN1:
+      put_bits(codes + c / 8 * 16 + r, c % 8, code);
+      break;
     default:
       codes[c / 4 * 64 + 4 * r + c % 4] = (uint8_t)code;
   }
 }
 
+static inline uint32_t code_bits(uint32_t format) {
+  switch (format) {
+    case MB_FORMAT_SIGN1:
+      return 1;
+    case MB_FORMAT_AFFINE3:
+      return 3;
+    case MB_FORMAT_AFFINE4:
+      return 4;
+    case MB_FORMAT_AFFINE5:
+      return 5;
+    case MB_FORMAT_AFFINE6:
+      return 6;
+    case MB_FORMAT_AFFINE8:
+      return 8;
+    default:
+      return 2;
+  }
+}
+
 static inline int16_t random_code(uint32_t format, bool extreme, uint32_t row) {
   int low = format == MB_FORMAT_AFFINE8 ? -127 : 0;
-  int high = format == MB_FORMAT_TERNARY2  ? 2
-             : format == MB_FORMAT_AFFINE2 ? 3
-             : format == MB_FORMAT_AFFINE3 ? 7
-             : format == MB_FORMAT_AFFINE4 ? 15
-                                           : 127;
+  int high = format == MB_FORMAT_TERNARY2 ? 2 : format == MB_FORMAT_AFFINE8 ? 127 : (1 << code_bits(format)) - 1;
   if (extreme) return (int16_t)(row % 3 == 1 ? low : high);
   return (int16_t)(low + (int)random_below((uint32_t)(high - low + 1)));
 }
@@ -80,10 +106,7 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
   memcpy(t.blob.at, &h, sizeof h);
   uint8_t *p = (uint8_t *)t.blob.at + sizeof h;
   uint32_t padded_rows = (rows + 15) / 16 * 16;
-  size_t code_bits = format == MB_FORMAT_AFFINE3   ? 3
-                     : format == MB_FORMAT_AFFINE4 ? 4
-                     : format == MB_FORMAT_AFFINE8 ? 8
-                                                   : 2;
+  size_t bits = code_bits(format);
 
   for (uint32_t r = 0; r < padded_rows; r++) {
     float row_scale = r < rows ? 0.01f * (1.0f + random_unit() * 0.5f) : 0;
@@ -123,13 +146,13 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
       continue;
     }
     uint32_t groups = (columns + group - 1) / group;
-    size_t head = flags & MB_FLAG_ASYMMETRIC ? 64 : 32, record = head + group * code_bits * 2;
+    size_t head = flags & MB_FLAG_ASYMMETRIC ? 64 : 32, record = head + group * bits * 2;
     for (uint32_t g = 0; g < groups; g++) {
       uint8_t *own = p + ((size_t)(r / 16) * groups + g) * record;
       put_half(own + 2 * in, r < rows ? 0.5f + random_unit() * 0.4f : 0);
       if (head == 64) put_half(own + 32 + 2 * in, r < rows ? random_unit() * 3 : 0);
       float d = get_half(own + 2 * in), m = head == 64 ? get_half(own + 32 + 2 * in) : 0;
-      float offset = head == 64 || code_bits == 8 ? 0 : (float)(1 << (code_bits - 1));
+      float offset = head == 64 || bits == 8 ? 0 : (float)(1 << (bits - 1));
       for (uint32_t c = 0; c < group; c++) {
         bool real = r < rows && g * group + c < columns;
         int16_t code = real ? random_code(format, extreme, r) : 0;
@@ -137,7 +160,10 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
         if (!real) continue;
         size_t i = (size_t)r * columns + g * group + c;
         t.codes[i] = code;
-        t.weights[i] = head == 64 ? scale * (d * (float)code + m) : scale * d * ((float)code - offset);
+        if (format == MB_FORMAT_SIGN1)
+          t.weights[i] = scale * d * (code ? 1.0f : -1.0f);
+        else
+          t.weights[i] = head == 64 ? scale * (d * (float)code + m) : scale * d * ((float)code - offset);
       }
     }
   }

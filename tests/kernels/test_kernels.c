@@ -87,7 +87,8 @@ static void check_quantised(const mb_activations *x) {
         sum += q[c];
       }
       size_t at = (size_t)n * x->groups + g;
-      check(ok && x->scales[at] == (zero ? 0 : a / 127.0f) && x->sums[at] == sum,
+      const float scale = x->scales[at];
+      check(ok && (finite ? scale == (zero ? 0 : a / 127.0f) : isnan(scale)) && x->sums[at] == sum,
             "scalar quantise: columns %u group %u vector %u part %u", x->columns, x->group, n, g);
     }
   bool ok = true;
@@ -198,6 +199,34 @@ static void multiply_in_parts(const mb_kernels *k, const mb_matrix *w, const mb_
 static const uint32_t parts[][2] = {{0, 1}, {1, 1}, {2, 1}, {3, 1},  {4, 1},  {0, 2},    {0, 3},
                                     {0, 4}, {1, 5}, {0, 7}, {0, 32}, {1, 33}, {0, MOST}, {0, LAST_COUNT}};
 
+/* One broken value among three vectors: every product of its vector is NaN, those of the others are what they were. */
+static void test_overflow_stays_visible(const mb_kernels *k, const packed *t, const mb_matrix *w) {
+  static const float broken[] = {INFINITY, -INFINITY, NAN};
+  const size_t stride = t->rows;
+  vectors v = vectors_new(t->columns, t->group, 3);
+  guarded whole = guarded_new(3 * stride * 4), y = guarded_new(3 * stride * 4);
+  float *values = v.values.at, *got = y.at;
+  fill_values(values, t->columns, v.x.padded, 3);
+  k->quantise(&v.x, 0, 3);
+  k->multiply(w, &v.x, whole.at, stride, 0, mb_round_up(t->rows, 16));
+  for (size_t i = 0; i < LENGTH(broken); i++) {
+    values[v.x.padded + random_below(t->columns)] = broken[i];
+    k->quantise(&v.x, 0, 3);
+    k->multiply(w, &v.x, got, stride, 0, mb_round_up(t->rows, 16));
+    bool ok = memcmp(got, whole.at, stride * 4) == 0 &&
+              memcmp(got + 2 * stride, (const float *)whole.at + 2 * stride, stride * 4) == 0;
+    /* float weights multiply the value itself: infinity times a weight, or NaN where that is 0 */
+    for (uint32_t r = 0; r < t->rows; r++)
+      ok = ok && (v.x.group == 0 && mb_format_bits(t->format) == 0 && t->format != MB_FORMAT_SPARSE_TERNARY
+                      ? !isfinite(got[stride + r])
+                      : isnan(got[stride + r]));
+    check(ok, "%s multiply of a broken vector: %s", k->name, describe(t));
+  }
+  guarded_free(&y);
+  guarded_free(&whole);
+  vectors_free(&v);
+}
+
 static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t, const mb_matrix *w) {
   check_decoded(t, w);
   size_t stride = t->rows + 3;
@@ -225,6 +254,7 @@ static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables,
   }
   guarded_free(&expected);
   vectors_free(&all);
+  for (int i = 0; tables[i] != NULL; i++) test_overflow_stays_visible(tables[i], t, w);
 }
 
 static void test_matrix(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t) {
@@ -235,20 +265,35 @@ static void test_matrix(const mb_kernels *scalar, const mb_kernels *const *table
 }
 
 static void test_multiply(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  static const uint32_t formats[] = {MB_FORMAT_F32,     MB_FORMAT_BF16,    MB_FORMAT_TERNARY2, MB_FORMAT_AFFINE2,
+                                     MB_FORMAT_AFFINE3, MB_FORMAT_AFFINE4, MB_FORMAT_AFFINE8,  MB_FORMAT_AFFINE5,
+                                     MB_FORMAT_AFFINE6, MB_FORMAT_SIGN1};
   static const uint32_t shapes[][2] = {{1, 1},   {1, 172},  {37, 1},    {16, 128}, {32, 256},
                                        {17, 31}, {83, 131}, {300, 172}, {19, 1031}};
   static const uint32_t groups[] = {32, 64, 128};
   for (size_t s = 0; s < LENGTH(shapes); s++)
-    for (uint32_t format = MB_FORMAT_F32; format <= MB_FORMAT_AFFINE8; format++)
-      for (size_t g = 0; g < (mb_is_affine(format) ? LENGTH(groups) : 1); g++)
-        for (uint32_t flag = 0; flag < (mb_format_bits(format) != 0 ? 2 : 1); flag++)
+    for (size_t f = 0; f < LENGTH(formats); f++)
+      for (size_t g = 0; g < (mb_is_affine(formats[f]) ? LENGTH(groups) : 1); g++)
+        for (uint32_t flag = 0; flag < (mb_format_bits(formats[f]) > 1 ? 2 : 1); flag++)
           for (int extreme = 0; extreme < (shapes[s][0] < 40 ? 2 : 1); extreme++) {
+            const uint32_t format = formats[f];
             uint32_t set = mb_is_affine(format) ? MB_FLAG_ASYMMETRIC : MB_FLAG_ROW_SCALES;
             packed t = pack_random(format, shapes[s][0], shapes[s][1], mb_is_affine(format) ? groups[g] : 0,
                                    flag ? set : 0, extreme);
             test_matrix(scalar, tables, &t);
             packed_free(&t);
           }
+}
+
+/* Signs are decoded in tiles of columns and of rows. */
+static void test_sign_tiles(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  static const uint32_t shapes[][3] = {{1050, 40, 32}, {19, 4200, 128}, {19, 2100, 64}, {3, 2048, 32}};
+  for (size_t s = 0; s < LENGTH(shapes); s++)
+    for (int extreme = 0; extreme < 2; extreme++) {
+      packed t = pack_random(MB_FORMAT_SIGN1, shapes[s][0], shapes[s][1], shapes[s][2], 0, extreme);
+      test_matrix(scalar, tables, &t);
+      packed_free(&t);
+    }
 }
 
 /* ---- formats ---- */
@@ -307,6 +352,11 @@ static void test_formats(void) {
   check(mb_payload_bytes(MB_FORMAT_AFFINE8, big, big, 32, 1) == ((uint64_t)1 << 56) + ((uint64_t)1 << 53),
         "largest affine");
   check(mb_payload_bytes(MB_FORMAT_TERNARY2, 1, 1, 0, MB_FLAG_ROW_SCALES) == 64 + 64, "smallest ternary");
+  check(mb_payload_bytes(MB_FORMAT_AFFINE5, 17, 33, 32, 0) == 4 * (32 + 320) &&
+            mb_payload_bytes(MB_FORMAT_AFFINE6, 17, 33, 32, MB_FLAG_ASYMMETRIC) == 4 * (64 + 384) &&
+            mb_payload_bytes(MB_FORMAT_SIGN1, 17, 129, 128, 0) == 4 * (32 + 256) &&
+            mb_payload_bytes(MB_FORMAT_SIGN1, 1, 1, 32, MB_FLAG_ASYMMETRIC) == 0,
+        "5 and 6 bits, signs");
   check(mb_payload_bytes(MB_FORMAT_TERNARY2, 1, 1, 32, 0) == 0 && mb_payload_bytes(MB_FORMAT_BF16, 1, 1, 0, 1) == 0 &&
             mb_payload_bytes(MB_FORMAT_BF16, big + 1, 1, 0, 0) == 0 && mb_payload_bytes(99, 1, 1, 0, 0) == 0,
         "invalid combinations");
@@ -347,6 +397,7 @@ int main(void) {
   test_formats();
   test_quantise(scalar, tables);
   test_multiply(scalar, tables);
+  test_sign_tiles(scalar, tables);
   test_sparse(scalar, tables);
   test_packed_vectors(scalar, tables);
   test_attention(scalar, tables);

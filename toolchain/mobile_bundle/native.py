@@ -30,8 +30,29 @@ MAPPINGS = {"whole": 0, "layers": 1}
 """How weights are mapped, by the name on the command line (mb_mapping)."""
 
 
-class _ModelOptions(ctypes.Structure):
+class ModelConfig(ctypes.Structure):
+    """mb_model_config (weights_index.h)."""
+
     _fields_ = [
+        *((name, ctypes.c_uint32) for name in (
+            "flags", "vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "feed_forward", "context",
+            "sliding_window", "activation",
+        )),
+        ("norm_epsilon", ctypes.c_float),
+        ("bos_token", ctypes.c_int32),
+        ("eos_count", ctypes.c_uint32),
+        ("eos_tokens", ctypes.c_int32 * 8),
+        ("default_context", ctypes.c_uint32),
+        ("name", ctypes.c_char * 64),
+        ("reserved", ctypes.c_uint8 * 100),
+    ]  # fmt: skip
+
+
+class ModelOptions(ctypes.Structure):
+    """mb_model_options."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
         ("kernels", ctypes.c_char_p),
         ("cache_dir", ctypes.c_char_p),
         ("mapping", ctypes.c_int),
@@ -40,8 +61,11 @@ class _ModelOptions(ctypes.Structure):
     ]
 
 
-class _SessionOptions(ctypes.Structure):
+class SessionOptions(ctypes.Structure):
+    """mb_session_options."""
+
     _fields_ = [
+        ("size", ctypes.c_uint32),
         ("context", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
         ("prefill_chunk", ctypes.c_uint32),
@@ -141,20 +165,22 @@ def library() -> ctypes.CDLL:
     tokens = ctypes.POINTER(ctypes.c_int32)
     out = ctypes.POINTER(pointer)
     signatures: dict[str, tuple[object, list[object]]] = {
+        "mb_version": (ctypes.c_char_p, []),
         "mb_error_message": (ctypes.c_char_p, []),
-        "mb_model_open": (ctypes.c_int, [ctypes.c_char_p, ctypes.POINTER(_ModelOptions), out]),
+        "mb_model_open": (ctypes.c_int, [ctypes.c_char_p, ctypes.POINTER(ModelOptions), out]),
         "mb_model_close": (None, [pointer]),
         "mb_model_kernels": (ctypes.c_char_p, [pointer]),
-        "mb_model_get_config": (pointer, [pointer]),
+        "mb_model_get_config": (ctypes.POINTER(ModelConfig), [pointer]),
         "mb_model_verify": (ctypes.c_int, [pointer]),
-        "mb_memory_estimate": (ctypes.c_int, [pointer, ctypes.POINTER(_SessionOptions), ctypes.POINTER(_Memory)]),
-        "mb_session_open": (ctypes.c_int, [pointer, ctypes.POINTER(_SessionOptions), out]),
+        "mb_memory_estimate": (ctypes.c_int, [pointer, ctypes.POINTER(SessionOptions), ctypes.POINTER(_Memory)]),
+        "mb_session_open": (ctypes.c_int, [pointer, ctypes.POINTER(SessionOptions), out]),
         "mb_session_close": (None, [pointer]),
         "mb_session_memory": (ctypes.c_int, [pointer, ctypes.POINTER(_Memory)]),
         "mb_session_position": (u32, [pointer]),
         "mb_session_rewind": (ctypes.c_int, [pointer, u32]),
         "mb_session_feed": (ctypes.c_int, [pointer, tokens, size, floats]),
         "mb_session_feed_all": (ctypes.c_int, [pointer, tokens, size, floats]),
+        "mb_session_check": (ctypes.c_int, [pointer, tokens, size]),
         "mb_tokenizer_open": (ctypes.c_int, [ctypes.c_char_p, out]),
         "mb_tokenizer_close": (None, [pointer]),
         "mb_tokenizer_encode": (
@@ -189,8 +215,15 @@ def check(status: int) -> None:
         raise UserError((library().mb_error_message() or b"").decode("utf-8", "replace"))
 
 
-def _session_options(context: int, threads: int, chunk: int, kv_type: str, all_logits: bool) -> _SessionOptions:
-    return _SessionOptions(context, threads, chunk, KV_TYPES[kv_type], all_logits)
+def _session_options(context: int, threads: int, chunk: int, kv_type: str, all_logits: bool) -> SessionOptions:
+    return SessionOptions(
+        size=ctypes.sizeof(SessionOptions),
+        context=context,
+        threads=threads,
+        prefill_chunk=chunk,
+        kv_type=KV_TYPES[kv_type],
+        all_logits=all_logits,
+    )
 
 
 def estimate_memory(config: bytes, context: int = 0, threads: int = 0, kv_type: str = "int8") -> Memory:
@@ -264,6 +297,13 @@ class Session:
         """Logits float32 (tokens, vocabulary) of at most prefill_chunk tokens, valid until the next call."""
         return self._feed(library().mb_session_feed_all, tokens, len(tokens))
 
+    def check(self, tokens: Sequence[int] | NDArray[np.int32]) -> None:
+        """Feeds tokens and looks at the result of every step. UserError names the tensor that the first value that is
+        not finite comes from."""
+        array = np.ascontiguousarray(tokens, np.int32)
+        pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        check(library().mb_session_check(self._handle, pointer, len(array)))
+
     def _feed(
         self, function: ctypes._NamedFuncPointer, tokens: Sequence[int] | NDArray[np.int32], rows: int
     ) -> NDArray[np.float32]:
@@ -299,13 +339,16 @@ class Model:
         self, path: Path, kernels: str | None = None, cache: Path | None = None, mapping: str = "whole"
     ) -> None:
         self._handle = ctypes.c_void_p()
-        options = _ModelOptions(
-            kernels.encode() if kernels else None, os.fsencode(cache) if cache else None, MAPPINGS[mapping]
+        options = ModelOptions(
+            size=ctypes.sizeof(ModelOptions),
+            kernels=kernels.encode() if kernels else None,
+            cache_dir=os.fsencode(cache) if cache else None,
+            mapping=MAPPINGS[mapping],
         )
         check(library().mb_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self._handle)))
-        config = ctypes.cast(library().mb_model_get_config(self._handle), ctypes.POINTER(ctypes.c_uint32))
-        self.vocabulary = int(config[1])
-        self.context = int(config[8])
+        config = library().mb_model_get_config(self._handle).contents
+        self.vocabulary = int(config.vocabulary)
+        self.context = int(config.context)
 
     def close(self) -> None:
         """Unmaps the weights; sessions must be closed before."""

@@ -34,6 +34,11 @@ def runner_command(bundle: Path, runtime: str) -> list[str]:
     return [str(runner)]
 
 
+def bundle_argument(bundle: Path) -> str:
+    """The bundle as a runner's argument: a name that begins with a dash must not look like an option."""
+    return os.path.join(".", bundle) if str(bundle).startswith("-") else str(bundle)
+
+
 def runner_environment(runtime: str) -> dict[str, str]:
     """The environment for runner_command's program: where ONNX Runtime's library is."""
     environment = dict(os.environ)

@@ -9,6 +9,7 @@
 
 #include "result.h"
 #include "scratch.h"
+#include "sizes.h"
 #include "threads.h"
 #include "weight.h"
 
@@ -46,7 +47,8 @@ Tensor &linear(KernelRuntimeContext &context, const Tensor &x, const Tensor &wei
                       "out cannot take the shape of the result");
   const size_t count = static_cast<size_t>(x.numel()) / w.columns;
   if (count == 0) return out;
-  void *area = scratch(context, mb_packed_linear_scratch(&w, count));
+  const uint64_t bytes = mb_packed_linear_scratch(&w, count);
+  void *area = mb_size_fits(bytes) ? scratch(context, static_cast<size_t>(bytes)) : nullptr;
   ET_KERNEL_CHECK_MSG(context, area != nullptr, MemoryAllocationFailed, out, "no memory for the input of the layer");
   const mb_parallel threads = executorch_threads();
   mb_packed_linear(mb_kernels_select(nullptr), &threads, &w, x.const_data_ptr<float>(), count,
@@ -59,6 +61,9 @@ EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine2.out", linear<MB_FORMAT_AFFINE2
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine3.out", linear<MB_FORMAT_AFFINE3>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine4.out", linear<MB_FORMAT_AFFINE4>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine8.out", linear<MB_FORMAT_AFFINE8>);
+EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine5.out", linear<MB_FORMAT_AFFINE5>);
+EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine6.out", linear<MB_FORMAT_AFFINE6>);
+EXECUTORCH_LIBRARY(mobile_bundle, "linear_sign1.out", linear<MB_FORMAT_SIGN1>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_ternary2.out", linear<MB_FORMAT_TERNARY2>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_sparse_ternary.out", linear<MB_FORMAT_SPARSE_TERNARY>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_vector.out", linear<MB_FORMAT_VECTOR>);

@@ -27,9 +27,13 @@ typedef enum {
   MB_ERROR_FORMAT = 3,   /* a file is damaged, foreign or of another version */
   MB_ERROR_MEMORY = 4,   /* the memory asked for is not to be had */
   MB_ERROR_CANCELLED = 5,
+  MB_ERROR_NUMERIC = 6, /* the model computes values that are not finite */
 } mb_status;
 
-/* What went wrong in this thread's last failing call, one line for a person; never NULL. */
+/* The library's version, "1.2.3". */
+MB_API const char *mb_version(void);
+
+/* What went wrong in this thread's last failing call, one line of UTF-8 for a person; never NULL. */
 MB_API const char *mb_error_message(void);
 
 typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
@@ -41,12 +45,18 @@ typedef struct mb_session mb_session;
  * with MB_ERROR_CANCELLED. */
 typedef bool (*mb_progress)(void *context, uint64_t done, uint64_t total, const char *what);
 
+/* Asked now and then by a task that may take long. false: stop, with MB_ERROR_CANCELLED. */
+typedef bool (*mb_go_on)(void *context);
+
 typedef enum {
   MB_MAPPING_WHOLE = 0,  /* pages stay until the system wants them back: for models that fit into memory */
   MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped when it has been used, the next one's read ahead */
 } mb_mapping;
 
+/* Structs of options begin with their size, set by the caller: a program that was built with an older header then works
+ * with this library, which takes what its struct does not have for 0. */
 typedef struct {
+  uint32_t size;       /* sizeof of this struct */
   const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
   const char
       *cache_dir; /* where the cache of stored forms is and is made, one folder a bundle; NULL: beside weights.ptd */
@@ -56,6 +66,7 @@ typedef struct {
 } mb_model_options;
 
 typedef struct {
+  uint32_t size;          /* sizeof of this struct */
   uint32_t context;       /* positions the KV cache holds; 0: the bundle's default */
   uint32_t threads;       /* 0: one per processor, at most 4 */
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
@@ -77,6 +88,7 @@ typedef struct {
 } mb_memory;
 
 typedef struct {
+  uint32_t size;         /* sizeof of this struct */
   const char *cache_dir; /* as in mb_model_options */
   mb_progress progress;  /* NULL: silent; bytes are those of the decoded blobs */
   void *progress_context;
@@ -115,7 +127,7 @@ MB_API mb_status mb_memory_estimate(const mb_model_config *config, const mb_sess
 MB_API mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb_session **session);
 MB_API void mb_session_close(mb_session *session);
 MB_API mb_status mb_session_memory(const mb_session *session, mb_memory *memory);
-/* The options with every default filled in. */
+/* The options with every default filled in, its size too. */
 MB_API const mb_session_options *mb_session_get_options(const mb_session *session);
 MB_API uint32_t mb_session_position(const mb_session *session);
 /* Forgets everything after the first `position` tokens. */
@@ -125,11 +137,15 @@ MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
 MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
+/* Feeds tokens as mb_session_feed does, and looks at the result of every step: MB_ERROR_NUMERIC where one is not
+ * finite, with a message that names the tensor it comes from, and the size of what it was given. */
+MB_API mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t count);
 /* Asks a feed that runs in another thread (or, when none runs, the next one) to stop soon with MB_ERROR_CANCELLED. The
  * position then counts only the chunks that were finished. */
 MB_API void mb_session_cancel(mb_session *session);
 
 typedef struct {
+  uint32_t size;              /* sizeof of this struct */
   float temperature;          /* 0: greedy */
   uint32_t top_k;             /* 0: off */
   float top_p;                /* 1: off */
@@ -143,7 +159,8 @@ typedef struct mb_sampler mb_sampler;
 MB_API mb_status mb_sampler_open(uint32_t vocabulary, const mb_sampler_options *options, mb_sampler **sampler);
 MB_API void mb_sampler_close(mb_sampler *sampler);
 MB_API void mb_sampler_accept(mb_sampler *sampler, int32_t token); /* counts for the repetition penalty */
-MB_API int32_t mb_sampler_sample(mb_sampler *sampler, const float *logits);
+/* MB_ERROR_NUMERIC: a logit is infinite or NaN; *token is -1 then. */
+MB_API mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *token);
 
 #ifdef __cplusplus
 }

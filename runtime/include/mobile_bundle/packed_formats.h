@@ -34,7 +34,7 @@ typedef enum {
    * the last strip (0 for padding rows). */
   MB_FORMAT_TERNARY2 = 3,
 
-  /* Affine, 2/3/4/8 bits, one fp16 scale d per row and group of G columns (G = 32, 64 or 128).
+  /* Affine, 2 to 6 or 8 bits, one fp16 scale d per row and group of G columns (G = 32, 64 or 128).
    * Symmetric (no flag):         w = scale * d * (code - 2^(bits-1)); for 8 bits w = scale * d * code
    * MB_FLAG_ASYMMETRIC:          w = scale * (d * code + m)           (m: one fp16 offset per row and group)
    * `scale` is the header's, a power of two, so that small weights do not fall into fp16's subnormals.
@@ -46,12 +46,17 @@ typedef enum {
    *         64 bytes with those of columns 16..31, then 64 bytes of high bits: byte 4*r + k, bit j: bit 2 of the code
    *         of column 4*j + k of the 32 (j = 0..7).
    * 4 bits: per 8 columns 64 bytes: byte 4*r + k, low nibble: column k, high nibble: column 4 + k of the 8.
+   * 5 bits: per 32 columns 320 bytes: 256 bytes with code / 2 of the 32 columns (laid out as 4 bits), then 64 bytes of
+   *         low bits: byte 4*r + k, bit j: bit 0 of the code of column 4*j + k of the 32 (j = 0..7).
+   * 6 bits: per 16 columns 192 bytes: 128 bytes with code / 4 of the 16 columns (laid out as 4 bits), then 64 bytes
+   *         with code % 4 (laid out as 2 bits).
    * 8 bits: per 4 columns 64 bytes: byte 4*r + k: int8 code of column k, in [-127, 127] (both with and without
    *         offsets), so that the product with an int8 activation pair fits in 16 bits. */
   MB_FORMAT_AFFINE2 = 4,
   MB_FORMAT_AFFINE3 = 5,
   MB_FORMAT_AFFINE4 = 6,
   MB_FORMAT_AFFINE8 = 7,
+  /* MB_FORMAT_AFFINE5 = 11 and MB_FORMAT_AFFINE6 = 12, below, are of the same kind. */
 
   /* S4-R32, ternary with one zero in every four columns (Sherry), 1.25 bits per weight. w = s * t, t in {-1, 0, 1}.
    * Columns are padded to a multiple of 32 and rows to 32. Tiles of MB_SPARSE_TILE columns (the last may be narrower)
@@ -87,6 +92,15 @@ typedef enum {
 
   /* int8, row-major, no padding: shared codebooks. Not a matrix to multiply by. */
   MB_FORMAT_INT8 = 10,
+
+  /* Affine with 5 and 6 bits: see MB_FORMAT_AFFINE2. */
+  MB_FORMAT_AFFINE5 = 11,
+  MB_FORMAT_AFFINE6 = 12,
+
+  /* Signs, one bit per weight: w = scale * d * (bit ? 1 : -1), one fp16 scale d per row and group of G columns (G = 32,
+   * 64 or 128). `scale`, padding and records as in the symmetric affine formats (no flags): 16 fp16 d, then the bits of
+   * the group's G columns: per 8 columns 16 bytes: byte r, bit c: column c of the 8, of row r. */
+  MB_FORMAT_SIGN1 = 13,
 
   /* ---- Stored forms: decoded once, at install, into a packed form above (runtime/storage/). ---- */
 
@@ -132,7 +146,7 @@ typedef struct {
   uint16_t format;        /* mb_format */
   uint32_t rows;          /* logical, without padding; at least 1 */
   uint32_t columns;       /* logical, without padding; at least 1 */
-  uint32_t group;         /* affine: 32, 64 or 128; vector: 128 or 0; SeedLM: 8 or 12; otherwise 0 */
+  uint32_t group;         /* affine, signs: 32, 64 or 128; vector: 128 or 0; SeedLM: 8 or 12; otherwise 0 */
   uint32_t flags;         /* MB_FLAG_*; others must be 0 */
   float scale;            /* see the format; 1 where it has none. Finite. */
   uint32_t reserved0;     /* 0 */

@@ -3,6 +3,8 @@
 #ifndef MOBILE_BUNDLE_TOKENIZER_H
 #define MOBILE_BUNDLE_TOKENIZER_H
 
+#include <time.h>
+
 #include "mobile_bundle/mobile_bundle.h"
 
 #ifdef __cplusplus
@@ -21,6 +23,9 @@ MB_API uint32_t mb_tokenizer_vocabulary(const mb_tokenizer *tokenizer); /* highe
  * Writes at most `capacity` ids and sets *count to how many there are: call again when it is larger. */
 MB_API mb_status mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
                                      int32_t *ids, size_t capacity, size_t *count);
+/* The same for a text that may be long: `go_on` is asked after every few words. */
+MB_API mb_status mb_tokenizer_encode_while(const mb_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                                           int32_t *ids, size_t capacity, size_t *count, mb_go_on go_on, void *context);
 /* Decodes all ids at once, as Hugging Face's decode(ids, skip_special_tokens=skip_special) does; ids that are no token
  * give nothing. Same capacity rule; the text is not zero-terminated. */
 MB_API mb_status mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
@@ -50,26 +55,31 @@ MB_API size_t mb_stream_finish(mb_stream *stream, char *text, size_t capacity);
 /* The capacity that always suffices for these two. */
 MB_API size_t mb_tokenizer_longest(const mb_tokenizer *tokenizer);
 
-/* Chat: the template, compiled at build time into the texts that stand between the contents of two messages, so
- *   between(START, user) + content + between(user, assistant) + content + between(assistant, user) + content
- *     + between(user, ANSWER)
- * is the whole conversation with the request to answer. Encode it with special=false: it has its own BOS.
- * A conversation that goes on after an answer goes on with between(ASSISTANT, USER), which begins with the end of the
- * assistant's message. */
-typedef enum {
-  MB_ROLE_SYSTEM = 0,
-  MB_ROLE_USER = 1,
-  MB_ROLE_ASSISTANT = 2,
-  MB_CHAT_START = 3, /* only as `from` */
-  MB_CHAT_ANSWER = 3 /* only as `to` */
-} mb_chat_place;
+/* Chat: a conversation as the model's own chat template writes it, byte for byte what transformers' apply_chat_template
+ * gives. Encode it with special=false: it has its own BOS. */
+typedef enum { MB_ROLE_SYSTEM = 0, MB_ROLE_USER = 1, MB_ROLE_ASSISTANT = 2 } mb_chat_role;
+
+typedef struct {
+  mb_chat_role role;
+  const char *content; /* invalid UTF-8 counts as U+FFFD */
+  size_t bytes;
+} mb_chat_message;
+
+typedef enum { MB_THINKING_DEFAULT = 0, MB_THINKING_OFF = 1, MB_THINKING_ON = 2 } mb_chat_thinking;
+
+typedef struct {
+  mb_chat_thinking thinking; /* DEFAULT: as the template has it; the others only with mb_tokenizer_has_thinking */
+  const struct tm *now;      /* the local time, for templates that write the date */
+} mb_chat_options;
+
 MB_API bool mb_tokenizer_has_chat(const mb_tokenizer *tokenizer); /* false: the bundle has no (usable) template */
-/* MB_ERROR_ARGUMENT when the template has no such sequence, a system message for one. The text lives as long as the
- * tokenizer and is not zero-terminated. */
-MB_API mb_status mb_chat_between(const mb_tokenizer *tokenizer, mb_chat_place from, mb_chat_place to, const char **text,
-                                 size_t *bytes);
-/* Some templates strip white space around a content: moves *text and *bytes accordingly. */
-MB_API void mb_chat_trim(const mb_tokenizer *tokenizer, mb_chat_place role, const char **text, size_t *bytes);
+MB_API bool mb_tokenizer_has_thinking(const mb_tokenizer *tokenizer);
+/* The conversation with the request to answer; one that ends with the assistant's message has that message continued
+ * (continue_final_message). *text is to be freed with mb_chat_free and is not zero-terminated. MB_ERROR_ARGUMENT when
+ * the template refuses the conversation, or does what the runtime cannot do exactly. */
+MB_API mb_status mb_chat_render(const mb_tokenizer *tokenizer, const mb_chat_message *messages, size_t count,
+                                const mb_chat_options *options, char **text, size_t *bytes);
+MB_API void mb_chat_free(char *text);
 
 #ifdef __cplusplus
 }

@@ -23,7 +23,8 @@
  *                   text, then those found in the normalized text
  * MB_TOKEN_ADDED_BYTES  their texts (normalized where they are to be found so)
  * MB_TOKEN_TEMPLATE int32[prefix_count + suffix_count]: the ids that special=true puts before and after
- * MB_TOKEN_CHAT     mb_token_chat, or absent
+ * MB_TOKEN_CHAT     absent; or with MB_TOKEN_CHAT_PROGRAM the compiled chat template (chat_format.h); or, in older
+ *                   files, mb_token_chat
  * MB_TOKEN_CHAT_BYTES  the texts it points to, UTF-8
  */
 #ifndef MOBILE_BUNDLE_TOKENIZER_FORMAT_H
@@ -62,7 +63,8 @@
 #define MB_TOKEN_IGNORE_MERGES (1u << 12)   /* a word that is a token is that token */
 #define MB_TOKEN_BYTE_FALLBACK (1u << 13)   /* an unknown character becomes its bytes */
 #define MB_TOKEN_FUSE_UNKNOWN (1u << 14)    /* neighbouring unknown characters become one unknown token */
-#define MB_TOKEN_KNOWN_FLAGS ((1u << 15) - 1)
+#define MB_TOKEN_CHAT_PROGRAM (1u << 15)    /* MB_TOKEN_CHAT is a program; older readers refuse the file */
+#define MB_TOKEN_KNOWN_FLAGS ((1u << 16) - 1)
 
 /* mb_token_header.split: how text falls into words. As regular expressions in tokenizer.json:
  * GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -139,8 +141,9 @@ typedef struct {
   uint32_t bytes;  /* 1..MB_TOKEN_MAX_ADDED_BYTES */
 } mb_token_added;
 
-/* Places of a conversation: rows are what comes before (MB_CHAT_START or the role of the last message), columns what
- * comes next (a role, or MB_CHAT_ANSWER). between[from][to] is the text between the two contents. */
+/* The chat template of older files. Places of a conversation: rows are what comes before (3: the start, or the role of
+ * the last message), columns what comes next (a role, or 3: the answer). between[from][to] is the text between the two
+ * contents. */
 #define MB_TOKEN_CHAT_PLACES 4
 #define MB_TOKEN_CHAT_ABSENT 0xFFFFFFFFu /* offset of a text that the template does not have */
 

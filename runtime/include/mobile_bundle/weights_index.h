@@ -57,7 +57,21 @@ typedef enum { MB_ACTIVATION_SILU = 1, MB_ACTIVATION_RELU2 = 2 } mb_activation;
 
 #define MB_MODEL_INT8_ACTIVATIONS 1u /* BitNet: every projection sees its input rounded to int8 per token (absmax) */
 #define MB_MODEL_MAX_EOS 8
-#define MB_MOST_SHARED_HEADS 128 /* query heads per KV head */
+
+/* Limits. No known model comes near them; they keep every size that is computed from a model far below 2^64. Readers
+ * refuse a file beyond them, writers make none. models/limits.py repeats them for the toolchain. */
+#define MB_MOST_TENSORS 65536u          /* records of an index */
+#define MB_MOST_INDEX_BYTES (32u << 20) /* of an index, names included */
+#define MB_MOST_NAME_BYTES 256u         /* of a tensor's name, which has at least one */
+#define MB_MOST_VOCABULARY (1u << 21)
+#define MB_MOST_HIDDEN 65536u
+#define MB_MOST_LAYERS 1024u
+#define MB_MOST_HEADS 1024u
+#define MB_MOST_HEAD_DIM 1024u
+#define MB_MOST_ATTENTION 65536u /* heads * head_dim */
+#define MB_MOST_FEED_FORWARD (1u << 18)
+#define MB_MOST_CONTEXT (1u << 24)
+#define MB_MOST_SHARED_HEADS 128u /* query heads per KV head */
 
 /* Tensor names ("layers.N." stands before each name of a layer; [] marks what may be absent):
  *   embedding.weight  [output.weight]  norm.weight  rope.inverse_frequencies (1 x head_dim/2)
@@ -66,8 +80,8 @@ typedef enum { MB_ACTIVATION_SILU = 1, MB_ACTIVATION_RELU2 = 2 } mb_activation;
  * [attention.sub_norm.weight] mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]  mlp.down.weight [.bias]
  * [mlp.sub_norm.weight] Without output.weight the embedding is the output head. */
 typedef struct {
-  uint32_t flags; /* MB_MODEL_* */
-  uint32_t vocabulary;
+  uint32_t flags;      /* MB_MODEL_* */
+  uint32_t vocabulary; /* 1..MB_MOST_VOCABULARY, and so on for each size */
   uint32_t hidden;
   uint32_t layers;
   uint32_t heads;

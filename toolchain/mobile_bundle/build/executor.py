@@ -14,8 +14,8 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.build.parts import tool_identity
-from mobile_bundle.errors import UserError
+from mobile_bundle.build.identity import tool_identity
+from mobile_bundle.errors import ResumableError, UserError
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -36,11 +36,11 @@ class Workers(ABC):
     def explain(self, error: BaseException) -> UserError | None:
         """What to tell a person if the exception means that a worker died; None for any other."""
         if isinstance(error, BrokenExecutor):
-            return UserError(
+            return ResumableError(
                 "a worker process was killed, perhaps because memory ran out; try again, with fewer --jobs"
             )
         if isinstance(error, MemoryError):
-            return UserError("memory ran out; try again, with fewer --jobs")
+            return ResumableError("memory ran out; try again, with fewer --jobs")
         return None
 
 
@@ -111,7 +111,9 @@ class ClusterWorkers(Workers):
             return None
         # Dask's futures fail in several ways when a worker or the scheduler goes, with a TypeError among them
         what = " ".join(f"{type(error).__name__} {error}".split())
-        return UserError(f"the Dask cluster failed ({what}); see whether its workers are still running, and try again")
+        return ResumableError(
+            f"the Dask cluster failed ({what}); see whether its workers are still running, and try again"
+        )
 
 
 def default_jobs() -> int:

@@ -3,19 +3,20 @@
     OUT.mbundle.parts/
       lock                  held (flock) by the build that is running
       NAME.part             the tensor's blob
-      NAME.part.json        written after it: {"key", "bytes", "crc32", "record"}
+      NAME.part.json        written after it: {"key", "source", "bytes", "crc32", "record"}
       inputs/NAME.npz       statistics on their way to another process
 
-A part is trusted if its sidecar has the key that this build would give it and the file has the size and the CRC-32 that
-the sidecar says. That is why nothing here is synced: what a power cut spoils is coded again.
+A part is trusted if its sidecar has the key that this build would give it (tool, config.json, codec, statistics), if
+its source is the digest of what the checkpoint holds now (identity.py), and if the file has the size and the CRC-32
+that the sidecar says. That is why nothing here is synced: what a power cut spoils is coded again.
 """
 
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import json
+import math
 import os
 import secrets
 import zipfile
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-import mobile_bundle
+from mobile_bundle.build.identity import config_digest, tensor_digest, tool_identity
 from mobile_bundle.codecs import BlobHeader, Stats, StreamCodec, codec_by_name
 from mobile_bundle.container.disk import disk_errors
 from mobile_bundle.errors import UserError
@@ -62,9 +63,11 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part file: size in bytes, CRC-32 of all of it, and the tensor's record."""
+    """A finished part file: size in bytes, CRC-32 of all of it, the tensor's record, and the digest of what was coded
+    (identity.tensor_digest)."""
 
     path: Path
+    source: str
     bytes: int
     crc32: int
     record: TensorRecord
@@ -73,34 +76,12 @@ class Part:
 def parts_directory(out: str | os.PathLike[str]) -> Path:
     """Where the parts of that output lie: beside it, under an absolute path, which other machines may know too."""
     path = Path(os.path.realpath(out))
-    return path.with_name(f"{path.name}.parts")
+    return path.parent / f"{path.name}.parts"
 
 
 def finished_parts(directory: Path) -> list[str]:
     """Names of the tensors that have a part there."""
     return [path.name.removesuffix(".part.json") for path in directory.glob("*.part.json")]
-
-
-@functools.cache
-def tool_identity() -> str:
-    """The version, and a digest of the codecs' sources: parts of another edition of the tool are not trusted, and
-    workers of another edition are refused."""
-    digest = hashlib.sha256()
-    for path in sorted((Path(mobile_bundle.__file__).parent / "codecs").glob("*.py")):
-        digest.update(path.read_bytes())
-    return f"{mobile_bundle.__version__}-{digest.hexdigest()[:16]}"
-
-
-def checkpoint_identity(model: Model) -> str:
-    """Digest of config.json and of name, size and modification time (ns) of every weight file.
-
-    Of all of them: a tensor's values may depend on its shard, on a scale in another and on the configuration."""
-    directory = model.checkpoint.directory
-    digest = hashlib.sha256((directory / "config.json").read_bytes())
-    for path in sorted(directory.glob("*.safetensors")):
-        status = path.stat()
-        digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
 
 
 def stats_digest(inputs: Stats | Path | None) -> str:
@@ -156,7 +137,9 @@ def code_open_part(
 ) -> TensorRecord:
     """Codes one tensor of an open model into the part file `path`, and its sidecar with that key beside it.
 
-    Both appear whole or not at all. UserError for values that cannot be coded and for a disk that refuses."""
+    Both appear whole or not at all. UserError for values that cannot be coded, for weight files that change meanwhile,
+    and for a disk that refuses."""
+    source = tensor_digest(model, tensor)
     stats = load_stats(inputs) if isinstance(inputs, Path) else inputs
     temporary = _temporary(path)
     needed = codec.blob_bytes(tensor.rows, tensor.columns)
@@ -178,10 +161,16 @@ def code_open_part(
                 encoded = codec.encode_stream(model.source(tensor), write, stats)
             except ValueError as error:
                 raise UserError(f"cannot code tensor {tensor.source or tensor.name}: {error}") from error
+        if not math.isfinite(encoded.relative_error):
+            raise UserError(
+                f"cannot code tensor {tensor.source or tensor.name} by {codec.name}: its values are too large for it; "
+                f"see whether the checkpoint is damaged, or try the recipe raw"
+            )
         if size != encoded.header.blob_bytes:
             raise AssertionError(f"{codec.name} wrote {size} bytes, its header says {encoded.header.blob_bytes}")
+        model.checkpoint.check_unchanged()  # the digest holds for what was coded
         record = TensorRecord.of(tensor.name, codec.name, encoded.header, encoded.relative_error)
-        sidecar = {"key": key, "bytes": size, "crc32": crc, "record": record.to_json()}
+        sidecar = {"key": key, "source": source, "bytes": size, "crc32": crc, "record": record.to_json()}
         with disk_errors(path, needed):
             os.replace(temporary, path)
             temporary.write_text(json.dumps(sidecar), "utf-8")
@@ -199,20 +188,14 @@ class PartStore:
     def __init__(self, directory: Path, model: Model) -> None:
         self.directory = directory
         self._model = model
+        self._config = config_digest(model)
         self._lock = -1
 
     def __enter__(self) -> PartStore:
         with disk_errors(self.directory, 0):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._lock)
-                self._lock = -1
-                raise UserError(f"another build is writing {self.directory}; wait for it, or stop it") from None
+            while not self._take_lock():
+                pass
         self._remove("*.tmp", "inputs/*")
-        self._source = checkpoint_identity(self._model)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -220,6 +203,27 @@ class PartStore:
         if not finished_parts(self.directory):
             self.discard()
         os.close(self._lock)
+
+    def _take_lock(self) -> bool:
+        """False if the build that had the lock has just removed it. UserError if a build has it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "lock"
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # the directory was removed after all
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                self._lock = lock
+                return True
+        except BlockingIOError:
+            os.close(lock)
+            raise UserError(f"another build is writing {self.directory}; wait for it, or stop it") from None
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+        return False
 
     def path(self, name: str) -> Path:
         """The part file of that tensor."""
@@ -230,8 +234,9 @@ class PartStore:
         return self.directory / "inputs" / f"{name}.npz"
 
     def key(self, name: str, codec: str, digest: str) -> str:
-        """Digest of everything that decides a part's bytes. digest: stats_digest of the codec's inputs."""
-        return hashlib.sha256("\0".join((tool_identity(), self._source, name, codec, digest)).encode()).hexdigest()
+        """Digest of everything that decides a part's bytes, but for the weights. digest: stats_digest of the codec's
+        inputs."""
+        return hashlib.sha256("\0".join((tool_identity(), self._config, name, codec, digest)).encode()).hexdigest()
 
     def part(self, name: str, key: str) -> Part | None:
         """What the sidecar says, if it has that key and the file its size; the checksum is not compared here."""
@@ -239,15 +244,18 @@ class PartStore:
         try:
             sidecar = json.loads(_sidecar(path).read_text("utf-8"))
             record = TensorRecord(**sidecar["record"])
-            found = Part(path, sidecar["bytes"], sidecar["crc32"], record)
+            found = Part(path, sidecar["source"], sidecar["bytes"], sidecar["crc32"], record)
             return found if sidecar["key"] == key and path.stat().st_size == found.bytes else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def finished(self, name: str, key: str) -> Part | None:
-        """The part if it is finished, of that key, and its checksum right: it need not be coded again."""
-        part = self.part(name, key)
-        return part if part is not None and _crc32(part.path) == part.crc32 else None
+    def finished(self, tensor: TensorSpec, key: str) -> Part | None:
+        """The part if it is finished, of that key and of these weights, and its checksum right: it need not be coded
+        again."""
+        part = self.part(tensor.name, key)
+        if part is None or part.source != tensor_digest(self._model, tensor) or _crc32(part.path) != part.crc32:
+            return None
+        return part
 
     def forget(self, name: str) -> None:
         """Removes one part: its sidecar first, so that what may be left is never trusted."""

@@ -12,6 +12,8 @@ from typing import Any
 import mobile_bundle
 from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
+from mobile_bundle.build.check import check_forward, check_records
+from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
 from mobile_bundle.build.recipe import Recipe, entropy_coded, resolve_recipe
@@ -19,18 +21,20 @@ from mobile_bundle.build.recipe_file import fixed_codecs
 from mobile_bundle.build.weights import PartPool, Progress, assign_codecs, write_weights
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.atomic import AtomicDirectory
+from mobile_bundle.container.commit import OutputTaken
 from mobile_bundle.container.disk import disk_errors, drop_cached, write_file
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.export.formats import export_programs, program_bytes
 from mobile_bundle.models import DecoderSpec, Model, open_model
+from mobile_bundle.models.spec import MAX_EOS
 from mobile_bundle.plan.budget import Budget, check_possible, make_plan
 from mobile_bundle.plan.memory import MappedWeights, mapped_weights
 from mobile_bundle.tokenizer import CompiledTokenizer
 from mobile_bundle.tokenizer import compile_tokenizer as compile_real_tokenizer
 
-CompileTokenizer = Callable[[Path, dict[str, Any]], CompiledTokenizer]
-"""(checkpoint directory, config.json) -> tokenizer."""
+CompileTokenizer = Callable[[Path, dict[str, Any], Mapping[str, Any]], CompiledTokenizer]
+"""(checkpoint directory, config.json, chat options) -> tokenizer."""
 
 
 def build_bundle(
@@ -47,31 +51,36 @@ def build_bundle(
     budget: Budget | None = None,
     calibration: Path | None = None,
     formats: Collection[str] = ("native",),
+    chat_options: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Builds the bundle `out_dir` and returns its manifest. It appears whole, or not at all; a bundle of that name is
     replaced at the end. What a build had coded before it failed or was killed lies in parts_directory(out_dir), and the
     next one goes on from there.
 
-    recipe: a recipe, its name, or None for the model's default. runners: gives {abi: path of mobile-run}, for the
+    recipe: a recipe, its name, or None for the model's default, which stores without loss what lies on the grid of a
+    packed format (grids.py). runners: gives {abi: path of mobile-run}, for the
     format native. formats: of export.formats.FORMATS.
     compile_tokenizer: mobile_bundle.tokenizer's unless a test brings its own. jobs, cluster: as PartPool's.
     budget: what the planner has to keep to; it then chooses every codec that a recipe's patterns do not fix.
     calibration: a text for codecs and planner; None: data-free, or with a budget the text that ships with the tool.
+    chat_options: keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values).
     tell: takes lines for a person (the plan, what was used).
     UserError says what a person can mend.
     """
     with ExitStack() as stack:
         model = stack.enter_context(open_model(model_dir))
-        out = stack.enter_context(AtomicDirectory(out_dir, manifests.is_bundle))
+        out = stack.enter_context(AtomicDirectory(out_dir, manifests.obstacle, manifests.fingerprint))
         chosen = _chosen(recipe, budget, model.spec)
-        tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
+        tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config, chat_options or {})
         if tokenizer.vocabulary > model.spec.vocabulary:
             raise UserError(
                 f"{model_dir}: the tokenizer has {tokenizer.vocabulary} tokens, the model only "
                 f"{model.spec.vocabulary}: they do not belong together"
             )
-        spec = model.spec.with_tokens(-1 if tokenizer.bos is None else tokenizer.bos, _end_tokens(tokenizer))
+        spec = model.spec.with_tokens(
+            -1 if tokenizer.bos is None else tokenizer.bos, _end_tokens(tokenizer, model.notes)
+        )
         write_file(out.path / "tokenizer.bin", bytes(tokenizer.data))
         native = runners() if runners and "native" in formats else {}
         for abi, runner in native.items():
@@ -96,6 +105,11 @@ def build_bundle(
                 assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
             assignment = assign_codecs(model.tensors, spec, chosen)
+            if recipe is None and (exact := exact_codecs(model)):
+                assignment |= exact
+                chosen = exact_recipe(chosen, model, exact)
+                model.notes.append(exact_line(exact))
+                tell(model.notes[-1])
         weights = out.path / "weights.ptd"
         if used:
             from mobile_bundle.build.calibrated import write_calibrated
@@ -104,16 +118,22 @@ def build_bundle(
             model.notes.append(used.note)
         else:
             records = write_weights(pool, spec, assignment, weights, progress)
-        if tokenizer.chat_template is not None and not tokenizer.has_chat:
-            model.notes.append(tokenizer.chat_template_status)
+        sources = {tensor.name: tensor.source for tensor in model.tensors}
+        check_records(records, sources)
+        check_forward(out.path, spec, sources)
+        _note_given_up(model, tokenizer)
         runtimes = export_programs(out.path, formats, chosen.name)
-        manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer.has_chat)
+        manifest = _manifest(model, spec, chosen, records, out.path, predict, tokenizer)
         if runtimes:
             manifest["runtimes"] = runtimes
-        manifests.write_manifest(out.path, manifest)
+        manifest = manifests.write_manifest(out.path, manifest)
         if budget and budget.max_size is not None:
             _check_size(out.path, budget.max_size)
-        out.commit()
+        try:
+            out.commit()
+        except OutputTaken:  # the bundle is whole, only its name is not the one asked for
+            pool.discard()
+            raise
         pool.discard()
         drop_cached(Path(out_dir) / "weights.ptd")
         return manifest
@@ -146,12 +166,28 @@ def _check_size(directory: Path, limit: int) -> None:
         )
 
 
-def _end_tokens(tokenizer: CompiledTokenizer) -> tuple[int, ...]:
-    """The checkpoint's, and the one that ends an answer by the chat template: some checkpoints leave it out."""
-    ends = list(tokenizer.eos)
-    if tokenizer.chat_end is not None and tokenizer.chat_end not in ends:
-        ends.append(tokenizer.chat_end)
-    return tuple(ends)
+def _end_tokens(tokenizer: CompiledTokenizer, notes: list[str]) -> tuple[int, ...]:
+    """The checkpoint's, and the one that ends an answer by the chat template: some checkpoints leave it out. Those that
+    are beyond what the runtime holds become a note."""
+    ends, chat_end = list(tokenizer.eos), tokenizer.chat_end
+    if chat_end is not None and chat_end not in ends[:MAX_EOS]:
+        ends = [token for token in ends if token != chat_end]
+        ends.insert(MAX_EOS - 1, chat_end)
+    if len(ends) > MAX_EOS:
+        left = ", ".join(str(token) for token in ends[MAX_EOS:][:8])
+        notes.append(f"the model has {len(ends)} end tokens, the runtime holds {MAX_EOS}: {left} do not end a text")
+    return tuple(ends[:MAX_EOS])
+
+
+def _note_given_up(model: Model, tokenizer: CompiledTokenizer) -> None:
+    """What of the checkpoint is not in the bundle, as far as it is known when the weights are coded."""
+    model.notes.extend(tokenizer.notes)
+    if not tokenizer.has_whole_chat:
+        model.notes.append(tokenizer.chat_template_status)
+    zeros = [tensor.source for tensor in model.tensors if model.is_zero(tensor)]
+    if zeros:
+        few = ", ".join(zeros[:3]) + (" ..." if len(zeros) > 3 else "")
+        model.notes.append(f"{len(zeros)} tensors are zero throughout, as in a checkpoint that is not whole: {few}")
 
 
 def _mapped_weights(path: Path) -> MappedWeights:
@@ -169,7 +205,7 @@ def _manifest(
     records: list[TensorRecord],
     directory: Path,
     predict: Predict,
-    has_chat: bool,
+    tokenizer: CompiledTokenizer,
 ) -> dict[str, Any]:
     files = manifests.describe_files(directory)
     mapped = _mapped_weights(directory / "weights.ptd")
@@ -211,7 +247,9 @@ def _manifest(
         },
         "min_device_ram_gb": predicted.min_device_ram_gb,
         "generation": facts.generation(checkpoint),
-        "chat_template": has_chat,
+        "chat_template": tokenizer.has_chat,
+        "chat_thinking": tokenizer.has_thinking,
+        "chat_options": tokenizer.chat_options,
         "licence": facts.licence(checkpoint),
         "notes": model.notes,
     }

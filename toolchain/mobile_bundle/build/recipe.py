@@ -16,6 +16,8 @@ from mobile_bundle.models import DecoderSpec, TensorSpec
 _EMBEDDINGS = {
     "raw": "raw",
     "affine-8bit": "affine-8bit",
+    "affine-6bit": "affine-6bit",
+    "affine-5bit": "affine-5bit",
     "affine-4bit": "affine-4bit",
     "affine-3bit": "affine-4bit",
     "affine-2bit": "affine-4bit",

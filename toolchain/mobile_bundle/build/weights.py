@@ -17,6 +17,7 @@ from mobile_bundle.build.executor import (
     Workers,
     default_jobs,
 )
+from mobile_bundle.build.grids import exact_codecs
 from mobile_bundle.build.parts import (
     PIECE,
     Part,
@@ -32,7 +33,7 @@ from mobile_bundle.build.recipe import Recipe, resolve_recipe, tensor_codec
 from mobile_bundle.codecs import Blob, BlobError, BlobHeader, Format, Stats, StreamCodec, codec_by_name
 from mobile_bundle.codecs.blob import HEADER_BYTES
 from mobile_bundle.container import PlannedTensor, WeightsWriter
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ResumableError, UserError
 from mobile_bundle.models import DecoderSpec, Model, TensorSpec, open_model
 
 Progress = Callable[[int, int, str], None]
@@ -93,7 +94,7 @@ class PartPool:
         key = self._keys[tensor.name] = self._store.key(tensor.name, codec.name, stats_digest(inputs))
         future: Future[TensorRecord] = Future()
         future.set_running_or_notify_cancel()  # it cannot be cancelled by itself
-        part = self._store.finished(tensor.name, key)
+        part = self._store.finished(tensor, key)
         if part is not None:
             self.kept += 1
             future.set_result(part.record)
@@ -126,7 +127,9 @@ class PartPool:
         config: mb_model_config, 256 bytes; tensors: in the order of the file, every one submitted here and its future
         done; extras: blobs of no checkpoint tensor by name (shared codebooks), placed at the end of the segment
         "vectors"; records: the futures' results by tensor name. Returns the records of `tensors`, then those of the
-        extras (codec: the format's name, error 0). UserError if a part is damaged or gone, or the disk refuses."""
+        extras (codec: the format's name, error 0). UserError if a part is damaged or gone, if the checkpoint is not
+        what it was when it was opened, or if the disk refuses."""
+        self.model.checkpoint.check_unchanged()
         parts = [self._whole_part(tensor) for tensor in tensors]
         planned = [
             PlannedTensor(segment_of(tensor), tensor.name, _part_header(part))
@@ -174,7 +177,7 @@ class PartPool:
             needed += size if self._store.path(tensor.name).exists() else 2 * size
         free = shutil.disk_usage(self._store.directory).free
         if needed > free:
-            raise UserError(
+            raise ResumableError(
                 f"no room for {self._store.directory} and the file made of it: {needed / 1e6:,.1f} MB are needed, "
                 f"{free / 1e6:,.1f} MB are free; free some space or choose another place"
             )
@@ -220,7 +223,9 @@ class PartPool:
 
     def _damaged(self, tensor: TensorSpec) -> UserError:
         self._store.forget(tensor.name)
-        return UserError(f"{self._store.path(tensor.name)} was changed after it was written; run the command again")
+        return ResumableError(
+            f"{self._store.path(tensor.name)} was changed after it was written; run the command again"
+        )
 
 
 def build_weights(
@@ -238,6 +243,8 @@ def build_weights(
     perhaps a directory of finished parts beside it, from which the next call goes on."""
     with open_model(model_dir) as model:
         assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec))
+        if recipe is None:
+            assignment |= exact_codecs(model)
         with PartPool(model, parts_directory(out_path), jobs, cluster) as pool:
             records = write_weights(pool, model.spec, assignment, Path(out_path), progress)
             pool.discard()
@@ -306,4 +313,6 @@ def _part_header(part: Part) -> BlobHeader:
         with open(part.path, "rb") as file:
             return BlobHeader.parse(file.read(HEADER_BYTES))
     except (OSError, BlobError) as error:
-        raise UserError(f"{part.path} was changed after it was written ({error}); run the command again") from error
+        raise ResumableError(
+            f"{part.path} was changed after it was written ({error}); run the command again"
+        ) from error

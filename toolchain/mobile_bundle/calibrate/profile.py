@@ -10,9 +10,11 @@ weights' mean square costs `sensitivity * d`.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from mobile_bundle.calibrate.decoder import PROJECTIONS, normalise
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix
 from mobile_bundle.codecs.propagation import importance, inverse_factor
 from mobile_bundle.codecs.vptq import row_scales
+from mobile_bundle.container.disk import disk_errors, reserve
 from mobile_bundle.models import Model
 
 Floats = NDArray[np.float32]
@@ -69,6 +72,9 @@ def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress |
     energies: dict[str, Floats] = {}
     with tempfile.TemporaryFile(prefix="mobile-bundle-") as file:
         shape = (spec.layers, count, windows.shape[1], spec.hidden)
+        size = 4 * math.prod(shape)
+        with disk_errors(Path(tempfile.gettempdir()), size):
+            reserve(file.fileno(), size)
         kept = np.memmap(file, np.float32, "w+", shape=shape)
         for layer in range(spec.layers):
             kept[layer] = walk.hidden[:count].numpy()

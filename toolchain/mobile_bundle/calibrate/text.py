@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.container.disk import write_file
+from mobile_bundle.container.work_folder import scratch_folder
 from mobile_bundle.evaluate.perplexity import read_text, token_windows
 from mobile_bundle.native import Tokenizer
 from mobile_bundle.tokenizer import CompiledTokenizer
@@ -22,10 +23,10 @@ def calibration_windows(
     """Token ids int32 (at most `windows`, min(context, 1024)) from the start of the text.
 
     context: what the model was trained for. UserError for a text that cannot be read or is shorter than one window."""
-    with tempfile.NamedTemporaryFile(prefix="mobile-bundle-", suffix=".bin") as file:
-        file.write(bytes(tokenizer.data))
-        file.flush()
-        opened = Tokenizer(Path(file.name))
+    with scratch_folder() as directory:
+        path = directory / "tokenizer.bin"
+        write_file(path, bytes(tokenizer.data))
+        opened = Tokenizer(path)
         try:
             return token_windows(opened, tokenizer.bos, read_text(text), min(context, CONTEXT), windows)
         finally:

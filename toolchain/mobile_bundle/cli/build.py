@@ -15,6 +15,7 @@ from mobile_bundle.build.recipe import recipe_names
 from mobile_bundle.cli.common import (
     Progress,
     byte_size,
+    chat_option,
     formats_argument,
     megabytes,
     positive,
@@ -23,7 +24,7 @@ from mobile_bundle.cli.common import (
     recipe_argument,
     run_command,
 )
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ResumableError, UserError, printable
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.budget import Budget
 from mobile_bundle.plan.memory import predict_memory
@@ -31,6 +32,10 @@ from mobile_bundle.plan.memory import predict_memory
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 done, 1 failed, 2 bad usage)."""
+    return run_command("build-mobile-bundle", lambda: _build(_parsed(arguments)))
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument("model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
@@ -80,13 +85,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of native (mobile-run of every ABI, the default), executorch (model.pte), onnx (model.onnx); "
         "commas between",
     )
+    parser.add_argument(
+        "--chat-option",
+        type=chat_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a keyword argument for the chat template, as enable_thinking=false; a value that is not JSON is a text. "
+        "Give it once per argument",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
-    options = parser.parse_args(arguments)
-    return run_command("build-mobile-bundle", lambda: _build(options))
+    return parser.parse_args(arguments)
 
 
 def _build(options: argparse.Namespace) -> int:
+    told = []
+
+    def tell(line: str) -> None:
+        line = printable(line)
+        told.append(line)
+        print(line, file=sys.stderr)
+
     try:
         manifest = build_bundle(
             options.model,
@@ -100,19 +120,23 @@ def _build(options: argparse.Namespace) -> int:
             budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
             calibration=options.calibration,
             formats=options.formats,
-            tell=lambda line: print(line, file=sys.stderr),
+            chat_options=dict(options.chat_option),
+            tell=tell,
         )
     except UserError as error:
-        raise UserError(f"{error}{_what_is_kept(options.output)}") from error
+        raise UserError(f"{error}{_what_is_kept(options.output, isinstance(error, ResumableError))}") from error
     except KeyboardInterrupt:
-        raise UserError(f"interrupted{_what_is_kept(options.output)}") from None
+        raise UserError(f"interrupted{_what_is_kept(options.output, True)}") from None
+    for note in manifest["notes"]:
+        if note not in told:
+            print(f"note: {note}", file=sys.stderr)
     if options.json:
         print_json(manifest)
         return 0
     predicted = manifest["predicted"]
     print(
-        f"{options.output}: {manifest['model']['name']}, {manifest['recipe']}, {megabytes(manifest['bytes'])}, "
-        f"{manifest['bits_per_weight']:.2f} bits per weight"
+        f"{printable(str(options.output))}: {manifest['model']['name']}, {manifest['recipe']}, "
+        f"{megabytes(manifest['bytes'])}, {manifest['bits_per_weight']:.2f} bits per weight"
     )
     print(
         f"predicted at a context of {predicted['context']} tokens: peak memory {megabytes(predicted['peak_bytes'])}, "
@@ -121,11 +145,16 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
-def _what_is_kept(output: Path) -> str:
-    """The end of an error message: where the finished tensors are; nothing if there are none."""
+def _what_is_kept(output: Path, resumable: bool) -> str:
+    """The end of an error message: where the finished tensors are; nothing if there are none. resumable: whether the
+    same command can succeed later."""
     directory = parts_directory(output)
     count = len(finished_parts(directory))
-    return f"; {count} tensors are finished in {directory}: the same command goes on from there" if count else ""
+    if not count:
+        return ""
+    if resumable:
+        return f"; {count} tensors are finished in {directory}: the same command goes on from there"
+    return f"; {count} tensors that were finished stay in {directory}, which may be deleted"
 
 
 if __name__ == "__main__":

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import math
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +27,72 @@ from mobile_bundle.export.formats import FORMATS
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
-    """Runs a command; an error becomes one line on standard error and status 1, never a traceback."""
+    """Runs a command, its arguments included; an error becomes one line on standard error and status 1, never a
+    traceback. So does a signal that asks it to end: what is unfinished is removed first."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
-        status = work()
-        sys.stdout.flush()
+        with _signals_as_ctrl_c():
+            status = work()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        _say(f"{name}: {error}")
     except BrokenPipeError:
-        # The reader (head, less) went away: that is its right. Keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) went away: that is its right
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        _say(f"{name}: interrupted")
     except OSError as error:
-        print(f"{name}: {error.filename or ''}: {error.strerror or error}".replace(": :", ":"), file=sys.stderr)
+        if error.filename is None:
+            _drop_output()  # what could not be written would be tried again at exit
+        _say(f"{name}: {UserError(_system_error(error))}")
+    except MemoryError:
+        _say(f"{name}: memory ran out; close other programs, or use a machine with more")
+    except Exception as error:
+        _say(f"{name}: {UserError(_internal_error(error))}")
     return 1
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does, unless whoever started it had them ignored (nohup)."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads standard error either
+        print(line, file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Keeps Python from complaining at exit about standard output that cannot be written."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _system_error(error: OSError) -> str:
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
+
+
+def _internal_error(error: Exception) -> str:
+    """For faults of ours that nothing above knows: where it happened, so that it can be reported."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"internal error in {where}: {type(error).__name__}: {error}; please report it, with the input it came from"
 
 
 def positive(text: str) -> int:
@@ -72,6 +129,26 @@ def formats_argument(text: str) -> tuple[str, ...]:
     return names
 
 
+def chat_option(text: str) -> tuple[str, Any]:
+    """An argparse type: NAME=VALUE, the value as JSON or else as a text."""
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed, as enable_thinking=false")
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+    if _has_fraction(parsed):
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with fractions are not possible in a chat template")
+    return name, parsed
+
+
+def _has_fraction(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_fraction, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float)
+
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
@@ -95,8 +172,13 @@ def positive_number(text: str) -> float:
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    """One JSON document on standard output, in ASCII where that has no other characters."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, indent=2)
+    print(text)
 
 
 def megabytes(size: int) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from typing import Any
 
 from mobile_bundle import lab
 from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
+from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import read_baseline
 from mobile_bundle.device.cells import NAMES, Settings
@@ -26,8 +27,7 @@ from mobile_bundle.device.session import Asked, Save, device_test
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
-from mobile_bundle.errors import UserError
-from mobile_bundle.report.document import replace_file
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.runtimes import RUNTIMES
 
 
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", help="the device, as `adb devices` prints it (default: the only one)")
     where.add_argument("--lab", choices=lab.LAB_NAMES, help="a stand-in device, started and ended here; needs root")
-    parser.add_argument("--work", default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})")
+    parser.add_argument(
+        "--work", type=_work_folder, default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})"
+    )
     parser.add_argument("--runtime", choices=(*RUNTIMES, "all"), default="native")
     parser.add_argument(
         "--cells",
@@ -85,6 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, help="the report as one page that needs nothing else")
 
 
+def _work_folder(text: str) -> str:
+    """An argparse type: a folder on the device that shells, adb and sha256sum's output take as it is."""
+    if not re.fullmatch(r"(/[A-Za-z0-9_.+=@ -]+)+", text) or ".." in text.split("/"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: an absolute path of letters, digits and _.+=@- is needed, such as {DEFAULT_WORK}"
+        )
+    return text
+
+
 def run(options: argparse.Namespace) -> int:
     """Tests, writes the reports and prints the table; 1 where the verdict is missed."""
     return run_test(options, ())
@@ -92,13 +103,16 @@ def run(options: argparse.Namespace) -> int:
 
 def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
     """`run` with others' programs measured beside the bundle's (benchmarks/device)."""
-    for path in (options.json, options.html, options.save_baseline):
-        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise UserError(f"{path} cannot be written: it must be a file in a folder that exists and is yours")
     baseline = read_baseline(options.baseline) if options.baseline else None
+    data, page, kept = (
+        OutputFile(path) if path else None for path in (options.json, options.html, options.save_baseline)
+    )
+    outputs = [output.path for output in (data, page, kept) if output]
+    if len(set(outputs)) < len(outputs):
+        raise UserError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
     with _device(options) as (device, label):
         report = device_test(
-            _asked(options, label, peers, baseline), device, _saver(options), _say, Progress("pushing", "B")
+            _asked(options, label, peers, baseline), device, _saver(data, page), _say, Progress("pushing", "B")
         )
     for line in report_lines(report):
         print(line)
@@ -106,10 +120,10 @@ def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
     if written:
         print(f"{' and '.join(written)} {'is' if len(written) == 1 else 'are'} written")
     if report.error is not None:
-        kept = f" (what was measured until then is in {written[0]})" if written else ""
-        raise UserError(f"{report.error}{kept}")
-    if options.save_baseline is not None:
-        replace_file(options.save_baseline, report.to_json())
+        where = f" (what was measured until then is in {written[0]})" if written else ""
+        raise UserError(f"{report.error}{where}")
+    if kept is not None:
+        kept.write_text(report.to_json())
     return 0 if report.passed else 1
 
 
@@ -144,19 +158,19 @@ def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], ba
         force=options.force,
         work=options.work.rstrip("/"),
         label=label,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=printable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         peers=tuple(peers),
     )
 
 
-def _saver(options: argparse.Namespace) -> Save:
+def _saver(data: OutputFile | None, page: OutputFile | None) -> Save:
     """Writes both files, each whole or not at all."""
 
     def save(report: Report) -> None:
-        if options.json is not None:
-            replace_file(options.json, report.to_json())
-        if options.html is not None:
-            replace_file(options.html, device_page(report))
+        if data is not None:
+            data.write_text(report.to_json())
+        if page is not None:
+            page.write_text(device_page(report))
 
     return save
 

@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
         f"(file {megabytes(predicted['file_bytes'])}, anonymous {megabytes(predicted['anon_bytes'])}, "
         f"KV {predicted['kv_bytes_per_token']:,} bytes per token)"
     )
+    for note in manifest["notes"]:
+        print(f"note: {note}")
     for path, file in manifest["files"].items():
         print(f"  {path:<32} {megabytes(file['bytes']):>12}")
     width = max(len(tensor["name"]) for tensor in manifest["tensors"])

@@ -26,6 +26,10 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (0 done, 1 failed, 2 bad usage)."""
+    return run_command("mobile-bundle", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="mobile-bundle", description=__doc__)
     parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -37,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command != "run":
         parser.error(f"unknown argument: {rest[0]}")
     options.rest = rest
-    return run_command("mobile-bundle", lambda: COMMANDS[options.command].run(options))
+    status: int = COMMANDS[options.command].run(options)
+    return status
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, print_json
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.native import ABIS
 from mobile_bundle.pack import pack_bundle
 from mobile_bundle.pack.pack import SUFFIX
@@ -49,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
     for name, size, packed_size, stored in packed.entries:
         print(f"  {name:<32} {megabytes(size):>12} {'stored' if stored else megabytes(packed_size):>12}")
     why = f" (weights as they were: {packed.note})" if packed.note else ""
-    print(f"{options.output}: {packed.manifest['recipe']}, {megabytes(packed.bytes)}{why}")
+    print(f"{printable(str(options.output))}: {packed.manifest['recipe']}, {megabytes(packed.bytes)}{why}")
     return 0

@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, positive
-from mobile_bundle.errors import UserError
+from mobile_bundle.container.output_file import OutputFile
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.native import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
-from mobile_bundle.report.document import replace_file
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report
 
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measures, writes both files and prints a table. The JSON is there, whole, from the first figure on."""
-    page: Path = options.output
-    data: Path = options.json or page.with_suffix(".json")
-    _check_outputs(page, data)
+    page = OutputFile(options.output)
+    data = OutputFile(options.json or options.output.with_suffix(".json"))
+    _check_outputs(page, data, options)
     asked = Asked(
         bundles=options.bundles,
         against=options.against,
@@ -57,21 +57,23 @@ def run(options: argparse.Namespace) -> int:
         command=_command(options),
     )
     earlier = read_report(options.reuse) if options.reuse else None
-    report = collect_report(asked, Progress, earlier, save=lambda so_far: replace_file(data, so_far.to_json()))
-    replace_file(data, report.to_json())
-    replace_file(page, report_page(report))
+    report = collect_report(asked, Progress, earlier, save=lambda so_far: data.write_text(so_far.to_json()))
+    data.write_text(report.to_json())
+    page.write_text(report_page(report))
     _print(report)
-    print(f"{page} and {data} are written")
+    print(f"{page.path} and {data.path} are written")
     return 0
 
 
-def _check_outputs(page: Path, data: Path) -> None:
-    """Before anything is measured: both can be written and are two files."""
-    if page.resolve() == data.resolve():
-        raise UserError(f"the page and its JSON cannot both be {page}; give another name with -o or --json")
-    for path in (page, data):
-        if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UserError(f"{path} cannot be written: it must be a file in a folder that exists and is yours")
+def _check_outputs(page: OutputFile, data: OutputFile, options: argparse.Namespace) -> None:
+    """Before anything is measured: they are two files, and none of what is read."""
+    if page.path == data.path:
+        raise UserError(f"the page and its JSON cannot both be {page.path}; give another name with -o or --json")
+    inputs = [options.text, options.points, options.against, *options.bundles]
+    read = {Path(os.path.realpath(path)) for path in inputs if path is not None}
+    for path in (page.path, data.path):
+        if path in read or (path.exists() and not read.isdisjoint(path.parents)):
+            raise UserError(f"{path} is read by this report and would be overwritten; give another name")
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -81,7 +83,7 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--windows", str(options.windows)] if options.windows else []
     words += ["--kv", options.kv] if options.kv != "int8" else []
     words += ["--points", str(options.points)] if options.points else []
-    return shlex.join(words)
+    return printable(shlex.join(words))
 
 
 def _print(report: Report) -> None:

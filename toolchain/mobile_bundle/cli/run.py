@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from mobile_bundle.runtimes import RUNTIMES, runner_command, runner_environment
+from mobile_bundle.runtimes import RUNTIMES, bundle_argument, runner_command, runner_environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,4 +21,4 @@ def run(options: argparse.Namespace) -> int:
     command = runner_command(options.bundle, options.runtime)
     environment = runner_environment(options.runtime)
     sys.stdout.flush()
-    os.execve(command[0], [*command, "generate", str(options.bundle), *options.rest], environment)
+    os.execve(command[0], [*command, "generate", bundle_argument(options.bundle), *options.rest], environment)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mobile_bundle.cli.common import print_json
 from mobile_bundle.container.verify import verify_bundle
+from mobile_bundle.errors import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,5 +22,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"bundle": str(options.bundle), "files": checked})
     else:
-        print(f"{options.bundle}: whole, {len(checked)} files checked")
+        print(f"{printable(str(options.bundle))}: whole, {len(checked)} files checked")
     return 0

@@ -1,4 +1,4 @@
-"""Affine codes of 2, 3, 4 or 8 bits: per row and group of columns an fp16 scale d, and an fp16 offset m if asymmetric.
+"""Affine codes of 2 to 6 or 8 bits: per row and group of columns an fp16 scale d, and an fp16 offset m if asymmetric.
 
 w = scale * d * (code - 2**(bits-1))     symmetric; 8 bits: w = scale * d * code
 w = scale * (d * code + m)               asymmetric
@@ -16,6 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
 from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric
 from mobile_bundle.codecs.affine_propagated import Propagated, fit_propagated
 from mobile_bundle.codecs.blob import AFFINE_BITS, FLAG_ASYMMETRIC, STRIP_ROWS, Blob, round_up
@@ -33,14 +34,22 @@ from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
 _FORMAT = {bits: format for format, bits in AFFINE_BITS.items()}
-# Ranges to try and regressions to follow (affine_fit.py), measured on Gaussian and on trained weights. 1.0 is always
-# there, so that a matrix that is on such a grid already is stored without loss.
-_SHRINK: dict[int, tuple[float, ...]] = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.9, 0.8), 4: (1.0, 0.92, 0.84), 8: (1.0,)}
-_REFITS = {2: 4, 3: 2, 4: 2, 8: 0}
+# Ranges to try and regressions to follow (affine_fit.py), measured on Gaussian and on trained weights.
+_SHRINK: dict[int, tuple[float, ...]] = {
+    2: (1.0, 0.8, 0.6),
+    3: (1.0, 0.9, 0.8),
+    4: (1.0, 0.92, 0.84),
+    5: (1.0, 0.95, 0.9),
+    6: (1.0, 0.97),
+    8: (1.0,),
+}
+_TRIED = 32
+"""Groups that tell whether looking for an exact fit is worth it."""
+_REFITS = {2: 4, 3: 2, 4: 2, 5: 2, 6: 1, 8: 0}
 
 
 class AffineCodec(StreamCodec):
-    """bits 2, 3, 4 or 8; group 32, 64 or 128 columns."""
+    """bits 2, 3, 4, 5, 6 or 8; group 32, 64 or 128 columns."""
 
     calibrated = True
 
@@ -153,10 +162,27 @@ class AffineCodec(StreamCodec):
         return low, 127 if self.bits == 8 else low + (1 << self.bits) - 1
 
     def _fit(self, w: Floats, importance: Floats | None = None) -> Fit:
-        """w: float32 (n, width); importance: float32 (width,)."""
+        """w: float32 (n, width); importance: float32 (width,). Groups that are on the grid already lose nothing."""
         low, high = self._range
-        fit = fit_asymmetric if self.asymmetric else fit_symmetric
-        return fit(w, low, high, self.shrink, self.refits, importance)
+        search = fit_asymmetric if self.asymmetric else fit_symmetric
+        if not all_exact(w[:_TRIED], low, high, self.asymmetric):
+            return search(w, low, high, self.shrink, self.refits, importance)
+        exact = fit_exact(w, low, high, self.asymmetric)
+        fit, rest = exact.fit(self.asymmetric), ~exact.found
+        if rest.any():
+            lossy = search(w[rest], low, high, self.shrink, self.refits, importance)
+            fit.codes[rest], fit.d[rest], fit.error[rest] = lossy.codes, lossy.d, lossy.error
+            if fit.m is not None and lossy.m is not None:
+                fit.m[rest] = lossy.m
+        return fit
+
+    def holds(self, w: Floats) -> bool:
+        """Whether the codes give rows of a matrix exactly. w: float32 (n, columns), in fp16's range already."""
+        low, high = self._range
+        full = w.shape[1] // self.group * self.group
+        parts = [w[:, :full].reshape(-1, self.group)] if full else []
+        parts += [w[:, full:]] if full < w.shape[1] else []
+        return all(all_exact(np.ascontiguousarray(part), low, high, self.asymmetric) for part in parts)
 
     def _fit_propagated(self, w: Floats, hessian: Floats) -> Propagated:
         low, high = self._range

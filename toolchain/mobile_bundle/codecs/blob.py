@@ -39,6 +39,9 @@ class Format(IntEnum):
     SPARSE_TERNARY = 8
     VECTOR = 9
     INT8 = 10
+    AFFINE5 = 11
+    AFFINE6 = 12
+    SIGN1 = 13
     BASE3 = 32
     SEEDLM = 33
     LATTICE = 34
@@ -52,7 +55,14 @@ SPARSE_STRIP_ROWS = 32
 SPARSE_TILE = 1600
 SPARSE_HEAD = 4 * SPARSE_STRIP_ROWS
 SPARSE_BLOCK = 160
-AFFINE_BITS = {Format.AFFINE2: 2, Format.AFFINE3: 3, Format.AFFINE4: 4, Format.AFFINE8: 8}
+AFFINE_BITS = {
+    Format.AFFINE2: 2,
+    Format.AFFINE3: 3,
+    Format.AFFINE4: 4,
+    Format.AFFINE5: 5,
+    Format.AFFINE6: 6,
+    Format.AFFINE8: 8,
+}
 
 
 class BlobError(ValueError):
@@ -161,7 +171,7 @@ def payload_bytes(format: int, rows: int, columns: int, group: int = 0, flags: i
         allowed = FLAG_ASYMMETRIC
     if flags & ~allowed:
         raise BlobError(f"flags {flags:#x} are not valid for format {kind.name}")
-    if kind in AFFINE_BITS:
+    if kind in AFFINE_BITS or kind is Format.SIGN1:
         if group not in (32, 64, 128):
             raise BlobError(f"group {group} is not 32, 64 or 128")
     elif group:
@@ -189,7 +199,8 @@ def payload_bytes(format: int, rows: int, columns: int, group: int = 0, flags: i
     if kind is Format.TERNARY2:
         scales = 4 * padded_rows if flags & FLAG_ROW_SCALES else 0
         return padded_rows * round_up(columns, 16) // 4 + scales
-    record = 2 * (2 if flags & FLAG_ASYMMETRIC else 1) + group * AFFINE_BITS[kind] // 8  # of one row and group
+    bits = 1 if kind is Format.SIGN1 else AFFINE_BITS[kind]
+    record = 2 * (2 if flags & FLAG_ASYMMETRIC else 1) + group * bits // 8  # of one row and group
     return padded_rows * (round_up(columns, group) // group) * record
 
 

@@ -116,9 +116,14 @@ def largest_magnitude(source: MatrixSource) -> float:
 
 
 def sum_squares(values: NDArray[np.float32]) -> float:
-    """Sum of squares; float32 partial sums per row, float64 over rows."""
+    """Sum of squares; float32 partial sums per row, float64 over rows; float64 alone where those overflow or vanish."""
     flat = values.reshape(-1, values.shape[-1])
-    return float(np.einsum("rc,rc->r", flat, flat).sum(dtype=np.float64))
+    with np.errstate(over="ignore"):
+        total = float(np.einsum("rc,rc->r", flat, flat).sum(dtype=np.float64))
+    if total == 0.0 or not math.isfinite(total):
+        wide = flat.astype(np.float64)
+        total = float(np.einsum("rc,rc->", wide, wide))
+    return total
 
 
 def pad_rows(count: int) -> int:

@@ -26,14 +26,18 @@ def pack_words(codes: Bytes, bits: int) -> Words:
         return lanes[..., 0::2] | (lanes[..., 1::2] << np.uint32(4))
     if bits == 2:
         return _merge(lanes, 4, 2)
+    if bits == 5:  # as 4 bits, and a plane of low bits behind every four words of those
+        high = pack_words(((lanes >> np.uint32(1)) & np.uint32(0x0F0F0F0F)).view(np.uint8), 4)  # (..., n / 8)
+        low = _merge(lanes & np.uint32(0x01010101), 8, 1)  # (..., n / 32)
+        return _behind(high, 4, low)
+    if bits == 6:
+        high = pack_words(((lanes >> np.uint32(2)) & np.uint32(0x0F0F0F0F)).view(np.uint8), 4)  # (..., n / 8)
+        low = _merge(lanes & np.uint32(0x03030303), 4, 2)  # (..., n / 16)
+        return _behind(high, 2, low)
     if bits == 3:
         low = _merge(lanes & np.uint32(0x03030303), 4, 2)  # (..., n / 16)
         high = _merge((lanes >> np.uint32(2)) & np.uint32(0x01010101), 8, 1)  # (..., n / 32)
-        words = np.empty((*low.shape[:-1], high.shape[-1], 3), "<u4")
-        words[..., 0] = low[..., 0::2]
-        words[..., 1] = low[..., 1::2]
-        words[..., 2] = high
-        return words.reshape(*low.shape[:-1], high.shape[-1] * 3)
+        return _behind(low, 2, high)
     raise ValueError(f"no layout for {bits} bits")
 
 
@@ -45,12 +49,18 @@ def unpack_words(words: Words, bits: int) -> Bytes:
         return _split(words, 2, 4, 0x0F0F0F0F).view(np.uint8)
     if bits == 2:
         return _split(words, 4, 2, 0x03030303).view(np.uint8)
+    if bits == 5:
+        nibbles, plane = _before(words, 4)
+        codes = (_split(nibbles, 2, 4, 0x0F0F0F0F) << np.uint32(1)) | _split(plane, 8, 1, 0x01010101)
+        return codes.view(np.uint8)
+    if bits == 6:
+        nibbles, plane = _before(words, 2)
+        codes = (_split(nibbles, 2, 4, 0x0F0F0F0F) << np.uint32(2)) | _split(plane, 4, 2, 0x03030303)
+        return codes.view(np.uint8)
     if bits == 3:
-        triples = words.reshape(*words.shape[:-1], words.shape[-1] // 3, 3)
-        pairs = np.ascontiguousarray(triples[..., :2]).reshape(*words.shape[:-1], words.shape[-1] // 3 * 2)
-        low = _split(pairs, 4, 2, 0x03030303)
-        high = _split(np.ascontiguousarray(triples[..., 2]), 8, 1, 0x01010101)
-        return (low | (high << np.uint32(2))).view(np.uint8)
+        pairs, plane = _before(words, 2)
+        high = _split(plane, 8, 1, 0x01010101)
+        return (_split(pairs, 4, 2, 0x03030303) | (high << np.uint32(2))).view(np.uint8)
     raise ValueError(f"no layout for {bits} bits")
 
 
@@ -64,6 +74,21 @@ def from_strips(strips: Words) -> Words:
     """The inverse of to_strips: (strips, groups, m, 16) -> a copy (strips * 16, groups, m)."""
     count, groups, m, _ = strips.shape
     return np.ascontiguousarray(strips.transpose(0, 3, 1, 2)).reshape(count * STRIP_ROWS, groups, m)
+
+
+def _behind(words: Words, count: int, plane: Words) -> Words:
+    """Every `count` neighbouring words (..., n) and one of the plane (..., n / count) behind them."""
+    out = np.empty((*plane.shape, count + 1), "<u4")
+    out[..., :count] = words.reshape(*plane.shape, count)
+    out[..., count] = plane
+    return out.reshape(*plane.shape[:-1], plane.shape[-1] * (count + 1))
+
+
+def _before(words: Words, count: int) -> tuple[Words, Words]:
+    """The inverse of _behind: the words and the plane."""
+    blocks = words.reshape(*words.shape[:-1], words.shape[-1] // (count + 1), count + 1)
+    front = np.ascontiguousarray(blocks[..., :count]).reshape(*words.shape[:-1], blocks.shape[-2] * count)
+    return front, np.ascontiguousarray(blocks[..., count])
 
 
 def _merge(lanes: Words, count: int, shift: int) -> Words:

@@ -25,6 +25,7 @@ from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.hyper import HyperCodec
 from mobile_bundle.codecs.raw import Float32Codec, RawCodec
 from mobile_bundle.codecs.seedlm import SeedLMCodec
+from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.codecs.vptq import VptqCodec, parse_name
 from mobile_bundle.errors import UserError
@@ -35,9 +36,14 @@ _CODECS: dict[str, StreamCodec] = {
         RawCodec(),
         Float32Codec(),
         AffineCodec(8, 32, False, "affine-8bit"),
+        AffineCodec(6, 64, False, "affine-6bit"),
+        AffineCodec(5, 64, False, "affine-5bit"),
         AffineCodec(4, 64, False, "affine-4bit"),
         AffineCodec(3, 64, False, "affine-3bit"),
         AffineCodec(2, 128, True, "affine-2bit"),
+        SignCodec(128),
+        SignCodec(64),
+        SignCodec(32),
         BitnetCodec(),
         BitnetCodec(row_scales=True),
         Base3Codec(),
@@ -50,7 +56,7 @@ _CODECS: dict[str, StreamCodec] = {
         VptqCodec(VectorLayout(4, 8), "vptq-2bit"),
     )
 }
-_FULL_NAME = re.compile(r"affine-([2348])bit-g(32|64|128)-(a?)sym")
+_FULL_NAME = re.compile(r"affine-([234568])bit-g(32|64|128)-(a?)sym")
 
 
 def codec_names() -> list[str]:
@@ -71,7 +77,7 @@ def codec_by_name(name: str) -> StreamCodec:
     if vector:
         return VptqCodec(vector)
     raise UserError(
-        f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|8>bit-g<32|64|128>-<sym|asym>, "
+        f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>, "
         f"vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]; and any of them that is not a stored form, with {SUFFIX}"
     )
 
@@ -93,6 +99,8 @@ def codec_for(header: BlobHeader) -> StreamCodec:
         return BitnetCodec(bool(header.flags & FLAG_ROW_SCALES))
     if header.format is Format.SPARSE_TERNARY:
         return SparseTernaryCodec(bool(header.flags & FLAG_ROW_SCALES))
+    if header.format is Format.SIGN1:
+        return SignCodec(header.group)
     if header.format is Format.BASE3:
         return Base3Codec(bool(header.flags & FLAG_ROW_SCALES))
     if header.format is Format.LATTICE:

@@ -13,8 +13,11 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 
 NAME = "weights.cache"
+PARTIAL = f".{NAME}.partial-"
+"""How the name of an unfinished cache begins: what an installation that runs is writing, or a killed one left."""
 _IDENTITY = struct.Struct("<8sIIQ40s")
 _IDENTITY_OFFSET = 64
+_HEADER_END = 48
 _MAGIC = b"MBCACHE\0"
 _VERSION = 1
 _SEGMENT_BASE_OFFSET = 32
@@ -31,7 +34,7 @@ def verify_cache(path: Path, weights: WeightsReader) -> None:
             found = {entry.name: (entry.header.rows, entry.header.columns) for entry in cache.entries}
             if found != stored or any(is_stored(entry.header) for entry in cache.entries):
                 raise ContainerError("it does not hold the tensors that the bundle stores in coded form")
-            cache.verify()
+            cache.verify(head=[(0, _HEADER_END), (_IDENTITY_OFFSET, _IDENTITY_OFFSET + _IDENTITY.size)])
     except ContainerError as error:
         raise UserError(f"{path}: {error}; run `mobile-run install`, which makes it again, or remove it") from error
 

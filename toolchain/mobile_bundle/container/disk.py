@@ -8,24 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ResumableError
 
 
 @contextmanager
 def disk_errors(path: Path, needed: int) -> Iterator[None]:
-    """OSError while writing `path`, which needs `needed` bytes, becomes a UserError."""
+    """OSError while writing `path`, which needs `needed` bytes, becomes a ResumableError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(
-                f"no room for {path}: it needs {needed / 1e6:.1f} MB; free some space or choose another place"
+            size = f"{needed / 1e6:.1f} MB" if needed >= 100_000 else f"{needed / 1e3:.1f} kB"
+            raise ResumableError(
+                f"no room for {path}: it needs {size}; free some space or choose another place"
             ) from error
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ResumableError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Creates or replaces a file, synced to the disk. UserError if that fails."""
+    """Creates or replaces a file, synced to the disk. ResumableError if that fails."""
     with disk_errors(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -34,6 +35,17 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Gives a new file its size in bytes, set aside on the disk where the file system can: a full disk is then noticed
+    now, not in an hour, and not by the signal that a mapped file without room ends in. OSError if there is no room."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        os.ftruncate(descriptor, size)
 
 
 def drop_cached(path: Path) -> None:
@@ -54,11 +66,6 @@ def sync_tree(directory: Path) -> None:
             _sync(Path(folder, name))
         _sync(Path(folder))
     _sync(directory.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes renames inside the folder durable."""
-    _sync(directory)
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mobile_bundle.codecs.blob import HEADER_BYTES, VERSION, BlobError, BlobHeader, Format
+from mobile_bundle.models.limits import MOST_INDEX_BYTES, MOST_NAME_BYTES, MOST_TENSORS
 from mobile_bundle.models.spec import CONFIG_BYTES
 
 MAGIC = b"MBINDEX\0"
@@ -15,7 +16,6 @@ INDEX_VERSION = 1
 _HEADER = struct.Struct("<8sIIQQIIIII12s")
 _RECORD = struct.Struct("<QQQIIHHIIIII8s")
 CRC_OFFSET = 48
-_MAX_TENSORS = 1 << 20
 assert _HEADER.size == 64
 assert _RECORD.size == 64
 
@@ -52,12 +52,16 @@ def index_bytes(names: list[str]) -> int:
 
 
 def pack_index(config: bytes, entries: list[IndexEntry], file_bytes: int) -> bytes:
-    """The whole segment. config: mb_model_config, 256 bytes."""
+    """The whole segment. config: mb_model_config, 256 bytes. ContainerError beyond the limits of an index."""
     assert len(config) == CONFIG_BYTES
+    if len(entries) > MOST_TENSORS:
+        raise ContainerError(f"{len(entries)} tensors; a weights.ptd holds {MOST_TENSORS} at most")
     ordered = sorted(entries, key=lambda entry: (name_hash(entry.name.encode("utf-8")), entry.name.encode("utf-8")))
     records, names = bytearray(), bytearray()
     for entry in ordered:
         name = entry.name.encode("utf-8")
+        if not 1 <= len(name) <= MOST_NAME_BYTES:
+            raise ContainerError(f"a tensor's name has 1 to {MOST_NAME_BYTES} bytes, not {len(name)}")
         header = entry.header
         records += _RECORD.pack(
             name_hash(name),
@@ -112,7 +116,7 @@ def parse_index(data: bytes, file_bytes: int) -> tuple[bytes, list[IndexEntry]]:
         raise ContainerError("no index in the first segment (wrong magic)")
     if version != INDEX_VERSION:
         raise ContainerError(f"index version {version}; this version reads {INDEX_VERSION}")
-    if any(rest) or count > _MAX_TENSORS:
+    if any(rest) or count > MOST_TENSORS or total > MOST_INDEX_BYTES:
         raise ContainerError("the header of the index is damaged")
     if total > len(data):
         raise ContainerError(f"the index claims {total} bytes, its segment has {len(data)}")
@@ -134,6 +138,8 @@ def parse_index(data: bytes, file_bytes: int) -> tuple[bytes, list[IndexEntry]]:
     placed = sorted(entries, key=lambda entry: entry.offset)
     if any(a.offset + a.bytes > b.offset for a, b in pairwise(placed)):
         raise ContainerError("two tensors of the index overlap")
+    if placed and placed[-1].offset + placed[-1].bytes != file_bytes:
+        raise ContainerError("there are bytes behind the last tensor")
     return data[config_at : config_at + CONFIG_BYTES], entries
 
 
@@ -141,8 +147,8 @@ def _entry(record: bytes, names: bytes, file_bytes: int, number: int) -> IndexEn
     hashed, offset, size, name_at, name_size, format, version, rows, columns, group, flags, crc, rest = _RECORD.unpack(
         record
     )
-    if name_at + name_size > len(names):
-        raise ContainerError(f"the name of tensor {number} lies outside of the index")
+    if name_at + name_size > len(names) or not 1 <= name_size <= MOST_NAME_BYTES:
+        raise ContainerError(f"the name of tensor {number} is too long, empty or outside of the index")
     try:
         name = names[name_at : name_at + name_size].decode("utf-8")
         known = Format(format)

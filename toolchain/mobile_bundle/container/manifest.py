@@ -13,12 +13,15 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
 from mobile_bundle.container.disk import write_file
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
+from mobile_bundle.input_files import open_regular, parse_json, read_bytes, read_json
 
 NAME = "manifest.json"
 FORMAT = "mobile-bundle"
 FORMAT_VERSION = 1
-_LARGEST = 64 << 20
+_ADDED = ("weights.cache",)
+_UNFINISHED = ".weights.cache.partial-"
+"""What installing a bundle adds to it, and what a killed `install` leaves."""
 
 
 def schema() -> dict[str, Any]:
@@ -28,28 +31,29 @@ def schema() -> dict[str, Any]:
     return value
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Writes manifest.json, synced; the last file of a bundle."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Writes manifest.json, synced; the last file of a bundle. Returns it as written, every string on one line."""
+    written: dict[str, Any] = _printable(manifest)
+    text = json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False)
     partial = directory / f".{NAME}.partial"
     write_file(partial, text.encode("utf-8") + b"\n")
     os.replace(partial, directory / NAME)
+    return written
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a bundle. UserError if the directory is not a bundle, or one this version cannot read."""
     path = Path(directory) / NAME
+    if not path.parent.is_dir():
+        raise UserError(f"{directory} is not a bundle: it is no directory")
     try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except (FileNotFoundError, NotADirectoryError):
+        data = read_bytes(path)
+    except FileNotFoundError:
         raise UserError(f"{directory} is not a bundle: it has no {NAME}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     try:
-        manifest = json.loads(data) if len(data) <= _LARGEST else None
-    except (ValueError, RecursionError):
-        manifest = None
+        manifest = _printable(parse_json(data, "it"))
+    except UserError as error:
+        raise UserError(f"{path} is damaged or not a bundle's ({error}); build the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path} is damaged or not a bundle's; build the bundle again")
     if manifest.get("format_version") != FORMAT_VERSION:
@@ -65,13 +69,49 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
+def _printable(value: Any) -> Any:
+    """The value with every string in it on one line: names come from foreign files, and are printed."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(item) for key, item in value.items()}
+    return value
+
+
 def is_bundle(directory: Path) -> bool:
     """Whether the directory holds a manifest of ours, of any version."""
+    return _any_manifest(directory) is not None
+
+
+def obstacle(directory: Path) -> str | None:
+    """Why a directory is not one that a new bundle may replace: it is no bundle, or holds files that are not a
+    bundle's. None if it may be replaced."""
+    manifest = _any_manifest(directory)
+    if manifest is None:
+        return "exists and is not a bundle"
+    files = manifest.get("files")
+    own = {*(files if isinstance(files, dict) else ()), NAME, *_ADDED}
+    for folder, folders, names in os.walk(directory):
+        inside = Path(folder).relative_to(directory)
+        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
+            if (inside / name).as_posix() not in own and not name.startswith(_UNFINISHED):
+                return f"holds {inside / name}, which is not part of the bundle"
+    return None
+
+
+def fingerprint(directory: Path) -> str:
+    """Tells a bundle from another: the sha256 of its manifest."""
+    return sha256(directory / NAME)
+
+
+def _any_manifest(directory: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((directory / NAME).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+        manifest = read_json(directory / NAME)
+    except (OSError, UserError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
@@ -84,8 +124,8 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
     return out
 
 
-def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
-    """Reads every file that the manifest names and compares size and sha256. UserError at the first that differs."""
+def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
+    """Looks for every file that the manifest names and compares sizes. UserError at the first that differs."""
     root = Path(directory)
     for name, facts in manifest["files"].items():
         path = root / name
@@ -96,14 +136,28 @@ def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) ->
         size = path.stat().st_size
         if size != facts.get("bytes"):
             raise UserError(f"{path} has {size} bytes, the manifest says {facts.get('bytes')}; build the bundle again")
-        if sha256(path) != facts.get("sha256"):
-            raise UserError(f"{path} is damaged: its sha256 is not the manifest's; build the bundle again")
+
+
+def check_sha256(path: Path, facts: dict[str, Any], found: str) -> None:
+    """UserError unless `found` is what the manifest says of the file."""
+    if found != facts.get("sha256"):
+        raise UserError(f"{path} is damaged: its sha256 is not the manifest's; build the bundle again")
+
+
+def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any], but: str = "") -> None:
+    """Reads every file that the manifest names, one perhaps left out, and compares size and sha256. UserError at the
+    first that differs."""
+    check_files(directory, manifest)
+    for name, facts in manifest["files"].items():
+        if name != but:
+            path = Path(directory) / name
+            check_sha256(path, facts, sha256(path))
 
 
 def sha256(path: Path) -> str:
     """Hexadecimal. UserError if the file cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -4,34 +4,56 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mobile_bundle.container import cache
+from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.index import ContainerError
-from mobile_bundle.container.manifest import read_manifest, verify_files
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
+from mobile_bundle.models.spec import ModelConfig
+
+_WEIGHTS = "weights.ptd"
 
 
 def verify_bundle(directory: str | os.PathLike[str]) -> list[str]:
-    """Reads every byte of a bundle: manifest, size and sha256 of every file, index and checksum of every tensor, and
-    the cache of an installed bundle, which the manifest does not name.
+    """Reads every byte of a bundle once: manifest, size and sha256 of every file, index, checksum and gaps of the
+    weights, and the cache of an installed bundle, which the manifest does not name.
 
-    The names of the files that were checked. UserError names the first that is damaged."""
-    manifest = read_manifest(directory)
-    verify_files(directory, manifest)
-    path = Path(directory) / "weights.ptd"
+    The names of the files that were checked. UserError names the first that is damaged, or that no bundle has."""
+    manifest = manifests.read_manifest(directory)
+    _refuse_strays(Path(directory), manifest)
+    manifests.verify_files(directory, manifest, but=_WEIGHTS)
+    path = Path(directory) / _WEIGHTS
     installed = Path(directory) / cache.NAME
-    checked = ["manifest.json", *manifest["files"]]
+    checked = [manifests.NAME, *manifest["files"]]
     try:
         with WeightsReader(path) as weights:
-            weights.verify()
+            try:
+                ModelConfig.parse(weights.config)
+            except ValueError as error:
+                raise ContainerError(str(error)) from None
+            digest = weights.verify()
             if installed.is_file():
                 cache.verify_cache(installed, weights)
                 checked.append(cache.NAME)
             found = {entry.name: (entry.header.rows, entry.header.columns, entry.bytes) for entry in weights.entries}
     except ContainerError as error:
         raise UserError(f"{path}: {error}; build the bundle again") from error
+    manifests.check_sha256(path, manifest["files"][_WEIGHTS], digest)
     listed = {tensor["name"]: (tensor["rows"], tensor["columns"], tensor["bytes"]) for tensor in manifest["tensors"]}
     if found != listed:
         raise UserError(f"{path} does not hold the tensors that the manifest lists; build the bundle again")
     return checked
+
+
+def _refuse_strays(directory: Path, manifest: dict[str, Any]) -> None:
+    """UserError for a file that the manifest does not name, other than what `mobile-run install` makes."""
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        known = name in manifest["files"] or name in (manifests.NAME, cache.NAME)
+        if (path.is_dir() and not path.is_symlink()) or known or name.startswith(cache.PARTIAL):
+            continue
+        raise UserError(f"{path} is not part of the bundle: its manifest does not name it; remove the file")
+    if _WEIGHTS not in manifest["files"]:
+        raise UserError(f"{directory / manifests.NAME} is damaged: it names no {_WEIGHTS}; build the bundle again")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format, round_up
-from mobile_bundle.container.disk import disk_errors
+from mobile_bundle.container.disk import disk_errors, reserve
 from mobile_bundle.container.flat_tensor import (
     SEGMENT_ALIGNMENT,
     FlatTensorHeader,
@@ -21,8 +21,10 @@ from mobile_bundle.container.flat_tensor import (
 from mobile_bundle.container.index import CRC_OFFSET as INDEX_CRC_OFFSET
 from mobile_bundle.container.index import ContainerError, IndexEntry, index_bytes, pack_index, parse_index
 from mobile_bundle.errors import UserError
+from mobile_bundle.models.limits import MOST_INDEX_BYTES
 
 INDEX_KEY = "mobile_bundle.index"
+_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,10 @@ class WeightsWriter:
         with disk_errors(self._partial, self.file_bytes):
             self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
-                os.posix_fallocate(self._fd, 0, self.file_bytes)  # a full disk is noticed now, not in an hour
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    self._discard()
-                    raise
-                os.ftruncate(self._fd, self.file_bytes)
+                reserve(self._fd, self.file_bytes)
+            except OSError:
+                self._discard()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -217,17 +217,41 @@ class WeightsReader:
         for entry in sorted(self.entries, key=lambda entry: entry.offset):
             yield entry, self.blob(entry.name)
 
-    def verify(self) -> None:
-        """Reads everything, a mebibyte at a time. ContainerError at the first damage."""
+    def verify(self, head: Sequence[tuple[int, int]] | None = None) -> str:
+        """Reads every byte of the file once, in order: the checksum and the header of every blob, the zeros between
+        them. The file's sha256, hexadecimal. ContainerError at the first damage.
+
+        head: the (begin, end) of what lies before the index; None: FlatTensor's header and table."""
+        digest = hashlib.sha256()
+        end = 0
+        for begin, stop in [*(head or [(0, self._table_end)]), (self._index_begin, self._index_end)]:
+            self._skip_zeros(end, begin, digest)
+            for part in self._parts(begin, stop):
+                digest.update(part)
+            end = stop
         for entry in sorted(self.entries, key=lambda entry: entry.offset):
-            crc, done = 0, 0
-            while done < entry.bytes:
-                part = self._pread(entry.offset + done, min(1 << 20, entry.bytes - done))
+            self._skip_zeros(end, entry.offset, digest)
+            crc = 0
+            for part in self._parts(entry.offset, entry.offset + entry.bytes):
                 crc = zlib.crc32(part, crc)
-                done += len(part)
+                digest.update(part)
             if crc != entry.crc32:
                 raise ContainerError(f"the checksum of tensor {entry.name} is wrong; the file is damaged")
             self.header(entry.name)
+            end = entry.offset + entry.bytes
+        self._skip_zeros(end, self.file_bytes, digest)
+        return digest.hexdigest()
+
+    def _parts(self, begin: int, end: int) -> Iterator[bytes]:
+        """These bytes, a mebibyte at a time."""
+        for at in range(begin, end, _PART):
+            yield self._pread(at, min(_PART, end - at))
+
+    def _skip_zeros(self, begin: int, end: int, digest: hashlib._Hash) -> None:
+        for part in self._parts(begin, end):
+            if any(part):
+                raise ContainerError(f"the gap at byte {begin} is not zero; the file is damaged")
+            digest.update(part)
 
     def _open(self) -> tuple[bytes, list[IndexEntry]]:
         try:
@@ -243,13 +267,16 @@ class WeightsReader:
         # the index's own size is in its header; read that first, so that a hostile size costs nothing
         head = self._pread(flat.segment_base, min(64, flat.segment_bytes))
         size = int.from_bytes(head[16:24], "little") if len(head) == 64 else 0
-        if not 64 <= size <= min(flat.segment_bytes, 1 << 30):
+        if not 64 <= size <= min(flat.segment_bytes, MOST_INDEX_BYTES):
             raise ContainerError("the index is truncated or damaged")
         config, entries = parse_index(self._pread(flat.segment_base, size), self.file_bytes)
         self.index_crc32 = int.from_bytes(head[INDEX_CRC_OFFSET : INDEX_CRC_OFFSET + 4], "little")
-        first = flat.segment_base + size
+        self._index_begin, self._index_end = flat.segment_base, flat.segment_base + size
+        self._table_end = flat.flatbuffer_offset + flat.flatbuffer_bytes
+        if self._table_end > flat.segment_base:
+            raise ContainerError("the FlatTensor table lies outside of the file; it is truncated or damaged")
         for entry in entries:
-            if entry.offset < first:
+            if entry.offset < self._index_end:
                 raise ContainerError(f"tensor {entry.name} overlaps the index")
         return config, entries
 

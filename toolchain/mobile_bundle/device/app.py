@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.errors import DeviceTimeout, ShellFailed
+from mobile_bundle.input_files import parse_json
 
 TOOLS = ("am", "run-as")
 """The programs of Android that this needs, as the probe's `tools` names them."""
@@ -45,7 +45,9 @@ def ask_app(device: Device, bundle: str, prompt: str, max_new_tokens: int, timeo
     while time.monotonic() < end:
         found = device.try_shell(f"run-as {_PACKAGE} cat {_FILE}")
         if found.status == 0:
-            result: dict[str, Any] = json.loads(found.stdout)
-            return result
+            result = parse_json(found.stdout, "the app's result")
+            if isinstance(result, dict):
+                return result
+            raise ShellFailed(f"{device.serial}: the app's result is not a JSON object", 0)
         time.sleep(_POLL)
     raise DeviceTimeout(f"{device.serial}: the app wrote no result within {timeout:.0f} s; see adb logcat")

@@ -15,6 +15,7 @@ from mobile_bundle.device.results import REPORT_VERSION, Check, Report
 from mobile_bundle.device.verdict import Tolerances
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.speed import Rate
+from mobile_bundle.input_files import read_json
 from mobile_bundle.report.text import megabytes
 
 
@@ -28,11 +29,9 @@ def report_schema() -> dict[str, Any]:
 def read_baseline(path: Path) -> dict[str, Any]:
     """A report's JSON. UserError if the file is not one, or one of another version."""
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
+        data = read_json(path)
+    except FileNotFoundError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is not the JSON of a device test") from None
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
         raise UserError(f"{path} is not the JSON of a device test of version {REPORT_VERSION}; make it again")
     problem = best_match(Draft202012Validator(report_schema()).iter_errors(data))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from mobile_bundle.input_files import json_lines
 
 
 @dataclass
@@ -32,46 +33,41 @@ class Figures:
     predicted: dict[str, int] | None = None
 
 
-def json_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The lines that are JSON objects; what else a program prints is passed over."""
-    found = []
-    for line in lines:
-        if line.startswith("{"):
-            try:
-                found.append(json.loads(line))
-            except ValueError:  # cut off by a connection that broke
-                continue
-    return found
-
-
 def runner_figures(lines: Iterable[str]) -> Figures:
     """Of mobile-run's events (--json)."""
     figures = Figures()
     for event in json_lines(lines):
-        match event.get("event"):
-            case "load":
-                figures.kernels, figures.threads = event["kernels"], event["threads"]
-                figures.load_seconds, figures.predicted = event["load_seconds"], event["predicted"]
-            case "prompt":
-                figures.prefill, figures.prompt_tokens = [event["tokens_per_second"]], event["tokens"]
-            case "token":
-                if event["id"] >= 0:
-                    figures.answer.append(event["id"])
-            case "done":
-                figures.complete, figures.reason = True, event["reason"]
-                figures.decode = [event["tokens_per_second"]] if event["tokens"] else []
-                figures.first_token_seconds = event["first_token_seconds"]
-                figures.predicted_peak_bytes = event["predicted_peak_bytes"]
-                _take_memory(figures, event["memory"])
-            case "bench":
-                figures.complete = True
-                rates = event["tokens_per_second"]
-                figures.prefill, figures.decode = (rates, []) if event["test"].startswith("pp") else ([], rates)
-                figures.first_token_seconds = event["first_token_seconds"]
-                _take_memory(figures, event["memory"])
-            case "error":
-                figures.error = event["message"]
+        try:
+            _take(figures, event)
+        except (KeyError, TypeError, AttributeError):  # a line that only looks like one of ours
+            continue
     return figures
+
+
+def _take(figures: Figures, event: dict[str, Any]) -> None:
+    match event.get("event"):
+        case "load":
+            figures.kernels, figures.threads = event["kernels"], event["threads"]
+            figures.load_seconds, figures.predicted = event["load_seconds"], event["predicted"]
+        case "prompt":
+            figures.prefill, figures.prompt_tokens = [event["tokens_per_second"]], event["tokens"]
+        case "token":
+            if event["id"] >= 0:
+                figures.answer.append(event["id"])
+        case "done":
+            figures.complete, figures.reason = True, event["reason"]
+            figures.decode = [event["tokens_per_second"]] if event["tokens"] else []
+            figures.first_token_seconds = event["first_token_seconds"]
+            figures.predicted_peak_bytes = event["predicted_peak_bytes"]
+            _take_memory(figures, event["memory"])
+        case "bench":
+            figures.complete = True
+            rates = event["tokens_per_second"]
+            figures.prefill, figures.decode = (rates, []) if event["test"].startswith("pp") else ([], rates)
+            figures.first_token_seconds = event["first_token_seconds"]
+            _take_memory(figures, event["memory"])
+        case "error":
+            figures.error = event["message"]
 
 
 def _take_memory(figures: Figures, memory: dict[str, int]) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import shlex
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.manifest import sha256
+from mobile_bundle.container.work_folder import scratch_folder
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.errors import DeviceError, ShellFailed
 
@@ -112,10 +113,9 @@ def _sha256_of_start(local: Path, count: int) -> str:
 def _append(device: Device, remote: str, data: bytes, offset: int) -> None:
     """Sends one part and appends it, in a way that may be repeated: first the partial file is cut to `offset`."""
     part, partial = f"{remote}.part", f"{remote}.partial"
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        device.push_file(Path(file.name), part, timeout=60 + len(data) / 50_000)
+    with scratch_folder() as folder:
+        write_file(folder / "part", data)
+        device.push_file(folder / "part", part, timeout=60 + len(data) / 50_000)
     p, q = shlex.quote(part), shlex.quote(partial)
     digest = hashlib.sha256(data).hexdigest()
     script = (

@@ -20,7 +20,7 @@ from mobile_bundle.device.facts import DeviceFacts
 from mobile_bundle.device.figures import runner_figures
 from mobile_bundle.device.fit import choose_abi, reasons_against
 from mobile_bundle.device.outcome import Outcome
-from mobile_bundle.device.places import DEFAULT_WORK, Places
+from mobile_bundle.device.places import DEFAULT_WORK, Places, folder_name
 from mobile_bundle.device.probe import probe
 from mobile_bundle.device.programs import runtime_subjects
 from mobile_bundle.device.push import Progress
@@ -29,9 +29,9 @@ from mobile_bundle.device.run import run_cell
 from mobile_bundle.device.stage import stage, stored_bytes
 from mobile_bundle.device.subject import SHORT_PROMPT, Subject
 from mobile_bundle.device.verdict import Budgets, Tolerances, judge
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.report.facts import identity
-from mobile_bundle.runtimes import runner_command, runner_environment
+from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 
 _SOAK_DEFAULT = 10
 """Repetitions of a soak where no rate of decoding is known to reckon with."""
@@ -104,7 +104,7 @@ class _Test:
         if self._asked.baseline is not None:
             check_comparable(self._asked.baseline, self.report)
         abi = choose_abi(self._manifest, facts)
-        places = Places(self._asked.work, abi or "", self._asked.bundle.resolve().name)
+        places = Places(self._asked.work, abi or "", folder_name(self._asked.bundle.resolve().name))
         there = stored_bytes(self._device, self._manifest, places)
         self.report.refused = reasons_against(self._manifest, facts, self._context, there)
         if self.report.refused and (abi is None or not self._asked.force):
@@ -195,7 +195,7 @@ class _Test:
 
 def _bundle_facts(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": bundle.resolve().name,
+        "name": printable(bundle.resolve().name),
         "model": manifest["model"]["name"],
         "recipe": manifest["recipe"],
         "parameters": manifest["model"]["parameters"],
@@ -210,14 +210,14 @@ def _host_answers(bundle: Path, runtimes: Sequence[str], timeout: float) -> dict
     answers = {}
     for runtime in runtimes:
         with contextlib.suppress(UserError, OSError, subprocess.TimeoutExpired):
-            command = [*runner_command(bundle, runtime), "generate", str(bundle), "--prompt", SHORT_PROMPT]
+            command = [*runner_command(bundle, runtime), "generate", bundle_argument(bundle), "--prompt", SHORT_PROMPT]
             command += ["--max-new-tokens", str(ANSWER_TOKENS), "--ignore-eos", "--json"]
             process = subprocess.run(
-                command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout,
+                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout,
                 env=runner_environment(runtime),
             )  # fmt: skip
             if process.returncode == 0:
-                answers[runtime] = runner_figures(process.stdout.splitlines()).answer
+                answers[runtime] = runner_figures(process.stdout.decode("utf-8", "replace").splitlines()).answer
     return answers
 
 

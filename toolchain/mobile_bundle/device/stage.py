@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import lzma
 import shlex
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.manifest import NAME as MANIFEST
+from mobile_bundle.container.work_folder import scratch_folder
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.places import Places
 from mobile_bundle.device.push import Progress, push_changed
@@ -32,9 +33,9 @@ def stage(
     files[places.watch] = package_file("bin", places.abi, "mobile-watch")
     for subject in subjects:
         files.update(subject.files(places))
-    with tempfile.TemporaryDirectory() as folder:
-        prompt = Path(folder, "prompt.txt")
-        prompt.write_text(filling_text(bundle, manifest, context), "utf-8")
+    with scratch_folder() as folder:
+        prompt = folder / "prompt.txt"
+        write_file(prompt, filling_text(bundle, manifest, context).encode("utf-8"))
         files[places.prompt] = prompt
         return push_changed(device, files, progress)
 

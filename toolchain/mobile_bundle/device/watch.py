@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from mobile_bundle.device.figures import json_lines
+from mobile_bundle.input_files import json_lines
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,42 @@ def read_watch(lines: Iterable[str]) -> Watched:
     watched = Watched()
     refaults: list[int] = []
     for event in json_lines(lines):
-        match event.get("event"):
-            case "start":
-                watched.pid, watched.caches_dropped = event["pid"], event.get("caches_dropped")
-            case "sample":
-                watched.samples.append(
-                    Sample(
-                        t=event["t"],
-                        rss_bytes=event["rss_bytes"],
-                        anon_bytes=event["anon_bytes"],
-                        file_bytes=event["file_bytes"],
-                        swap_bytes=event["swap_bytes"],
-                        available_bytes=event.get("available_bytes"),
-                    )
-                )
-                if "refault_file" in event:
-                    refaults.append(event["refault_file"])
-                if "psi_full_avg10" in event:
-                    watched.pressure_full = max(watched.pressure_full or 0.0, event["psi_full_avg10"])
-                # a process that is killed has no other last word
-                watched.major_faults, watched.hwm_bytes = event["major_faults"], event["hwm_bytes"]
-            case "detail":
-                watched.pss_bytes = max(watched.pss_bytes or 0, event["pss_bytes"])
-            case "exit":
-                watched.status, watched.signal = event.get("status"), event.get("signal")
-                watched.reason, watched.timed_out = event.get("reason"), event.get("timed_out", False)
-                watched.interrupted, watched.seconds = event.get("interrupted"), event.get("seconds")
-                if "maxrss_bytes" in event:
-                    watched.maxrss_bytes, watched.hwm_bytes = event["maxrss_bytes"], event["hwm_bytes"]
-                    watched.major_faults = event["major_faults"]
-                    watched.cpu_seconds = event["user_seconds"] + event["system_seconds"]
+        try:
+            _take(watched, refaults, event)
+        except (KeyError, TypeError):  # a line that only looks like one of ours
+            continue
     watched.refaults = refaults[-1] - refaults[0] if refaults else 0
     return watched
+
+
+def _take(watched: Watched, refaults: list[int], event: dict[str, Any]) -> None:
+    match event.get("event"):
+        case "start":
+            watched.pid, watched.caches_dropped = event["pid"], event.get("caches_dropped")
+        case "sample":
+            watched.samples.append(
+                Sample(
+                    t=event["t"],
+                    rss_bytes=event["rss_bytes"],
+                    anon_bytes=event["anon_bytes"],
+                    file_bytes=event["file_bytes"],
+                    swap_bytes=event["swap_bytes"],
+                    available_bytes=event.get("available_bytes"),
+                )
+            )
+            if "refault_file" in event:
+                refaults.append(event["refault_file"])
+            if "psi_full_avg10" in event:
+                watched.pressure_full = max(watched.pressure_full or 0.0, event["psi_full_avg10"])
+            # a process that is killed has no other last word
+            watched.major_faults, watched.hwm_bytes = event["major_faults"], event["hwm_bytes"]
+        case "detail":
+            watched.pss_bytes = max(watched.pss_bytes or 0, event["pss_bytes"])
+        case "exit":
+            watched.status, watched.signal = event.get("status"), event.get("signal")
+            watched.reason, watched.timed_out = event.get("reason"), event.get("timed_out", False)
+            watched.interrupted, watched.seconds = event.get("interrupted"), event.get("seconds")
+            if "maxrss_bytes" in event:
+                watched.maxrss_bytes, watched.hwm_bytes = event["maxrss_bytes"], event["hwm_bytes"]
+                watched.major_faults = event["major_faults"]
+                watched.cpu_seconds = event["user_seconds"] + event["system_seconds"]

@@ -17,12 +17,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle import input_files
 from mobile_bundle.errors import UserError
 from mobile_bundle.native import Model, Tokenizer
 
 DOCUMENT_SEPARATOR = "\n\x1e\n"
 CHUNK = 64
 """Tokens computed together."""
+LARGEST_LOG = 700
+"""Of a perplexity that float64 can hold."""
+MOST_TEXT = 512 << 20
+"""Bytes of a text, unpacked."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def measure(
 ) -> Perplexity:
     """Perplexity of the model on token windows int32 (count, context). progress(done, total) counts windows.
 
-    Raises UserError when the model's context is shorter than the windows."""
+    Raises UserError when the model's context is shorter than the windows, or its logits are not finite."""
     count, context = windows.shape
     if context > model.context:
         raise UserError(f"windows of {context} tokens: this model was trained for {model.context} at most (--context)")
@@ -86,17 +91,20 @@ def measure(
                 total += negative_log_likelihood(logits, window[start + 1 : stop + 1])
             progress(index + 1, count)
     scored = count * (context - 1)
+    if not total / scored < LARGEST_LOG:
+        raise UserError("the model computes logits that are not finite, or no text at all: its weights are damaged")
     return Perplexity(math.exp(total / scored), scored, count, context)
 
 
 def read_text(path: Path) -> str:
-    """The text, UTF-8 or xz-compressed UTF-8. Raises UserError when it cannot be read."""
+    """The text, UTF-8 or xz-compressed UTF-8, of at most MOST_TEXT bytes. Raises UserError when it cannot be read."""
     try:
-        if path.suffix == ".xz":
-            with lzma.open(path, "rt", encoding="utf-8") as file:
-                return file.read()
-        return path.read_text(encoding="utf-8")
+        if path.suffix != ".xz":
+            return input_files.read_text(path, MOST_TEXT)
+        with open(input_files.open_regular(path), "rb") as packed, lzma.open(packed) as file:
+            data = file.read(MOST_TEXT + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}): convert it first") from error
+    if len(data) > MOST_TEXT:
+        raise UserError(f"{path} has more than {MOST_TEXT:,} bytes of text, the most that is read; give a part of it")
+    return input_files.decode_text(data, path)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.runtimes import runner_command, runner_environment
+from mobile_bundle.input_files import json_lines
+from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def measure_speed(
     command = [
         *runner_command(bundle, runtime),
         "bench",
-        str(bundle),
+        bundle_argument(bundle),
         flag,
         str(tokens),
         "-r",
@@ -51,11 +51,8 @@ def measure_speed(
     ]
     if threads:
         command += ["--threads", str(threads)]
-    process = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime)
-    )
-    events = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
-    for event in events:
+    process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime))
+    for event in json_lines(process.stdout.decode("utf-8", "replace").splitlines()):
         if event["event"] == "error":
             raise UserError(event["message"])
         if event["event"] == "bench":
@@ -73,5 +70,6 @@ def measure_speed(
                 major_faults=memory["major_faults"],
             )
     raise UserError(
-        f"{Path(command[0]).name} ended with status {process.returncode} and no result: {process.stderr.strip()}"
+        f"{Path(command[0]).name} ended with status {process.returncode} and no result: "
+        f"{process.stderr.decode('utf-8', 'replace').strip()}"
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mobile_bundle.build.weights import build_weights
+from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.manifest import read_manifest
+from mobile_bundle.container.work_folder import scratch_folder
 from mobile_bundle.errors import UserError
+from mobile_bundle.models import open_model
 from mobile_bundle.native import Model, Tokenizer
 from mobile_bundle.tokenizer.compile import compile_tokenizer
 
@@ -24,16 +25,17 @@ def open_subject(
         bos = read_manifest(path)["model"]["bos"]
         with _opened(path / "weights.ptd", path / "tokenizer.bin") as (model, tokenizer):
             yield model, tokenizer, bos
-    elif (path / "config.json").exists():
-        compiled = compile_tokenizer(path, json.loads((path / "config.json").read_text(encoding="utf-8")))
-        with tempfile.TemporaryDirectory(prefix="mobile-bundle-") as directory:
-            weights, tokens = Path(directory, "weights.ptd"), Path(directory, "tokenizer.bin")
-            tokens.write_bytes(compiled.data)
+    elif path.exists():
+        with open_model(path) as checkpoint:
+            compiled = compile_tokenizer(path, checkpoint.checkpoint.config)
+        with scratch_folder() as directory:
+            weights, tokens = directory / "weights.ptd", directory / "tokenizer.bin"
+            write_file(tokens, bytes(compiled.data))
             build_weights(path, "raw", weights, progress)
             with _opened(weights, tokens) as (model, tokenizer):
                 yield model, tokenizer, compiled.bos
     else:
-        raise UserError(f"{path}: neither a bundle (manifest.json) nor a checkpoint (config.json)")
+        raise UserError(f"{path}: neither a bundle nor a checkpoint; there is nothing of that name")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -13,24 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor
+from mobile_bundle.input_files import read_json_object
+from mobile_bundle.models.foreign import refuse_adapter, refuse_other_paths, without_config, without_weights
+from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor, changed
+from mobile_bundle.models.weight_files import INDEX, choose_weight_files
 
 Floats = NDArray[np.float32]
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+Copy = tuple[SafetensorsFile, StoredTensor]
+"""A tensor where it lies."""
+
+_PIECE = 1 << 20
+"""Bytes that are compared at a time."""
 
 
 class CheckpointTensor:
-    """A float tensor as a matrix source (codecs/source.py): bf16, f16 or f32 in the file, float32 here.
+    """A float tensor as a matrix source (codecs/source.py): bf16, f16, f32 or f64 in the file, float32 here.
 
     rows, columns: the matrix; a vector is one row. Values are checked: UserError names a tensor with NaN or infinities.
     """
 
     def __init__(self, file: SafetensorsFile, stored: StoredTensor) -> None:
-        if stored.dtype not in ("BF16", "F16", "F32"):
+        if stored.dtype not in ("BF16", "F16", "F32", "F64"):
             raise UserError(
-                f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16 or F32 "
+                f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16, F32 or F64 "
                 f"(save the checkpoint in one of these, or with the quantisation removed)"
             )
         if not 1 <= len(stored.shape) <= 2 or 0 in stored.shape:
@@ -52,7 +57,7 @@ class CheckpointTensor:
 
     @property
     def dtype(self) -> str:
-        """BF16, F16 or F32: what the file holds."""
+        """BF16, F16, F32 or F64: what the file holds."""
         return self._stored.dtype
 
     def chunks(self, chunk_rows: int) -> Iterator[Floats]:
@@ -75,6 +80,10 @@ class CheckpointTensor:
             bits = np.frombuffer(data, "<u2")
             finite = (bits & np.uint16(0x7FFF)).max() < 0x7F80
             floats = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        elif self._stored.dtype == "F64":
+            with np.errstate(over="ignore"):
+                floats = np.frombuffer(data, "<f8").astype(np.float32)
+            finite = bool(np.isfinite(floats).all())
         else:
             halves = np.frombuffer(data, "<f2")
             finite = (halves.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00
@@ -89,12 +98,14 @@ class Checkpoint:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
-        if not self.directory.is_dir():
-            raise UserError(f"{self.directory} is not a directory; give the folder of a Hugging Face checkpoint")
-        self.config = self._json("config.json")
-        if self.config is None:
-            raise UserError(f"{self.directory} has no config.json; give the folder of a Hugging Face checkpoint")
-        self._tensors: dict[str, tuple[SafetensorsFile, StoredTensor]] = {}
+        refuse_other_paths(self.directory)
+        refuse_adapter(self.directory)
+        config = self._json("config.json")
+        if config is None:
+            raise without_config(self.directory)
+        self.config = config
+        self.notes: list[str] = []
+        self._tensors: dict[str, Copy] = {}
         self._files: list[SafetensorsFile] = []
         try:
             self._open()
@@ -103,6 +114,13 @@ class Checkpoint:
             raise
 
     config: dict[str, Any]
+    notes: list[str]
+    """What a person should know of the choice of weight files."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The weight files that are read."""
+        return [file.path for file in self._files]
 
     def close(self) -> None:
         for file in self._files:
@@ -151,12 +169,27 @@ class Checkpoint:
         data = file.read(stored.offset + begin * columns, (end - begin) * columns)
         return np.frombuffer(data, np.uint8).reshape(end - begin, columns)
 
+    def digest(self, name: str) -> str:
+        """SHA-256 of a tensor's dtype, shape and bytes. UserError if it is missing or cannot be read."""
+        file, stored = self._find(name)
+        return file.digest(stored)
+
+    def check_unchanged(self) -> None:
+        """UserError if config.json or a weight file is not what it was when the checkpoint was opened."""
+        for file in self._files:
+            file.check_unchanged()
+        if self._json("config.json") != self.config:
+            raise changed(self.directory / "config.json")
+
     def json(self, name: str) -> dict[str, Any] | None:
         """A JSON object beside the weights, or None if there is no such file. UserError if it is damaged."""
-        value: dict[str, Any] | None = self._json(name)
-        return value
+        return self._json(name)
 
-    def _find(self, name: str) -> tuple[SafetensorsFile, StoredTensor]:
+    def same_values(self, first: str, second: str) -> bool:
+        """Whether two tensors have the same shape and values. UserError if one is missing."""
+        return _same_values(self._find(first), self._find(second))
+
+    def _find(self, name: str) -> Copy:
         if name not in self._tensors:
             raise UserError(f"{self.directory} has no tensor {name}; is the checkpoint complete?")
         return self._tensors[name]
@@ -167,45 +200,78 @@ class Checkpoint:
                 f"tensor {stored.name} has the shape {list(stored.shape)}, config.json asks for {list(shape)}"
             )
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str) -> dict[str, Any] | None:
         path = self.directory / name
         try:
-            value = json.loads(path.read_text("utf-8"))
+            return read_json_object(path)
         except FileNotFoundError:
+            if path.is_symlink():
+                raise UserError(f"{path} is a link to a file that is not there; download it again") from None
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{path} is not a JSON object")
-        return value
 
     def _open(self) -> None:
-        index = self._json(_INDEX)
-        if index is not None:
-            weight_map = index.get("weight_map")
-            if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-                raise UserError(f"{self.directory / _INDEX} has no weight_map; download it again")
-            for shard in sorted(set(weight_map.values())):
-                if "/" in shard or not (self.directory / shard).is_file():
-                    raise UserError(f"{_INDEX} names {shard}, which is not in {self.directory}; download it")
-                self._add(shard)
-            missing = next((name for name in weight_map if name not in self._tensors), None)
-            if missing:
-                raise UserError(f"{_INDEX} says that {weight_map[missing]} holds {missing}, but it does not")
-        elif (self.directory / _SINGLE).is_file():
-            self._add(_SINGLE)
-        elif any(self.directory.glob("*.bin")) or any(self.directory.glob("*.pth")):
-            raise UserError(
-                f"{self.directory} holds PyTorch pickles; only safetensors are read: load it with transformers and "
-                f"call save_pretrained(..., safe_serialization=True)"
-            )
-        else:
-            raise UserError(f"{self.directory} has no {_SINGLE} and no {_INDEX}")
+        chosen = choose_weight_files(self.directory, self.config.get("transformers_weights"), self._json(INDEX))
+        if chosen is None:
+            raise without_weights(self.directory)
+        self.notes += chosen.notes
+        copies: dict[str, list[Copy]] = {}
+        for name in chosen.names:
+            file = SafetensorsFile(self.directory / name)
+            self._files.append(file)
+            for stored in file.tensors.values():
+                copies.setdefault(stored.name, []).append((file, stored))
+        for tensor, shard in chosen.weight_map.items():
+            if tensor not in copies:
+                raise UserError(f"{INDEX} says that {shard} holds {tensor}, but it does not; download both again")
+        for tensor, found in copies.items():
+            self._tensors[tensor] = found[0] if len(found) == 1 else _named_copy(found, chosen.weight_map.get(tensor))
+        self._note_copies({tensor: found for tensor, found in copies.items() if len(found) > 1})
 
-    def _add(self, name: str) -> None:
-        file = SafetensorsFile(self.directory / name)
-        self._files.append(file)
-        for stored in file.tensors.values():
-            if stored.name in self._tensors:
-                raise UserError(f"tensor {stored.name} is in two files, one of them {name}")
-            self._tensors[stored.name] = (file, stored)
+    def _note_copies(self, copies: dict[str, list[Copy]]) -> None:
+        """transformers reads all files and keeps the last copy of a tensor, whatever the index says."""
+        if not copies:
+            return
+        first = min(copies)
+        self.notes.append(
+            f"{len(copies)} tensors are in more than one file, {first} among them; those that {INDEX} names are used"
+        )
+        differ = sorted(name for name, found in copies.items() if not _same_values(self._tensors[name], found[-1]))
+        if differ:
+            other = copies[differ[0]][-1][0].path.name
+            self.notes.append(f"the copies of {differ[0]} differ, and transformers takes the one in {other}")
+
+
+def _named_copy(found: list[Copy], shard: str | None) -> Copy:
+    """Of the copies of a tensor in several files, the one in the file that the index names."""
+    named = next((copy for copy in found if copy[0].path.name == shard), None)
+    if named is None:
+        names = " and ".join(file.path.name for file, _ in found)
+        raise UserError(f"tensor {found[0][1].name} is in two files, {names}, and no index says which one to use")
+    return named
+
+
+_COMPARED: dict[tuple[object, ...], bool] = {}
+"""Results of _same_values: a worker opens the same checkpoint for every tensor that it codes."""
+
+
+def _same_values(first: Copy, second: Copy) -> bool:
+    """Whether two tensors of one checkpoint have the same shape and values. Streamed; ends where they differ."""
+    if first[1].shape != second[1].shape:
+        return False
+    key = (first[0].identity, first[1], second[0].identity, second[1])
+    if first is not second and key not in _COMPARED:
+        _COMPARED[key] = _compare(first, second)
+    return first is second or _COMPARED[key]
+
+
+def _compare(first: Copy, second: Copy) -> bool:
+    if first[1].dtype != second[1].dtype:
+        one, other = CheckpointTensor(*first), CheckpointTensor(*second)
+        rows = max(1, _PIECE // (4 * one.columns))
+        return all(np.array_equal(a, b) for a, b in zip(one.chunks(rows), other.chunks(rows), strict=True))
+    size = first[1].bytes
+    for begin in range(0, size, _PIECE):
+        count = min(_PIECE, size - begin)
+        if first[0].read(first[1].offset + begin, count) != second[0].read(second[1].offset + begin, count):
+            return False
+    return True

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import math
+import json
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.models.limits import MOST, MOST_ATTENTION
 from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
 
 _LARGEST = 1 << 28
+_LIMITS = {
+    "vocab_size": MOST["vocabulary"],
+    "hidden_size": MOST["hidden"],
+    "num_hidden_layers": MOST["layers"],
+    "num_attention_heads": MOST["heads"],
+    "num_key_value_heads": MOST["kv_heads"],
+    "head_dim": MOST["head_dim"],
+    "intermediate_size": MOST["feed_forward"],
+    "max_position_embeddings": MOST["context"],
+}
+"""The most of the keys whose sizes weights.ptd holds."""
+_LARGEST_FLOAT = 3.4028234e38
 
 
 @dataclass(frozen=True)
@@ -35,42 +48,52 @@ class Config:
         self.values = values
 
     def count(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least 1."""
+        """A whole number of at least 1. default: for a key that is missing or null."""
         value = self.values.get(key)
         if value is None:
             value = default
         if value is None:
-            raise UserError(f"config.json has no {key}")
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
-            raise UserError(f"{key} in config.json is {value!r}, not a whole number from 1 to {_LARGEST}")
+            raise UserError(f"config.json has no {key}" + (" (it is null)" if key in self.values else ""))
+        largest = _LIMITS.get(key, _LARGEST)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+            raise UserError(f"{key} in config.json is {shown(value)}, not a whole number from 1 to {largest}")
         return value
 
     def number(self, key: str, default: float) -> float:
-        """A positive number."""
+        """A number of at least 0."""
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-            raise UserError(f"{key} in config.json is {value!r}, not a positive number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_FLOAT:
+            raise UserError(f"{key} in config.json is {shown(value)}, not a number of at least 0")
         return float(value)
 
     def flag(self, key: str) -> bool:
         """True or false; false where the key is missing."""
         value = self.values.get(key)
-        if value not in (None, False, True):
-            raise UserError(f"{key} in config.json is {value!r}, not true or false")
+        if value is not None and not isinstance(value, bool):
+            raise UserError(f"{key} in config.json is {shown(value)}, not true or false")
         return bool(value)
+
+
+def shown(value: Any) -> str:
+    """A value of config.json in an error message, as JSON and not too long."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differences: Any) -> DecoderSpec:
     """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself."""
     hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
-    kv_heads = config.count("num_key_value_heads", defaults.kv_heads or heads)
+    absent = "num_key_value_heads" not in config.values  # null means as many as heads in every family
+    kv_heads = config.count("num_key_value_heads", defaults.kv_heads if absent and defaults.kv_heads else heads)
     if heads % kv_heads or heads // kv_heads > 128:
         raise UserError(
             f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
         )
-    if config.values.get("head_dim") is None and not defaults.head_dim and hidden % heads:
-        raise UserError(f"hidden_size {hidden} in config.json is not a multiple of num_attention_heads {heads}")
-    head_dim = config.count("head_dim", defaults.head_dim or hidden // heads)
+    head_dim = _head_dim(config, hidden, heads, defaults.head_dim)
+    if heads * head_dim > MOST_ATTENTION:
+        raise UserError(
+            f"num_attention_heads {heads} times head_dim {head_dim} in config.json is more than {MOST_ATTENTION}"
+        )
     if head_dim % 2:
         raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
     activation = str(config.values.get("hidden_act") or defaults.activation)
@@ -98,6 +121,18 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
     return DecoderSpec(**{**fields, **differences})
 
 
+def _head_dim(config: Config, hidden: int, heads: int, default: int) -> int:
+    """head_dim, or where neither config.json nor the family (default, 0: none) has it, hidden_size by heads."""
+    if config.values.get("head_dim") is not None or default:
+        return config.count("head_dim", default)
+    if hidden % heads or hidden // heads > _LIMITS["head_dim"]:
+        raise UserError(
+            f"hidden_size {hidden} in config.json is not num_attention_heads {heads} times a number up to "
+            f"{_LIMITS['head_dim']}"
+        )
+    return hidden // heads
+
+
 def layer_window(config: Config, window: int, default_types: list[str] | None = None) -> int:
     """The sliding window that holds for every layer; 0 if none slides. UserError if only some layers do.
 
@@ -106,12 +141,13 @@ def layer_window(config: Config, window: int, default_types: list[str] | None = 
     types = config.values.get("layer_types") or default_types
     if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
         raise UserError("layer_types in config.json is not a list of names")
-    context = config.count("max_position_embeddings", _LARGEST)
+    context = config.count("max_position_embeddings", MOST["context"])
     if not window or window >= context or not types or set(types) == {"full_attention"}:
         return 0
     if set(types) == {"sliding_attention"}:
         return window
-    raise UserError("layer_types in config.json mixes full and sliding attention, which is not supported")
+    which = "layer_types" if config.values.get("layer_types") else "use_sliding_window with max_window_layers"
+    raise UserError(f"config.json mixes full and sliding attention ({which}), which is not supported")
 
 
 def config_tokens(values: dict[str, Any]) -> tuple[int, tuple[int, ...]]:

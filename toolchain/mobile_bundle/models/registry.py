@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,12 +15,18 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.models import bitnet, llama, mistral, names, qwen2, qwen3
 from mobile_bundle.models.checkpoint import Checkpoint
 from mobile_bundle.models.config import Config, config_tokens
+from mobile_bundle.models.head import output_head
+from mobile_bundle.models.quantised import refuse_quantised
+from mobile_bundle.models.repository import model_name
 from mobile_bundle.models.spec import DecoderSpec, TensorSpec
-from mobile_bundle.models.ternary import TernaryScheme, ternary_bias, ternary_scheme, ternary_source
+from mobile_bundle.models.ternary import MasterTernary, TernaryScheme, ternary_bias, ternary_scheme, ternary_source
 
 _FAMILIES = (llama, mistral, qwen2, qwen3, bitnet)
 ARCHITECTURES: dict[str, Callable[[Config], DecoderSpec]] = {family.ARCHITECTURE: family.read for family in _FAMILIES}
-_MODEL_TYPES = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES}
+_MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES}
+_ZERO_VALUES = 1 << 16
+"""Values that are looked at together for one that is not zero."""
+_LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
 
 
 class Source(Protocol):
@@ -33,13 +40,26 @@ class Source(Protocol):
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """The architecture that config.json names. UserError for one that is not supported."""
-    listed = config.get("architectures")
-    name = str(listed[0]) if isinstance(listed, list) and listed else _MODEL_TYPES.get(str(config.get("model_type")))
-    if name not in ARCHITECTURES:
-        what = name or config.get("model_type") or "none named in config.json"
-        raise UserError(f"unsupported architecture {what}; supported: {', '.join(ARCHITECTURES)}")
-    return name
+    """The architecture of a config.json, as AutoModelForCausalLM finds it: by `model_type`, whatever model of that
+    family `architectures` names. UserError for one that is not supported."""
+    listed, model_type = config.get("architectures"), str(config.get("model_type") or "")
+    first = str(listed[0]) if isinstance(listed, list) and listed else ""
+    name = _MODEL_TYPES.get(model_type)
+    if name is None and not model_type and first in ARCHITECTURES:
+        return first
+    base = [known.replace("ForCausalLM", "Model") for known in ARCHITECTURES]
+    if name is not None and (not first or first in ARCHITECTURES or first in base):
+        return name
+    what = model_type if name is None and (first in ARCHITECTURES or not first) else first
+    reason = ""
+    if isinstance(config.get("text_config"), dict):
+        reason = " (a model of text and images or sound: its text part alone can be built, saved as a model of its own)"
+    elif "Classification" in first:
+        reason = " (it classifies and writes no text)"
+    raise UserError(
+        f"unsupported architecture {what[:80] or 'none named in config.json'}{reason}; supported: "
+        f"{', '.join(ARCHITECTURES)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,20 @@ class Model:
             return ternary_bias(self.checkpoint, self.scheme, tensor.source, tensor.columns)
         return self.checkpoint.tensor(tensor.source, shape)
 
+    def is_zero(self, tensor: TensorSpec) -> bool:
+        """Whether a matrix, or a norm's weights, holds nothing but zeros; biases and the rotary table do not count.
+        Reads as far as the first other value."""
+        if not tensor.source or tensor.source.endswith(".bias"):
+            return False
+        source = self.source(tensor)
+        source = source.tensor if isinstance(source, MasterTernary) else source  # which reads all of it for its mean
+        return not any(chunk.any() for chunk in source.chunks(max(1, _ZERO_VALUES // tensor.columns)))
+
+    def stored_names(self, tensor: TensorSpec) -> list[str]:
+        """Names of the checkpoint's tensors that the tensor's values come from; none for one that is computed."""
+        scale = f"{tensor.source.rpartition('.')[0]}.weight_scale"
+        return [name for name in (tensor.source, scale) if name in self.checkpoint]
+
     def close(self) -> None:
         self.checkpoint.close()
 
@@ -91,40 +125,81 @@ def open_model(directory: str | os.PathLike[str]) -> Model:
 def _open(checkpoint: Checkpoint) -> Model:
     config = checkpoint.config
     name = architecture(config)
+    if config.get("per_layer_config"):
+        raise UserError("config.json has a per_layer_config: layers that differ in shape are not supported")
+    refuse_quantised(checkpoint)
     spec = ARCHITECTURES[name](Config(config))
+    _check_layers(checkpoint, spec.layers)
     scheme = ternary_scheme(config, spec.ternary)
     generation = {
         key: value for key, value in (checkpoint.json("generation_config.json") or {}).items() if value is not None
     }
     bos, eos = config_tokens({**config, **generation})
-    spec = replace(spec, name=checkpoint.directory.resolve().name, ternary=scheme is not None, bos=bos, eos=eos)
-    prefix = "" if "embed_tokens.weight" in checkpoint else "model."
-    tensors = names.tensors(spec, prefix)
-    model = Model(checkpoint, spec, tensors, scheme, [])
+    spec = replace(spec, name=model_name(checkpoint.directory), ternary=scheme is not None, bos=bos, eos=eos)
+    head = output_head(checkpoint, _source(checkpoint, "model.embed_tokens.weight"), spec.tied)
+    spec = replace(spec, tied=head.tied)
+    tensors = [replace(each, source=_source(checkpoint, each.source)) for each in names.tensors(spec, "model.")]
+    if head.embedding:
+        tensors = [replace(each, source=head.embedding) if each.role == "embedding" else each for each in tensors]
+    model = Model(checkpoint, spec, tensors, scheme, [*checkpoint.notes, *head.notes])
     for tensor in tensors:
-        if tensor.role == "output" and tensor.source not in checkpoint:
-            raise UserError(
-                f"{checkpoint.directory} has no tensor lm_head.weight; if the embedding is its output head, set "
-                f'"tie_word_embeddings": true in config.json'
-            )
         model.source(tensor)
-    _note_unused(model)
+    _note_choices(model)
     return model
 
 
-def _note_unused(model: Model) -> None:
-    """Tensors that transformers would not use either: worth a line, not an error."""
+def _source(checkpoint: Checkpoint, name: str) -> str:
+    """The tensor's name in the checkpoint: one that was saved without the head leaves "model." out."""
+    bare = name.removeprefix("model.")
+    return bare if name not in checkpoint and bare in checkpoint else name
+
+
+def _check_layers(checkpoint: Checkpoint, asked: int) -> None:
+    """Before a list of tensors is made of the number: UserError if the checkpoint holds fewer layers."""
+    found = [int(match[1]) for name in checkpoint.names() if (match := _LAYER.match(name))]
+    if not found:
+        raise UserError(
+            f"{checkpoint.directory} has no tensor model.layers.0...: its tensors are {_some(checkpoint.names())}; "
+            f"save the model with transformers' save_pretrained"
+        )
+    held = max(found) + 1
+    if asked > held:
+        raise UserError(
+            f"config.json asks for {asked} layers (num_hidden_layers), the weights hold {held}: there is no tensor "
+            f"model.layers.{held}...; is the checkpoint complete?"
+        )
+
+
+def _some(found: Iterable[str]) -> str:
+    """A few names for a message."""
+    listed = sorted(found)
+    return ", ".join(name[:80] for name in listed[:3]) + (" ..." if len(listed) > 3 else "") if listed else "nothing"
+
+
+def _note_choices(model: Model) -> None:
+    """What transformers would do otherwise, or not use either: worth a line, not an error."""
+    config, checkpoint = model.checkpoint.config, model.checkpoint
+    listed = config.get("architectures")
+    if isinstance(listed, list) and listed and listed[0] in ARCHITECTURES and listed[0] != model.spec.architecture:
+        model.notes.append(
+            f"config.json names {listed[0]} and the model_type of {model.spec.architecture}, which is used, as by "
+            f"transformers"
+        )
+    if model.scheme is not None and config.get("quantization_config") is None:
+        model.notes.append(
+            "the weights are rounded to ternary as BitNet's are in training; transformers does so only with a "
+            "quantization_config in config.json"
+        )
     used = {tensor.source for tensor in model.tensors}
     if model.spec.tied:
         used.add("lm_head.weight")
     unused = sorted(
-        name
-        for name in set(model.checkpoint.names()) - used
-        if not name.endswith((".rotary_emb.inv_freq", ".weight_scale"))
+        name for name in set(checkpoint.names()) - used if not name.endswith((".rotary_emb.inv_freq", ".weight_scale"))
     )
     if unused:
         model.notes.append(
-            f"{len(unused)} tensors of the checkpoint are not part of {model.spec.architecture}: {unused[0]} ..."
+            f"{len(unused)} tensors of the checkpoint are not part of {model.spec.architecture} and not used: "
+            f"{_some(unused)}"
         )
 
 

@@ -14,11 +14,26 @@ from numpy.typing import NDArray
 
 from mobile_bundle.errors import UserError
 
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Of every parameter: float32 holds the quotients, too."""
 SUPPORTED = ("default", "linear", "llama3")
 
 
 def inverse_frequencies(config: dict[str, Any], head_dim: int, context: int, theta: float) -> NDArray[np.float32]:
-    """float32 (head_dim / 2,). theta: the family's default. UserError for another type of scaling."""
+    """float32 (head_dim / 2,). theta: the family's default. UserError for another type of scaling, and for parameters
+    of which a frequency, or an angle within the context, is not finite in float32."""
+    with np.errstate(all="ignore"):
+        table = _table(config, head_dim, context, theta)
+        angles = table * np.float32(context)
+    if not np.isfinite(angles).all():
+        raise UserError(
+            "the rotary parameters in config.json (rope_theta, rope_scaling) give positions that are not finite: "
+            "they are damaged"
+        )
+    return table
+
+
+def _table(config: dict[str, Any], head_dim: int, context: int, theta: float) -> NDArray[np.float32]:
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(scaling, dict):
         raise UserError("rope_scaling in config.json is not an object")
@@ -61,6 +76,8 @@ def _llama3(
 
 def _number(values: dict[str, Any], key: str, default: Any = None) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if value is None:
+        raise UserError(f"config.json has no rotary parameter {key}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _SMALLEST <= value <= _LARGEST:
         raise UserError(f"rotary parameter {key} in config.json is {value!r}, not a positive number")
     return float(value)

@@ -6,7 +6,7 @@ data. Parsed here so that a tensor is read with pread a few rows at a time: noth
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
+from mobile_bundle.git_lfs import refuse_pointer
+from mobile_bundle.input_files import open_regular, parse_json
 
 _MAX_HEADER = 100 << 20
 _WIDTH = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
+
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,14 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            self._fd = open_regular(path)
+        except FileNotFoundError as error:
             raise UserError(f"cannot open {path}: {error.strerror}") from error
         try:
-            self.tensors = self._parse(os.fstat(self._fd).st_size)
+            status = os.fstat(self._fd)
+            self.identity = _identity(status)
+            """Of the file's content, as far as the file system knows it."""
+            self.tensors = self._parse(status.st_size)
         except BaseException:
             self.close()
             raise
@@ -68,28 +76,63 @@ class SafetensorsFile:
             count -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def digest(self, tensor: StoredTensor) -> str:
+        """SHA-256, hexadecimal, of a tensor's dtype, shape and bytes. UserError if they cannot be read."""
+        digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        for begin in range(0, tensor.bytes, _PIECE):
+            digest.update(self.read(tensor.offset + begin, min(_PIECE, tensor.bytes - begin)))
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """UserError if the file of this name is not the one that was opened, or was written to since."""
+        try:
+            state = _identity(os.stat(self.path))
+        except OSError:
+            state = ()
+        if state != self.identity:
+            raise changed(self.path)
+
     def _parse(self, size: int) -> dict[str, StoredTensor]:
+        refuse_pointer(self.path, self.read(0, min(size, 64)))
         if size < 8:
             raise UserError(f"{self.path} is truncated: {size} bytes; download it again")
         length = int.from_bytes(self.read(0, 8), "little")
         if length > _MAX_HEADER:
-            raise UserError(f"{self.path} is not a safetensors file (its header claims {length} bytes)")
+            raise UserError(
+                f"{self.path} is not a safetensors file (its header claims {length} bytes); download it again"
+            )
         if 8 + length > size:
             raise UserError(f"{self.path} is truncated inside its header; download it again")
         try:
-            header = json.loads(self.read(8, length))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} is damaged: its header is not JSON; download it again") from error
+            header = parse_json(self.read(8, length), "its header")
+        except UserError as error:
+            raise UserError(f"{self.path} is damaged: {error}; download it again") from error
         if not isinstance(header, dict):
             raise UserError(f"{self.path} is damaged: its header is not a JSON object; download it again")
         data = 8 + length
-        return {name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"}
+        tensors = {
+            name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"
+        }
+        self._check_order(tensors, data, size)
+        return tensors
+
+    def _check_order(self, tensors: dict[str, StoredTensor], data: int, size: int) -> None:
+        """The format wants tensors that follow each other without gaps, from the header to the end of the file."""
+        at = data
+        for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.bytes)):
+            if tensor.offset != at:
+                what = "lies over the one before it" if tensor.offset < at else "does not follow the one before it"
+                raise UserError(f"{self.path} is damaged: tensor {tensor.name} {what}; download it again")
+            at += tensor.bytes
+        if at != size:
+            raise UserError(f"{self.path} is damaged: {size - at} bytes belong to no tensor; download it again")
 
     def _entry(self, name: str, entry: Any, data: int, size: int) -> StoredTensor:
         try:
             dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
             whole = [begin, end, *shape]
-            valid = isinstance(dtype, str) and all(type(v) is int and v >= 0 for v in whole) and begin <= end
+            numbers = len(shape) <= 8 and all(type(v) is int and 0 <= v < 1 << 63 for v in whole)
+            valid = isinstance(dtype, str) and numbers and begin <= end
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:
@@ -103,3 +146,13 @@ class SafetensorsFile:
         if width is not None and math.prod(shape) * width != end - begin:
             raise UserError(f"{self.path} is damaged: tensor {name} of shape {list(shape)} has {end - begin} bytes")
         return StoredTensor(name, dtype, shape, data + begin, end - begin)
+
+
+def changed(path: Path) -> UserError:
+    """What to tell a person whose checkpoint is written to while it is read."""
+    return UserError(f"{path} changed while it was read; run the command again when the checkpoint is complete")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Changes with every write, whatever date is given to the file afterwards: nobody can set st_ctime."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

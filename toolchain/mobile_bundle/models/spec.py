@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.errors import UserError
+from mobile_bundle.models import limits
+
 ACTIVATIONS = {"silu": 1, "relu2": 2}  # mb_activation
 FLAG_INT8_ACTIVATIONS = 1  # MB_MODEL_INT8_ACTIVATIONS
 MAX_EOS = 8
@@ -68,11 +71,14 @@ class DecoderSpec:
         return min(self.context, DEFAULT_CONTEXT)
 
     def with_tokens(self, bos: int, eos: tuple[int, ...]) -> DecoderSpec:
-        """The same decoder with the tokenizer's BOS (-1: none) and end tokens."""
-        return replace(self, bos=bos, eos=tuple(eos)[:MAX_EOS])
+        """The same decoder with the tokenizer's BOS (-1: none) and end tokens, at most MAX_EOS."""
+        return replace(self, bos=bos, eos=eos)
 
     def to_config_bytes(self) -> bytes:
-        """mb_model_config, 256 bytes."""
+        """mb_model_config, 256 bytes. UserError for a model beyond the limits of weights.ptd."""
+        problem = limits.problem(self)
+        if problem:
+            raise UserError(f"the model cannot be stored: {problem}")
         eos = self.eos[:MAX_EOS]
         return _CONFIG.pack(
             FLAG_INT8_ACTIVATIONS if self.ternary else 0,
@@ -120,12 +126,13 @@ class ModelConfig:
 
     @staticmethod
     def parse(data: bytes) -> ModelConfig:
-        """From its 256 bytes, as a WeightsReader gives them. ValueError for an unknown activation."""
+        """From its 256 bytes, as a WeightsReader gives them. ValueError for an unknown activation or a size
+        beyond the limits."""
         fields = _CONFIG.unpack(data)
         activations = {number: name for name, number in ACTIVATIONS.items()}
         if fields[10] not in activations:
             raise ValueError(f"unknown activation {fields[10]}; made by a newer version?")
-        return ModelConfig(
+        config = ModelConfig(
             ternary=bool(fields[0] & FLAG_INT8_ACTIVATIONS),
             vocabulary=fields[1],
             hidden=fields[2],
@@ -143,6 +150,10 @@ class ModelConfig:
             default_context=fields[22],
             name=fields[23].split(b"\0", 1)[0].decode("utf-8", "replace"),
         )
+        problem = limits.problem(config)
+        if problem:
+            raise ValueError(problem)
+        return config
 
 
 def _short(text: str, limit: int) -> bytes:

@@ -34,16 +34,11 @@ class TernaryScheme:
 
 
 def ternary_scheme(config: dict[str, Any], is_bitnet: bool) -> TernaryScheme | None:
-    """The scheme, or None for a checkpoint of plain weights. UserError for another quantisation."""
+    """The scheme, or None for a checkpoint of plain weights; quantised.py has refused every other quantisation.
+    UserError for kinds of BitNet's that are not read."""
     section = config.get("quantization_config")
-    if section is None:
+    if not isinstance(section, dict):
         return TernaryScheme(online=True, divide=False) if is_bitnet else None
-    if not isinstance(section, dict) or section.get("quant_method") != "bitnet":
-        method = section.get("quant_method") if isinstance(section, dict) else section
-        raise UserError(
-            f"the checkpoint is already quantised ({method}); give the original in bf16, f16 or f32 "
-            f"(of quantised ones only bitnet is read)"
-        )
     listed = section.get("modules_to_not_convert") or []
     for name in listed if isinstance(listed, list) else [listed]:
         if name not in ("lm_head", "embed_tokens"):
@@ -124,17 +119,17 @@ class ScaledTensor:
 
 
 class MasterTernary:
-    """Float weights rounded to three values. The mean is taken in one pass, once."""
+    """Float weights rounded to three values. The mean is taken in one pass, once. tensor: before it is rounded."""
 
     def __init__(self, tensor: CheckpointTensor) -> None:
         self.rows, self.columns = tensor.rows, tensor.columns
-        self._tensor = tensor
+        self.tensor = tensor
         self._scales: tuple[Floats, Floats] | None = None
         self._lock = threading.Lock()
 
     def chunks(self, chunk_rows: int) -> Iterator[Floats]:
         scale, inverse = self._measure(chunk_rows)
-        for chunk in self._tensor.chunks(chunk_rows):
+        for chunk in self.tensor.chunks(chunk_rows):
             out = chunk * inverse
             np.rint(out, out=out)
             np.clip(out, -1.0, 1.0, out=out)
@@ -145,7 +140,7 @@ class MasterTernary:
         with self._lock:
             if self._scales is None:
                 total = sum(
-                    float(np.abs(chunk).sum(axis=1).sum(dtype=np.float64)) for chunk in self._tensor.chunks(chunk_rows)
+                    float(np.abs(chunk).sum(axis=1).sum(dtype=np.float64)) for chunk in self.tensor.chunks(chunk_rows)
                 )
                 self._scales = absmean_scale(np.array([total / (self.rows * self.columns)]))
             return self._scales

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.container.disk import disk_errors, sync_directory
+from mobile_bundle.container.disk import disk_errors
 from mobile_bundle.container.flat_tensor import SEGMENT_ALIGNMENT
 from mobile_bundle.container.manifest import NAME as MANIFEST
 from mobile_bundle.container.manifest import read_manifest, write_manifest
+from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.errors import UserError
 from mobile_bundle.native import ABIS
@@ -44,7 +44,7 @@ def pack_bundle(
     bundle: Path, target: Path, *, abis: Collection[str] = (), entropy: bool = True, progress: Progress
 ) -> Packed:
     """Writes the ZIP `target` of a bundle. abis: those whose mobile-run goes with it. entropy: code the weights if that
-    saves 1 %. UserError for a bundle that is not whole, or has no runner of an ABI."""
+    saves 1 %. UserError for a bundle that is not whole, or has no runner of an ABI, and as OutputFile's."""
     verify_bundle(bundle)
     manifest = read_manifest(bundle)
     for abi in abis:
@@ -53,17 +53,19 @@ def pack_bundle(
     manifest = without_files(manifest, {_runner(abi) for abi in ABIS if abi not in abis})
     with disk_errors(target, manifest["bytes"]):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as name:
-            work = Path(name)
+        output = OutputFile(target)
+        with output.work_folder() as folder:
+            work = folder.path
             sources = {file: bundle / file for file in manifest["files"]}
             note = ""
             if entropy:
                 manifest, note = _code_weights(bundle, work, manifest, sources, progress)
             write_manifest(work, manifest)
-            entries = _write(work / "zip", work / MANIFEST, sources)
-            os.replace(work / "zip", target)
-        sync_directory(target.parent)
-    return Packed(manifest, target.stat().st_size, entries, note)
+            packed = work / output.path.name
+            entries = _write(packed, work / MANIFEST, sources)
+            size = packed.stat().st_size
+            output.commit(folder)
+    return Packed(manifest, size, entries, note)
 
 
 def _runner(abi: str) -> str:

@@ -18,7 +18,7 @@ import mobile_bundle
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.manifest import read_manifest, sha256, verify_files
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
 from mobile_bundle.evaluate.subject import open_subject
 from mobile_bundle.models import Model, open_model
@@ -72,7 +72,9 @@ def collect_report(
             perplexity, kernels = _perplexity(asked, asked.against, windows, new_bar, model.spec.name)
             original = _original(model, fingerprint, perplexity)
         protocol = replace(protocol, kernels=kernels)
-        known = {bundle.sha256: bundle for bundle in old.bundles} if old is not None else {}
+        wanted = {tensor.name for tensor in model.tensors}
+        whole = [bundle for bundle in old.bundles if wanted <= bundle.errors().keys()] if old is not None else []
+        known = {bundle.sha256: bundle for bundle in whole}
         done: list[BundleReport] = []
 
         def report() -> Report:
@@ -103,13 +105,13 @@ def bundle_names(bundles: Sequence[Path]) -> list[str]:
             raise UserError(f"{bundles[number]} is named twice")
     short = [path.name.removesuffix(".mbundle") for path in real]
     chosen = [str(bundle) if short.count(name) > 1 else name for bundle, name in zip(bundles, short, strict=True)]
-    return [os.fsencode(name).decode("utf-8", "replace") for name in chosen]
+    return [printable(name) for name in chosen]
 
 
 def _protocol(asked: Asked, text: str, windows: Windows) -> Protocol:
     """kernels: not known yet."""
     return Protocol(
-        text=asked.text.name,
+        text=printable(asked.text.name),
         text_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
         ids_sha256=hashlib.sha256(windows.astype("<i4").tobytes()).hexdigest(),
         context=asked.context,
@@ -192,20 +194,19 @@ def _with_front(bundles: Sequence[BundleReport]) -> list[BundleReport]:
 def _fingerprint(model: Model) -> str:
     """Of everything in the checkpoint that its perplexity depends on."""
     digest = hashlib.sha256()
-    for path in sorted(model.checkpoint.directory.iterdir()):
-        if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
-            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
+    directory = model.checkpoint.directory
+    for path in sorted([*model.checkpoint.files, directory / "config.json", directory / "tokenizer.json"]):
+        digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def _original(model: Model, fingerprint: str, perplexity: float | None) -> Original:
-    files = model.checkpoint.directory.glob("*.safetensors")
     return Original(
         name=model.spec.name,
         architecture=model.spec.architecture,
         parameters=model.parameters,
         layers=model.spec.layers,
-        bytes=sum(path.stat().st_size for path in files),
+        bytes=sum(path.stat().st_size for path in model.checkpoint.files),
         sha256=fingerprint,
         perplexity=perplexity,
     )

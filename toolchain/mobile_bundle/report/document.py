@@ -6,12 +6,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from html import escape
 from importlib import resources
-from pathlib import Path
-
-from mobile_bundle.container.disk import write_file
 
 
 def html_document(title: str, body: str, style: str = "") -> str:
@@ -33,16 +29,6 @@ def html_document(title: str, body: str, style: str = "") -> str:
 def tile(title: str, figure: str, text: str) -> str:
     """A figure that a person asks for first. title, figure: HTML; text: escaped here."""
     return f'<div class="tile"><dt>{title}</dt><dd><div class="figure">{figure}</div>{escape(text)}</dd></div>'
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes the file whole or not at all. A character that UTF-8 has no bytes for becomes a question mark."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write_file(partial, text.encode("utf-8", "replace"))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _resource(name: str) -> str:

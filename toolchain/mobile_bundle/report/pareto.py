@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
+from mobile_bundle.input_files import read_json
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,9 @@ def read_points(path: Path, context: int, windows: int) -> PointSet:
     UserError if it is not such a file, or if its protocol is another than windows of `context` tokens: figures of
     different windows cannot be compared."""
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
+        data = read_json(path)
+    except FileNotFoundError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
     head = data if isinstance(data, dict) else {}
     listed = head.get("points") if isinstance(data, dict) else data
     if not isinstance(listed, list) or not listed:
@@ -61,13 +58,18 @@ def read_points(path: Path, context: int, windows: int) -> PointSet:
             f'{path}: a list of {{"name", "bytes", "perplexity"}} is needed, or an object with it as "points"'
         )
     theirs = head.get("context", context), head.get("windows", windows)
+    if not all(type(number) is int for number in theirs):
+        raise UserError(f"{path}: context and windows must be whole numbers")
     if theirs != (context, windows):
         raise UserError(
             f"{path}: measured on {theirs[1]} windows of {theirs[0]} tokens, this report on {windows} of {context}: "
             f"they cannot be compared (give --context {theirs[0]} --windows {theirs[1]}, or leave --points out)"
         )
     points = [_point(path, number, item) for number, item in enumerate(listed)]
-    return PointSet(str(head.get("origin", path.name)), str(head.get("note", "")), points)
+    origin, note = head.get("origin", path.name), head.get("note", "")
+    if not isinstance(origin, str) or not isinstance(note, str):
+        raise UserError(f"{path}: origin and note must be text")
+    return PointSet(printable(origin), printable(note), points)
 
 
 def _point(path: Path, number: int, item: Any) -> Point:
@@ -78,6 +80,6 @@ def _point(path: Path, number: int, item: Any) -> Point:
         raise UserError(f"{path}: entry {number + 1} has no name")
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
         raise UserError(f"{path}: {name!r}: bytes must be a whole number above 0")
-    if not isinstance(perplexity, (int, float)) or not math.isfinite(perplexity) or perplexity < 1:
+    if isinstance(perplexity, bool) or not isinstance(perplexity, (int, float)) or perplexity < 1:
         raise UserError(f"{path}: {name!r}: perplexity must be a number of at least 1")
-    return Point(name, size, float(perplexity))
+    return Point(printable(name), size, float(perplexity))

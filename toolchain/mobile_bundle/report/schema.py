@@ -5,13 +5,15 @@ Sizes are bytes; errors are ||W - W'||**2 / ||W||**2; an infinite or undefined p
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UserError, printable
+from mobile_bundle.input_files import read_json
 from mobile_bundle.report.errors import TensorError
-from mobile_bundle.report.pareto import Point, PointSet
+from mobile_bundle.report.pareto import PointSet
 
 REPORT_VERSION = 1
 
@@ -144,29 +146,48 @@ class Report:
 def read_report(path: Path) -> Report:
     """A report from its JSON. UserError if the file is not one, or one of another version."""
     try:
-        data = json.loads(path.read_text("utf-8", "surrogatepass"))
-    except OSError as error:
+        data = read_json(path)
+    except FileNotFoundError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not the JSON of a report: {error}") from error
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
         raise UserError(f"{path} is not the JSON of a report of version {REPORT_VERSION}; make it again")
     try:
-        return _report(data)
-    except (KeyError, TypeError) as error:
+        report = _record(Report, data)
+    except TypeError as error:
         raise UserError(f"{path} is damaged ({error}); make the report again") from error
+    figures = [report.original.perplexity, *(bundle.perplexity for bundle in report.bundles)]
+    sums = [value for b in report.bundles for t in b.tensors for value in (t.squared_weight, t.squared_error)]
+    if any(figure is not None and figure < 1 for figure in figures) or any(
+        value is not None and value < 0 for value in sums
+    ):
+        raise UserError(f"{path} is damaged (a perplexity below 1, or a square below 0); make the report again")
+    return report
 
 
-def _report(data: dict[str, Any]) -> Report:
-    bundles = [
-        BundleReport(**{**bundle, "tensors": [TensorReport(**tensor) for tensor in bundle["tensors"]]})
-        for bundle in data["bundles"]
-    ]
-    others = data["others"]
-    return Report(
-        data["tool_version"],
-        Protocol(**data["protocol"]),
-        Original(**data["original"]),
-        bundles,
-        others and PointSet(**{**others, "points": [Point(**point) for point in others["points"]]}),
-    )
+_Record = TypeVar("_Record")
+
+
+def _record(kind: type[_Record], data: Any) -> _Record:
+    """A dataclass from its JSON, every type checked. TypeError names the member that is not as it should be."""
+    if not isinstance(data, dict) or set(data) != {entry.name for entry in fields(kind)}:  # type: ignore[arg-type]
+        raise TypeError(f"the members of a {kind.__name__} are others")
+    hints = get_type_hints(kind)
+    return kind(**{name: _checked(hints[name], value, name) for name, value in data.items()})
+
+
+def _checked(hint: Any, value: Any, name: str) -> Any:
+    """The value as a member of that type."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _record(hint, value)  # type: ignore[arg-type]
+    if kind is list and isinstance(value, list):
+        return [_checked(inner[0], item, name) for item in value]
+    if kind is dict and isinstance(value, dict):
+        return {key: _checked(inner[1], item, name) for key, item in value.items()}
+    if kind is UnionType:
+        return None if value is None else _checked(inner[0], value, name)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if hint in (str, int, bool) and type(value) is hint:
+        return printable(value) if isinstance(value, str) else value
+    raise TypeError(f"{name} is {repr(value)[:40]}")

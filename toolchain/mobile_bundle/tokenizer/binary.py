@@ -8,25 +8,25 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.chat_template.compile import ChatTemplate
 from mobile_bundle.errors import UserError
 from mobile_bundle.tokenizer import steps as step
-from mobile_bundle.tokenizer.chat_template import ChatPieces
 from mobile_bundle.tokenizer.steps import Steps
 from mobile_bundle.tokenizer.vocabulary import BYTE_ALPHABET, Vocabulary, token_bytes
 
 MAGIC, VERSION = b"MBTOKENS", 1
 IS_SPECIAL, IS_BYTE, IS_ABSENT = 1 << 31, 1 << 30, 1 << 29
 MAX_PROBES = 256
+_ENLARGEMENTS = 4  # of a hash table, by half each: at most 7.6 slots an entry
 HEADER_BYTES = 256
-CHAT_ABSENT = 0xFFFFFFFF
-CHAT_PLACES = 4
+CHAT_PROGRAM = 1 << 15
 
 
-def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | None) -> bytes:
+def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | None) -> bytes:
     """The bytes of tokenizer.bin. Raises UserError when the vocabulary is beyond what the format holds."""
     texts = _texts(vocabulary)
     offsets, blob, longest = _token_bytes(texts, vocabulary, steps)
-    flags = steps.flags | vocabulary.flags
+    flags = steps.flags | vocabulary.flags | (CHAT_PROGRAM if chat else 0)
     merge_table, merge_probes = _merge_table(vocabulary)
     merged, merge_first = _merged(vocabulary)
     strings, string_probes = _string_table(texts, vocabulary, steps)
@@ -36,7 +36,6 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | Non
         raise UserError("tokenizer.json: the post-processor's ids are not in the vocabulary")
     if max(len(steps.prefix), len(steps.suffix)) > 64:
         raise UserError("tokenizer.json: the post-processor adds more than 64 ids")
-    chat_table, chat_bytes = _chat(chat)
     sections = [
         offsets.tobytes(),
         blob,
@@ -47,8 +46,8 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatPieces | Non
         added_table,
         added_bytes,
         template.tobytes(),
-        chat_table,
-        chat_bytes,
+        chat.section if chat else b"",
+        chat.texts if chat else b"",
     ]
     spans, body = [], bytearray()
     for section in sections:
@@ -142,26 +141,38 @@ def string_hash(text: bytes) -> int:
     return value ^ value >> 16
 
 
-def _place(hashes: NDArray[np.uint32]) -> tuple[list[int], int, int]:
-    """Linear probing: the slot of every entry, the number of slots, the longest search."""
+def _place(hashes: NDArray[np.uint32], what: str) -> tuple[list[int], int, int]:
+    """Linear probing: the slot of every entry, the number of slots, the longest search.
+
+    Raises UserError when the hashes fall together, which they only do when somebody chose them so: the reader searches
+    no further than MAX_PROBES slots."""
     count = len(hashes)
     slots = count + count // 2 + 1
-    while True:
-        first = (hashes.astype(np.uint64) * np.uint64(slots) >> np.uint64(32)).tolist()
-        taken = bytearray(slots)
-        places, probes = [], 0
-        for slot in first:
-            steps = 1
-            while taken[slot]:
-                slot = slot + 1 if slot + 1 < slots else 0
-                steps += 1
-            taken[slot] = 1
-            places.append(slot)
-            probes = max(probes, steps)
-        # A search for what is not there ends one slot later, at an empty one.
-        if probes < MAX_PROBES:
+    for _ in range(_ENLARGEMENTS + 1):
+        placed = _try_place((hashes.astype(np.uint64) * np.uint64(slots) >> np.uint64(32)).tolist(), slots)
+        if placed is not None:
+            places, probes = placed
+            # A search for what is not there ends one slot later, at an empty one.
             return places, slots, probes + 1
         slots += slots // 2
+    raise UserError(f"tokenizer.json: too many {what} have the same hash; it was made to fill memory, take another one")
+
+
+def _try_place(first: list[int], slots: int) -> tuple[list[int], int] | None:
+    """(the slot of every entry, the longest search); None when a search gets as long as MAX_PROBES."""
+    taken = bytearray(slots)
+    places, probes = [], 0
+    for slot in first:
+        steps = 1
+        while taken[slot]:
+            slot = slot + 1 if slot + 1 < slots else 0
+            steps += 1
+            if steps == MAX_PROBES:
+                return None
+        taken[slot] = 1
+        places.append(slot)
+        probes = max(probes, steps)
+    return places, probes
 
 
 def _merge_table(vocabulary: Vocabulary) -> tuple[NDArray[np.uint64], int]:
@@ -169,7 +180,8 @@ def _merge_table(vocabulary: Vocabulary) -> tuple[NDArray[np.uint64], int]:
         return np.empty(0, np.uint64), 0
     pairs = np.array(list(vocabulary.merges), np.uint64)
     ranks = np.array([rank for rank, _ in vocabulary.merges.values()], np.uint64)
-    places, slots, probes = _place(pair_hash(pairs[:, 0].astype(np.uint32), pairs[:, 1].astype(np.uint32)))
+    hashes = pair_hash(pairs[:, 0].astype(np.uint32), pairs[:, 1].astype(np.uint32))
+    places, slots, probes = _place(hashes, "merges")
     table = np.full(slots, np.iinfo(np.uint64).max, np.uint64)
     table[places] = pairs[:, 0] << np.uint64(43) | pairs[:, 1] << np.uint64(22) | ranks
     return table, probes
@@ -202,7 +214,7 @@ def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -
         if texts[vocabulary.tokens[text]] != text:
             raise UserError(f"tokenizer.json: the token {text!r} is also an added token that normalization changes")
     hashes = np.array([string_hash(token_bytes(text, steps)[0]) for text in wanted], np.uint32)
-    places, slots, probes = _place(hashes)
+    places, slots, probes = _place(hashes, "tokens")
     table = np.full(slots, -1, np.int32)
     table[places] = [vocabulary.tokens[text] for text in wanted]
     return table, probes
@@ -216,19 +228,3 @@ def _added(vocabulary: Vocabulary) -> tuple[bytes, bytes, int]:
         table += struct.pack("<4I", token.id, flags, len(texts), len(text))
         texts += text
     return bytes(table), bytes(texts), sum(not token.normalized for token in vocabulary.added)
-
-
-def _chat(chat: ChatPieces | None) -> tuple[bytes, bytes]:
-    if chat is None:
-        return b"", b""
-    texts = bytearray()
-    table = bytearray(struct.pack("<2I", sum(1 << role for role in chat.trims), 0))
-    for before in range(CHAT_PLACES):
-        for after in range(CHAT_PLACES):
-            text = chat.between.get((before, after))
-            if text is None:
-                table += struct.pack("<2I", CHAT_ABSENT, 0)
-                continue
-            table += struct.pack("<2I", len(texts), len(text.encode()))
-            texts += text.encode()
-    return bytes(table), bytes(texts)

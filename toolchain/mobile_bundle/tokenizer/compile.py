@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.chat_template.compile import COMPILED, compile_chat_template
+from mobile_bundle.chat_template.find import find_chat_template
 from mobile_bundle.errors import UserError
+from mobile_bundle.input_files import read_json_object
 from mobile_bundle.tokenizer.binary import write_tokenizer
-from mobile_bundle.tokenizer.chat_template import ASSISTANT, USER, compile_chat_template, find_chat_template
+from mobile_bundle.tokenizer.companions import read_tokenizer_files
 from mobile_bundle.tokenizer.steps import parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
+
+_TEMPLATE_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""What transformers hands to a chat template."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +30,31 @@ class CompiledTokenizer:
     eos: list[int]  # ids that end a text, the first one the model's own; may be empty
     chat_end: int | None  # the special token that ends an answer in a chat, where the template names one
     chat_template: str | None  # its source
-    chat_template_status: str  # one line: compiled, or why not
+    chat_template_status: str  # one line: compiled (and what it cannot do then), or why not
+    chat_options: dict[str, Any] = field(default_factory=dict)  # fixed by the build
+    has_thinking: bool = False  # whether a request may switch thinking on and off
+    notes: list[str] = field(default_factory=list)  # for a person: what is left out, or may differ from transformers
 
     @property
     def has_chat(self) -> bool:
         """Whether tokenizer.bin holds the chat template."""
-        return self.chat_template_status.startswith("the chat template is compiled")
+        return self.chat_template_status.startswith(COMPILED)
+
+    @property
+    def has_whole_chat(self) -> bool:
+        """Whether tokenizer.bin holds all that the chat template does."""
+        return self.chat_template_status == COMPILED
 
 
-def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokenizer:
+def compile_tokenizer(
+    model_dir: Path, config: dict[str, Any], chat_options: Mapping[str, Any] | None = None
+) -> CompiledTokenizer:
     """Compiles the tokenizer of a checkpoint directory.
 
-    config: the parsed config.json. Raises UserError, one line that says what to do, when tokenizer.json is missing or
-    does what the runtime cannot do exactly. A chat template that cannot be compiled is no error.
+    config: the parsed config.json; added tokens for which a model of its `vocab_size` has no rows are left out.
+    chat_options: keyword arguments of apply_chat_template that the build fixes. Raises UserError, one line that says
+    what to do, when tokenizer.json is missing or does what the runtime cannot do exactly. A chat template that cannot
+    be compiled is no error, unless there are options for it.
     """
     path = model_dir / "tokenizer.json"
     if not path.is_file():
@@ -46,17 +64,26 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
             f"{path} is missing: make it{hint} with transformers: "
             "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
-    description = _read(path)
+    files = read_tokenizer_files(model_dir, read_json_object(path), config)
+    special = files.special
     try:
-        steps = parse_steps(description)
-        vocabulary = read_vocabulary(description, steps)
+        steps = parse_steps(files.description)
+        vocabulary = read_vocabulary(files.description, steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
+    rows = config.get("vocab_size")
+    left_out = vocabulary.leave_out(rows) if isinstance(rows, int) else []
     tokenizer_config = _read_optional(model_dir / "tokenizer_config.json")
     generation = _read_optional(model_dir / "generation_config.json")
-    special = _special_tokens(tokenizer_config, _read_optional(model_dir / "special_tokens_map.json"))
-    source = find_chat_template(model_dir, tokenizer_config)
-    chat, status = compile_chat_template(source, special)
+    source, reason = find_chat_template(model_dir, tokenizer_config)
+    chat, status = None, f"the chat template cannot be read: {reason}" if reason else "the model has no chat template"
+    if source is not None:
+        named = {name: special[name] for name in _TEMPLATE_TOKENS if name in special}
+        chat, status = compile_chat_template(source, named, chat_options)
+    if chat and (used := next((token for token in left_out if any(token in text for text in chat.samples)), "")):
+        chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
+    if chat_options and chat is None:
+        raise UserError(f"chat options were given, and {status}")
     sources: list[dict[str, Any]] = [generation, config, special]
     bos = _token_ids("bos_token", sources, vocabulary)
     return CompiledTokenizer(
@@ -64,36 +91,27 @@ def compile_tokenizer(model_dir: Path, config: dict[str, Any]) -> CompiledTokeni
         vocabulary=vocabulary.size,
         bos=bos[0] if bos else None,
         eos=_token_ids("eos_token", sources, vocabulary),
-        chat_end=_leading_token(chat.between[ASSISTANT, USER], vocabulary) if chat else None,
+        chat_end=_leading_token(chat.after_answer, vocabulary) if chat else None,
         chat_template=source,
         chat_template_status=status,
+        chat_options=dict(chat.options) if chat else {},
+        has_thinking=chat is not None and chat.thinking,
+        notes=[*files.notes, *_left_out_notes(left_out, rows)],
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return value
+def _left_out_notes(tokens: list[str], rows: Any) -> list[str]:
+    if not tokens:
+        return []
+    few = ", ".join(token[:40] for token in tokens[:5]) + (" ..." if len(tokens) > 5 else "")
+    return [f"{len(tokens)} added tokens are left out, the model has only {rows} rows: {few}"]
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
-    return _read(path) if path.is_file() else {}
-
-
-def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and so on as strings; in the files they are strings or objects with a content."""
-    found: dict[str, str] = {}
-    for source in sources:
-        for key, value in source.items():
-            if isinstance(value, dict):
-                value = value.get("content")
-            if key.endswith("_token") and isinstance(value, str):
-                found.setdefault(key, value)
-    return found
+    try:
+        return read_json_object(path)
+    except FileNotFoundError:
+        return {}
 
 
 def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary) -> list[int]:
@@ -103,7 +121,7 @@ def _token_ids(name: str, sources: list[dict[str, Any]], vocabulary: Vocabulary)
         ids = []
         for value in values if isinstance(values, list) else [values]:
             number = vocabulary.lookup(value) if isinstance(value, str) else value
-            if isinstance(number, int) and 0 <= number < vocabulary.size and number not in ids:
+            if type(number) is int and 0 <= number < vocabulary.size and number not in ids:
                 ids.append(number)
         if ids:
             return ids

@@ -22,10 +22,11 @@ MARK = "\u2581"  # "▁"
 _LLAMA3_STYLE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN2_EXPRESSION = _LLAMA3_STYLE % r"\p{N}"
 REGULAR_EXPRESSIONS = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": SPLIT_GPT2,
     _LLAMA3_STYLE % r"\p{N}{1,3}": SPLIT_LLAMA3,
-    _LLAMA3_STYLE % r"\p{N}": SPLIT_QWEN2,
+    QWEN2_EXPRESSION: SPLIT_QWEN2,
 }
 
 
@@ -159,9 +160,17 @@ def _decoder(parts: list[dict[str, Any]], steps: Steps) -> None:
     if len(parts) == 4:
         strip = parts[3]
         start = strip.get("start")
-        if strip.get("content") != " " or strip.get("stop") != 0 or not isinstance(start, int) or not 0 <= start <= 16:
+        if strip.get("content") != " " or strip.get("stop") != 0 or type(start) is not int or not 0 <= start <= 16:
             raise _refuse("decoder", strip)
         steps.strip = start
+
+
+def _template_ids(part: dict[str, Any], name: str) -> list[int]:
+    """The ids that a template puts where it names a special token."""
+    ids: list[int] = part["special_tokens"][name]["ids"]
+    if not isinstance(ids, list) or not all(type(number) is int and 0 <= number < 1 << 31 for number in ids):
+        raise UserError(f"tokenizer.json: the post-processor's ids of {name[:40]!r} are not a list of token ids")
+    return ids
 
 
 def _post_processor(part: dict[str, Any], steps: Steps) -> None:
@@ -175,7 +184,7 @@ def _post_processor(part: dict[str, Any], steps: Steps) -> None:
     for piece in part["single"]:
         match piece:
             case {"SpecialToken": {"id": name}}:
-                (suffix if seen else prefix).extend(int(number) for number in part["special_tokens"][name]["ids"])
+                (suffix if seen else prefix).extend(_template_ids(part, name))
             case {"Sequence": {"id": "A"}} if not seen:
                 seen = True
             case _:

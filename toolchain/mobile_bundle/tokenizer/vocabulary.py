@@ -30,8 +30,9 @@ class Added:
     """An added token: `text` is what is looked for, in the normalized text when `normalized`."""
 
     id: int
+    content: str  # as the files have it
     text: str
-    decoded: str  # its string when it is decoded
+    decoded: str  # its string when it is decoded: normalized if it was listed so at any time
     normalized: bool
     strip_left: bool
     strip_right: bool
@@ -54,10 +55,20 @@ class Vocabulary:
         """Highest id + 1."""
         return max([*self.tokens.values(), *(token.id for token in self.added)], default=-1) + 1
 
+    def leave_out(self, rows: int) -> list[str]:
+        """Drops the added tokens of ids from `rows` on, for which a model has no embedding. Returns their texts.
+
+        Text that has them is then tokenized as any other; transformers fails on it."""
+        known = set(self.tokens.values())
+        out = [token for token in self.added if token.id >= rows and token.id not in known]
+        self.added = [token for token in self.added if token.id < rows or token.id in known]
+        self.special -= {text for token in out for text in (token.content, token.text, token.decoded)}
+        return [token.content for token in out]
+
     def lookup(self, text: str) -> int | None:
         """The id of a token's string, None when there is none."""
         for token in self.added:
-            if token.text == text or token.decoded == text:
+            if token.content == text:
                 return token.id
         return self.tokens.get(text)
 
@@ -72,13 +83,14 @@ def read_vocabulary(description: dict[str, Any], steps: Steps) -> Vocabulary:
         if model.get(key):
             raise UserError(f"tokenizer.json: BPE with {key}={model[key]!r} is not supported")
     tokens: dict[str, int] = model["vocab"]
+    _check_ids(tokens)
     if len(set(tokens.values())) != len(tokens):
         raise UserError("tokenizer.json: two tokens of the vocabulary have the same id")
     added, special = _added_tokens(description.get("added_tokens") or [], tokens, steps)
     highest = max([*tokens.values(), *(token.id for token in added)], default=-1)
-    if not 0 <= highest < MAX_VOCABULARY or min(tokens.values(), default=0) < 0:
+    if not 0 <= highest < MAX_VOCABULARY:
         raise UserError(
-            f"tokenizer.json: ids must be from 0 to {MAX_VOCABULARY - 1}, this vocabulary goes to {highest}"
+            f"tokenizer.json: a vocabulary of {highest + 1} tokens; from 1 to {MAX_VOCABULARY} are supported"
         )
     merges = _merges(model["merges"], tokens)
     vocabulary = Vocabulary(tokens, merges, added, special, -1, 0)
@@ -86,9 +98,20 @@ def read_vocabulary(description: dict[str, Any], steps: Steps) -> Vocabulary:
     return vocabulary
 
 
-def _merges(listed: list[Any], tokens: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
+def _check_ids(tokens: dict[str, Any]) -> None:
+    for text, number in tokens.items():
+        if type(number) is not int or not 0 <= number < MAX_VOCABULARY:
+            raise UserError(
+                f"tokenizer.json: the token {text[:40]!r} has the id {str(number)[:40]}: ids must be whole numbers "
+                f"from 0 to {MAX_VOCABULARY - 1}"
+            )
+
+
+def _merges(listed: Any, tokens: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
+    if not isinstance(listed, list):
+        raise UserError("tokenizer.json: the merges are not a list")
     if listed and isinstance(listed[0], str):
-        listed = [line.split(" ") for line in listed if not line.startswith("#version")]
+        listed = [str(line).split(" ") for line in listed if not str(line).startswith("#version")]
     if len(listed) >= MAX_MERGES:
         raise UserError(f"tokenizer.json: {len(listed)} merges are more than the {MAX_MERGES} that are supported")
     merges = {}
@@ -97,7 +120,9 @@ def _merges(listed: list[Any], tokens: dict[str, int]) -> dict[tuple[int, int], 
             left, right = pair
             merges[tokens[left], tokens[right]] = (rank, tokens[left + right])
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"tokenizer.json: merge {rank} ({pair!r}) is not of two tokens that give a third") from None
+            raise UserError(
+                f"tokenizer.json: merge {rank} ({repr(pair)[:80]}) is not of two tokens that give a third"
+            ) from None
     return merges
 
 
@@ -125,11 +150,14 @@ def _added_tokens(listed: list[dict[str, Any]], tokens: dict[str, int], steps: S
             number, following = following, following + 1
         normalized = bool(entry.get("normalized", not entry.get("special", False)))
         text = _normalize(content, steps.flags) if normalized else content
+        earlier = by_id.get(number)
+        kept = not normalized and earlier is not None and earlier.content == content
         by_text[content] = number
         by_id[number] = Added(
             number,
+            content,
             text,
-            text,
+            earlier.decoded if kept and earlier else text,
             normalized,
             bool(entry.get("lstrip")),
             bool(entry.get("rstrip")),
@@ -161,21 +189,25 @@ def _model_flags(model: dict[str, Any], vocabulary: Vocabulary, steps: Steps) ->
         if model.get("byte_fallback"):
             vocabulary.flags |= step.BYTE_FALLBACK
             complete = all(f"<0x{byte:02X}>" in tokens for byte in range(256))
-        crossing = re.compile(f"[^{MARK}]{MARK}")
-        strings = {number: text for text, number in tokens.items()}
-        if (
-            MARK in tokens
-            and not steps.flags & step.METASPACE_SPLIT
-            and not any(crossing.search(strings[merged]) for _, merged in vocabulary.merges.values())
-        ):
-            vocabulary.flags |= step.CUT_WORDS
     if model.get("fuse_unk"):
         vocabulary.flags |= step.FUSE_UNKNOWN
     unknown = model.get("unk_token")
     if unknown is not None and not complete:
         if unknown not in tokens:
-            raise UserError(f"tokenizer.json: the unknown token {unknown!r} is not in the vocabulary")
+            raise UserError(f"tokenizer.json: the unknown token {str(unknown)[:40]!r} is not in the vocabulary")
         vocabulary.unknown = tokens[unknown]
+    # Where unknown characters vanish, what stands before and after them can merge.
+    if (complete or vocabulary.unknown >= 0) and _can_cut_words(vocabulary, steps):
+        vocabulary.flags |= step.CUT_WORDS
+
+
+def _can_cut_words(vocabulary: Vocabulary, steps: Steps) -> bool:
+    """Whether no merge crosses the place before a mark."""
+    if steps.flags & (step.BYTE_LEVEL | step.METASPACE_SPLIT) or MARK not in vocabulary.tokens:
+        return False
+    crossing = re.compile(f"[^{MARK}]{MARK}")
+    strings = {number: text for text, number in vocabulary.tokens.items()}
+    return not any(crossing.search(strings[merged]) for _, merged in vocabulary.merges.values())
 
 
 def token_bytes(text: str, steps: Steps) -> tuple[bytes, bool]:

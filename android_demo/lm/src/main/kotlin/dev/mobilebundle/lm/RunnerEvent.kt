@@ -75,7 +75,8 @@ internal sealed class RunnerEvent {
         private fun error(json: JSONObject): ModelError {
             val message = json.getString("message")
             return when (json.optString("kind")) {
-                "format" -> ModelError.BundleDamaged(message)
+                // numeric: the model computes values that are not finite
+                "format", "numeric" -> ModelError.BundleDamaged(message)
                 "memory" -> ModelError.OutOfMemory(message)
                 "argument" -> ModelError.BadRequest(message)
                 else -> ModelError.BundleUnreadable(message)

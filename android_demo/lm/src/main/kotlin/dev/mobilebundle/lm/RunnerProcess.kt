@@ -2,11 +2,20 @@ package dev.mobilebundle.lm
 
 import java.io.File
 import java.io.IOException
+import java.util.Locale
+import java.util.TimeZone
 import java.util.concurrent.CompletableFuture
 import java.util.concurrent.Executor
 import java.util.concurrent.Executors
 import kotlin.concurrent.thread
 import org.json.JSONException
+
+/** The phone's time zone as POSIX writes it: the runner is static and cannot look it up, but some chat templates write the date. */
+internal fun localTime(zone: TimeZone = TimeZone.getDefault(), now: Long = System.currentTimeMillis()): String {
+    val minutes = zone.getOffset(now) / 60_000
+    val sign = if (minutes > 0) '-' else '+' // POSIX counts to the west
+    return String.format(Locale.ROOT, "<local>%c%02d:%02d", sign, Math.abs(minutes) / 60, Math.abs(minutes) % 60)
+}
 
 /**
  * mobile-run as a child process: requests go in as lines, events come out as lines.
@@ -60,7 +69,7 @@ internal class RunnerProcess(
 
     private fun run(): ModelError? {
         val child = try {
-            ProcessBuilder(listOf(program.path) + arguments).start()
+            ProcessBuilder(listOf(program.path) + arguments).apply { environment()["TZ"] = localTime() }.start()
         } catch (e: IOException) {
             process.completeExceptionally(e)
             return ModelError.RunnerMissing(e.message ?: program.path)

@@ -1,0 +1,118 @@
+"""Small tokenizers of every kind that the runtime knows, trained on the spot by Hugging Face's library."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace("{1,3}", "")
+
+SAMPLE = (
+    "The quick brown fox, it's said, jumped over 13 lazy dogs in 2024; we'll see that they've 1,000,000 more.\n"
+    "Les élèves n'étaient pas là. Ça va? Übergröße, naïve café, Ελληνικά, русский язык, 中文字符, 日本語テキスト.\n"
+    "    def f(x):\n        return x ** 2  # comment\n\n\tTabs and   spaces\r\n"
+) * 20
+
+
+def byte_level(*before: Any, prefix: bool = False, regex: bool = False) -> Any:
+    return pre_tokenizers.Sequence([*before, pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=regex)])
+
+
+def split(regex: str) -> Any:
+    return pre_tokenizers.Split(Regex(regex), "isolated")
+
+
+def trained_byte_level(pre_tokenizer: Any, normalizer: Any = None, **options: Any) -> Any:
+    tokenizer = tokenizers.Tokenizer(models.BPE(**options))
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoders.ByteLevel()
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "</s>"],
+    )
+    tokenizer.train_from_iterator(SAMPLE.splitlines(keepends=True), trainer)
+    return tokenizer
+
+
+def trained_metaspace(
+    normalizer: Any = None, pre_tokenizer: Any = None, byte_fallback: bool = True, fuse: bool = True, strip: bool = True
+) -> Any:
+    """SentencePiece-style: a vocabulary trained with Metaspace, the bytes put in front of it."""
+    trainee = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    trainee.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, show_progress=False, special_tokens=["<unk>", "<s>", "</s>"], limit_alphabet=60
+    )
+    trainee.train_from_iterator(SAMPLE.splitlines(), trainer)
+    model = json.loads(trainee.to_str())["model"]
+    vocab = model["vocab"]
+    if byte_fallback:
+        vocab |= {f"<0x{byte:02X}>": len(vocab) + byte for byte in range(256)}
+    merges = [tuple(pair) for pair in model["merges"]]
+    for left, right in (("\u2581", "\u2581"), ("\u2581\u2581", "\u2581\u2581")):
+        merges.append((left, right))
+        vocab.setdefault(left + right, len(vocab))
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=fuse, byte_fallback=byte_fallback)
+    )
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    if pre_tokenizer:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def llama_normalizer() -> Any:
+    return normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+
+
+def gapped_bytes() -> Any:
+    """Byte fallback with some of the bytes only: unknown tokens and bytes side by side."""
+    description = json.loads(trained_metaspace(normalizers.Replace(" ", "\u2581")).to_str())
+    for byte in (0xB8, 0xBA, 0x9F, 0x94):
+        del description["model"]["vocab"][f"<0x{byte:02X}>"]
+    return tokenizers.Tokenizer.from_str(json.dumps(description))
+
+
+def with_template(tokenizer: Any) -> Any:
+    special = [("<s>", tokenizer.token_to_id("<s>")), ("</s>", tokenizer.token_to_id("</s>"))]
+    template = processors.TemplateProcessing(single="<s> <s> $A </s>", pair="$A $B", special_tokens=special)
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
+    return tokenizer
+
+
+TRAINED: dict[str, Any] = {
+    "gpt2": lambda: trained_byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    "gpt2 by Split": lambda: trained_byte_level(byte_level(split(GPT2))),
+    "gpt2 prefix space": lambda: trained_byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "llama3": lambda: with_template(trained_byte_level(byte_level(split(LLAMA3)), ignore_merges=True)),
+    "qwen2 nfc": lambda: trained_byte_level(byte_level(split(QWEN2)), normalizers.NFC()),
+    "smollm": lambda: trained_byte_level(byte_level(pre_tokenizers.Digits(individual_digits=True), regex=True)),
+    "digit runs, prefix space": lambda: trained_byte_level(
+        byte_level(pre_tokenizers.Digits(), prefix=True, regex=True)
+    ),
+    "no split": lambda: trained_byte_level(byte_level()),
+    "llama2": lambda: with_template(trained_metaspace(llama_normalizer())),
+    "llama2 not fused": lambda: trained_metaspace(llama_normalizer(), byte_fallback=False, fuse=False, strip=False),
+    "llama2 unknown": lambda: trained_metaspace(llama_normalizer(), byte_fallback=False),
+    "some bytes": gapped_bytes,
+    "metaspace first": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
+    "metaspace always": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="always")),
+    "metaspace never": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False)),
+    "metaspace nfc": lambda: trained_metaspace(normalizers.NFC(), pre_tokenizers.Metaspace()),
+}

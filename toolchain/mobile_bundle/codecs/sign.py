@@ -1,0 +1,102 @@
+"""Signs, one bit per weight, and one fp16 scale d per row and group of columns: w = scale * d * (1 or -1).
+
+`scale` is a power of two, as of the affine codes. d is the mean magnitude of the group, which minimises the squared
+error (Rastegari et al. 2016, arXiv:1603.05279, section 3.1); where all magnitudes are the same it is that one exactly,
+so a binary matrix is stored without loss. Zero counts as positive.
+
+Layout (MB_FORMAT_SIGN1): strips of 16 rows; per strip one record per group of columns: 16 d, then per 8 columns 16
+bytes: byte r, bit c: column c of row r. Columns are padded to the group with bit 0, rows to 16 with bit 0 and d = 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.affine import power_of_two_scale
+from mobile_bundle.codecs.blob import STRIP_ROWS, Blob, Format, round_up
+from mobile_bundle.codecs.codec import (
+    Encoded,
+    StreamCodec,
+    Write,
+    largest_magnitude,
+    pad_rows,
+    source_chunks,
+    sum_squares,
+)
+from mobile_bundle.codecs.source import Floats, MatrixSource
+from mobile_bundle.codecs.stats import Stats
+
+
+class SignCodec(StreamCodec):
+    """group: 32, 64 or 128 columns that share a scale."""
+
+    format = Format.SIGN1
+
+    def __init__(self, group: int = 128) -> None:
+        if group not in (32, 64, 128):
+            raise ValueError(f"no layout of signs in groups of {group}")
+        self.group = group
+
+    @property
+    def name(self) -> str:
+        return "sign-1bit" if self.group == 128 else f"sign-1bit-g{self.group}"
+
+    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
+        del stats  # rounding alone
+        scale = power_of_two_scale(largest_magnitude(source))
+        header = self._header(source, scale)
+        write(header.pack())
+        columns = round_up(source.columns, self.group)
+        groups = columns // self.group
+        starts = np.arange(0, source.columns, self.group)
+        counts = np.diff(np.append(starts, source.columns)).astype(np.float32)
+        error = total = 0.0
+        for chunk in source_chunks(source):
+            count = len(chunk)
+            w = chunk * np.float32(1.0 / scale)  # exact: a power of two
+            total += sum_squares(w)
+            magnitude = np.abs(w)
+            top = np.maximum.reduceat(magnitude, starts, axis=1)
+            same = top == np.minimum.reduceat(magnitude, starts, axis=1)
+            mean = np.add.reduceat(magnitude, starts, axis=1) / counts
+            d = np.zeros((pad_rows(count), groups), "<f2")
+            d[:count] = np.where(same, top, mean)
+            positive = np.zeros((len(d), columns), bool)
+            positive[:count, : source.columns] = w >= 0
+            strips = np.empty((len(d) // STRIP_ROWS, groups), self._record())
+            strips["d"] = d.reshape(-1, STRIP_ROWS, groups).transpose(0, 2, 1)
+            packed = np.packbits(positive, axis=1, bitorder="little").reshape(-1, STRIP_ROWS, groups, self.group // 8)
+            strips["bits"] = packed.transpose(0, 2, 3, 1)
+            write(strips.view(np.uint8).data.cast("B"))
+            stored = np.repeat(d[:count].astype(np.float32), self.group, axis=1)[:, : source.columns]
+            magnitude -= stored
+            error += sum_squares(magnitude)
+        return Encoded(header, error * scale * scale, total * scale * scale)
+
+    def holds(self, w: Floats) -> bool:
+        """Whether the signs give rows of a matrix exactly. w: float32 (n, columns), in fp16's range already."""
+        magnitude = np.abs(w)
+        starts = np.arange(0, w.shape[1], self.group)
+        top = np.maximum.reduceat(magnitude, starts, axis=1)
+        same = top == np.minimum.reduceat(magnitude, starts, axis=1)
+        return bool(same.all() and (top == top.astype(np.float16)).all())
+
+    def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
+        header = blob.header
+        if header.group != self.group:
+            raise ValueError(f"codec {self.name} does not read groups of {header.group}")
+        groups = round_up(header.columns, self.group) // self.group
+        strips = np.frombuffer(blob.payload, self._record()).reshape(-1, groups)
+        strips = strips[begin // STRIP_ROWS : (end + STRIP_ROWS - 1) // STRIP_ROWS]
+        packed = np.ascontiguousarray(strips["bits"].transpose(0, 3, 1, 2)).reshape(-1, groups, self.group // 8)
+        values = np.unpackbits(packed, axis=2, bitorder="little").astype(np.float32)
+        values += values
+        values -= np.float32(1.0)
+        values *= strips["d"].transpose(0, 2, 1).reshape(-1, groups, 1).astype(np.float32)
+        values *= np.float32(header.scale)
+        return np.ascontiguousarray(values.reshape(len(values), -1)[: end - begin, : header.columns])
+
+    def _record(self) -> np.dtype[np.void]:
+        """One strip's record of one group of columns."""
+        return np.dtype([("d", "<f2", (STRIP_ROWS,)), ("bits", "u1", (self.group // 8, STRIP_ROWS))])
