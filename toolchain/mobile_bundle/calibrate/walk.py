@@ -64,13 +64,15 @@ class Walk:
         return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
 
     @torch.no_grad()
-    def drifts(self, reference: Walk, weights: Mapping[str, Tensor], hessians: Mapping[str, Floats]) -> dict[str, Floats]:
+    def drifts(
+        self, reference: Walk, weights: Mapping[str, Tensor], hessians: Mapping[str, Floats]
+    ) -> dict[str, Floats]:
         """What the coded layers before this one have done to every input of the layer: Stats.drift, float32 (columns,
         columns). reference: the same windows in the uncompressed model.
 
         W' minimises |W' x - W r|^2 over inputs x here and r there: W' = W + W E[(r - x) x^T] H^-1, asymmetric
         calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692, section 3). Only DRIFT_SHARE of it is taken: the
-        whole correction fits the text's noise and does worse than none (measured on SmolLM2-135M, docs/RESULTS.md)."""
+        whole correction also fits what is noise in the text, and does worse than none."""
         sums: dict[str, Tensor] = {}
         for batch in self.batches():
             own, other = self._inputs(self.hidden[batch], weights), self._inputs(reference.hidden[batch], weights)
@@ -103,7 +105,8 @@ def _drift(change: Tensor, hessian: Floats) -> Floats:
     h = torch.from_numpy(hessian).double()
     h.diagonal().add_(max(_DRIFT_DAMPING * float(h.diagonal().mean()), 1e-12))
     solved = torch.linalg.solve(h, change.double().T).T
-    return (DRIFT_SHARE * solved).float().contiguous().numpy()
+    drift: Floats = (DRIFT_SHARE * solved).float().contiguous().numpy()
+    return drift
 
 
 def read_matrix(model: Model, tensor: TensorSpec) -> Floats:

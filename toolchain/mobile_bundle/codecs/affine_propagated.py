@@ -1,9 +1,8 @@
-"""Affine codes with error propagation (GPTQ): the columns still to come make up for what is rounded away before them.
+"""Affine codes with error propagation (GPTQ): the columns still to come make up for what was rounded before them.
 
-Frantar et al. 2023, arXiv:2210.17323, section 3.3. Scales and offsets are fitted first, to the weights as they are, each
-column counting by its importance (propagation.py). Then the columns are rounded in the order of the energy of their
-inputs, so that those that matter most are rounded while most others can still make up for them: on a model with outliers
-this halves the loss at 3 bits (docs/RESULTS.md).
+Frantar et al. 2023, arXiv:2210.17323, section 3.3. Scales and offsets are fitted first, to the weights as they are,
+each column counting by its importance (propagation.py). Then the columns are rounded in the order of the energy of
+their inputs: those that matter most are rounded while most others can still make up for them.
 """
 
 from __future__ import annotations

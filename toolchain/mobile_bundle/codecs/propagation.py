@@ -41,8 +41,8 @@ def inverse_factor(hessian: Floats, order: NDArray[np.intp] | None = None) -> Fl
 
 
 def energy_order(hessian: Floats, length: int = 1) -> NDArray[np.intp]:
-    """The sequence in which columns are rounded: the inputs of the highest energy first, where the most columns are left
-    to make up for their errors (GPTQ's activation order). length: columns that are rounded together stay together."""
+    """The sequence in which columns are rounded: the inputs of the highest energy first, while the most columns are
+    left to make up for their errors (GPTQ's activation order). length: so many columns are rounded together."""
     columns = len(hessian)
     energy = np.zeros(-(-columns // length) * length, np.float32)
     energy[:columns] = hessian.diagonal()
