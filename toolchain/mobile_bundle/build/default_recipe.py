@@ -1,10 +1,10 @@
 """Without --recipe: the smallest of a few recipes that keeps the quality, found by trying them.
 
-How many bits a model needs cannot be told from its weights: of two models whose weights have the same error one loses 2 %
-of perplexity at 4 bits, the other 60 % (docs/RESULTS.md). So the recipes of a ladder are coded one after the other,
-data-free, and compared with the uncompressed model on a little text that ships with the tool, by the engine itself. What
-does not fit the target's memory is not tried; where only recipes fit that lose quality, the best of them is taken, and
-that is said.
+How many bits a model needs cannot be told from its weights: of two models whose weights have the same error one loses
+2 % of perplexity at 4 bits, the other 60 % (docs/RESULTS.md). So the recipes of a ladder are coded one after the other,
+data-free, and compared with the uncompressed model on a little text that ships with the tool, by the engine itself.
+What does not fit the target's memory is not tried; where only recipes fit that lose quality, the best of them is taken,
+and that is said.
 """
 
 from __future__ import annotations
@@ -32,8 +32,21 @@ TARGETS = {"android-2gb": 600_000_000}
 MOST_INCREASE = 0.03
 MOST_KL = 0.028
 """Of perplexity and of mean KL (nats per token): what "keeps the quality" means here."""
-_LADDER = ("affine-4bit", "affine-5bit", "affine-6bit", "affine-8bit")
-_BELOW = ("affine-3bit", "vptq-2bit")
+_LADDER = (
+    named_recipe("affine-4bit"),
+    named_recipe("affine-5bit"),
+    named_recipe("affine-6bit"),
+    Recipe(
+        "affine-6bit-g32-sym",
+        "affine-6bit-g32-asym",
+        (("*.attention.value.weight", "affine-8bit"),),
+        "affine-6bit-g32, values 8 bits",
+    ),
+    named_recipe("affine-8bit"),
+)
+"""The fourth is for models with outliers: the value projections are a thirtieth of the weights and a quarter of what
+6 bits lose (SmolLM2-135M)."""
+_BELOW = (named_recipe("affine-3bit"), named_recipe("vptq-2bit"))
 """Smaller than the ladder, the best first: taken where nothing else fits, and lossy without calibration."""
 _CONTEXT, _WINDOWS = 512, 4
 """Tokens to compare on: 2,044 scored ones tell the mean KL to about a tenth."""
@@ -57,22 +70,22 @@ def choose_recipe(
     UserError for a checkpoint that cannot be coded."""
     model = pool.model
     if all(tensor.name in exact for tensor in model.tensors if tensor.role != "vector"):
-        return named_recipe(_LADDER[0])  # nothing is left that it would code
+        return _LADDER[0]  # nothing is left that it would code
 
     def assignment(recipe: Recipe) -> dict[str, StreamCodec]:
         return assign_codecs(model.tensors, spec, recipe) | dict(exact)
 
-    def fits(name: str) -> bool:
-        return sizes(assignment(named_recipe(name))).peak <= TARGETS[target]
+    def fits(recipe: Recipe) -> bool:
+        return sizes(assignment(recipe)).peak <= TARGETS[target]
 
-    fitting = [named_recipe(name) for name in _LADDER if fits(name)]
+    fitting = [recipe for recipe in _LADDER if fits(recipe)]
     if not fitting:
-        name = next((name for name in _BELOW if fits(name)), _BELOW[-1])
+        recipe = next((recipe for recipe in _BELOW if fits(recipe)), _BELOW[-1])
         tell(
-            f"{name}: at {_LADDER[0]} the model would need more than the {TARGETS[target] / 1e6:.0f} MB of --target "
-            f"{target}. Rounding to so few bits costs much of the quality; --max-size with --calibration loses less"
+            f"{recipe.name}: at 4 bits the model would need more than the {TARGETS[target] / 1e6:.0f} MB of memory of "
+            f"the target {target}. So few bits cost much of the quality; --max-size with --calibration loses less"
         )
-        return named_recipe(name)
+        return recipe
     windows = calibration_windows(tokenizer, DEFAULT_TEXT, min(spec.context, _CONTEXT), _WINDOWS)
     with scratch_folder() as folder:
         original = folder / "original.ptd"
@@ -86,7 +99,7 @@ def choose_recipe(
                 tell(f"{recipe.name}: {_figures(result)}")
                 return recipe
             tell(f"not {recipe.name}: {_figures(result)}")
-    tell(f"{recipe.name} is the best that fits --target {target}; --calibration loses less")
+    tell(f"{recipe.name} is the best that fits the target {target}; --calibration loses less")
     return recipe
 
 
