@@ -28,7 +28,7 @@ from mobile_bundle.codecs.installed import cache_bytes, installed_bytes, is_stor
 from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import Model, _ModelOptions, bundle_runner, library, runner_paths
+from mobile_bundle.native import Model, ModelOptions, bundle_runner, library, runner_paths
 from mobile_bundle.plan.memory import mapped_weights, predict_memory
 from safetensors.numpy import save_file
 
@@ -310,7 +310,7 @@ def test_a_cancelled_install_leaves_nothing(stored):
         seen.append((done, total))
         return False
 
-    options = _ModelOptions(progress=ctypes.cast(stop, ctypes.c_void_p))
+    options = ModelOptions(size=ctypes.sizeof(ModelOptions), progress=ctypes.cast(stop, ctypes.c_void_p))
     model = ctypes.c_void_p()
     status = library().mb_model_open(os.fsencode(stored), ctypes.byref(options), ctypes.byref(model))
     assert (status, model.value) == (5, None)

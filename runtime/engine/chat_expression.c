@@ -1,8 +1,11 @@
 /* The expressions of a chat template. */
+#include <stdio.h>
+
 #include "chat_date.h"
 #include "chat_run.h"
 #include "chat_text.h"
-#include "error.h"
+
+enum { MESSAGE_BYTES = 512 };
 
 static bool look_up(const chat_run *run, uint32_t name, chat_value *out) {
   for (size_t i = run->count; i-- > run->frame;) {
@@ -220,27 +223,24 @@ static bool range(chat_run *run, const mb_chat_node *node, chat_value *out) {
   return true;
 }
 
-/* The beginning of a text as a line of a message, whole characters. */
-static void one_line(chat_text text, char *line, size_t capacity) {
-  size_t bytes = text.bytes < capacity ? text.bytes : capacity - 1;
-  while (bytes > 0 && bytes < text.bytes && (text.at[bytes] & 0xC0) == 0x80) bytes--;
-  for (size_t i = 0; i < bytes; i++) line[i] = (char)(text.at[i] < 0x20 ? ' ' : text.at[i]);
-  line[bytes] = '\0';
+/* As much of a text as a message shows. mb_fail makes one line of it. */
+static void begin_of(chat_text text, char *shown, size_t capacity) {
+  snprintf(shown, capacity, "%.*s", (int)(text.bytes < capacity ? text.bytes : capacity), (const char *)text.at);
 }
 
 static bool raise(chat_run *run, const mb_chat_node *node) {
   chat_value value;
   chat_text text;
-  char line[256];
+  char shown[MESSAGE_BYTES];
   if (!chat_evaluate(run, chat_child(run, node, 0), &value) || !chat_string(&run->memory, &value, &text)) return false;
-  one_line(text, line, sizeof line);
-  return chat_error(&run->memory, line);
+  begin_of(text, shown, sizeof shown);
+  return chat_error(&run->memory, shown);
 }
 
 static bool cannot(chat_run *run, const mb_chat_node *node) {
-  char line[256];
-  one_line(chat_program_text(run, node->value), line, sizeof line);
-  return chat_cannot(&run->memory, line);
+  char shown[MESSAGE_BYTES];
+  begin_of(chat_program_text(run, node->value), shown, sizeof shown);
+  return chat_cannot(&run->memory, shown);
 }
 
 static bool simple(chat_run *run, const mb_chat_node *node, chat_value *out) {
