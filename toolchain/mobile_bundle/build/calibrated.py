@@ -17,7 +17,7 @@ from mobile_bundle.build.shared import SharedCodebook, train_shared
 from mobile_bundle.build.weights import PartPool, Progress
 from mobile_bundle.calibrate.decoder import PROJECTIONS
 from mobile_bundle.calibrate.profile import Profile
-from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights
+from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights, read_matrix
 from mobile_bundle.codecs import Format, Stats, StreamCodec, codec_for
 from mobile_bundle.codecs.entropy import EntropyCodec, expand
 from mobile_bundle.codecs.vector_blob import decode_vector
@@ -48,13 +48,16 @@ def write_calibrated(
         work.submit(tensor, hessian)
     by_name = {tensor.name: tensor for tensor in outside}
     walk = Walk(model, calibration.windows, work.decoded(by_name["embedding.weight"]))
+    reference = Walk(model, calibration.windows, read_matrix(model, by_name["embedding.weight"]))
     for layer in range(spec.layers):
         weights = layer_weights(model, layer)
         tensors = layer_tensors(model, layer)
         hessians = walk.hessians(weights)
+        drifts = walk.drifts(reference, weights, hessians)
         for name, tensor in tensors.items():
             entrance = PROJECTIONS.get(name.removesuffix(".weight"))
-            work.submit(tensor, hessians[entrance] if entrance else None)
+            work.submit(tensor, hessians[entrance] if entrance else None, drifts[entrance] if entrance else None)
+        reference.advance(weights)
         for name, tensor in tensors.items():
             if tensor.role == "body":
                 weights[name] = torch.from_numpy(work.decoded(tensor))
@@ -75,7 +78,7 @@ class _Work:
         self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
         self._done = 0
 
-    def submit(self, tensor: TensorSpec, hessian: Floats | None) -> None:
+    def submit(self, tensor: TensorSpec, hessian: Floats | None, drift: Floats | None = None) -> None:
         codec = self._assignment[tensor.name]
         stats = None
         if codec.calibrated and tensor.role != "vector":
@@ -85,6 +88,7 @@ class _Work:
                 self._profile.matrices[tensor.name].row_weights,
                 shared.codebook if shared else None,
                 shared.step if shared else None,
+                drift,
             )
         self._futures[tensor.name] = self._pool.submit(tensor, codec, stats)
 

@@ -13,6 +13,7 @@ import mobile_bundle
 from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
 from mobile_bundle.build.check import check_forward, check_records
+from mobile_bundle.build.default_recipe import choose_recipe
 from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe
 from mobile_bundle.build.kept import carried_over
 from mobile_bundle.build.parts import TensorRecord, parts_directory
@@ -53,6 +54,7 @@ def build_bundle(
     calibration: Path | None = None,
     formats: Collection[str] = ("native",),
     chat_options: Mapping[str, Any] | None = None,
+    target: str = "android-2gb",
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Builds the bundle `out_dir` and returns its manifest. It appears whole, or not at all; a bundle of that name is
@@ -66,6 +68,7 @@ def build_bundle(
     budget: what the planner has to keep to; it then chooses every codec that a recipe's patterns do not fix.
     calibration: a text for codecs and planner; None: data-free, or with a budget the text that ships with the tool.
     chat_options: keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values).
+    target: of default_recipe.TARGETS, whose memory the default recipe has to fit.
     tell: takes lines for a person (the plan, what was used).
     UserError says what a person can mend.
     """
@@ -105,8 +108,11 @@ def build_bundle(
                 matrices = {tensor.name for tensor in model.tensors if tensor.role != "vector"}
                 assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
+            exact = exact_codecs(model) if recipe is None else {}
+            if recipe is None and not spec.ternary:
+                chosen = choose_recipe(pool, spec, tokenizer, exact, sizes, target, progress, tell)
             assignment = assign_codecs(model.tensors, spec, chosen)
-            if recipe is None and (exact := exact_codecs(model)):
+            if exact:
                 assignment |= exact
                 chosen = exact_recipe(chosen, model, exact)
                 model.notes.append(exact_line(exact))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, positive, print_json
-from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
+from mobile_bundle.errors import printable
+from mobile_bundle.evaluate.divergence import Divergence, compare
+from mobile_bundle.evaluate.perplexity import Perplexity, measure, read_text, token_windows
 from mobile_bundle.evaluate.subject import open_subject
 from mobile_bundle.native import KV_TYPES
 
@@ -22,20 +25,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=positive, help="number of windows (default: the whole text)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")
     parser.add_argument("--threads", type=positive, default=0)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="ORIGINAL",
+        help="the model that it was made of: also print KL divergence and how often the best token is the same",
+    )
     parser.add_argument("--json", action="store_true")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measures and prints."""
     text = read_text(options.text)
-    with open_subject(options.model, Progress("coding weights", "w")) as (model, tokenizer, bos):
+    with ExitStack() as stack:
+        model, tokenizer, bos = stack.enter_context(open_subject(options.model, Progress("coding weights", "w")))
         windows = token_windows(tokenizer, bos, text, options.context, options.windows or 0)
-        result = measure(model, windows, options.kv, options.threads, Progress("perplexity", "window"))
+        if options.against is None:
+            result: Perplexity | Divergence = measure(
+                model, windows, options.kv, options.threads, Progress("perplexity", "window")
+            )
+        else:
+            original, _, _ = stack.enter_context(open_subject(options.against, Progress("coding the original", "w")))
+            result = compare(model, original, windows, options.kv, options.threads, Progress("comparing", "window"))
     if options.json:
         print_json(asdict(result))
-    else:
+        return 0
+    scored = (
+        f"on {result.windows} windows of {result.context} tokens ({result.tokens:,} scored), "
+        f"{printable(options.text.name)}"
+    )
+    print(f"perplexity {result.perplexity:.3f} {scored}")
+    if isinstance(result, Divergence):
         print(
-            f"perplexity {result.perplexity:.3f} on {result.windows} windows of {result.context} tokens "
-            f"({result.tokens:,} scored), {options.text.name}"
+            f"original   {result.original_perplexity:.3f}: {100 * result.increase:+.2f} % perplexity\n"
+            f"KL {result.kl:.4f} nats per token (standard error {result.kl_error:.4f}), "
+            f"99th percentile {result.kl_99:.3f}\n"
+            f"the best token is the same at {100 * result.agreement:.1f} % of the tokens "
+            f"(standard error {100 * result.agreement_error:.1f})"
         )
     return 0

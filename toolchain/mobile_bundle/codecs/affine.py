@@ -77,9 +77,9 @@ class AffineCodec(StreamCodec):
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
             w = np.concatenate(list(source_chunks(source))) * inverse
-            fits = self._fit_propagated(w, stats.hessian)
+            fits = self._fit_propagated(stats.target(w), stats.hessian)
             write(self._strips(source.columns, fits.codes, fits.d, fits.m))
-            return Encoded(header, fits.squared_error * scale * scale, sum_squares(w) * scale * scale)
+            return Encoded(header, sum_squares(fits.values - w) * scale * scale, sum_squares(w) * scale * scale)
         groups = round_up(source.columns, self.group) // self.group
         full = source.columns // self.group  # groups without padding
         for chunk in source_chunks(source):

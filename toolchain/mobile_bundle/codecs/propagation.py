@@ -40,6 +40,17 @@ def inverse_factor(hessian: Floats, order: NDArray[np.intp] | None = None) -> Fl
     return np.ascontiguousarray(_inverse_lower(backwards)[::-1, ::-1], np.float32)
 
 
+def energy_order(hessian: Floats, length: int = 1) -> NDArray[np.intp]:
+    """The sequence in which columns are rounded: the inputs of the highest energy first, while the most columns are
+    left to make up for their errors (GPTQ's activation order). length: so many columns are rounded together."""
+    columns = len(hessian)
+    energy = np.zeros(-(-columns // length) * length, np.float32)
+    energy[:columns] = hessian.diagonal()
+    blocks = np.argsort(-energy.reshape(-1, length).sum(1), kind="stable")
+    order = (blocks[:, None] * length + np.arange(length)).reshape(-1)
+    return order[order < columns]
+
+
 def _inverse_lower(lower: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse of a lower triangular matrix, by halves: matrix products instead of a general solver."""
     n = len(lower)

@@ -22,7 +22,7 @@ from mobile_bundle.codecs.affine import power_of_two_scale
 from mobile_bundle.codecs.blob import Blob, Format, VectorLayout
 from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
-from mobile_bundle.codecs.propagation import importance, inverse_factor, propagate
+from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.vector_blob import VectorParts, decode_vector, pack_vector, split_codebooks
@@ -57,7 +57,7 @@ class VptqCodec(StreamCodec):
         weight = np.concatenate(list(source_chunks(source)))
         if not np.isfinite(weight).all():
             raise ValueError("the weights hold NaN or infinite values")
-        blob = encode_matrix(self.layout, weight, stats)
+        blob = encode_matrix(self.layout, stats.target(weight), stats)
         write(blob.header.pack())
         write(memoryview(blob.payload))
         difference = decode_vector(blob, stats.codebook if self.layout.shared else None)
@@ -114,7 +114,7 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
     rows, columns = weight.shape
     if layout.outliers > columns:
         raise ValueError(f"{layout.outliers} outlier columns of {columns}")
-    order = _outliers_first(weight, stats, layout.outliers)
+    order = _outliers_first(weight, stats, layout.outliers, layout.length)
     factor = inverse_factor(stats.hessian, order) if stats.hessian is not None else None
     books = _codebooks(layout, weight, stats, factor, order)
     unit = row_scales(_without(weight, order[: layout.outliers]))
@@ -172,14 +172,15 @@ def _without(weight: Floats, columns: Order) -> Floats:
     return rest
 
 
-def _outliers_first(weight: Floats, stats: Stats, outliers: int) -> Order:
-    """The order of rounding: the columns that matter most, in their own order, then the others in theirs."""
+def _outliers_first(weight: Floats, stats: Stats, outliers: int, length: int) -> Order:
+    """The order of rounding: the columns that matter most, in their own order, then the others, vector by vector."""
     energy = np.einsum("rc,rc->c", weight, weight)
     if stats.hessian is not None:
         energy = energy * stats.hessian.diagonal()
     chosen = np.zeros(len(energy), bool)
     chosen[np.argsort(-energy, kind="stable")[:outliers]] = True
-    return np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)])
+    rest = np.arange(len(energy)) if stats.hessian is None else energy_order(stats.hessian, length)
+    return np.concatenate([np.flatnonzero(chosen), rest[~chosen[rest]]])
 
 
 class _Encoder:
