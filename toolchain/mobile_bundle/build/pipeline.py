@@ -109,7 +109,8 @@ def build_bundle(
                 assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
             exact = exact_codecs(model) if recipe is None else {}
-            if recipe is None and not spec.ternary:
+            ordinary = not spec.ternary and not any(tensor.stored for tensor in model.tensors)
+            if recipe is None and ordinary:
                 chosen = choose_recipe(pool, spec, tokenizer, exact, sizes, target, progress, tell)
             assignment = assign_codecs(model.tensors, spec, chosen)
             if exact:
