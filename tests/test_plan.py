@@ -44,6 +44,16 @@ def test_candidates_are_a_convex_curve() -> None:
     assert not any("shared" in each.codec.name for each in candidates(tensor, 0.5, 1))
 
 
+def test_a_codec_without_loss_ends_the_curve() -> None:
+    tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
+    exact = codec_by_name("affine-4bit-g32-asym")
+    curve = candidates(tensor, 0.5, 8, exact)
+    assert curve[-1].codec is exact
+    assert curve[-1].loss == 0
+    assert all(each.bytes < curve[-1].bytes for each in curve[:-1])
+    assert candidates(tensor, 0.5, 8)[-1].loss > 0
+
+
 def test_allocation_is_the_best_there_is() -> None:
     codec = codec_by_name("raw")
     generator = np.random.default_rng(0)
@@ -73,7 +83,7 @@ def test_allocation_is_the_best_there_is() -> None:
 def plan_for(model: Model, budget: Budget, fixed: Mapping[str, StreamCodec] | None = None):
     measure = sizes_of(model.spec, model.tensors, 80_000, {}, predict_memory, {})
     sensitivities = {tensor.name: 0.01 * (1 + tensor.layer) for tensor in model.tensors}
-    return make_plan(budget, model.tensors, model.spec, sensitivities, 2.9, fixed or {}, measure), measure
+    return make_plan(budget, model.tensors, model.spec, sensitivities, 2.9, fixed or {}, {}, measure), measure
 
 
 def test_plans_keep_to_their_budgets() -> None:

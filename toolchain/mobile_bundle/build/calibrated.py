@@ -52,12 +52,10 @@ def write_calibrated(
     for layer in range(spec.layers):
         weights = layer_weights(model, layer)
         tensors = layer_tensors(model, layer)
-        hessians = walk.hessians(weights)
-        drifts = walk.drifts(reference, weights, hessians)
+        inputs = walk.inputs(weights, reference)
         for name, tensor in tensors.items():
             entrance = PROJECTIONS.get(name.removesuffix(".weight"))
-            work.submit(tensor, hessians[entrance] if entrance else None, drifts[entrance] if entrance else None)
-        reference.advance(weights)
+            work.submit(tensor, *(inputs[entrance] if entrance else (None, None)))
         for name, tensor in tensors.items():
             if tensor.role == "body":
                 weights[name] = torch.from_numpy(work.decoded(tensor))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mobile_bundle.build.executor import default_jobs
 from mobile_bundle.build.recipe import Recipe
-from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.grids import find_grid
 from mobile_bundle.codecs.kept import PREFIX
 from mobile_bundle.errors import UserError
@@ -37,6 +37,12 @@ def exact_codecs(model: Model) -> dict[str, StreamCodec]:
     with ThreadPoolExecutor(default_jobs()) as pool:
         found = zip(matrices, pool.map(find, matrices), strict=True)
         return {tensor.name: codec for tensor, codec in found if codec is not None}
+
+
+def lossless_codecs(model: Model) -> dict[str, StreamCodec]:
+    """exact_codecs', and those of matrices whose own codes a file carries."""
+    kept = {tensor.name: codec_by_name(tensor.keep) for tensor in model.tensors if tensor.keep.startswith(PREFIX)}
+    return exact_codecs(model) | kept
 
 
 def exact_line(exact: dict[str, StreamCodec]) -> str:

@@ -14,7 +14,7 @@ from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
 from mobile_bundle.build.check import check_forward, check_records
 from mobile_bundle.build.default_recipe import choose_recipe
-from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe
+from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe, lossless_codecs
 from mobile_bundle.build.kept import carried_over
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
@@ -100,7 +100,8 @@ def build_bundle(
             used = calibrate(model, tokenizer, calibration, progress, tell)
         if budget and used:
             sensitivities = {name: known.sensitivity for name, known in used.profile.matrices.items()}
-            plan = make_plan(budget, model.tensors, spec, sensitivities, used.profile.loss, fixed, sizes)
+            exact = lossless_codecs(model)
+            plan = make_plan(budget, model.tensors, spec, sensitivities, used.profile.loss, fixed, exact, sizes)
             for line in plan_table(plan, model.tensors):
                 tell(line)
             assignment = plan.assignment

@@ -64,28 +64,34 @@ class Walk:
         return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
 
     @torch.no_grad()
-    def drifts(
-        self, reference: Walk, weights: Mapping[str, Tensor], hessians: Mapping[str, Floats]
-    ) -> dict[str, Floats]:
-        """What the coded layers before this one have done to every input of the layer: Stats.drift, float32 (columns,
-        columns). reference: the same windows in the uncompressed model.
+    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
+        """Hessian, as `hessians` has it, and drift of every input of the layer; moves `reference` through the layer.
 
-        W' minimises |W' x - W r|^2 over inputs x here and r there: W' = W + W E[(r - x) x^T] H^-1, asymmetric
-        calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692, section 3). Only DRIFT_SHARE of it is taken: the
-        whole correction also fits what is noise in the text, and does worse than none."""
-        sums: dict[str, Tensor] = {}
+        reference: the same windows in the uncompressed model. drift: Stats.drift, float32 (columns, columns), what the
+        coded layers before this one have done to the input. W' minimises |W' x - W r|^2 over inputs x here and r
+        there: W' = W + W E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692,
+        section 3). Only DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and
+        does worse than none."""
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        runner = self.runner(weights)
         for batch in self.batches():
-            own, other = self._inputs(self.hidden[batch], weights), self._inputs(reference.hidden[batch], weights)
-            for name, x in own.items():
-                x, r = x.reshape(-1, x.shape[-1]), other[name].reshape(-1, x.shape[-1])
-                change = (r - x).T @ x
-                sums[name] = sums[name] + change if name in sums else change
-        return {name: _drift(total / self.windows.size, hessians[name]) for name, total in sums.items()}
-
-    def _inputs(self, hidden: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        seen: dict[str, Tensor] = {}
-        self.runner(weights).forward(hidden, seen.__setitem__)
-        return seen
+            own: dict[str, Tensor] = {}
+            other: dict[str, Tensor] = {}
+            runner.forward(self.hidden[batch], own.__setitem__)
+            reference.hidden[batch] = runner.forward(reference.hidden[batch], other.__setitem__)
+            for name, value in own.items():
+                x = value.reshape(-1, value.shape[-1])
+                change = other[name].reshape(x.shape) - x
+                if name in sums:
+                    sums[name][0].addmm_(x.T, x)
+                    sums[name][1].addmm_(change.T, x)
+                else:
+                    sums[name] = x.T @ x, change.T @ x
+        count = self.windows.size
+        return {
+            name: ((square / count).numpy(), _drift(change / count, square / count))
+            for name, (square, change) in sums.items()
+        }
 
     @torch.no_grad()
     def advance(self, weights: Mapping[str, Tensor]) -> None:
@@ -100,9 +106,9 @@ class Walk:
                 self.hidden[batch] = out
 
 
-def _drift(change: Tensor, hessian: Floats) -> Floats:
+def _drift(change: Tensor, hessian: Tensor) -> Floats:
     """DRIFT_SHARE * change @ (hessian + damping)^-1."""
-    h = torch.from_numpy(hessian).double()
+    h = hessian.double()
     h.diagonal().add_(max(_DRIFT_DAMPING * float(h.diagonal().mean()), 1e-12))
     solved = torch.linalg.solve(h, change.double().T).T
     drift: Floats = (DRIFT_SHARE * solved).float().contiguous().numpy()

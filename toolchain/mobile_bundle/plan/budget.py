@@ -72,7 +72,7 @@ def smallest_assignment(
     tensors: Sequence[TensorSpec], spec: DecoderSpec, fixed: Mapping[str, StreamCodec]
 ) -> Assignment:
     """The cheapest candidate for everything that is not fixed; needs no calibration."""
-    options = _options(tensors, spec, {}, fixed)
+    options = _options(tensors, spec, {}, fixed, {})
     return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
 
 
@@ -108,15 +108,16 @@ def make_plan(
     sensitivities: Mapping[str, float],
     base_loss: float,
     fixed: Mapping[str, StreamCodec],
+    exact: Mapping[str, StreamCodec],
     measure: Measure,
 ) -> Plan:
     """The assignment with the least predicted loss within size and memory; with only a perplexity, the smallest that is
     predicted to reach it.
 
     sensitivities: nats per token at a relative error of 1, by tensor (calibrate/profile.py); fixed: codecs that a
-    recipe file sets. UserError where the budget cannot be met."""
+    recipe file sets; exact: codecs that hold their tensor without loss. UserError where the budget cannot be met."""
     check_possible(budget, tensors, spec, fixed, measure)
-    options = _options(tensors, spec, sensitivities, fixed)
+    options = _options(tensors, spec, sensitivities, fixed, exact)
 
     def within(choice: Choice) -> bool:
         sizes = measure(_assignment(tensors, options, choice, fixed))
@@ -150,6 +151,7 @@ def _options(
     spec: DecoderSpec,
     sensitivities: Mapping[str, float],
     fixed: Mapping[str, StreamCodec],
+    exact: Mapping[str, StreamCodec],
 ) -> dict[str, list[Candidate]]:
     """Candidates of every tensor that may be chosen for: matrices, but not a ternary model's body, which is exact."""
     free = [
@@ -159,7 +161,9 @@ def _options(
     ]
     kinds = Counter(kind_of(tensor.name) for tensor in free)
     return {
-        tensor.name: candidates(tensor, sensitivities.get(tensor.name, 1.0), kinds[kind_of(tensor.name)])
+        tensor.name: candidates(
+            tensor, sensitivities.get(tensor.name, 1.0), kinds[kind_of(tensor.name)], exact.get(tensor.name)
+        )
         for tensor in free
     }
 

@@ -11,6 +11,8 @@ from mobile_bundle.models import TensorSpec
 
 GAUSSIAN_ERROR = {
     "affine-8bit": 2.9e-5,
+    "affine-6bit": 0.00054,
+    "affine-5bit": 0.0021,
     "affine-4bit": 0.0082,
     "affine-4bit-g128-sym": 0.0094,
     "affine-3bit": 0.0314,
@@ -35,11 +37,14 @@ class Candidate:
     loss: float
 
 
-def candidates(tensor: TensorSpec, sensitivity: float, sharers: int) -> list[Candidate]:
+def candidates(
+    tensor: TensorSpec, sensitivity: float, sharers: int, exact: StreamCodec | None = None
+) -> list[Candidate]:
     """Codecs on the lower convex hull of (bytes, loss), cheapest first.
 
-    sensitivity: nats per token at a relative error of 1; sharers: tensors of this kind, over all layers."""
-    found = []
+    sensitivity: nats per token at a relative error of 1; sharers: tensors of this kind, over all layers; exact: a codec
+    that holds this tensor without loss."""
+    found = [] if exact is None else [Candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
     for name, error in GAUSSIAN_ERROR.items():
         codec = _shared(codec_by_name(name), tensor, sharers)
         size = float(codec.blob_bytes(tensor.rows, tensor.columns))
