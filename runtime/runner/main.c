@@ -6,7 +6,8 @@
 #include "events.h"
 #include "sandbox.h"
 
-static mb_status say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads, double seconds) {
+static mb_status say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads,
+                            double seconds) {
   load_event event = {.bundle = options->bundle,
                       .kernels = decoder_kernels(bundle->decoder),
                       .threads = threads,
