@@ -6,15 +6,17 @@
 #include "events.h"
 #include "sandbox.h"
 
-static void say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads, double seconds) {
+static mb_status say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads,
+                            double seconds) {
   load_event event = {.bundle = options->bundle,
                       .kernels = decoder_kernels(bundle->decoder),
                       .threads = threads,
                       .context = decoder_options(bundle->decoder)->context,
                       .seconds = seconds,
                       .tokenizer_bytes = bundle->tokenizer_bytes};
-  decoder_memory(bundle->decoder, UINT32_MAX, &event.memory);
-  emit_load(options->json, &event);
+  mb_status status = decoder_memory(bundle->decoder, UINT32_MAX, &event.memory);
+  if (status == MB_OK) emit_load(options->json, &event);
+  return status;
 }
 
 /* Opens the bundle, says so, and generates or measures. */
@@ -25,7 +27,8 @@ static mb_status run(runner_options *options, open_bundle *bundle) {
   if (status != MB_OK) return status;
   const double seconds = seconds_now() - bundle->started;
   options->session.threads = decoder_options(bundle->decoder)->threads;
-  say_loaded(options, bundle, options->session.threads, seconds);
+  status = say_loaded(options, bundle, options->session.threads, seconds);
+  if (status != MB_OK) return status;
   switch (options->command) {
     case COMMAND_BENCH:
       return command_bench(options, bundle, seconds);
