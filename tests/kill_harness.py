@@ -134,7 +134,8 @@ class Harness:
                 break
             kills += 1
             self.counts[case.name] += 1
-            self.counts[f"{case.name}, at work"] += any(UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
+            there = [path.name for place in (folder, self.temporary) for path in place.iterdir()]
+            self.counts[f"{case.name}, at work"] += any(UNFINISHED.fullmatch(name) for name in there)
             self._check(case, folder, whole, before)
         found = {path.name: tree(path) for path in folder.iterdir()}
         if found != whole:
