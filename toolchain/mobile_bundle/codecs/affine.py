@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
-from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric
+from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric, large_ones_count
 from mobile_bundle.codecs.affine_propagated import Propagated, fit_propagated
 from mobile_bundle.codecs.blob import AFFINE_BITS, FLAG_ASYMMETRIC, STRIP_ROWS, Blob, round_up
 from mobile_bundle.codecs.codec import (
@@ -175,12 +175,15 @@ class AffineCodec(StreamCodec):
         """w: float32 (n, width); importance: float32 (width,). Groups that are on the grid already lose nothing."""
         low, high = self._range
         search = fit_asymmetric if self.asymmetric else fit_symmetric
+        if importance is None and self.bits == 4 and not self.asymmetric:
+            importance = large_ones_count(w)
         if not all_exact(w[:_TRIED], low, high, self.asymmetric):
             return search(w, low, high, self.shrink, self.refits, importance)
         exact = fit_exact(w, low, high, self.asymmetric)
         fit, rest = exact.fit(self.asymmetric), ~exact.found
         if rest.any():
-            lossy = search(w[rest], low, high, self.shrink, self.refits, importance)
+            counts = importance if importance is None or importance.ndim == 1 else importance[rest]
+            lossy = search(w[rest], low, high, self.shrink, self.refits, counts)
             fit.codes[rest], fit.d[rest], fit.error[rest] = lossy.codes, lossy.d, lossy.error
             if fit.m is not None and lossy.m is not None:
                 fit.m[rest] = lossy.m

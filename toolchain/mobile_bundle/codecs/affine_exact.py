@@ -46,7 +46,7 @@ class Exact:
 
     def fit(self, asymmetric: bool) -> Fit:
         """As the fits without a grid give it, error 0."""
-        return Fit(self.codes, self.d, self.m if asymmetric else None, np.zeros(len(self.d), np.float32))
+        return Fit(self.codes, self.d, self.m if asymmetric else None, *np.zeros((2, len(self.d)), np.float32))
 
 
 def all_exact(w: Floats, low: int, high: int, asymmetric: bool) -> bool:

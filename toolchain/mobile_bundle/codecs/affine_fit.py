@@ -1,7 +1,7 @@
-"""Which fp16 scale (and offset) and which codes stand for a group of weights, without data: least squared error.
+"""Which fp16 scale (and offset) and which codes stand for a group of weights.
 
 A group's G weights w become d * code (symmetric) or d * code + m. A handful of candidates is tried per group and the
-one with the smallest squared error kept:
+one with the smallest squared error kept, each weight's error counted by its importance. The candidates:
   1. the plain range: no weight is clipped;
   2. the range shrunk by fixed factors: a few weights are clipped, the others get finer steps;
   3. for the codes of the best so far, the d (and m) that minimise the squared error in closed form (linear regression
@@ -9,7 +9,7 @@ one with the smallest squared error kept:
 The codes are always chosen with the fp16 values that are stored, so a rounded scale costs nothing extra.
 
 Shapes: w float32 (n, G), groups in rows; d, m float16 (n,); codes float32 (n, G), whole numbers; importance float32
-(G,) is what a squared error in each column counts.
+(G,) or (n, G) is what a squared error of each weight counts, None: all the same.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ Halves = NDArray[np.float16]
 
 @dataclass
 class Fit:
-    """The best candidate so far. error: float32 (n,), the group's sum of squared differences."""
+    """The best candidate so far. error: float32 (n,), the group's sum of squared differences; score: the same of
+    weighted ones, by which candidates are compared."""
 
     codes: Floats
     d: Halves
     m: Halves | None
     error: Floats
+    score: Floats
 
 
 def fit_symmetric(
@@ -67,14 +69,14 @@ def fit_asymmetric(
     top, bottom = w.max(axis=1), w.min(axis=1)
     middle, half = (top + bottom) * np.float32(0.5), (top - bottom) * np.float32(0.5)
     h = _importance(w, importance)
-    count = np.float32(h.sum())
+    count = h.sum(axis=-1)
     best: Fit | None = None
     for factor in shrink:
         reach = half * np.float32(factor)
         d = _half(reach * np.float32(2.0 / (high - low)))
         best = _better(best, _try(w, d, _half(middle - reach - np.float32(low) * d), low, high, h))
     assert best is not None
-    total = w @ h
+    total = (w * h).sum(axis=1)
     for _ in range(refits):
         weighted = best.codes * h
         sums = weighted.sum(axis=1)
@@ -87,16 +89,29 @@ def fit_asymmetric(
     return best
 
 
+def large_ones_count(w: Floats) -> Floats:
+    """Importance without data, (n, G): w**2 + mean(w**2) of the group.
+
+    For symmetric codes of 4 bits: the range of smallest squared error clips the few large weights to serve the many
+    small ones, and a model loses more by that than the error says. SmolLM2-135M off the grid of its GGUF, groups of 64:
+    perplexity 44.2 by squared error, 37.3 so; at 5 and 6 bits and with offsets squared error is as good or better.
+    """
+    squares = np.square(w)
+    mean = squares.mean(axis=1, keepdims=True)
+    counts: Floats = np.divide(squares, mean, out=np.zeros_like(squares), where=mean > 0) + np.float32(1)
+    return counts
+
+
 def _half(values: Floats) -> Halves:
     """Rounded to fp16; the caller's scaling keeps them in range."""
     return values.astype(np.float16)
 
 
 def _importance(w: Floats, importance: Floats | None) -> Floats:
-    """Of every column, float32 (G,), their mean 1."""
+    """Of every weight, float32 (G,) or (n, G), their mean 1."""
     if importance is None:
         return np.ones(w.shape[1], np.float32)
-    counts: Floats = importance / importance.mean()
+    counts: Floats = importance / importance.mean(axis=-1, keepdims=True)
     return counts
 
 
@@ -118,18 +133,20 @@ def _try(w: Floats, d: Halves, m: Halves | None, low: int, high: int, importance
         back += offset[:, None]
     back -= w
     np.square(back, out=back)
-    error: Floats = (back @ importance).astype(np.float32)
-    return Fit(codes, d, m, error)
+    error = back.sum(axis=1)
+    back *= importance
+    return Fit(codes, d, m, error, back.sum(axis=1))
 
 
 def _better(best: Fit | None, new: Fit) -> Fit:
-    """The smaller error, group by group. `best` is changed in place."""
+    """The smaller score, group by group. `best` is changed in place."""
     if best is None:
         return new
-    wins = new.error < best.error
+    wins = new.score < best.score
     np.copyto(best.codes, new.codes, where=wins[:, None])
     np.copyto(best.d, new.d, where=wins)
     if best.m is not None and new.m is not None:
         np.copyto(best.m, new.m, where=wins)
     np.copyto(best.error, new.error, where=wins)
+    np.copyto(best.score, new.score, where=wins)
     return best
