@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mobile_bundle.codecs import ArraySource, codec_by_name, codec_for, codec_names
+from mobile_bundle.codecs import ArraySource, Stats, codec_by_name, codec_for, codec_names
 from mobile_bundle.codecs.affine_exact import fit_exact
 from mobile_bundle.codecs.grids import find_grid
 from mobile_bundle.codecs.raw import from_bfloat16, to_bfloat16
@@ -84,6 +84,16 @@ def test_the_smallest_format_that_holds_a_matrix_is_found(name: str, columns: in
         codec = codec_by_name(other)
         if codec.format < 32 and codec.blob_bytes(33, columns) < found.blob_bytes(33, columns):
             assert (codec.decode(codec.encode(weight)) != weight).any(), f"{other} is smaller"
+
+
+@pytest.mark.parametrize("name", ["affine-2bit-g128-sym", "affine-4bit-g32-asym", "affine-6bit-g64-sym"])
+def test_calibration_loses_nothing_on_a_grid(name: str) -> None:
+    generator = np.random.default_rng(4)
+    weight = on_grid(name, 33, 224, generator)
+    inputs = generator.standard_normal((500, 224)).astype(np.float32)
+    codec = codec_by_name(name)
+    blob = codec.encode(weight, Stats(hessian=inputs.T @ inputs / np.float32(500)))
+    np.testing.assert_array_equal(codec.decode(blob), weight)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
