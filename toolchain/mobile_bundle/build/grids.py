@@ -39,10 +39,15 @@ def exact_codecs(model: Model) -> dict[str, StreamCodec]:
         return {tensor.name: codec for tensor, codec in found if codec is not None}
 
 
+def kept_codecs(model: Model) -> dict[str, StreamCodec]:
+    """What `--recipe keep` does with the matrices of a quantised file whose type it has an answer to."""
+    return {tensor.name: codec_by_name(tensor.keep) for tensor in model.tensors if tensor.keep}
+
+
 def lossless_codecs(model: Model) -> dict[str, StreamCodec]:
     """exact_codecs', and those of matrices whose own codes a file carries."""
-    kept = {tensor.name: codec_by_name(tensor.keep) for tensor in model.tensors if tensor.keep.startswith(PREFIX)}
-    return exact_codecs(model) | kept
+    kept = kept_codecs(model)
+    return exact_codecs(model) | {name: codec for name, codec in kept.items() if codec.name.startswith(PREFIX)}
 
 
 def exact_line(exact: dict[str, StreamCodec]) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mobile_bundle.build import facts
 from mobile_bundle.build.calibration import calibrate
 from mobile_bundle.build.check import check_forward, check_records
 from mobile_bundle.build.default_recipe import choose_recipe
-from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe, lossless_codecs
+from mobile_bundle.build.grids import exact_codecs, exact_line, exact_recipe, kept_codecs, lossless_codecs
 from mobile_bundle.build.kept import carried_over
 from mobile_bundle.build.parts import TensorRecord, parts_directory
 from mobile_bundle.build.planning import Predict, plan_table, sizes_of
@@ -109,19 +110,17 @@ def build_bundle(
                 matrices = {tensor.name for tensor in model.tensors if tensor.role != "vector"}
                 assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
         else:
-            exact = exact_codecs(model) if recipe is None else {}
-            ordinary = not spec.ternary and not any(tensor.stored for tensor in model.tensors)
-            if recipe is None and ordinary:
-                chosen = choose_recipe(pool, spec, tokenizer, exact, sizes, target, progress, tell)
-            assignment = assign_codecs(model.tensors, spec, chosen)
+            exact, kept = (exact_codecs(model), kept_codecs(model)) if recipe is None else ({}, {})
+            decided = exact | kept
+            free = any(tensor.role != "vector" and tensor.name not in decided for tensor in model.tensors)
+            if recipe is None and not spec.ternary and (free or not kept):
+                chosen = choose_recipe(pool, spec, tokenizer, decided, sizes, target, progress, tell)
+                chosen = replace(chosen, title=f"keep, {chosen.name}") if kept else chosen
+            assignment = assign_codecs(model.tensors, spec, chosen) | decided
             if exact:
-                assignment |= exact
                 chosen = exact_recipe(chosen, model, exact)
                 model.notes.append(exact_line(exact))
-                tell(model.notes[-1])
-        for line in carried_over(model.tensors, assignment):
-            model.notes.append(line)
-            tell(line)
+        model.notes.extend(carried_over(model.tensors, assignment))
         weights = out.path / "weights.ptd"
         if used:
             from mobile_bundle.build.calibrated import write_calibrated
