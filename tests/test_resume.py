@@ -66,7 +66,7 @@ def rewrite(checkpoint: Path, names: list[str], rows: slice = slice(None), in_pl
 def kept_by_the_next(checkpoint: Path, parts: Path) -> int:
     """Builds and leaves the parts; how many of those that were there it took."""
     with open_model(checkpoint) as model:
-        assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(RECIPE, model.spec))
+        assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(RECIPE, model.spec, model.tensors))
         with PartPool(model, parts, jobs=1) as pool:
             write_weights(pool, model.spec, assignment, parts.with_name("w"))
             return pool.kept
