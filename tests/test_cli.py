@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
@@ -85,7 +86,10 @@ def test_options_of_the_chat_template(tmp_path):
 
 def test_a_value_that_is_not_json_is_a_text():
     assert chat_option("date_string=26 Jul 2024") == ("date_string", "26 Jul 2024")
-    assert chat_option("a={bad") == ("a", "{bad")
+    assert chat_option("a=Paris") == ("a", "Paris")
+    for wrong in ("a={bad", "thinking=False", "thinking=off", 'a="b'):
+        with pytest.raises(argparse.ArgumentTypeError, match="the value is not JSON"):
+            chat_option(wrong)
     assert chat_option("a=") == ("a", "")
     assert chat_option('a={"b": [1, true, null, "c=d"]}') == ("a", {"b": [1, True, None, "c=d"]})
 

@@ -145,6 +145,8 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         ("body: affine-7bit", "unknown codec"),
         ("boddy: raw", "unknown key 'boddy'"),
         ("tensors: 3", "must map"),
+        ("body: raw\nbody: affine-4bit", "the key 'body' twice"),
+        ("tensors: {a: raw, a: bitnet}", "the key 'a' twice"),
         ("entropy: perhaps", "true or false"),
         ("tensors: {a: 3}", "unknown codec"),
         ("tensors: {a: [raw]}", "more than two levels"),

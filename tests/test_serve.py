@@ -47,6 +47,13 @@ BAD_REQUESTS = [
     ('{"messages":["a"]}', "not a JSON object"),
     ('{"messages":[{"role":"king","content":"a"}]}', "role"),
     ('{"messages":[{"role":"user"}]}', "content"),
+    (
+        '{"messages":[{"role":"user","content":"a","reasoning_content":"b"}]}',
+        'a message has a member that serve does not know, or has it twice: "reasoning_content"',
+    ),
+    ('{"messages":[{"role":"user","content":"a","content":"b"}]}', 'twice: "content"'),
+    ('{"messages":[{"role":"user","content":"a","role":"user"}]}', 'twice: "role"'),
+    ('{"prompt":"a","prompt":"b"}', 'twice: "prompt"'),
     ('{"messages":[{"role":"user","content":"a"}]}', "chat template"),
 ]
 """A line, and words of the answer to it."""
@@ -158,9 +165,10 @@ def test_a_conversation(chatty):
         answer = server.ask(messages=messages, max_new_tokens=8)
         assert text(answer) == text(server.ask(prompt=rendered, max_new_tokens=8))
         # an unfinished answer is continued
-        half = [*messages, {"role": "assistant", "content": text(answer)}]
+        begun = text(answer).strip()  # the template has a space of its own before it
+        half = [*messages, {"role": "assistant", "content": begun}]
         continued = server.ask(messages=half, max_new_tokens=8)
-        assert text(continued) == text(server.ask(prompt=rendered + text(answer), max_new_tokens=8))
+        assert text(continued) == text(server.ask(prompt=f"{rendered} {begun}", max_new_tokens=8))
         both = [*half, {"role": "user", "content": "And ice?"}]
         assert server.ask(messages=both, max_new_tokens=8)[0]["dropped_messages"] == 0
 

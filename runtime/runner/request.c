@@ -18,6 +18,11 @@ static mb_status take_text(const json_value *value, const char *what, char **tex
   return *text ? MB_OK : mb_fail(MB_ERROR_MEMORY, "no memory for the request");
 }
 
+static mb_status unknown_member(const char *of, const json_value *name) {
+  return mb_fail(MB_ERROR_ARGUMENT, "%s has a member that serve does not know, or has it twice: %.*s", of,
+                 (int)(name->end - name->at < 64 ? name->end - name->at : 64), name->at);
+}
+
 static mb_status take_message(const json_value *object, prompt_message *message) {
   const char *at = NULL;
   json_value name, value;
@@ -27,11 +32,14 @@ static mb_status take_message(const json_value *object, prompt_message *message)
     if (json_is(&name, "content") && !message->content) {
       mb_status status = take_text(&value, "content", &message->content, &message->bytes);
       if (status != MB_OK) return status;
-    } else if (json_is(&name, "role")) {
+    } else if (json_is(&name, "role") && !has_role) {
       has_role = json_is(&value, "system") || json_is(&value, "user") || json_is(&value, "assistant");
       message->role = json_is(&value, "system") ? MB_ROLE_SYSTEM
                       : json_is(&value, "user") ? MB_ROLE_USER
                                                 : MB_ROLE_ASSISTANT;
+    } else {
+      /* A template may use it (reasoning_content, tool_calls), so leaving it out would change the answer. */
+      return unknown_member("a message", &name);
     }
   }
   if (has_role && message->content) return MB_OK;
@@ -80,8 +88,7 @@ static mb_status take_member(const json_value *name, const json_value *value, re
     if (json_is(name, sampling[i])) return take_option(sampling[i], value, out);
   }
   const ptrdiff_t bytes = name->end - name->at;
-  return mb_fail(MB_ERROR_ARGUMENT, "the request has a member that serve does not know: %.*s",
-                 (int)(bytes < LONGEST_SHOWN ? bytes : LONGEST_SHOWN), name->at);
+  return unknown_member("the request", name);
 }
 
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out) {

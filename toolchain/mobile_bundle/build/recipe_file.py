@@ -55,6 +55,19 @@ def read_recipe_file(path: Path) -> Recipe:
     return Recipe(body, embedding, overrides, printable(path.stem), _TRUTH[entropy])
 
 
+def _refuse_repeated(path: Path, node: yaml.Node | None) -> None:
+    """UserError for a key that a mapping has twice: YAML's reader would take the last one without a word."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in seen:
+                raise UserError(f"the recipe {path} has the key {printable(key.value)!r} twice")
+            seen.add(key.value)
+        _refuse_repeated(path, value)
+
+
 def _read_yaml(path: Path) -> Any:
     """The YAML value, all scalars as text. UserError for a file that cannot be read, for anchors, aliases and tags,
     with which a small file could become anything, and for more than two levels."""
@@ -70,6 +83,7 @@ def _read_yaml(path: Path) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > 2:
                 raise UserError(f"the recipe {path} has more than two levels; only `tensors` has a second one")
+        _refuse_repeated(path, yaml.compose(text, Loader=yaml.BaseLoader))
         return yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise UserError(f"the recipe {path} is no YAML: {' '.join(str(error).split())}") from error

@@ -129,6 +129,10 @@ def formats_argument(text: str) -> tuple[str, ...]:
     return names
 
 
+_NOT_TEXTS = ("true", "false", "none", "null", "yes", "no", "on", "off")
+"""What somebody writes who means a value that JSON has; as a text it would count as true in a template."""
+
+
 def chat_option(text: str) -> tuple[str, Any]:
     """An argparse type: NAME=VALUE, the value as JSON or else as a text."""
     name, equals, value = text.partition("=")
@@ -137,6 +141,10 @@ def chat_option(text: str) -> tuple[str, Any]:
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
+        if value.strip().lower() in _NOT_TEXTS or value.lstrip()[:1] in ("[", "{", '"'):
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: the value is not JSON: write true, false, null, a number, or a text without quotes"
+            ) from None
         return name, value
     if _has_fraction(parsed):
         raise argparse.ArgumentTypeError(f"{text!r}: numbers with fractions are not possible in a chat template")
