@@ -295,7 +295,8 @@ def test_nearest_entry_is_numpys(length, entries):
 def test_other_processors_find_the_same_entries(tmp_path, monkeypatch):
     """The search without AVX2, built by itself."""
     library, runtime = tmp_path / "portable.so", ROOT / "runtime"
-    sources = [runtime / name for name in ("search/vector_search.c", "engine/thread_pool.c", "engine/error.c")]
+    engine = (f"engine/{name}.c" for name in ("thread_pool", "error", "one_line", "unicode"))
+    sources = [runtime / name for name in ("search/vector_search.c", *engine)]
     folders = [f"-I{runtime / name}" for name in ("include", "engine", "search", "kernels", "storage")]
     options = ["-std=c11", "-D_GNU_SOURCE", "-DMB_PORTABLE_SEARCH", "-O2", "-ffp-contract=off", "-fPIC", "-shared"]
     subprocess.run(["cc", *options, *folders, *sources, "-o", library, "-lpthread"], check=True)

@@ -128,7 +128,7 @@ def test_peaks_of_samples_and_of_the_kernel_agree(abi):
     last = seen[-1]
     assert last["status"] == 0
     assert last["hwm_bytes"] == pytest.approx(last["maxrss_bytes"], rel=0.02)
-    assert last["maxrss_bytes"] > MEMORY
+    assert last["maxrss_bytes"] > 0.99 * MEMORY  # the kernel counts pages per processor, and adds them up late
     assert max(e["anon_bytes"] for e in seen if e["event"] == "sample") >= MEMORY
     details = [event for event in seen if event["event"] == "detail"]
     assert details
