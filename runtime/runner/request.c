@@ -19,8 +19,9 @@ static mb_status take_text(const json_value *value, const char *what, char **tex
 }
 
 static mb_status unknown_member(const char *of, const json_value *name) {
+  const ptrdiff_t bytes = name->end - name->at;
   return mb_fail(MB_ERROR_ARGUMENT, "%s has a member that serve does not know, or has it twice: %.*s", of,
-                 (int)(name->end - name->at < 64 ? name->end - name->at : 64), name->at);
+                 (int)(bytes < LONGEST_SHOWN ? bytes : LONGEST_SHOWN), name->at);
 }
 
 static mb_status take_message(const json_value *object, prompt_message *message) {
@@ -87,7 +88,6 @@ static mb_status take_member(const json_value *name, const json_value *value, re
   for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
     if (json_is(name, sampling[i])) return take_option(sampling[i], value, out);
   }
-  const ptrdiff_t bytes = name->end - name->at;
   return unknown_member("the request", name);
 }
 
