@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from conftest import EXAMPLE
 from mobile_bundle.build.parts import finished_parts
+from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.native import runner_paths
 
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
+CLEANING = ("close", "__exit__", "__del__", "remove_tree")  # a second signal while these run may leave something
 TOOL = [sys.executable, "-m", "mobile_bundle.cli.main"]
 
 
@@ -100,6 +103,44 @@ def test_an_ignored_signal_stays_ignored(places: tuple[Path, Path]) -> None:
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=120)
     assert process.returncode == 0
+
+
+def test_an_end_at_any_line_of_an_output(tmp_path: Path) -> None:
+    """A signal may arrive between any two steps: the folder for unfinished work is removed wherever that is."""
+    path = tmp_path / "out" / "x"
+    path.parent.mkdir()
+
+    def interrupted_at(line: int) -> bool:
+        """Writes the file, but for a Ctrl-C at that line of the code that makes and removes the folder."""
+        lines = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+            nonlocal lines
+            if "container" not in frame.f_code.co_filename or frame.f_code.co_name in CLEANING:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == line:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            OutputFile(path).write(b"data")
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    line = 1
+    while interrupted_at(line):
+        assert [found.name for found in path.parent.iterdir()] in ([], ["x"]), line
+        path.unlink(missing_ok=True)
+        line += 1
+    assert line > 30
+    assert path.read_bytes() == b"data"
 
 
 # ---- full disks ------------------------------------------------------------------------------------------------------

@@ -23,18 +23,31 @@ class WorkFolder:
     parent: an existing folder; folder: its descriptor, open until `close`. path: the new folder, which `close` removes
     with all that it holds if it still has that name. mode: as mkdir's. OSError if it cannot be made."""
 
+    _lock = -1  # for __del__ after an end within __init__
+
     def __init__(self, parent: Path, name: str, mode: int = 0o777) -> None:
         self.parent = parent
         self._name = name
-        self._lock = -1
+        self._made = False
+        self._process = os.getpid()
         self.folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._remove_stale()
             while not self._make(mode):
                 pass
-        except BaseException:
+        except BaseException:  # a signal may end the work at any step, also between making the folder and locking it
+            if self._made:
+                remove_tree(self.folder, self.path.name)
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
             os.close(self.folder)
             raise
+
+    def __del__(self) -> None:
+        """For a signal that arrives after the folder was made and before `with` took it."""
+        if self._lock >= 0 and self._process == os.getpid():  # a forked child holds a copy of what is not its own
+            self.close()
 
     def __enter__(self) -> WorkFolder:
         return self
@@ -75,13 +88,20 @@ class WorkFolder:
         """False if another process took it for a dead one's before it was locked."""
         name = self.other_name()
         self.path = self.parent / name
-        os.mkdir(name, mode, dir_fd=self.folder)
+        self._made = True
+        try:
+            os.mkdir(name, mode, dir_fd=self.folder)
+        except OSError:
+            self._made = False
+            raise
         try:
             self._lock = _lock(self.folder, name)
         except (BlockingIOError, FileNotFoundError):
+            self._made = False  # the other process's to remove
             return False
         if self.is_mine(name):
             return True
+        self._made = False
         os.close(self._lock)
         self._lock = -1
         return False
