@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle import lab
-from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.cli.common import byte_size
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.cells import Settings
@@ -22,8 +21,9 @@ from mobile_bundle.device.page import device_page
 from mobile_bundle.device.results import Report
 from mobile_bundle.device.session import Asked, device_test
 from mobile_bundle.device.verdict import Budgets
-from mobile_bundle.native import runner_paths
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples/models/wiki-6m"

@@ -14,7 +14,7 @@ from mobile_bundle.device.app import TOOLS, ask_app, install_app
 from mobile_bundle.device.places import DEFAULT_WORK
 from mobile_bundle.device.probe import probe
 from mobile_bundle.device.push import push_changed
-from mobile_bundle.native import bundle_runner
+from mobile_bundle.native.programs import bundle_runner
 from mobile_bundle.pack.pack import pack_bundle
 
 PROMPT = 'The history of the city\'s "old" centre'

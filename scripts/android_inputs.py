@@ -10,10 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.native import runner_paths
+from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pack import pack_bundle
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
 
 EXAMPLE = Path(__file__).parent.parent / "examples/models/wiki-6m"
 CHAT_TEMPLATE = (

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle import lab
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.recipe import Recipe
-from mobile_bundle.native import runner_paths
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.planning.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mobile_bundle.calibrate
-from mobile_bundle.native import runner_paths
+from mobile_bundle.corpus.text import DEFAULT_TEXT
+from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.report.schema import read_report
 
 EXAMPLE = Path(__file__).parent.parent / "examples/models/wiki-6m"
@@ -62,7 +62,7 @@ class Harness:
         self.temporary = work / "tmp"
         self.temporary.mkdir()
         self.text = work / "text.txt"
-        default = Path(mobile_bundle.calibrate.__file__).with_name("default.txt.xz")
+        default = DEFAULT_TEXT
         self.text.write_bytes(lzma.decompress(default.read_bytes())[:12_000].rpartition(b"\n")[0])
         one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.environment = {**os.environ, **one, "TMPDIR": str(self.temporary)}

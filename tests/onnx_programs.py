@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from mobile_bundle.native import machine_abi, package_file
+from mobile_bundle.native.library import package_file
+from mobile_bundle.native.programs import machine_abi
 from mobile_bundle.runtimes import onnxruntime_library
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import lzma
 from pathlib import Path
 
 import mobile_bundle
-from mobile_bundle.native import Tokenizer
+from mobile_bundle.native.tokenizer import Tokenizer
 
 
 def prompt_tokens(directory: Path, count: int) -> list[int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import TINY, pack_bitnet, tiny_model, write_tiny
-from mobile_bundle.build.weights import build_weights
-from mobile_bundle.native import Model
+from mobile_bundle.native.engine import Model
+from mobile_bundle.pipeline.weights import build_weights
 
 torch = pytest.importorskip("torch")
 

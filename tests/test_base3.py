@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mobile_bundle.build.recipe import named_recipe, tensor_codec
 from mobile_bundle.codecs import ArraySource, Blob, BlobError, codec_by_name, codec_for
+from mobile_bundle.codecs.installed import decode_stored
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
-from mobile_bundle.native_search import decode_stored
+from mobile_bundle.planning.recipe import named_recipe, tensor_codec
 from numpy.typing import NDArray
 
 SHAPES = [

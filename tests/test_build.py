@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import SHARED, TINY, byte_tokenizer_bin, pack_bitnet, write_synthetic, write_tiny
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
-from mobile_bundle.build.weights import assign_codecs, build_weights, plan_weights
 from mobile_bundle.codecs import codec_for
 from mobile_bundle.container import WeightsReader, read_manifest
 from mobile_bundle.container.manifest import schema
@@ -25,6 +22,10 @@ from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.container.weights import WeightsLayout
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import TensorSpec, open_model
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.weights import build_weights
+from mobile_bundle.planning.assignment import assign_codecs, plan_weights
+from mobile_bundle.planning.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
 
 pytest.importorskip("transformers")
 
@@ -251,9 +252,10 @@ def test_a_shape_in_shards(tmp_path: Path, shared: Path) -> None:
 
 
 def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> None:
-    from mobile_bundle.build.estimate import checkpoint_subject, estimate_bundle
-    from mobile_bundle.native import library_path, runner_paths
-    from mobile_bundle.plan.memory import predict_memory
+    from mobile_bundle.native.library import library_path
+    from mobile_bundle.native.programs import runner_paths
+    from mobile_bundle.planning.estimate import checkpoint_subject, estimate_bundle
+    from mobile_bundle.planning.memory import predict_memory
 
     try:
         library_path()
@@ -272,8 +274,9 @@ def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> No
 
 def test_estimates_of_shapes() -> None:
     """What published models must come to: their parameters, and the size of their bf16 weights."""
-    from mobile_bundle.build.estimate import estimate_bundle, shape_names, shape_subject
-    from mobile_bundle.native import library_path, runner_paths
+    from mobile_bundle.native.library import library_path
+    from mobile_bundle.native.programs import runner_paths
+    from mobile_bundle.planning.estimate import estimate_bundle, shape_names, shape_subject
 
     try:
         library_path()
@@ -378,7 +381,7 @@ def test_the_models_at_hand(tmp_path: Path, name: str) -> None:
 
 MEMORY = """
 import resource, sys
-from mobile_bundle.build.weights import build_weights
+from mobile_bundle.pipeline.weights import build_weights
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build_weights(sys.argv[1], "bitnet", sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -10,7 +10,8 @@ import mobile_bundle
 import pytest
 from conftest import ROOT
 from mobile_bundle.models import open_model
-from mobile_bundle.native import Model, ModelOptions, SessionOptions, library
+from mobile_bundle.native.engine import Model, ModelOptions, SessionOptions
+from mobile_bundle.native.engine import engine_library as library
 
 RUNTIME = ROOT / "runtime"
 PUBLIC = sorted(RUNTIME.glob("include/mobile_bundle/*.h"))

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from checkpoints import TINY, tiny_model, write_tiny
 from conftest import EXAMPLE
-from mobile_bundle.build.calibration import DEFAULT_TEXT, calibrate
-from mobile_bundle.build.pipeline import build_bundle
+from mobile_bundle.calibrate.calibration import calibrate
+from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
+from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
-from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
-from mobile_bundle.evaluate.subject import open_subject
+from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
-from mobile_bundle.plan.budget import Budget
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.planning.budget import Budget
+from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.tokenizer import compile_tokenizer
 
 torch = pytest.importorskip("torch")

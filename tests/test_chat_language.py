@@ -9,10 +9,10 @@ import random
 import jinja2
 import jinja2.meta
 import pytest
-from mobile_bundle.chat_template import runtime
 from mobile_bundle.chat_template.compiler import compile_tree
 from mobile_bundle.chat_template.environment import make_environment, render
 from mobile_bundle.chat_template.program import TooLarge
+from mobile_bundle.native import chat as runtime
 
 NOW = datetime.datetime(2026, 11, 3, 14, 5, 9)
 CANNOT = "CANNOT"

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 from mobile_bundle.codecs import BlobHeader, codec_by_name
 from mobile_bundle.container import ContainerError, PlannedTensor, WeightsReader, WeightsWriter
-from mobile_bundle.container.atomic import AtomicDirectory as AnyAtomicDirectory
-from mobile_bundle.container.commit import OutputTaken
 from mobile_bundle.container.flat_tensor import FlatTensorHeader
 from mobile_bundle.container.index import index_bytes, name_hash, pack_index, parse_index
 from mobile_bundle.container.manifest import (
@@ -32,6 +30,8 @@ from mobile_bundle.container.manifest import (
     write_manifest,
 )
 from mobile_bundle.errors import UserError
+from mobile_bundle.files.atomic import AtomicDirectory as AnyAtomicDirectory
+from mobile_bundle.files.commit import OutputTaken
 from numpy.typing import NDArray
 
 CONFIG = bytes(range(256))
@@ -421,7 +421,7 @@ def test_a_directory_appears_at_commit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_bundle_is_replaced_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
     if not exchange:
-        monkeypatch.setattr("mobile_bundle.container.rename._renameat2", lambda *_: errno.ENOSYS)
+        monkeypatch.setattr("mobile_bundle.files.rename._renameat2", lambda *_: errno.ENOSYS)
     target = tmp_path / "x.mbundle"
     for text in ("old", "new"):
         with AtomicDirectory(target) as directory:
@@ -482,7 +482,7 @@ def test_kill_at_every_moment_leaves_the_old_bundle_or_the_new(tmp_path: Path) -
 import os, signal, sys
 from pathlib import Path
 from mobile_bundle.container import commit, work_folder
-from mobile_bundle.container.atomic import AtomicDirectory
+from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.container.manifest import fingerprint, obstacle
 left = int(sys.argv[2])
 def dying(function):

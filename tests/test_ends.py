@@ -13,9 +13,9 @@ from types import FrameType
 
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.parts import finished_parts
-from mobile_bundle.container.output_file import OutputFile
-from mobile_bundle.native import runner_paths
+from mobile_bundle.files.output_file import OutputFile
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.parts import finished_parts
 
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 TOOL = [sys.executable, "-m", "mobile_bundle.cli.main"]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import Model, Tokenizer, estimate_memory
+from mobile_bundle.native.engine import Model, estimate_memory
+from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.pipeline.weights import build_weights
 
 PROMPT = "The history of the city begins with the first settlers, who came from the north in the year"
 

@@ -12,7 +12,7 @@ from mobile_bundle.codecs import ArraySource, Blob, BlobError, codec_by_name, co
 from mobile_bundle.codecs.blob import BlobHeader, Format, VectorLayout
 from mobile_bundle.codecs.entropy import EntropyCodec, compress, expand
 from mobile_bundle.errors import UserError
-from mobile_bundle.native_entropy import decode_with, rans_encode
+from mobile_bundle.native.entropy import decode_with, rans_encode
 from numpy.typing import NDArray
 
 CODECS = [

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.recipe import Recipe, named_recipe
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.container.verify import verify_bundle
-from mobile_bundle.native import Model
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.engine import Model
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.planning.recipe import Recipe, named_recipe
 
 
 def logits(bundle: Path) -> np.ndarray:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from conftest import EXAMPLE
 from damage import overflowing
-from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.export.executorch import export_executorch, metadata
 from mobile_bundle.models.spec import ModelConfig
-from mobile_bundle.native import Model, package_file
+from mobile_bundle.native.engine import Model
+from mobile_bundle.native.library import package_file
+from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.runtimes import runner_command
 from prompts import prompt_tokens
 

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from checkpoints import write_byte_tokenizer, write_tiny
 from damage import overflowing
-from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models.rope import inverse_frequencies
-from mobile_bundle.native import Model, bundle_runner, library, runner_paths
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.engine import Model
+from mobile_bundle.native.library import library
+from mobile_bundle.native.programs import bundle_runner, runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
 from test_serve import serving
 
 PROMPT = "The history of the city"

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.estimate import checkpoint_subject
-from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.errors import UserError
-from mobile_bundle.evaluate.subject import open_subject
 from mobile_bundle.models import open_model
-from mobile_bundle.native import runner_paths
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.planning.estimate import checkpoint_subject
+from mobile_bundle.planning.memory import predict_memory
 
 pytest.importorskip("torch")
 import torch

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from checkpoints import write_tiny
 from gguf_files import Type, wide_checkpoint, write_gguf
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.codecs import codec_by_name
 from mobile_bundle.codecs.source import ArraySource
 from mobile_bundle.container import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufFile
-from mobile_bundle.native import runner_paths
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.weights import build_weights
+from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -300,7 +300,7 @@ def test_what_the_models_compute(tmp_path: Path, wide: Callable[[str], Path]) ->
     """Rows in order: the logits of a raw build are transformers'."""
     import torch
     import transformers
-    from mobile_bundle.native import Model as NativeModel
+    from mobile_bundle.native.engine import Model as NativeModel
 
     state = load_file(wide("Llama") / "model.safetensors")
     write_gguf(tmp_path / "model.gguf", wide("Llama"))

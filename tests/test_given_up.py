@@ -16,7 +16,7 @@ from conftest import EXAMPLE
 from mobile_bundle.cli.build import main as build_command
 from mobile_bundle.cli.main import main as bundle_command
 from mobile_bundle.models import open_model
-from mobile_bundle.native import Tokenizer
+from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.tokenizer import compile_tokenizer
 
 pytest.importorskip("torch")

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.recipe_file import read_recipe_file
 from mobile_bundle.cli.build import main as build
 from mobile_bundle.cli.common import run_command
 from mobile_bundle.cli.main import main
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.device.places import folder_name
 from mobile_bundle.errors import MOST_CHARACTERS, UserError
-from mobile_bundle.input_files import parse_json, read_bytes
+from mobile_bundle.files.inputs import parse_json, read_bytes
 from mobile_bundle.models import open_model
+from mobile_bundle.planning.recipe_file import read_recipe_file
 from mobile_bundle.tokenizer import compile_tokenizer
 from mobile_bundle.tokenizer.binary import MAX_PROBES, _place, pair_hash
 from small_checkpoint import CONFIG, QUERY, tensors, tokenizer, write_checkpoint

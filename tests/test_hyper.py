@@ -6,11 +6,11 @@ import struct
 
 import numpy as np
 import pytest
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.codecs import ArraySource, Blob, BlobError, codec_by_name, codec_for, source
 from mobile_bundle.codecs.hyper import CLASSES, NODES, LatticeHead, fit_head, nearest_indices
+from mobile_bundle.codecs.installed import decode_stored
 from mobile_bundle.errors import UserError
-from mobile_bundle.native_search import decode_stored
+from mobile_bundle.pipeline.weights import build_weights
 from numpy.typing import NDArray
 
 SHAPES = [(1, 1), (1, 2), (1, 1153), (37, 1), (2, 79), (16, 96), (17, 1151), (61, 172), (33, 2593), (300, 40)]

@@ -19,17 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import SHARED, copy_tokenizer
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.recipe import Recipe
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.codecs import codec_by_name, codec_for, codec_names
 from mobile_bundle.codecs.blob import BlobHeader, Format
 from mobile_bundle.codecs.installed import cache_bytes, installed_bytes, is_stored
 from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import Model, ModelOptions, bundle_runner, library, runner_paths
-from mobile_bundle.plan.memory import mapped_weights, predict_memory
+from mobile_bundle.native.engine import Model, ModelOptions
+from mobile_bundle.native.engine import engine_library as library
+from mobile_bundle.native.programs import bundle_runner, runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.weights import build_weights
+from mobile_bundle.planning.memory import mapped_weights, predict_memory
+from mobile_bundle.planning.recipe import Recipe
 from safetensors.numpy import save_file
 
 STORED = "bitnet-1.6bit"

@@ -22,7 +22,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.lab.cache import cached
 from mobile_bundle.lab.cgroup import Cgroup, Hierarchy, memory_hierarchy
 from mobile_bundle.lab.proc_files import available_bytes, meminfo, vmstat
-from mobile_bundle.native import package_file
+from mobile_bundle.native.library import package_file
 
 needs_lab = pytest.mark.skipif(lab.obstacle("native") is not None, reason=lab.obstacle("native") or "")
 GIB = 1 << 30

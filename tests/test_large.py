@@ -18,7 +18,7 @@ import pytest
 from checkpoints import write_synthetic
 from conftest import ROOT
 from mobile_bundle import lab
-from mobile_bundle.native import bundle_runner
+from mobile_bundle.native.programs import bundle_runner
 
 pytestmark = pytest.mark.large
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mobile_bundle import native_linear
 from mobile_bundle.codecs import Blob, codec_by_name, codec_for
 from mobile_bundle.codecs.blob import Format
 from mobile_bundle.errors import UserError
 from mobile_bundle.lower import CompressedEmbedding, CompressedLinear, load_operators, quantize_
 from mobile_bundle.lower.encode import encode_weight
 from mobile_bundle.lower.ops import LINEAR
+from mobile_bundle.native import linear as native_linear
 from torch import nn
 from torch.nn import functional as F
 

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.codecs import ArraySource, Blob, Stats, codec_by_name, codec_for
 from mobile_bundle.codecs.blob import HEADER_BYTES, BlobHeader, Format, VectorLayout
 from mobile_bundle.codecs.codebook import train_codebooks
@@ -22,6 +21,7 @@ from mobile_bundle.codecs.vector_blob import decode_vector, stack_codebooks
 from mobile_bundle.codecs.vptq import VptqCodec
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.export.onnx import export_onnx
+from mobile_bundle.planning.recipe import Recipe
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx_programs import Decoder, onnx_library, open_session

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from checkpoints import TINY, write_tiny
 from conftest import EXAMPLE
-from mobile_bundle.build.recipe import Recipe
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.export.onnx import export_onnx
-from mobile_bundle.native import Model, Tokenizer, bundle_runner
+from mobile_bundle.native.engine import Model
+from mobile_bundle.native.programs import bundle_runner
+from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.pipeline.weights import build_weights
+from mobile_bundle.planning.recipe import Recipe
 from onnx_programs import Decoder, headers, onnx_runner, runner_environment
 from prompts import prompt_tokens
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from damage import overflowing
-from mobile_bundle.native import bundle_runner
+from mobile_bundle.native.programs import bundle_runner
 from onnx_programs import onnx_library, onnx_runner, runner_environment
 
 PROMPT = "The history of the city"

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from conftest import EXAMPLE
 from mobile_bundle.container import commit
-from mobile_bundle.container.atomic import AtomicDirectory
-from mobile_bundle.container.commit import OutputTaken
 from mobile_bundle.container.manifest import fingerprint, obstacle
-from mobile_bundle.container.output_file import OutputFile
-from mobile_bundle.container.work_folder import WorkFolder, scratch_folder
 from mobile_bundle.errors import UserError
+from mobile_bundle.files.atomic import AtomicDirectory
+from mobile_bundle.files.commit import OutputTaken
+from mobile_bundle.files.output_file import OutputFile
+from mobile_bundle.files.work_folder import WorkFolder, scratch_folder
 
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 TOOL = [sys.executable, "-m", "mobile_bundle.cli.main"]
@@ -61,7 +61,7 @@ APPEARING: dict[str, Callable[[Path], object]] = {
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With renameat2, and where the system or the file system does not have it."""
     if request.param == "steps":
-        monkeypatch.setattr("mobile_bundle.container.rename._renameat2", lambda *_: errno.ENOSYS)
+        monkeypatch.setattr("mobile_bundle.files.rename._renameat2", lambda *_: errno.ENOSYS)
 
 
 @pytest.mark.usefixtures("system")
@@ -114,7 +114,7 @@ def test_a_bundle_that_is_no_longer_the_same_stays(
 
             monkeypatch.setattr(commit, moment, late)
         if moment == "rename_new":
-            monkeypatch.setattr("mobile_bundle.container.rename._renameat2", lambda *_: errno.ENOSYS)
+            monkeypatch.setattr("mobile_bundle.files.rename._renameat2", lambda *_: errno.ENOSYS)
         with pytest.raises(OutputTaken, match=r"x\.mbundle was changed or replaced meanwhile"):
             directory.commit()
     expected = tmp_path / "expected"
@@ -136,7 +136,7 @@ def test_a_bundle_that_went_away_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_something_that_comes_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an exchange the name is free for a moment: the old bundle and the new one both get names."""
-    monkeypatch.setattr("mobile_bundle.container.rename._renameat2", lambda *_: errno.ENOSYS)
+    monkeypatch.setattr("mobile_bundle.files.rename._renameat2", lambda *_: errno.ENOSYS)
     target = bundle_at(tmp_path / "x.mbundle", "old")
     real = commit.rename_new
 

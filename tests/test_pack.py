@@ -17,7 +17,8 @@ from mobile_bundle.container.flat_tensor import SEGMENT_ALIGNMENT
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import Model, runner_paths
+from mobile_bundle.native.engine import Model
+from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pack import Packed, pack_bundle
 
 RECIPES = ["affine-4bit", "bitnet", "vptq-2bit"]

@@ -16,20 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.executor import ProcessWorkers
-from mobile_bundle.build.parts import (
-    finished_parts,
-    load_stats,
-    parts_directory,
-    save_stats,
-    stats_digest,
-)
-from mobile_bundle.build.recipe import resolve_recipe
-from mobile_bundle.build.weights import PartPool, assign_codecs, build_weights, write_weights
 from mobile_bundle.codecs import Blob, BlobHeader, Format, Stats, codec_by_name
 from mobile_bundle.container import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
+from mobile_bundle.pipeline.executor import ProcessWorkers
+from mobile_bundle.pipeline.parts import finished_parts, load_stats, parts_directory, save_stats, stats_digest
+from mobile_bundle.pipeline.pool import PartPool
+from mobile_bundle.pipeline.weights import build_weights, write_weights
+from mobile_bundle.planning.assignment import assign_codecs
+from mobile_bundle.planning.recipe import resolve_recipe
 
 RECIPE = "affine-3bit"
 
@@ -74,7 +70,7 @@ def test_workers_have_one_blas_thread_and_leave_ours_alone() -> None:
 
 CUT_SHORT = """
 import multiprocessing, os, signal, sys
-from mobile_bundle.build.weights import build_weights
+from mobile_bundle.pipeline.weights import build_weights
 def progress(done, total, name):
     global left
     left -= 1
@@ -331,7 +327,7 @@ def in_small_room(directory: Path, command: list[str]) -> subprocess.CompletedPr
 
 NO_ROOM = """
 import sys
-from mobile_bundle.build.weights import build_weights
+from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.errors import UserError
 try:
     build_weights(sys.argv[1], "raw", sys.argv[2], lambda *_: print("coded something"))

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import EXAMPLE
+from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
-from mobile_bundle.evaluate.perplexity import negative_log_likelihood, token_windows
-from mobile_bundle.native import Tokenizer
+from mobile_bundle.evaluate.perplexity import negative_log_likelihood
+from mobile_bundle.native.tokenizer import Tokenizer
 
 
 def evaluate(model: Path, text: Path, context: int, windows: int, *options: str) -> dict:

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.planning import manifest_bound, plan_table, sizes_of
-from mobile_bundle.build.recipe import Recipe
-from mobile_bundle.build.recipe_file import fixed_codecs, read_recipe_file
 from mobile_bundle.codecs import Stats, StreamCodec, codec_by_name, codec_for
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, TensorSpec, open_model
-from mobile_bundle.plan.allocate import allocate
-from mobile_bundle.plan.budget import Budget, Measure, Sizes, check_possible, make_plan
-from mobile_bundle.plan.candidates import GAUSSIAN_ERROR, Candidate, candidates
-from mobile_bundle.plan.memory import predict_memory
-from mobile_bundle.plan.sharing import codebook_headers, sharing
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.allocate import allocate
+from mobile_bundle.planning.budget import Budget, Measure, Sizes, check_possible, make_plan
+from mobile_bundle.planning.candidates import GAUSSIAN_ERROR, Candidate, candidates
+from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.planning.recipe import Recipe
+from mobile_bundle.planning.recipe_file import fixed_codecs, read_recipe_file
+from mobile_bundle.planning.sharing import codebook_headers, sharing
+from mobile_bundle.planning.sizes import manifest_bound, plan_table, sizes_of
 
 
 @pytest.mark.parametrize("name", GAUSSIAN_ERROR)
@@ -166,7 +166,7 @@ class _Shape:
     """Qwen2.5-1.5B's tensors without a checkpoint."""
 
     def __init__(self) -> None:
-        from mobile_bundle.build.estimate import shape_subject
+        from mobile_bundle.planning.estimate import shape_subject
 
         subject = shape_subject("1.5b")
         self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes

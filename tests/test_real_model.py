@@ -12,12 +12,15 @@ import tokenizers
 from conftest import SHARED
 from gguf import GGUFReader
 from gguf_files import dequantised, inverse
-from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.container import WeightsReader
-from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
+from mobile_bundle.corpus.text import read_text
+from mobile_bundle.corpus.windows import token_windows
+from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
-from mobile_bundle.native import Model, Tokenizer
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.engine import Model
+from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
 from real_model import BYTES, QUESTIONS, real_gguf

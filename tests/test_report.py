@@ -15,7 +15,6 @@ from browser import Browser
 from conftest import EXAMPLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.cli.main import main
 from mobile_bundle.codecs import codec_for
 from mobile_bundle.codecs.blob import Blob, BlobHeader, Format, VectorLayout
@@ -23,7 +22,8 @@ from mobile_bundle.codecs.vector_blob import VectorParts, pack_vector, stack_cod
 from mobile_bundle.container.manifest import read_manifest, write_manifest
 from mobile_bundle.container.weights import PlannedTensor, WeightsReader, WeightsWriter
 from mobile_bundle.models import open_model
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.report.errors import decoded_chunks
 from mobile_bundle.report.labels import Box, Wish, place_labels
 from mobile_bundle.report.page import report_page

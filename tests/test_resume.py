@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 from checkpoints import pack_bitnet, write_tiny
 from conftest import EXAMPLE
-from mobile_bundle.build.parts import finished_parts, parts_directory
-from mobile_bundle.build.recipe import resolve_recipe
-from mobile_bundle.build.weights import PartPool, assign_codecs, build_weights, write_weights
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
-from mobile_bundle.native import library_path
+from mobile_bundle.native.library import library_path
+from mobile_bundle.pipeline.parts import finished_parts, parts_directory
+from mobile_bundle.pipeline.pool import PartPool
+from mobile_bundle.pipeline.weights import build_weights, write_weights
+from mobile_bundle.planning.assignment import assign_codecs
+from mobile_bundle.planning.recipe import resolve_recipe
 
 RECIPE = "affine-4bit"
 TENSORS = 57
@@ -142,7 +144,7 @@ def test_a_checkpoint_that_changes_while_it_is_read(checkpoint: Path, tmp_path: 
     assert digest(tmp_path / "w") == digest(tmp_path / "fresh")
 
 
-IDENTITY = "from mobile_bundle.build.identity import tool_identity; print(tool_identity())"
+IDENTITY = "from mobile_bundle.pipeline.identity import tool_identity; print(tool_identity())"
 
 
 def test_the_tool_is_known_by_all_that_codes(tmp_path: Path) -> None:
@@ -158,7 +160,13 @@ def test_the_tool_is_known_by_all_that_codes(tmp_path: Path) -> None:
 
     seen = {identity()}
     assert identity() in seen
-    changes = ["native_search.py", "models/rope.py", "calibrate/walk.py", "build/shared.py", "codecs/vptq.py"]
+    changes = [
+        "native/search.py",
+        "models/rope.py",
+        "calibrate/walk.py",
+        "pipeline/shared_codebooks.py",
+        "codecs/vptq.py",
+    ]
     for number, name in enumerate(changes):
         with open(package / name, "a") as file:
             file.write("\n")

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import EXAMPLE
-from mobile_bundle.native import Model, Tokenizer, bundle_runner
+from mobile_bundle.native.engine import Model
+from mobile_bundle.native.programs import bundle_runner
+from mobile_bundle.native.tokenizer import Tokenizer
 
 PROMPT = "The history of the city"
 

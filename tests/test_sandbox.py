@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mobile_bundle.native import runner_paths
+from mobile_bundle.native.programs import runner_paths
 
 TRAP = """
 #include <errno.h>

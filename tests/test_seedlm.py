@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.codecs import ArraySource, Blob, BlobError, codec_by_name, codec_for
+from mobile_bundle.codecs.installed import decode_stored
 from mobile_bundle.codecs.seedlm import DEVICE_VARIABLE, seedlm_scale
 from mobile_bundle.codecs.seedlm_search import (
     MAX_CONDITION,
@@ -22,7 +22,8 @@ from mobile_bundle.codecs.seedlm_search import (
     tables,
 )
 from mobile_bundle.errors import UserError
-from mobile_bundle.native_search import decode_stored, search_seedlm
+from mobile_bundle.native.search import search_seedlm
+from mobile_bundle.pipeline.weights import build_weights
 from numpy.typing import NDArray
 
 NAMES = ["seedlm-4bit", "seedlm-3bit"]
@@ -90,10 +91,10 @@ def test_every_search_gives_the_definitions_result(bits: int) -> None:
     length = SHAPES[bits][0]
     blocks = np.concatenate([gaussian((8, length), 32767, 1), awkward_blocks(length)])
     expected = search_reference(blocks, bits)
-    found = search_seedlm(blocks, bits)
+    found = search_seedlm(blocks, tables(bits))
     assert_same(found, expected)
-    assert_same(search_seedlm(blocks, bits, threads=3), expected)
-    assert_same(search_seedlm(blocks, bits, kernels="scalar"), expected)
+    assert_same(search_seedlm(blocks, tables(bits), threads=3), expected)
+    assert_same(search_seedlm(blocks, tables(bits), kernels="scalar"), expected)
 
 
 @pytest.mark.parametrize("bits", [4, 3])
@@ -103,7 +104,7 @@ def test_torch_gives_the_same(bits: int) -> None:
 
     length = SHAPES[bits][0]
     blocks = np.concatenate([gaussian((20, length), 32767, 2), awkward_blocks(length)[2:]])
-    assert_same(search_torch(blocks, bits, "cpu"), search_seedlm(blocks, bits))
+    assert_same(search_torch(blocks, bits, "cpu"), search_seedlm(blocks, tables(bits)))
 
 
 def test_torch_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,13 +117,13 @@ def test_torch_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_processor_without_the_instructions_is_told() -> None:
     with pytest.raises(UserError, match="no neon for SeedLM"):
-        search_seedlm(np.zeros((1, 8), np.float32), 4, kernels="neon")
+        search_seedlm(np.zeros((1, 8), np.float32), tables(4), kernels="neon")
 
 
 def test_the_bound_leaves_few_seeds() -> None:
     for bits, most in ((4, 40), (3, 40)):
         blocks = gaussian((512, SHAPES[bits][0]), 32767)
-        assert search_seedlm(blocks, bits).evaluated < most * len(blocks)
+        assert search_seedlm(blocks, tables(bits)).evaluated < most * len(blocks)
 
 
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.0152), (3, 0.052)])

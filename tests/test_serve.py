@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from chat_templates import TEMPLATES
 from conftest import EXAMPLE
-from mobile_bundle.native import Tokenizer, bundle_runner
+from mobile_bundle.native.programs import bundle_runner
+from mobile_bundle.native.tokenizer import Tokenizer
 from test_runner import CHAT_TEMPLATE
 
 PROMPT = "The history of the city"

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from checkpoints import write_tiny
 from conftest import EXAMPLE, ROOT
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.container import ContainerError, WeightsReader
 from mobile_bundle.container.index import pack_index
 from mobile_bundle.container.manifest import sha256
@@ -27,7 +26,9 @@ from mobile_bundle.models import limits, open_model
 from mobile_bundle.models.config import Config
 from mobile_bundle.models.registry import ARCHITECTURES
 from mobile_bundle.models.spec import ModelConfig
-from mobile_bundle.native import Model, estimate_memory, runner_paths
+from mobile_bundle.native.engine import Model, estimate_memory
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.weights import build_weights
 
 FIELDS = ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "feed_forward", "context")
 """Of mb_model_config, in its order behind the flags."""

@@ -10,12 +10,12 @@ import pytest
 import test_isa
 from checkpoints import write_tiny
 from conftest import EXAMPLE
-from mobile_bundle.build.weights import build_weights
 from mobile_bundle.codecs import ArraySource, Blob, codec_by_name, codec_for
 from mobile_bundle.codecs.source import chunk_rows
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import Model
+from mobile_bundle.native.engine import Model
+from mobile_bundle.pipeline.weights import build_weights
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 

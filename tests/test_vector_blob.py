@@ -14,7 +14,6 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mobile_bundle import native_vector
 from mobile_bundle.codecs.blob import Blob, BlobError, VectorLayout
 from mobile_bundle.codecs.vector_blob import (
     VectorParts,
@@ -27,7 +26,8 @@ from mobile_bundle.codecs.vector_blob import (
     unpack_vector,
 )
 from mobile_bundle.errors import UserError
-from mobile_bundle.native_vector import nearest
+from mobile_bundle.native import vector as native_vector
+from mobile_bundle.native.vector import nearest
 from numpy.typing import NDArray
 
 

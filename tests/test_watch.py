@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from mobile_bundle.lab.cgroup import Cgroup
-from mobile_bundle.native import ABIS, package_file
+from mobile_bundle.native.library import package_file
+from mobile_bundle.native.programs import ABIS
 
 EMULATORS = {
     "x86_64": [],

@@ -20,8 +20,8 @@ import numpy as np
 from mobile_bundle.codecs import Blob, codec_by_name
 from mobile_bundle.codecs.blob import BlobHeader, Format
 from mobile_bundle.codecs.entropy import DICTIONARY_BYTES, HEAD_BYTES, METHODS
-from mobile_bundle.native import library
-from mobile_bundle.native_entropy import rans_encode
+from mobile_bundle.native.entropy import rans_encode
+from mobile_bundle.native.library import library
 from numpy.typing import NDArray
 
 LZMA_FILTERS = [{"id": lzma.FILTER_LZMA1, "dict_size": DICTIONARY_BYTES, "lc": 0, "lp": 0, "pb": 0}]

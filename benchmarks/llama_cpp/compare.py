@@ -15,8 +15,8 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from mobile_bundle.container.disk import drop_cached
 from mobile_bundle.evaluate.speed import measure_speed
+from mobile_bundle.files.disk import drop_cached
 
 
 def llama_speed(program: Path, model: Path, flag: str, tokens: int, threads: int) -> float:

@@ -19,7 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mobile_bundle.container.disk import drop_cached
+from mobile_bundle.files.disk import drop_cached
 from mobile_bundle.runtimes import runner_command, runner_environment
 
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from mobile_bundle.codecs.seedlm_search import SHAPES, Found, search_reference
+from mobile_bundle.codecs.seedlm_search import SHAPES, Found, search_reference, tables
 from mobile_bundle.errors import UserError
-from mobile_bundle.native_search import search_seedlm
+from mobile_bundle.native.search import search_seedlm
 from numpy.typing import NDArray
 
 BLOCKS = {"avx2": 2048, "scalar": 128, "every_seed": 16}
@@ -36,11 +36,11 @@ def main() -> None:
         for kernels in ("scalar", "avx2"):
             try:
                 times[kernels] = microseconds(
-                    lambda b, k=bits, name=kernels: search_seedlm(b, k, kernels=name), blocks[: BLOCKS[kernels]]
+                    lambda b, k=bits, name=kernels: search_seedlm(b, tables(k), kernels=name), blocks[: BLOCKS[kernels]]
                 )
             except UserError:  # no AVX2 here
                 continue
-        evaluated = search_seedlm(blocks, bits).evaluated / len(blocks)
+        evaluated = search_seedlm(blocks, tables(bits)).evaluated / len(blocks)
         fastest = min(times.values())
         print(
             json.dumps(

@@ -1,3 +1,5 @@
 """mobile-bundle: a Hugging Face causal-LM checkpoint becomes a bundle that runs on a small Android phone."""
 
-__version__ = "0.1.0"
+from mobile_bundle.version import __version__
+
+__all__ = ["__version__"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import bundle_runner, machine_abi, package_file
+from mobile_bundle.native.library import package_file
+from mobile_bundle.native.programs import bundle_runner, machine_abi
 
 RUNTIMES = ("native", "executorch", "onnx")
 _PACKAGES = {"executorch": "executorch", "onnx": "onnxruntime"}

@@ -26,7 +26,7 @@ from mobile_bundle.calibrate.decoder import PROJECTIONS, normalise
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix
 from mobile_bundle.codecs.propagation import importance, inverse_factor
 from mobile_bundle.codecs.vptq import row_scales
-from mobile_bundle.container.disk import disk_errors, reserve
+from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models import Model
 
 Floats = NDArray[np.float32]

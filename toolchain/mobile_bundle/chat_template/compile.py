@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mobile_bundle.chat_template import runtime
 from mobile_bundle.chat_template.isolated import Refused, examine
 from mobile_bundle.chat_template.probes import MARKS, PLAIN, WITH_SYSTEM
 from mobile_bundle.errors import UserError
+from mobile_bundle.native import chat as runtime
 
 COMPILED = "the chat template is compiled"
 """How the line begins that says so; all of it, when nothing is missing."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.input_files import read_json, read_text
+from mobile_bundle.files.inputs import read_json, read_text
 
 
 def find_chat_template(model_dir: Path, tokenizer_config: dict[str, Any]) -> tuple[str | None, str]:

@@ -7,11 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import mobile_bundle
-from mobile_bundle.build.calibration import DEFAULT_TEXT
-from mobile_bundle.build.parts import finished_parts, parts_directory
-from mobile_bundle.build.pipeline import build_bundle
-from mobile_bundle.build.recipe import recipe_names
 from mobile_bundle.cli.common import (
     Progress,
     byte_size,
@@ -24,10 +19,15 @@ from mobile_bundle.cli.common import (
     recipe_argument,
     run_command,
 )
+from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ResumableError, UserError, printable
-from mobile_bundle.native import runner_paths
-from mobile_bundle.plan.budget import Budget
-from mobile_bundle.plan.memory import predict_memory
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.parts import finished_parts, parts_directory
+from mobile_bundle.planning.budget import Budget
+from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.planning.recipe import recipe_names
+from mobile_bundle.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "Give it once per argument",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    parser.add_argument("--version", action="version", version=f"mobile-bundle {mobile_bundle.__version__}")
+    parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
     return parser.parse_args(arguments)
 
 

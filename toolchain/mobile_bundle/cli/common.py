@@ -20,10 +20,10 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from mobile_bundle.build.recipe import Recipe, named_recipe
-from mobile_bundle.build.recipe_file import SUFFIXES, read_recipe_file
 from mobile_bundle.errors import UserError
 from mobile_bundle.export.formats import FORMATS
+from mobile_bundle.planning.recipe import Recipe, named_recipe
+from mobile_bundle.planning.recipe_file import SUFFIXES, read_recipe_file
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 from mobile_bundle import lab
 from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
-from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import read_baseline
 from mobile_bundle.device.cells import NAMES, Settings
@@ -28,6 +27,7 @@ from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
 from mobile_bundle.errors import UserError, printable
+from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.runtimes import RUNTIMES
 
 

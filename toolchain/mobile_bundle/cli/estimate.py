@@ -7,7 +7,9 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from mobile_bundle.build.estimate import (
+from mobile_bundle.cli.common import megabytes, positive, print_json, recipe_name
+from mobile_bundle.native.engine import KV_TYPES
+from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
     checkpoint_subject,
@@ -15,9 +17,7 @@ from mobile_bundle.build.estimate import (
     shape_names,
     shape_subject,
 )
-from mobile_bundle.build.recipe import usable_recipes
-from mobile_bundle.cli.common import megabytes, positive, print_json, recipe_name
-from mobile_bundle.native import KV_TYPES
+from mobile_bundle.planning.recipe import usable_recipes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, positive, print_json
+from mobile_bundle.corpus.text import read_text
+from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import printable
 from mobile_bundle.evaluate.divergence import Divergence, compare
-from mobile_bundle.evaluate.perplexity import Perplexity, measure, read_text, token_windows
-from mobile_bundle.evaluate.subject import open_subject
-from mobile_bundle.native import KV_TYPES
+from mobile_bundle.evaluate.perplexity import Perplexity, measure
+from mobile_bundle.native.engine import KV_TYPES
+from mobile_bundle.pipeline.uncompressed import open_subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, print_json
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.native import ABIS
+from mobile_bundle.native.programs import ABIS
 from mobile_bundle.pack import pack_bundle
 from mobile_bundle.pack.pack import SUFFIX
 

@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 
 from mobile_bundle.cli.common import Progress, megabytes, positive
-from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.native import KV_TYPES
+from mobile_bundle.files.output_file import OutputFile
+from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.blob import VectorLayout
 from mobile_bundle.codecs.source import Floats
-from mobile_bundle.native_vector import nearest
+from mobile_bundle.native.vector import nearest
 
 Indices = NDArray[np.uint32]
 Codes = NDArray[np.int8]

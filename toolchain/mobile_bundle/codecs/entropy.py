@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write
+from mobile_bundle.codecs.installed import decode_stored
 from mobile_bundle.codecs.source import MatrixSource
 from mobile_bundle.codecs.stats import Stats
-from mobile_bundle.native_entropy import rans_encode
-from mobile_bundle.native_search import decode_stored
+from mobile_bundle.native.entropy import rans_encode
 
 SUFFIX = "+entropy"
 """What the name of a codec ends in when its blobs are entropy-coded."""

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mobile_bundle.codecs.blob import ALIGNMENT, FIRST_STORED_FORMAT, BlobError, BlobHeader, Format, round_up
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.blob import ALIGNMENT, FIRST_STORED_FORMAT, Blob, BlobError, BlobHeader, Format, round_up
+from mobile_bundle.native import search
 
 CACHE_INDEX_OFFSET = 16384
 """Where the index of weights.cache begins (weights_cache.h)."""
@@ -53,3 +57,10 @@ def cache_bytes(tensors: Iterable[tuple[str, int]]) -> int:
     for _, size in listed:
         end = round_up(end, ALIGNMENT) + size
     return end
+
+
+def decode_stored(data: bytes | NDArray[np.uint8]) -> Blob:
+    """The packed blob that `mobile-run install` makes of a stored one. data: with its header.
+
+    UserError says how they are damaged."""
+    return Blob.parse(search.decode_stored(data).data)

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.blob import Blob, BlobError, Format
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, largest_magnitude, source_chunks, sum_squares
-from mobile_bundle.codecs.seedlm_search import SHAPES, Found, random_matrices
+from mobile_bundle.codecs.seedlm_search import SHAPES, random_matrices, tables
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.native.search import Found, search_seedlm
 
 DEVICE_VARIABLE = "MOBILE_BUNDLE_SEEDLM_DEVICE"
 """Environment: a torch device, such as "cuda", that searches instead of the processor. The blob is the same."""
@@ -102,9 +103,7 @@ class SeedLMCodec(StreamCodec):
             from mobile_bundle.codecs.seedlm_gpu import search_torch
 
             return search_torch(blocks, self.bits, device)
-        from mobile_bundle.native_search import search_seedlm
-
-        return search_seedlm(blocks, self.bits, self.threads)
+        return search_seedlm(blocks, tables(self.bits), self.threads)
 
 
 def seedlm_scale(source: MatrixSource) -> np.float32:

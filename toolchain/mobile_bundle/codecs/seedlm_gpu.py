@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.seedlm_search import PLACES, Found, tables
+from mobile_bundle.codecs.seedlm_search import PLACES, tables
 from mobile_bundle.errors import UserError
+from mobile_bundle.native.search import Found
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,10 +14,11 @@ here, where they are made by element-wise float64 operations alone, so that they
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mobile_bundle.native.search import Found, Tables
 
 SEEDS = 65535
 PLACES = 65536
@@ -28,37 +29,6 @@ TAPS = (0, 1, 3, 12)
 MAX_CONDITION = 100.0
 SHAPES = {4: (8, 3), 3: (12, 4)}
 """Bits per weight: weights of a block, coefficients."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found for n blocks. seeds: uint16 (n,); exponents: int8 (n,), -8..7; coefficients: int8 (n, P),
-    -8..7; evaluated: seeds that were not ruled out by the bound, over all blocks."""
-
-    seeds: NDArray[np.uint16]
-    exponents: NDArray[np.int8]
-    coefficients: NDArray[np.int8]
-    evaluated: int = 0
-
-
-@dataclass(frozen=True)
-class Tables:
-    """mb_seedlm_tables for blocks of `length` weights with `coefficients` coefficients.
-
-    states: float32 (STATES,), state - 32768 round the cycle; seeds: uint16 (PLACES,), 0 where no seed is to be used;
-    factors: float64 (PLACES, P * (P + 1) / 2), the inverse of the Cholesky factor of U'U, row by row;
-    bounds: float32 (PLACES / 8, P * (P + 1) / 2, 8), factors of eight places together;
-    smallest: the smallest singular value of the U in use;
-    conditions: float64 (SEEDS,), the condition number of every U."""
-
-    length: int
-    coefficients: int
-    states: NDArray[np.float32]
-    seeds: NDArray[np.uint16]
-    factors: NDArray[np.float64]
-    bounds: NDArray[np.float32]
-    smallest: float
-    conditions: NDArray[np.float64]
 
 
 def lfsr_states(seed: int, count: int, bits: int = 16, taps: tuple[int, ...] = TAPS) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from mobile_bundle.codecs.propagation import energy_order, importance, inverse_f
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.vector_blob import VectorParts, decode_vector, pack_vector, split_codebooks
-from mobile_bundle.native_vector import nearest
+from mobile_bundle.native.vector import nearest
 
 Order = NDArray[np.intp]
 

@@ -12,9 +12,9 @@ from typing import Any
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
-from mobile_bundle.container.disk import write_file
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.input_files import open_regular, parse_json, read_bytes, read_json
+from mobile_bundle.files.disk import write_file
+from mobile_bundle.files.inputs import open_regular, parse_json, read_bytes, read_json
 
 NAME = "manifest.json"
 FORMAT = "mobile-bundle"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format, round_up
-from mobile_bundle.container.disk import disk_errors, reserve
 from mobile_bundle.container.flat_tensor import (
     SEGMENT_ALIGNMENT,
     FlatTensorHeader,
@@ -21,6 +20,7 @@ from mobile_bundle.container.flat_tensor import (
 from mobile_bundle.container.index import CRC_OFFSET as INDEX_CRC_OFFSET
 from mobile_bundle.container.index import ContainerError, IndexEntry, index_bytes, pack_index, parse_index
 from mobile_bundle.errors import UserError
+from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models.limits import MOST_INDEX_BYTES
 
 INDEX_KEY = "mobile_bundle.index"

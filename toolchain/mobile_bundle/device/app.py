@@ -9,7 +9,7 @@ from typing import Any
 
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.errors import DeviceTimeout, ShellFailed
-from mobile_bundle.input_files import parse_json
+from mobile_bundle.files.inputs import parse_json
 
 TOOLS = ("am", "run-as")
 """The programs of Android that this needs, as the probe's `tools` names them."""

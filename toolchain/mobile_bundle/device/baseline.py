@@ -15,7 +15,7 @@ from mobile_bundle.device.results import REPORT_VERSION, Check, Report
 from mobile_bundle.device.verdict import Tolerances
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.speed import Rate
-from mobile_bundle.input_files import read_json
+from mobile_bundle.files.inputs import read_json
 from mobile_bundle.report.text import megabytes
 
 

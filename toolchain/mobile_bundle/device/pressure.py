@@ -9,7 +9,7 @@ from mobile_bundle.device.adb import Device
 from mobile_bundle.device.errors import ShellFailed
 from mobile_bundle.device.live import LiveProgram, lost
 from mobile_bundle.device.places import Places
-from mobile_bundle.input_files import json_lines
+from mobile_bundle.files.inputs import json_lines
 
 _SLOWEST = 20e6
 """Bytes per second that a device fills at the least, swapping included."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.facts import Cluster, DeviceFacts
-from mobile_bundle.native import ABIS
+from mobile_bundle.native.programs import ABIS
 
 _TOOLS = ("getprop", "dumpsys", "logcat", "dmesg", "run-as", "am")
 _SCRIPT = """

@@ -11,7 +11,8 @@ from mobile_bundle.device.cells import Settings
 from mobile_bundle.device.facts import DeviceFacts
 from mobile_bundle.device.subject import MobileRun
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import machine_abi, package_file
+from mobile_bundle.native.library import package_file
+from mobile_bundle.native.programs import machine_abi
 from mobile_bundle.runtimes import onnxruntime_library
 
 

@@ -12,11 +12,11 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.manifest import sha256
-from mobile_bundle.container.work_folder import scratch_folder
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.errors import DeviceError, ShellFailed
+from mobile_bundle.files.disk import write_file
+from mobile_bundle.files.work_folder import scratch_folder
 
 PART = 16 << 20
 """Bytes that an interruption may cost; a smaller file is pushed in one piece."""

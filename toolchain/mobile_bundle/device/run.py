@@ -22,7 +22,7 @@ from mobile_bundle.device.state import DeviceState, read_state
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.traces import crash_traces, kill_traces
 from mobile_bundle.device.watch import Watched, read_watch
-from mobile_bundle.input_files import json_lines
+from mobile_bundle.files.inputs import json_lines
 
 _CANCEL_AFTER = 4
 """Tokens of an answer before the cancel cell stops it."""

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mobile_bundle
 from mobile_bundle.container.manifest import read_manifest, verify_files
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import check_comparable, compare
@@ -32,6 +31,7 @@ from mobile_bundle.device.verdict import Budgets, Tolerances, judge
 from mobile_bundle.errors import UserError, printable
 from mobile_bundle.report.facts import identity
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
+from mobile_bundle.version import __version__
 
 _SOAK_DEFAULT = 10
 """Repetitions of a soak where no rate of decoding is known to reckon with."""
@@ -87,7 +87,7 @@ class _Test:
         self._answers: dict[str, list[int]] = {}
         self._extra: list[Check] = []
         self.report = Report(
-            tool_version=mobile_bundle.__version__,
+            tool_version=__version__,
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=asked.command,
             label=asked.label,

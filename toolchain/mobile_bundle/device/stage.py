@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import lzma
 import shlex
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.manifest import NAME as MANIFEST
-from mobile_bundle.container.work_folder import scratch_folder
+from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.places import Places
 from mobile_bundle.device.push import Progress, push_changed
 from mobile_bundle.device.subject import Subject
-from mobile_bundle.native import Tokenizer, package_file
+from mobile_bundle.files.disk import write_file
+from mobile_bundle.files.work_folder import scratch_folder
+from mobile_bundle.native.library import package_file
+from mobile_bundle.native.tokenizer import Tokenizer
 
 
 def stage(
@@ -60,8 +60,7 @@ _SPARE_TOKENS = 32
 
 def filling_text(bundle: Path, manifest: dict[str, Any], context: int) -> str:
     """Text whose tokens, by the bundle's own tokenizer, nearly fill a context of that many."""
-    data = resources.files("mobile_bundle.calibrate").joinpath("default.txt.xz").read_bytes()
-    text = lzma.decompress(data).decode("utf-8")
+    text = read_text(DEFAULT_TEXT)
     tokenizer = Tokenizer(bundle / "tokenizer.bin")
     try:
         wanted = max(context - min(_SPARE_TOKENS, context // 4), 1)

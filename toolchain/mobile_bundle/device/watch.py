@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobile_bundle.input_files import json_lines
+from mobile_bundle.files.inputs import json_lines
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import CHUNK
-from mobile_bundle.native import Model, Session
+from mobile_bundle.native.engine import Model, Session
 
 Rows = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.input_files import json_lines
+from mobile_bundle.files.inputs import json_lines
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-import mobile_bundle
-from mobile_bundle.container.disk import write_file
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.export import genai_config
+from mobile_bundle.files.disk import write_file
 from mobile_bundle.models.spec import ModelConfig
+from mobile_bundle.version import __version__
 
 NAME = "model.onnx"
 
@@ -46,9 +46,9 @@ def export_onnx(directory: Path, recipe: str) -> str:
         opset_imports=[onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()],
         ir_version=11,
         producer_name="mobile-bundle",
-        producer_version=mobile_bundle.__version__,
+        producer_version=__version__,
     )
-    facts = {"model": config.name, "recipe": recipe, "tool_version": mobile_bundle.__version__}
+    facts = {"model": config.name, "recipe": recipe, "tool_version": __version__}
     onnx.helper.set_model_props(model, facts)
     write_file(directory / NAME, model.SerializeToString(deterministic=True))
     if kind is not None:

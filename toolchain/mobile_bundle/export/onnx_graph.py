@@ -15,7 +15,7 @@ from mobile_bundle.codecs.blob import FLAG_SHARED_CODEBOOK, HEADER_BYTES, Format
 from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
-from mobile_bundle.plan.sharing import shared_name
+from mobile_bundle.planning.sharing import shared_name
 
 DOMAIN = "mobile_bundle"
 CONTRIB = "com.microsoft"

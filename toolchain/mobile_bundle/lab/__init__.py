@@ -22,7 +22,7 @@ from mobile_bundle.lab import native_device, requirements, virtual_machine
 from mobile_bundle.lab.cache import cache_folder, cached
 from mobile_bundle.lab.initramfs import make_machine_system
 from mobile_bundle.lab.system import make_native_system
-from mobile_bundle.native import machine_abi
+from mobile_bundle.native.programs import machine_abi
 
 _PROCESSORS = {"native": "", "arm64": "cortex-a53", "arm64-dotprod": "cortex-a76"}
 

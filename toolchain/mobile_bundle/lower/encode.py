@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mobile_bundle.build.recipe import fitted_codec
 from mobile_bundle.codecs import ArraySource, StreamCodec
 from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, FLAG_SHARED_CODEBOOK, Format
 from mobile_bundle.codecs.entropy import SUFFIX
 from mobile_bundle.errors import UserError
 from mobile_bundle.lower.ops import LINEAR
+from mobile_bundle.planning.recipe import fitted_codec
 
 _INSTALLED = {Format.BASE3: "bitnet", Format.SEEDLM: "affine-8bit", Format.LATTICE: "affine-8bit"}
 """Stored forms, and the codec whose packed format they are decoded to when a bundle is installed."""

@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 import torch
 
-from mobile_bundle import native_linear
 from mobile_bundle.codecs.blob import BlobError, BlobHeader, Format
 from mobile_bundle.errors import UserError
+from mobile_bundle.native import linear as native_linear
 
 NAMESPACE = "mobile_bundle"
 LINEAR = {

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from mobile_bundle.build.recipe import named_recipe
 from mobile_bundle.errors import UserError
 from mobile_bundle.lower.encode import EncodedWeight, encode_weight, operator_codec
 from mobile_bundle.lower.modules import CompressedEmbedding, CompressedLinear, check_embedding, float_bias
+from mobile_bundle.planning.recipe import named_recipe
 
 Filter = Callable[[nn.Module, str], bool]
 Layer = nn.Linear | nn.Embedding

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobile_bundle.errors import UserError
 from mobile_bundle.lower.ops import operator_names
-from mobile_bundle.native import package_file
+from mobile_bundle.native.library import package_file
 
 
 def operator_library() -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.git_lfs import refuse_pointer
-from mobile_bundle.input_files import open_regular, parse_json
+from mobile_bundle.files.git_lfs import refuse_pointer
+from mobile_bundle.files.inputs import open_regular, parse_json
 
 _MAX_HEADER = 100 << 20
 _WIDTH = {

@@ -11,7 +11,7 @@ from mobile_bundle.codecs.blob import BlobHeader
 from mobile_bundle.codecs.entropy import SUFFIX
 from mobile_bundle.container.manifest import sha256
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.plan.memory import mapped_weights
+from mobile_bundle.planning.memory import mapped_weights
 
 
 def without_files(manifest: Mapping[str, Any], dropped: Collection[str]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.container.disk import disk_errors
 from mobile_bundle.container.flat_tensor import SEGMENT_ALIGNMENT
 from mobile_bundle.container.manifest import NAME as MANIFEST
 from mobile_bundle.container.manifest import read_manifest, write_manifest
-from mobile_bundle.container.output_file import OutputFile
 from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.errors import UserError
-from mobile_bundle.native import ABIS
+from mobile_bundle.files.disk import disk_errors
+from mobile_bundle.files.output_file import OutputFile
+from mobile_bundle.native.programs import ABIS
 from mobile_bundle.pack.entropy import write_entropy_coded
 from mobile_bundle.pack.manifest import with_coded_weights, without_files
 from mobile_bundle.pack.zip_writer import ZipWriter

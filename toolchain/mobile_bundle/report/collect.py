@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import mobile_bundle
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.manifest import read_manifest, sha256, verify_files
 from mobile_bundle.container.weights import WeightsReader
+from mobile_bundle.corpus.text import read_text
+from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.evaluate.perplexity import measure, read_text, token_windows
-from mobile_bundle.evaluate.subject import open_subject
+from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufCheckpoint
-from mobile_bundle.native import Tokenizer
+from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.pipeline.uncompressed import open_subject
 from mobile_bundle.report.errors import TensorError, tensor_errors
 from mobile_bundle.report.facts import bundle_report, identity
 from mobile_bundle.report.pareto import Point, pareto_front, read_points
 from mobile_bundle.report.schema import BundleReport, Original, Protocol, Report
+from mobile_bundle.version import __version__
 
 Bar = Callable[[int, int, str], None]
 NewBar = Callable[[str, str], Bar]
@@ -79,7 +81,7 @@ def collect_report(
         done: list[BundleReport] = []
 
         def report() -> Report:
-            return Report(mobile_bundle.__version__, protocol, original, _with_front(done), others)
+            return Report(__version__, protocol, original, _with_front(done), others)
 
         # what is known comes first, so that an interrupted report never knows less than the one it continues
         todo = list(zip(asked.bundles, names, manifests, strict=True))
@@ -218,7 +220,7 @@ def _comparable(earlier: Report, protocol: Protocol, fingerprint: str) -> bool:
     """Whether figures of the earlier report hold here: the same model, tokens, KV cache and program."""
     old = earlier.protocol
     return (
-        earlier.tool_version == mobile_bundle.__version__
+        earlier.tool_version == __version__
         and earlier.original.sha256 == fingerprint
         and (old.ids_sha256, old.context, old.windows, old.kv)
         == (protocol.ids_sha256, protocol.context, protocol.windows, protocol.kv)

@@ -18,7 +18,7 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model
 from mobile_bundle.models.registry import Source
-from mobile_bundle.plan.sharing import shared_name
+from mobile_bundle.planning.sharing import shared_name
 
 Progress = Callable[[int, int, str], None]
 """(weights done, weights in all, name of the tensor)."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.input_files import read_json
+from mobile_bundle.files.inputs import read_json
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mobile_bundle.errors import UserError, printable
-from mobile_bundle.input_files import read_json
+from mobile_bundle.files.inputs import read_json
 from mobile_bundle.report.errors import TensorError
 from mobile_bundle.report.pareto import PointSet
 

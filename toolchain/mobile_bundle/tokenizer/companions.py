@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.input_files import read_json_object
+from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.tokenizer.classes import CLASSES, GENERIC, tokenizer_class
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -10,7 +10,7 @@ from typing import Any
 from mobile_bundle.chat_template.compile import COMPILED, compile_chat_template
 from mobile_bundle.chat_template.find import find_chat_template
 from mobile_bundle.errors import UserError
-from mobile_bundle.input_files import read_json_object
+from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.models.gguf import GgufFile, is_gguf
 from mobile_bundle.models.gguf.config import generation_json
 from mobile_bundle.tokenizer.binary import write_tokenizer

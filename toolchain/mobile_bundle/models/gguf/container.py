@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.git_lfs import refuse_pointer
-from mobile_bundle.input_files import open_regular
+from mobile_bundle.files.git_lfs import refuse_pointer
+from mobile_bundle.files.inputs import open_regular
 from mobile_bundle.models.gguf.library import library, version
 from mobile_bundle.models.safetensors_file import changed, file_identity
 

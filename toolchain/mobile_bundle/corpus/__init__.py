@@ -1,0 +1,1 @@
+"""Texts, and the windows of tokens that are cut from them."""

@@ -1,0 +1,1 @@
+"""The C runtime, loaded into Python by ctypes: one file for each part of it. Python adds nothing to its arithmetic."""

@@ -1,0 +1,263 @@
+"""Models and sessions of the engine: what feeds tokens and gives logits."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.native.library import check, declared
+
+KV_TYPES = {"int8": 0, "f16": 1}
+"""Types of the KV cache by their name on the command line (mb_kv_type)."""
+
+
+MAPPINGS = {"whole": 0, "layers": 1}
+"""How weights are mapped, by the name on the command line (mb_mapping)."""
+
+
+class ModelConfig(ctypes.Structure):
+    """mb_model_config (weights_index.h)."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in (
+            "flags", "vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "feed_forward", "context",
+            "sliding_window", "activation",
+        )),
+        ("norm_epsilon", ctypes.c_float),
+        ("bos_token", ctypes.c_int32),
+        ("eos_count", ctypes.c_uint32),
+        ("eos_tokens", ctypes.c_int32 * 8),
+        ("default_context", ctypes.c_uint32),
+        ("name", ctypes.c_char * 64),
+        ("reserved", ctypes.c_uint8 * 100),
+    ]  # fmt: skip
+
+
+class ModelOptions(ctypes.Structure):
+    """mb_model_options."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("kernels", ctypes.c_char_p),
+        ("cache_dir", ctypes.c_char_p),
+        ("mapping", ctypes.c_int),
+        ("progress", ctypes.c_void_p),
+        ("progress_context", ctypes.c_void_p),
+    ]
+
+
+class SessionOptions(ctypes.Structure):
+    """mb_session_options."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("context", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("prefill_chunk", ctypes.c_uint32),
+        ("kv_type", ctypes.c_int),
+        ("all_logits", ctypes.c_bool),
+        ("unchecked", ctypes.c_bool),
+    ]
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = [
+        ("file_bytes", ctypes.c_uint64),
+        ("touched_file_bytes", ctypes.c_uint64),
+        ("resident_file_bytes", ctypes.c_uint64),
+        ("kv_bytes_per_token", ctypes.c_uint64),
+        ("kv_bytes", ctypes.c_uint64),
+        ("scratch_bytes", ctypes.c_uint64),
+        ("process_bytes", ctypes.c_uint64),
+    ]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a session uses (mb_memory in mobile_bundle.h says what each counts)."""
+
+    file_bytes: int
+    touched_file_bytes: int
+    resident_file_bytes: int
+    kv_bytes_per_token: int
+    kv_bytes: int
+    scratch_bytes: int
+    process_bytes: int
+
+    @property
+    def anon_bytes(self) -> int:
+        """Anonymous bytes when the whole context is in use."""
+        return self.kv_bytes + self.scratch_bytes
+
+
+def _memory(memory: _Memory) -> Memory:
+    return Memory(*(int(getattr(memory, name)) for name, _ in memory._fields_))  # type: ignore[misc]
+
+
+@functools.cache
+def engine_library() -> ctypes.CDLL:
+    """The library with the types of the functions of models and sessions. UserError as library()'s."""
+    pointer, u32, size, text = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_char_p
+    floats, tokens = ctypes.POINTER(ctypes.POINTER(ctypes.c_float)), ctypes.POINTER(ctypes.c_int32)
+    out, memory, options = ctypes.POINTER(pointer), ctypes.POINTER(_Memory), ctypes.POINTER(SessionOptions)
+    return declared({
+        "mb_model_open": [text, ctypes.POINTER(ModelOptions), out],
+        "mb_model_close": [pointer],
+        "mb_model_kernels": [pointer],
+        "mb_model_get_config": [pointer],
+        "mb_model_verify": [pointer],
+        "mb_memory_estimate": [pointer, options, memory],
+        "mb_session_open": [pointer, options, out],
+        "mb_session_close": [pointer],
+        "mb_session_memory": [pointer, memory],
+        "mb_session_position": [pointer],
+        "mb_session_rewind": [pointer, u32],
+        "mb_session_feed": [pointer, tokens, size, floats],
+        "mb_session_feed_all": [pointer, tokens, size, floats],
+        "mb_session_check": [pointer, tokens, size],
+    }, {
+        "mb_model_close": None,
+        "mb_model_kernels": text,
+        "mb_model_get_config": ctypes.POINTER(ModelConfig),
+        "mb_session_close": None,
+        "mb_session_position": u32,
+    })  # fmt: skip
+
+
+def _session_options(context: int, threads: int, chunk: int, kv_type: str, all_logits: bool) -> SessionOptions:
+    return SessionOptions(
+        size=ctypes.sizeof(SessionOptions),
+        context=context,
+        threads=threads,
+        prefill_chunk=chunk,
+        kv_type=KV_TYPES[kv_type],
+        all_logits=all_logits,
+    )
+
+
+def estimate_memory(config: bytes, context: int = 0, threads: int = 0, kv_type: str = "int8") -> Memory:
+    """What a session will use, from the 256 bytes of mb_model_config alone (its file bytes are then 0).
+
+    Raises UserError for a context that the model does not have."""
+    memory = _Memory()
+    options = _session_options(context, threads, 0, kv_type, False)
+    buffer = ctypes.create_string_buffer(config, len(config))
+    check(engine_library().mb_memory_estimate(buffer, ctypes.byref(options), ctypes.byref(memory)))
+    return _memory(memory)
+
+
+class Session:
+    """Feeds tokens and gives logits; made by Model.session."""
+
+    def __init__(self, handle: ctypes.c_void_p, vocabulary: int) -> None:
+        self._handle = handle
+        self._vocabulary = vocabulary
+
+    def feed(self, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.float32]:
+        """Logits float32 (vocabulary,) of the last token. Raises UserError when the tokens do not fit."""
+        logits: NDArray[np.float32] = self._feed(engine_library().mb_session_feed, tokens, 1)[0]
+        return logits
+
+    def feed_all(self, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.float32]:
+        """Logits float32 (tokens, vocabulary) of at most prefill_chunk tokens, valid until the next call."""
+        return self._feed(engine_library().mb_session_feed_all, tokens, len(tokens))
+
+    def check(self, tokens: Sequence[int] | NDArray[np.int32]) -> None:
+        """Feeds tokens and looks at the result of every step. UserError names the tensor that the first value that is
+        not finite comes from."""
+        array = np.ascontiguousarray(tokens, np.int32)
+        pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        check(engine_library().mb_session_check(self._handle, pointer, len(array)))
+
+    def _feed(
+        self, function: ctypes._NamedFuncPointer, tokens: Sequence[int] | NDArray[np.int32], rows: int
+    ) -> NDArray[np.float32]:
+        array = np.ascontiguousarray(tokens, np.int32)
+        logits = ctypes.POINTER(ctypes.c_float)()
+        pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        check(function(self._handle, pointer, len(array), ctypes.byref(logits)))
+        return np.ctypeslib.as_array(logits, (rows, self._vocabulary))
+
+    def rewind(self, position: int = 0) -> None:
+        """Forgets everything after the first `position` tokens."""
+        check(engine_library().mb_session_rewind(self._handle, position))
+
+    @property
+    def position(self) -> int:
+        """Tokens that the session holds."""
+        return int(engine_library().mb_session_position(self._handle))
+
+    def memory(self) -> Memory:
+        """What this session uses when its whole context is filled."""
+        memory = _Memory()
+        check(engine_library().mb_session_memory(self._handle, ctypes.byref(memory)))
+        return _memory(memory)
+
+
+class Model:
+    """An open bundle, or a weights.ptd file. Raises UserError when it is damaged.
+
+    cache: the folder that holds the cache of stored tensors (None: beside the weights). A bundle with stored tensors
+    and no cache that fits is installed first. mapping: "whole", or "layers" for a model larger than memory."""
+
+    def __init__(
+        self, path: Path, kernels: str | None = None, cache: Path | None = None, mapping: str = "whole"
+    ) -> None:
+        self._handle = ctypes.c_void_p()
+        options = ModelOptions(
+            size=ctypes.sizeof(ModelOptions),
+            kernels=kernels.encode() if kernels else None,
+            cache_dir=os.fsencode(cache) if cache else None,
+            mapping=MAPPINGS[mapping],
+        )
+        check(engine_library().mb_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self._handle)))
+        config = engine_library().mb_model_get_config(self._handle).contents
+        self.vocabulary = int(config.vocabulary)
+        self.context = int(config.context)
+
+    def close(self) -> None:
+        """Unmaps the weights; sessions must be closed before."""
+        engine_library().mb_model_close(self._handle)
+        self._handle = ctypes.c_void_p()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def kernels(self) -> str:
+        """Name of the kernel table in use."""
+        name: bytes = engine_library().mb_model_kernels(self._handle)
+        return name.decode()
+
+    def verify(self) -> None:
+        """Reads every blob; UserError names the first whose checksum is wrong."""
+        check(engine_library().mb_model_verify(self._handle))
+
+    @contextmanager
+    def session(
+        self,
+        context: int = 0,
+        threads: int = 0,
+        prefill_chunk: int = 0,
+        kv_type: str = "int8",
+        all_logits: bool = False,
+    ) -> Iterator[Session]:
+        """A session; zeros mean the engine's defaults (mb_session_options)."""
+        handle = ctypes.c_void_p()
+        options = _session_options(context, threads, prefill_chunk, kv_type, all_logits)
+        check(engine_library().mb_session_open(self._handle, ctypes.byref(options), ctypes.byref(handle)))
+        try:
+            yield Session(handle, self.vocabulary)
+        finally:
+            engine_library().mb_session_close(handle)

@@ -1,0 +1,63 @@
+"""Finding and loading the C library, and the errors of its functions. It is the very engine that runs on a phone."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.errors import UserError
+
+
+def package_file(*parts: str) -> Path:
+    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so").
+
+    Raises UserError when the package was not built with its C runtime."""
+    import mobile_bundle
+
+    for directory in mobile_bundle.__path__:
+        path = Path(directory, *parts)
+        if path.exists():
+            return path
+    raise UserError(f"{'/'.join(parts)} is not in the installed package: install it with `pip install .`")
+
+
+def library_path() -> Path:
+    """The shared library. MOBILE_BUNDLE_LIBRARY names another one (a sanitizer build, for instance)."""
+    override = os.environ.get("MOBILE_BUNDLE_LIBRARY")
+    return Path(override) if override else package_file("lib", "libmobile_bundle.so")
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded library, without the types of its functions (`declared`).
+
+    Raises UserError when it is missing or cannot be loaded."""
+    path = library_path()
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be loaded ({error}): install the package again") from error
+    lib.mb_version.restype = lib.mb_error_message.restype = ctypes.c_char_p
+    lib.mb_version.argtypes = lib.mb_error_message.argtypes = []
+    return lib
+
+
+def declared(signatures: Mapping[str, list[Any]], results: Mapping[str, Any] | None = None) -> ctypes.CDLL:
+    """library() with the argument types of more of its functions. They return a status for `check`, but for those of
+    `results`, which gives the type (None: nothing)."""
+    lib = library()
+    for name, arguments in signatures.items():
+        function = getattr(lib, name)
+        function.restype = results[name] if results and name in results else ctypes.c_int
+        function.argtypes = arguments
+    return lib
+
+
+def check(status: int) -> None:
+    """UserError with the library's own message, unless the status of one of its functions is 0."""
+    if status:
+        raise UserError((library().mb_error_message() or b"").decode("utf-8", "replace"))

@@ -1,0 +1,118 @@
+"""Coding a model layer by layer, each layer's statistics taken from what the layers before it have become.
+
+So a layer also makes up for the errors of those before it, as far as it can (GPTQ's and VPTQ's order of work).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+import torch
+
+from mobile_bundle.calibrate.calibration import Calibration
+from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.profile import Profile
+from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights, read_matrix
+from mobile_bundle.codecs import Format, Stats, StreamCodec, codec_for
+from mobile_bundle.codecs.entropy import EntropyCodec, expand
+from mobile_bundle.codecs.vector_blob import decode_vector
+from mobile_bundle.codecs.vptq import VptqCodec
+from mobile_bundle.models import DecoderSpec, TensorSpec
+from mobile_bundle.pipeline.parts import TensorRecord
+from mobile_bundle.pipeline.pool import PartPool, Progress
+from mobile_bundle.pipeline.shared_codebooks import SharedCodebook, train_shared
+from mobile_bundle.planning.sharing import shared_name
+
+
+def write_calibrated(
+    pool: PartPool,
+    spec: DecoderSpec,
+    assignment: Mapping[str, StreamCodec],
+    path: Path,
+    calibration: Calibration,
+    progress: Progress | None = None,
+) -> list[TensorRecord]:
+    """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections of
+    one layer side by side."""
+    model = pool.model
+    pool.check_space((tensor, assignment[tensor.name]) for tensor in model.tensors)
+    work = _Work(pool, assignment, calibration.profile, progress)
+    outside = [tensor for tensor in model.tensors if tensor.layer < 0]
+    for tensor in sorted(outside, key=lambda tensor: -tensor.rows):
+        hessian = {
+            "embedding": calibration.profile.embedding_hessian,
+            "output": calibration.profile.output_hessian,
+        }.get(tensor.role)
+        work.submit(tensor, hessian)
+    by_name = {tensor.name: tensor for tensor in outside}
+    walk = Walk(model, calibration.windows, work.decoded(by_name["embedding.weight"]))
+    reference = Walk(model, calibration.windows, read_matrix(model, by_name["embedding.weight"]))
+    for layer in range(spec.layers):
+        weights = layer_weights(model, layer)
+        tensors = layer_tensors(model, layer)
+        inputs = walk.inputs(weights, reference)
+        for name, tensor in tensors.items():
+            entrance = PROJECTIONS.get(name.removesuffix(".weight"))
+            work.submit(tensor, *(inputs[entrance] if entrance else (None, None)))
+        for name, tensor in tensors.items():
+            if tensor.role == "body":
+                weights[name] = torch.from_numpy(work.decoded(tensor))
+        walk.advance(weights)
+    extras = {name: shared.blob for name, shared in work.shared.items()}
+    return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records())
+
+
+class _Work:
+    """Tensors under way."""
+
+    def __init__(
+        self, pool: PartPool, assignment: Mapping[str, StreamCodec], profile: Profile, progress: Progress | None
+    ) -> None:
+        self._pool, self._assignment, self._profile, self._progress = pool, assignment, profile, progress
+        self.shared: dict[str, SharedCodebook] = train_shared(pool.model, assignment, profile)
+        self._futures: dict[str, Future[TensorRecord]] = {}
+        self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
+        self._done = 0
+
+    def submit(self, tensor: TensorSpec, hessian: Floats | None, drift: Floats | None = None) -> None:
+        codec = self._assignment[tensor.name]
+        stats = None
+        if codec.calibrated and tensor.role != "vector":
+            shared = self._codebook(tensor)
+            stats = Stats(
+                hessian,
+                self._profile.matrices[tensor.name].row_weights,
+                shared.codebook if shared else None,
+                shared.step if shared else None,
+                drift,
+            )
+        self._futures[tensor.name] = self._pool.submit(tensor, codec, stats)
+
+    def decoded(self, tensor: TensorSpec) -> Floats:
+        """The tensor as the bundle has it, float32 (rows, columns); waits until it is coded."""
+        self._futures[tensor.name].result()
+        self._done += tensor.rows * tensor.columns
+        if self._progress:
+            self._progress(self._done, self._total, tensor.name)
+        blob = self._pool.blob(tensor)
+        if blob.header.format is Format.ENTROPY:
+            blob = expand(blob)
+        shared = self._codebook(tensor)
+        if blob.header.format is Format.VECTOR:
+            return decode_vector(blob, shared.codebook if shared else None)
+        return codec_for(blob.header).decode(blob)
+
+    def records(self) -> dict[str, TensorRecord]:
+        records = {name: future.result() for name, future in self._futures.items()}
+        if self._progress:
+            self._progress(self._total, self._total, "")
+        return records
+
+    def _codebook(self, tensor: TensorSpec) -> SharedCodebook | None:
+        codec: StreamCodec | None = self._assignment[tensor.name]
+        codec = codec.inner if isinstance(codec, EntropyCodec) else codec
+        if isinstance(codec, VptqCodec) and codec.layout.shared:
+            return self.shared[shared_name(tensor.name, codec.layout)]
+        return None

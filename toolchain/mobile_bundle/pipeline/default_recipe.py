@@ -1,0 +1,117 @@
+"""Without --recipe: the smallest of a few recipes that keeps the quality, found by trying them.
+
+How many bits a model needs cannot be told from its weights: of two models whose weights have the same error one loses
+2 % of perplexity at 4 bits, the other 60 % (docs/RESULTS.md). So the recipes of a ladder are coded one after the other,
+data-free, and compared with the uncompressed model on a little text that ships with the tool, by the engine itself.
+What does not fit the target's memory is not tried; where only recipes fit that lose quality, the best of them is taken,
+and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.corpus.calibration import calibration_windows
+from mobile_bundle.corpus.text import DEFAULT_TEXT
+from mobile_bundle.evaluate.divergence import Divergence, compare
+from mobile_bundle.files.work_folder import scratch_folder
+from mobile_bundle.models import DecoderSpec
+from mobile_bundle.native.engine import Model as NativeModel
+from mobile_bundle.pipeline.pool import PartPool, Progress
+from mobile_bundle.pipeline.weights import write_weights
+from mobile_bundle.planning.assignment import assign_codecs
+from mobile_bundle.planning.budget import Measure
+from mobile_bundle.planning.recipe import Recipe, named_recipe
+from mobile_bundle.tokenizer import CompiledTokenizer
+
+TARGETS = {"android-2gb": 600_000_000}
+"""Bytes of predicted peak memory that a bundle may need on a target."""
+MOST_INCREASE = 0.03
+MOST_KL = 0.03
+"""Of perplexity and of mean KL (nats per token): what "keeps the quality" means here."""
+_LADDER = (
+    named_recipe("affine-4bit"),
+    named_recipe("affine-5bit"),
+    named_recipe("affine-6bit"),
+    Recipe(
+        "affine-6bit-g32-sym",
+        "affine-6bit-g32-asym",
+        (("*.attention.value.weight", "affine-8bit"),),
+        "affine-6bit-g32, values 8 bits",
+    ),
+    named_recipe("affine-8bit"),
+)
+"""The fourth is for models with outliers: the value projections are a thirtieth of the weights and a quarter of what
+6 bits lose (SmolLM2-135M)."""
+_BELOW = (named_recipe("affine-3bit"), named_recipe("vptq-2bit"))
+"""Smaller than the ladder, the best first: taken where nothing else fits, and lossy without calibration."""
+_CONTEXT, _WINDOWS = 512, 4
+"""Tokens to compare on: 2,044 scored ones tell the mean KL to about a tenth."""
+
+Assignment = Mapping[str, StreamCodec]
+
+
+def choose_recipe(
+    pool: PartPool,
+    spec: DecoderSpec,
+    tokenizer: CompiledTokenizer,
+    exact: Assignment,
+    sizes: Measure,
+    target: str,
+    progress: Progress | None,
+    tell: Callable[[str], None],
+) -> Recipe:
+    """The recipe for an ordinary checkpoint. exact: codecs of matrices that are stored without loss in any case;
+    sizes: what a bundle takes; target: of TARGETS. tell: takes a line that says why it is this one.
+
+    UserError for a checkpoint that cannot be coded."""
+    model = pool.model
+    if all(tensor.name in exact for tensor in model.tensors if tensor.role != "vector"):
+        return _LADDER[0]  # nothing is left that it would code
+
+    def assignment(recipe: Recipe) -> dict[str, StreamCodec]:
+        return assign_codecs(model.tensors, spec, recipe) | dict(exact)
+
+    def fits(recipe: Recipe) -> bool:
+        return sizes(assignment(recipe)).peak <= TARGETS[target]
+
+    fitting = [recipe for recipe in _LADDER if fits(recipe)]
+    if not fitting:
+        recipe = next((recipe for recipe in _BELOW if fits(recipe)), _BELOW[-1])
+        tell(
+            f"{recipe.name}: at 4 bits the model would need more than the {TARGETS[target] / 1e6:.0f} MB of memory of "
+            f"the target {target}. So few bits cost much of the quality; --max-size with --calibration loses less"
+        )
+        return recipe
+    windows = calibration_windows(tokenizer, DEFAULT_TEXT, min(spec.context, _CONTEXT), _WINDOWS)
+    with scratch_folder() as folder:
+        original = folder / "original.ptd"
+        write_weights(pool, spec, assign_codecs(model.tensors, spec, named_recipe("raw")), original, progress)
+        for recipe in fitting:
+            tried = folder / "tried.ptd"
+            tried.unlink(missing_ok=True)
+            write_weights(pool, spec, assignment(recipe), tried, progress)
+            result = _compared(tried, original, windows)
+            if result.increase <= MOST_INCREASE and result.kl <= MOST_KL:
+                tell(f"{recipe.name}: {_figures(result)}")
+                return recipe
+            tell(f"not {recipe.name}: {_figures(result)}")
+    tell(f"{recipe.name} is the best that fits the target {target}; --calibration loses less")
+    return recipe
+
+
+def _compared(tried: Path, original: Path, windows: NDArray[np.int32]) -> Divergence:
+    with NativeModel(tried) as own, NativeModel(original) as other:
+        return compare(own, other, windows)
+
+
+def _figures(result: Divergence) -> str:
+    return (
+        f"perplexity {100 * result.increase:+.1f} % (at most {100 * MOST_INCREASE:.0f}), KL {result.kl:.3f} nats "
+        f"(at most {MOST_KL}), on {result.tokens:,} tokens of the text that ships with the tool"
+    )

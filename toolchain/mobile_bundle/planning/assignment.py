@@ -1,0 +1,38 @@
+"""Every tensor's codec, and what a file of the coded tensors will take: known from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mobile_bundle.codecs import BlobHeader, Format, StreamCodec
+from mobile_bundle.codecs.blob import HEADER_BYTES
+from mobile_bundle.container import PlannedTensor
+from mobile_bundle.models import DecoderSpec, TensorSpec
+from mobile_bundle.planning.recipe import Recipe, tensor_codec
+
+
+def assign_codecs(tensors: Iterable[TensorSpec], spec: DecoderSpec, recipe: Recipe) -> dict[str, StreamCodec]:
+    """Every tensor's codec by its name."""
+    return {tensor.name: tensor_codec(recipe, spec, tensor) for tensor in tensors}
+
+
+def segment_of(tensor: TensorSpec) -> str:
+    """The segment of weights.ptd that holds the tensor."""
+    if tensor.role == "vector":
+        return "vectors"
+    return tensor.role if tensor.layer < 0 else f"layers.{tensor.layer}"
+
+
+def planned_header(codec: StreamCodec, tensor: TensorSpec) -> BlobHeader:
+    """The header that the tensor's blob will have, but for its scale. An entropy-coded blob has its largest size."""
+    rows, columns = tensor.rows, tensor.columns
+    coded = codec.blob_bytes(rows, columns) - HEADER_BYTES if codec.format is Format.ENTROPY else None
+    return BlobHeader(codec.format, rows, columns, codec.group, codec.flags, coded_bytes=coded)
+
+
+def plan_weights(tensors: Iterable[TensorSpec], assignment: Mapping[str, StreamCodec]) -> list[PlannedTensor]:
+    """Format and size of every tensor, in the order of the file; nothing is read. Exact, but for entropy coding."""
+    return [
+        PlannedTensor(segment_of(tensor), tensor.name, planned_header(assignment[tensor.name], tensor))
+        for tensor in tensors
+    ]

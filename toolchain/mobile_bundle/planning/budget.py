@@ -1,0 +1,205 @@
+"""From a budget to a codec for every tensor."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.codecs.blob import VectorLayout
+from mobile_bundle.codecs.vptq import VptqCodec, full_name
+from mobile_bundle.errors import UserError
+from mobile_bundle.models import DecoderSpec, TensorSpec
+from mobile_bundle.planning.allocate import Choice, allocate, cheapest
+from mobile_bundle.planning.candidates import GAUSSIAN_ERROR, Candidate, candidates
+from mobile_bundle.planning.sharing import kind_of
+
+Assignment = dict[str, StreamCodec]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must not be exceeded; None: no limit. max_size: bytes that a phone stores for one ABI; max_ram: predicted
+    peak memory in bytes; max_perplexity: predicted, on the calibration text."""
+
+    max_size: int | None = None
+    max_ram: int | None = None
+    max_perplexity: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(limit is not None for limit in (self.max_size, self.max_ram, self.max_perplexity))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a bundle with some assignment. stored: bytes on a phone, for one ABI, by part ("weights.ptd", ...); peak:
+    bytes of predicted peak memory."""
+
+    stored: dict[str, int]
+    peak: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.stored.values())
+
+
+Measure = Callable[[Mapping[str, StreamCodec]], Sizes]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """assignment: codec by tensor name; loss: nats per token that it is predicted to add to the model's own, base_loss;
+    losses: of that, by tensor; sizes: exact, or an upper bound by a few bytes."""
+
+    assignment: Assignment
+    base_loss: float
+    losses: dict[str, float]
+    sizes: Sizes
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+    @property
+    def perplexity(self) -> float:
+        """Predicted, on the calibration text."""
+        return math.exp(self.base_loss + self.loss)
+
+
+def smallest_assignment(
+    tensors: Sequence[TensorSpec], spec: DecoderSpec, fixed: Mapping[str, StreamCodec]
+) -> Assignment:
+    """The cheapest candidate for everything that is not fixed; needs no calibration."""
+    options = _options(tensors, spec, {}, fixed, {})
+    return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
+
+
+def check_possible(
+    budget: Budget, tensors: Sequence[TensorSpec], spec: DecoderSpec, fixed: Mapping[str, StreamCodec], measure: Measure
+) -> None:
+    """UserError, with the arithmetic, for a size or memory budget that no plan can meet. Quick: call it first."""
+    smallest = smallest_assignment(tensors, spec, fixed)
+    sizes = measure(smallest)
+    weights = sum(tensor.rows * tensor.columns for tensor in tensors if tensor.source)
+    error = max(GAUSSIAN_ERROR.values())
+    if budget.max_size is not None and sizes.total > budget.max_size:
+        parts = ", ".join(f"{name} {_mb(size)}" for name, size in sizes.stored.items())
+        raise UserError(
+            f"--max-size {_mb(budget.max_size)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
+            f"{8 * budget.max_size / weights:.4f} bits per weight; the smallest plan takes {_mb(sizes.total)} ({parts}"
+            f"; {8 * sizes.stored['weights.ptd'] / weights:.2f} bits per weight) and changes the weights by a relative "
+            f"squared error of {error:.2f}, which without training costs much of the quality; take a smaller model for "
+            f"a smaller bundle"
+        )
+    if budget.max_ram is not None and sizes.peak > budget.max_ram:
+        raise UserError(
+            f"--max-ram {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
+            f"predicted to need {_mb(sizes.peak)} at its peak: its weights are mapped, KV cache and scratch come on "
+            f"top; take a smaller model"
+        )
+
+
+def make_plan(
+    budget: Budget,
+    tensors: Sequence[TensorSpec],
+    spec: DecoderSpec,
+    sensitivities: Mapping[str, float],
+    base_loss: float,
+    fixed: Mapping[str, StreamCodec],
+    exact: Mapping[str, StreamCodec],
+    measure: Measure,
+) -> Plan:
+    """The assignment with the least predicted loss within size and memory; with only a perplexity, the smallest that is
+    predicted to reach it.
+
+    sensitivities: nats per token at a relative error of 1, by tensor (calibrate/profile.py); fixed: codecs that a
+    recipe file sets; exact: codecs that hold their tensor without loss. UserError where the budget cannot be met."""
+    check_possible(budget, tensors, spec, fixed, measure)
+    options = _options(tensors, spec, sensitivities, fixed, exact)
+
+    def within(choice: Choice) -> bool:
+        sizes = measure(_assignment(tensors, options, choice, fixed))
+        return (budget.max_size is None or sizes.total <= budget.max_size) and (
+            budget.max_ram is None or sizes.peak <= budget.max_ram
+        )
+
+    def lost(choice: Choice) -> dict[str, float]:
+        losses = {name: options[name][level].loss for name, level in choice.items()}
+        for name, codec in fixed.items():
+            losses[name] = sensitivities.get(name, 0.0) * GAUSSIAN_ERROR.get(codec.name, 0.0)
+        return losses
+
+    best = allocate(options, within)
+    wanted = math.inf if budget.max_perplexity is None else math.log(budget.max_perplexity) - base_loss
+    if sum(lost(best).values()) > wanted:
+        raise UserError(
+            f"--max-perplexity {budget.max_perplexity:g} cannot be met"
+            + (" within the other limits" if budget.max_size or budget.max_ram else "")
+            + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan is "
+            f"predicted to have {math.exp(base_loss + sum(lost(best).values())):.3f}"
+        )
+    if budget.max_perplexity is not None:
+        best = cheapest(options, lambda choice: sum(lost(choice).values()) <= wanted)
+    assignment = _assignment(tensors, options, best, fixed)
+    return Plan(assignment, base_loss, lost(best), measure(assignment))
+
+
+def _options(
+    tensors: Sequence[TensorSpec],
+    spec: DecoderSpec,
+    sensitivities: Mapping[str, float],
+    fixed: Mapping[str, StreamCodec],
+    exact: Mapping[str, StreamCodec],
+) -> dict[str, list[Candidate]]:
+    """Candidates of every tensor that may be chosen for: matrices, but not a ternary model's body, which is exact."""
+    free = [
+        tensor
+        for tensor in tensors
+        if tensor.role != "vector" and tensor.name not in fixed and not (spec.ternary and tensor.role == "body")
+    ]
+    kinds = Counter(kind_of(tensor.name) for tensor in free)
+    return {
+        tensor.name: candidates(
+            tensor, sensitivities.get(tensor.name, 1.0), kinds[kind_of(tensor.name)], exact.get(tensor.name)
+        )
+        for tensor in free
+    }
+
+
+def _assignment(
+    tensors: Sequence[TensorSpec],
+    options: Mapping[str, Sequence[Candidate]],
+    choice: Choice,
+    fixed: Mapping[str, StreamCodec],
+) -> Assignment:
+    chosen: Assignment = {}
+    for tensor in tensors:
+        if tensor.name in fixed:
+            chosen[tensor.name] = fixed[tensor.name]
+        elif tensor.name in options:
+            chosen[tensor.name] = options[tensor.name][choice[tensor.name]].codec
+        else:
+            chosen[tensor.name] = codec_by_name("f32" if tensor.role == "vector" else "bitnet")
+    return _unshare_single(tensors, chosen)
+
+
+def _unshare_single(tensors: Sequence[TensorSpec], chosen: Assignment) -> Assignment:
+    """A codebook that only one matrix would share becomes its own."""
+    users = Counter(
+        (kind_of(tensor.name), codec.name)
+        for tensor in tensors
+        if isinstance(codec := chosen[tensor.name], VptqCodec) and codec.layout.shared
+    )
+    for tensor in tensors:
+        codec = chosen[tensor.name]
+        if users.get((kind_of(tensor.name), codec.name)) == 1 and isinstance(codec, VptqCodec):
+            layout = codec.layout
+            own = VectorLayout(layout.length, layout.index_bits, layout.residual_bits, layout.outliers)
+            chosen[tensor.name] = codec_by_name(full_name(own))
+    return chosen
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,139 @@
+"""What a bundle would take, without building it: every size is known from the shapes and the recipe.
+
+A checkpoint is not even needed for the shapes in shapes.json: published configurations, with the size that their
+tokenizer has in a bundle (measured for Qwen2.5's 151,665 tokens; for Llama-2's 32,000 the same 22 bytes per token).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.codecs.entropy import EntropyCodec
+from mobile_bundle.codecs.installed import cache_bytes, installed_header, is_stored
+from mobile_bundle.container.weights import WeightsLayout
+from mobile_bundle.models import DecoderSpec, TensorSpec, open_model
+from mobile_bundle.models.config import Config
+from mobile_bundle.models.names import tensors as decoder_tensors
+from mobile_bundle.models.registry import ARCHITECTURES, architecture
+from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.planning.assignment import assign_codecs, plan_weights, planned_header
+from mobile_bundle.planning.memory import PredictedMemory, mapped_weights, predict_memory
+from mobile_bundle.planning.recipe import Recipe, resolve_recipe
+from mobile_bundle.tokenizer.compile import compile_tokenizer
+
+DEFAULT_BANDWIDTH = 4e9
+"""Bytes per second that the memory of a phone with Cortex-A53 cores delivers: the middle of the 3 to 5 GB/s that are
+assumed for that class; it was not measured here. A Raspberry Pi 5 delivers 10."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an estimate is of. tokenizer_bytes: of tokenizer.bin; parameters: a tied head counts once."""
+
+    name: str
+    spec: DecoderSpec
+    tensors: Sequence[TensorSpec]
+    tokenizer_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.rows * tensor.columns for tensor in self.tensors if tensor.source)
+
+
+@dataclass(frozen=True)
+class BundleEstimate:
+    """bytes: of the bundle without its manifest; cache_bytes: what installing adds on the phone's flash for tensors
+    that are stored in coded form. bits_per_weight: of the weight blobs, as the manifest has it. predicted: with the
+    weights mapped whole, as the manifest has it; layers_peak_bytes: the peak with `--mapping layers`. bytes_per_token:
+    what decoding one token reads, with the context full; tokens_per_second: bandwidth / bytes_per_token, an upper bound
+    that supposes that the weights stay in RAM. Sizes are exact, but for entropy-coded tensors, of which the largest
+    size is counted."""
+
+    model: str
+    parameters: int
+    recipe: str
+    bytes: int
+    cache_bytes: int
+    bits_per_weight: float
+    predicted: PredictedMemory
+    layers_peak_bytes: int
+    min_device_ram_gb: int
+    bytes_per_token: int
+    tokens_per_second: float
+
+
+@functools.cache
+def _shapes() -> dict[str, dict[str, Any]]:
+    shapes: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("shapes.json").read_text("utf-8"))
+    return shapes
+
+
+def shape_names() -> list[str]:
+    """The shapes that need no checkpoint, from the smallest to the largest."""
+    return list(_shapes())
+
+
+def shape_subject(name: str) -> Subject:
+    """The subject of that name. KeyError if there is none."""
+    shape = _shapes()[name]
+    spec = ARCHITECTURES[architecture(shape["config"])](Config(shape["config"]))
+    return Subject(shape["name"], spec, decoder_tensors(spec, "model."), shape["tokenizer_bytes"])
+
+
+def checkpoint_subject(model_dir: str | os.PathLike[str]) -> Subject:
+    """The subject that a checkpoint directory or a GGUF file is. UserError as build_bundle's."""
+    with open_model(model_dir) as model:
+        tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
+        return Subject(model.spec.name, model.spec, model.tensors, len(tokenizer.data))
+
+
+def estimate_bundle(
+    subject: Subject,
+    recipe: Recipe | str | None,
+    context: int = 0,
+    kv_type: str = "int8",
+    bandwidth: float = DEFAULT_BANDWIDTH,
+) -> BundleEstimate:
+    """context: in tokens; 0: the bundle's default. bandwidth: of the phone's memory, bytes per second.
+
+    UserError for a recipe that is not known."""
+    spec = subject.spec
+    chosen = resolve_recipe(recipe, spec, subject.tensors)
+    assignment = assign_codecs(subject.tensors, spec, chosen)
+    planned = plan_weights(subject.tensors, assignment)
+    weights = WeightsLayout(planned).file_bytes
+    headers = {tensor.name: tensor.header for tensor in planned}
+    inner = {
+        tensor.name: planned_header(codec.inner, tensor)
+        for tensor in subject.tensors
+        if isinstance(codec := assignment[tensor.name], EntropyCodec) and codec.inner
+    }
+    installed = [
+        (name, installed_header(header, inner.get(name)).blob_bytes)
+        for name, header in headers.items()
+        if is_stored(header)
+    ]
+    mapped = mapped_weights(headers, weights, inner)
+    config, tokenizer = spec.to_config_bytes(), subject.tokenizer_bytes
+    predicted = predict_memory(config, mapped.touched, tokenizer, context, kv_type)
+    layered = predict_memory(config, mapped.layered, tokenizer, context, kv_type)
+    per_token = mapped.touched + predicted.context * predicted.kv_bytes_per_token
+    return BundleEstimate(
+        subject.name,
+        subject.parameters,
+        chosen.name,
+        weights + tokenizer + sum(path.stat().st_size for path in runner_paths().values()),
+        cache_bytes(installed),
+        8 * sum(header.blob_bytes for header in headers.values()) / subject.parameters,
+        predicted,
+        layered.peak_bytes,
+        predicted.min_device_ram_gb,
+        per_token,
+        bandwidth / per_token,
+    )
