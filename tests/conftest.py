@@ -16,10 +16,7 @@ from mobile_bundle.build.pipeline import build_bundle
 from mobile_bundle.build.recipe import Recipe
 from mobile_bundle.native import runner_paths
 from mobile_bundle.plan.memory import predict_memory
-
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared"
-EXAMPLE = ROOT / "examples/models/wiki-6m"
+from support.paths import EXAMPLE, SHARED
 
 
 @pytest.fixture(scope="session")
