@@ -16,10 +16,7 @@ from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import Recipe
-
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared"
-EXAMPLE = ROOT / "examples/models/wiki-6m"
+from support.paths import EXAMPLE, SHARED
 
 
 @pytest.fixture(scope="session")
