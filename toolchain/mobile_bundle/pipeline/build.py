@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.calibrate.calibration import calibrate
+from mobile_bundle.codecs.registry import entropy_coded
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
@@ -31,7 +32,7 @@ from mobile_bundle.planning.budget import Budget, check_possible, make_plan
 from mobile_bundle.planning.carried_over import carried_over
 from mobile_bundle.planning.exact import exact_codecs, exact_line, exact_recipe, kept_codecs, lossless_codecs
 from mobile_bundle.planning.memory import MappedWeights, mapped_weights
-from mobile_bundle.planning.recipe import Recipe, entropy_coded, resolve_recipe
+from mobile_bundle.planning.recipe import Recipe, resolve_recipe
 from mobile_bundle.planning.recipe_file import fixed_codecs
 from mobile_bundle.planning.sizes import Predict, plan_table, sizes_of
 from mobile_bundle.tokenizer import CompiledTokenizer
