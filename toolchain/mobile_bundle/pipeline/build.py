@@ -21,6 +21,7 @@ from mobile_bundle.files.disk import disk_errors, drop_cached, write_file
 from mobile_bundle.models import DecoderSpec, Model, open_model
 from mobile_bundle.models import card as facts
 from mobile_bundle.models.spec import MAX_EOS
+from mobile_bundle.native.programs import missing_runners
 from mobile_bundle.pipeline.check import check_forward, check_records
 from mobile_bundle.pipeline.default_recipe import choose_recipe
 from mobile_bundle.pipeline.parts import TensorRecord, parts_directory
@@ -92,6 +93,8 @@ def build_bundle(
         native = runners() if runners and "native" in formats else {}
         for abi, runner in native.items():
             _copy_runner(Path(runner), out.path / "bin" / abi / "mobile-run")
+        if native:
+            model.notes.extend(missing_runners(native))
         fixed = fixed_codecs(chosen, model.tensors)
         programs = program_bytes(formats, spec.layers)
         sizes = sizes_of(spec, model.tensors, len(tokenizer.data), native, predict, programs)
