@@ -103,21 +103,32 @@ lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
 	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	PYTHONPATH=toolchain $(BIN)/lint-imports --no-logo
+	@[ ! -e scripts/check_includes.py ] || $(BIN)/python scripts/check_includes.py
 
-test: .venv/test-tools lint apk-test
+# Tests run in so many processes at once where nothing speaks against it (the marker `serial` does).
+JOBS ?= 2
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+check: .venv/dev lint
+	$(PYTEST) -q -m "not slow and not serial and not large" $(PARALLEL)
+
+test: .venv/runtimes .venv/test-tools lint apk-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
 	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu \
 	    adb qemu-system-aarch64=qemu-system-arm mke2fs=e2fsprogs ss=iproute2
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not large"
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab native
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab arm64 \
+	$(PYTEST) -m "not serial and not large" --durations 10 $(PARALLEL)
+	$(PYTEST) -m "serial and not large" --durations 10
+	$(PYTEST) device_tests --lab native
+	$(PYTEST) device_tests --lab arm64 \
 	    --device-reps 1 --device-prompt 32 --device-tokens 16 --device-context 128
 
 # The folder can be taken to another machine: scripts/fuzz.sh FOLDER --inputs 10000000
 MINUTES ?= 10
 FUZZ := build/fuzz
 
-$(FUZZ)/seeds: .venv/test-tools tests/support/fuzz_seeds.py
+$(FUZZ)/seeds: .venv/dev tests/support/fuzz_seeds.py
 	rm -rf $@
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz_seeds $@
 
@@ -127,8 +138,8 @@ fuzz: $(FUZZ)/seeds
 	cp $(FUZZ)/cmake/fuzz_* $(FUZZ)/
 	scripts/fuzz.sh $(FUZZ) --minutes $(MINUTES)
 
-test-large: .venv/test-tools
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m large -s
+test-large: .venv/runtimes .venv/test-tools
+	$(PYTEST) -m large -s
 
 format: .venv/test-tools
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

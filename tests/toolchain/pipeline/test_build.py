@@ -211,20 +211,14 @@ def test_a_shape_in_shards(tmp_path: Path, shared: Path) -> None:
     verify_bundle(tmp_path / "x.mbundle")
     assert manifest["model"]["tied"] is False
     assert manifest["model"]["parameters"] == 2 * 32000 * 128 + 3 * (4 * 128 * 128 + 3 * 128 * 344 + 256) + 128
-    assert not manifest["notes"] or "not part of" not in manifest["notes"][0]
+    assert not [note for note in manifest["notes"] if "not part of" in note]  # test_given_up.py has such a note
 
 
 def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> None:
-    from mobile_bundle.native.library import library_path
     from mobile_bundle.native.programs import runner_paths
     from mobile_bundle.planning.estimate import checkpoint_subject, estimate_bundle
     from mobile_bundle.planning.memory import predict_memory
 
-    try:
-        library_path()
-        runner_paths()
-    except UserError:
-        pytest.skip("needs the installed package with its C runtime")
     for name in ("raw", "affine-2bit", "bitnet-1.6bit"):
         row = estimate_bundle(checkpoint_subject(shared / "models/demo"), name)
         out = tmp_path / f"{name}.mbundle"
@@ -237,15 +231,8 @@ def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> No
 
 def test_estimates_of_shapes() -> None:
     """What published models must come to: their parameters, and the size of their bf16 weights."""
-    from mobile_bundle.native.library import library_path
-    from mobile_bundle.native.programs import runner_paths
     from mobile_bundle.planning.estimate import estimate_bundle, shape_names, shape_subject
 
-    try:
-        library_path()
-        runner_paths()
-    except UserError:
-        pytest.skip("needs the installed package with its C runtime")
     parameters = {"0.5b": 494_032_768, "1.5b": 1_543_714_304, "3b": 3_085_938_688, "7b": 6_738_415_616}
     assert shape_names() == list(parameters)
     for name, count in parameters.items():

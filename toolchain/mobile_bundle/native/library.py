@@ -13,7 +13,8 @@ from mobile_bundle.errors import UserError
 
 
 def find_package_file(*parts: str) -> Path | None:
-    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so"). None: it is not there."""
+    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so"). None: not
+    there."""
     import mobile_bundle
 
     # An editable install has two folders: the sources, and what was built.

@@ -14,7 +14,7 @@ ABIS = ("arm64-v8a", "armeabi-v7a", "x86_64")
 
 
 def runner_paths() -> dict[str, Path]:
-    """mobile-run by ABI: of every one of ABIS, or of this machine's alone where the package was installed by `make dev`.
+    """mobile-run by ABI: of all ABIS, or of this machine's alone where the package was installed by `make dev`.
     Raises UserError when there is none."""
     package_file("bin")  # or say what to do
     found = {abi: find_package_file("bin", abi, "mobile-run") for abi in ABIS}
