@@ -92,7 +92,7 @@ def test_logits_are_the_engine_s_but_for_rounding(exported, request, model, reci
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_architecture_without_int8_rounding(tmp_path, shared, name):
+def test_every_architecture_without_int8_rounding(tmp_path, name):
     """Norms per head, biases, sliding windows, RoPE's scalings, untied heads: raw weights show every mistake."""
     write_tiny(tmp_path, name, dtype="bfloat16")
     build_weights(tmp_path, "raw", tmp_path / "weights.ptd")

@@ -24,8 +24,8 @@ from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.assignment import assign_codecs, plan_weights
 from mobile_bundle.planning.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
 from support.builds import FakeTokenizer, bundle
-from support.checkpoints import SHARED, TINY, pack_bitnet, write_synthetic, write_tiny
-from support.paths import ROOT
+from support.checkpoints import TINY, pack_bitnet, write_synthetic, write_tiny
+from support.paths import EXAMPLE, ROOT, STORIES
 
 pytest.importorskip("transformers")
 
@@ -203,7 +203,7 @@ def test_errors_leave_no_bundle(llama: Path, tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
 
 
-def test_a_shape_in_shards(tmp_path: Path, shared: Path) -> None:
+def test_a_shape_in_shards(tmp_path: Path) -> None:
     """Llama-2-7B's layout, small: shards with an index, a head of its own; one tensor is larger than a shard may be."""
     model = write_synthetic(tmp_path / "m", "small-llama", shard=6e6)
     assert len(list(model.glob("model-*-of-00003.safetensors"))) == 3
@@ -214,15 +214,15 @@ def test_a_shape_in_shards(tmp_path: Path, shared: Path) -> None:
     assert not [note for note in manifest["notes"] if "not part of" in note]  # test_given_up.py has such a note
 
 
-def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> None:
+def test_an_estimate_is_what_the_build_gives(tmp_path: Path) -> None:
     from mobile_bundle.native.programs import runner_paths
     from mobile_bundle.planning.estimate import checkpoint_subject, estimate_bundle
     from mobile_bundle.planning.memory import predict_memory
 
     for name in ("raw", "affine-2bit", "bitnet-1.6bit"):
-        row = estimate_bundle(checkpoint_subject(shared / "models/demo"), name)
+        row = estimate_bundle(checkpoint_subject(EXAMPLE), name)
         out = tmp_path / f"{name}.mbundle"
-        manifest = build_bundle(shared / "models/demo", out, name, predict=predict_memory, runners=runner_paths)
+        manifest = build_bundle(EXAMPLE, out, name, predict=predict_memory, runners=runner_paths)
         assert row.bytes == manifest["bytes"]
         assert row.bits_per_weight == manifest["bits_per_weight"]
         assert row.predicted.peak_bytes == manifest["predicted"]["peak_bytes"]
@@ -317,11 +317,10 @@ def test_kill_in_the_middle(llama: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("name", ["demo", "ternary", "stories260k"])
-def test_the_models_at_hand(tmp_path: Path, name: str) -> None:
-    source = SHARED / "models" / name
-    if not source.is_dir():
-        pytest.skip(f"no {source}")
+@pytest.mark.parametrize("name", ["wiki-6m", "stories260k", "ternary"])
+def test_trained_models(tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
+    local = {"wiki-6m": EXAMPLE, "stories260k": STORIES}
+    source = local.get(name) or request.getfixturevalue("shared") / "models" / name
     records = build_weights(source, None, tmp_path / "weights.ptd")
     worst = max(record.relative_error for record in records)
     assert worst < (1e-4 if name == "ternary" else 0.012)
