@@ -102,6 +102,7 @@ screenshots: apk-test
 lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_includes.py
 	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	PYTHONPATH=toolchain $(BIN)/lint-imports --no-logo
 	@[ ! -e scripts/check_includes.py ] || $(BIN)/python scripts/check_includes.py

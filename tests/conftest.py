@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from mobile_bundle import lab
-from mobile_bundle.native.programs import runner_paths
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import Recipe
+from support.builds import build as build_a
 from support.checkpoints import pack_bitnet, write_tiny
 from support.paths import EXAMPLE, SHARED
 from support.processes import common_folder
@@ -46,7 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         out = directory / f"{model.name}-{name}-{'-'.join(formats)}-{asked}.mbundle"
         with FileLock(out.with_suffix(".lock")):
             if not out.exists():
-                build_bundle(model, out, recipe, predict=predict_memory, runners=runner_paths, formats=formats)
+                build_a(model, out, recipe, formats=formats)
         return out
 
     return build
