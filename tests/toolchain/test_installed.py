@@ -1,5 +1,5 @@
-"""`pip install .`, and `uv pip install` of an sdist, into an environment that has nothing: the installed commands build and
-run a bundle. Without the cross builds for phones (MB_HOST_ONLY), which `make test` has made before."""
+"""`pip install .`, and `uv pip install` of an sdist, into an environment that has nothing: the installed commands build
+and run a bundle. Without the cross builds for phones (MB_HOST_ONLY), which `make test` has made before."""
 
 from __future__ import annotations
 
