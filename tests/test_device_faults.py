@@ -15,10 +15,10 @@ from conftest import EXAMPLE
 from device_support import WhenRunning, run_test, valid_report
 from mobile_bundle import lab
 from mobile_bundle.cli.main import main
-from mobile_bundle.device import adb
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.cells import Settings
+from mobile_bundle.device.measuring.cells import Settings
 from mobile_bundle.device.session import Asked
+from mobile_bundle.device.transport import adb
+from mobile_bundle.device.transport.adb import Device
 
 MIB = 1 << 20
 LONG = Settings(cells=("warm-load", "soak"), reps=1, new_tokens=512, soak_seconds=10)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mobile_bundle.container.manifest import sha256
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.errors import DeviceError, ShellFailed
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.errors import DeviceError, ShellFailed
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mobile_bundle.device.facts import DeviceFacts
+from mobile_bundle.device.transport.device_info import DeviceInfo
 from mobile_bundle.report.text import megabytes
 
 _SPARE_DISK = 32 << 20
@@ -31,13 +31,13 @@ def disk_bytes(manifest: dict[str, Any], abi: str) -> int:
     return int(own + max(cache, 0))
 
 
-def reasons_against(manifest: dict[str, Any], facts: DeviceFacts, context: int, there_bytes: int) -> list[str]:
+def reasons_against(manifest: dict[str, Any], info: DeviceInfo, context: int, there_bytes: int) -> list[str]:
     """Why the bundle cannot run there; empty: it can. there_bytes: of it that the device's disk holds already."""
     reasons = []
     carried = sorted({name.split("/")[1] for name in manifest["files"] if name.startswith("bin/")})
-    abi = choose_abi(manifest, facts)
+    abi = choose_abi(manifest, info)
     if abi is None:
-        runs = ", ".join(facts.abis) or f"a {facts.machine} processor"
+        runs = ", ".join(info.abis) or f"a {info.machine} processor"
         reasons.append(f"no program for this device: it runs {runs}, the bundle carries {', '.join(carried) or 'none'}")
     trained = manifest["model"]["context"]
     if context > trained:
@@ -48,22 +48,22 @@ def reasons_against(manifest: dict[str, Any], facts: DeviceFacts, context: int, 
         f"{megabytes(predicted['file_bytes'])} of files + {megabytes(anon)} anonymous + "
         f"{megabytes(max(peak - anon - predicted['file_bytes'], 0))} program = {megabytes(peak)} at {context} tokens"
     )
-    if peak > facts.memory_bytes:
-        reasons.append(f"too large for its memory: {parts}, the device has {megabytes(facts.memory_bytes)} in all")
-    elif peak > facts.available_bytes + facts.swap_bytes:
+    if peak > info.memory_bytes:
+        reasons.append(f"too large for its memory: {parts}, the device has {megabytes(info.memory_bytes)} in all")
+    elif peak > info.available_bytes + info.swap_bytes:
         reasons.append(
-            f"too large for what is free: {parts}, the device has {megabytes(facts.available_bytes)} available and "
-            f"{megabytes(facts.swap_bytes)} of swap; close other apps"
+            f"too large for what is free: {parts}, the device has {megabytes(info.available_bytes)} available and "
+            f"{megabytes(info.swap_bytes)} of swap; close other apps"
         )
     needed = disk_bytes(manifest, abi or "") - there_bytes
-    if needed > 0 and needed + _SPARE_DISK > facts.free_bytes:
+    if needed > 0 and needed + _SPARE_DISK > info.free_bytes:
         reasons.append(
             f"too large for its disk: {megabytes(needed)} to store and {megabytes(_SPARE_DISK)} to spare, "
-            f"{megabytes(facts.free_bytes)} are free in the work folder"
+            f"{megabytes(info.free_bytes)} are free in the work folder"
         )
     return reasons
 
 
-def choose_abi(manifest: dict[str, Any], facts: DeviceFacts) -> str | None:
+def choose_abi(manifest: dict[str, Any], info: DeviceInfo) -> str | None:
     """The device's best ABI that the bundle has a runner for."""
-    return next((abi for abi in facts.abis if f"bin/{abi}/mobile-run" in manifest["files"]), None)
+    return next((abi for abi in info.abis if f"bin/{abi}/mobile-run" in manifest["files"]), None)

@@ -8,8 +8,8 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.facts import Cluster, DeviceFacts
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.device_info import Cluster, DeviceInfo
 from mobile_bundle.native.programs import ABIS
 
 _TOOLS = ("getprop", "dumpsys", "logcat", "dmesg", "run-as", "am")
@@ -34,7 +34,7 @@ true
 """
 
 
-def probe(device: Device, work: str) -> DeviceFacts:
+def probe(device: Device, work: str) -> DeviceInfo:
     """work: the folder that will be used, which is made. Raises DeviceError, NoSpace for a folder that cannot be."""
     script = _SCRIPT.replace("TOOLS", " ".join(_TOOLS)).replace("WORK", shlex.quote(work))
     result = device.try_shell(f"{{ {script} }} 2>/dev/null")
@@ -42,7 +42,7 @@ def probe(device: Device, work: str) -> DeviceFacts:
     if not parts.get("free"):
         # said again, this time with the reason
         device.shell(f"mkdir -p {shlex.quote(work)} && df -P -k {shlex.quote(work)}")
-    return read_facts(device.serial, parts)
+    return read_device_info(device.serial, parts)
 
 
 def _sections(text: str) -> dict[str, list[str]]:
@@ -56,7 +56,7 @@ def _sections(text: str) -> dict[str, list[str]]:
     return parts
 
 
-def read_facts(serial: str, parts: Mapping[str, list[str]]) -> DeviceFacts:
+def read_device_info(serial: str, parts: Mapping[str, list[str]]) -> DeviceInfo:
     """Facts from the script's output, by section. What is missing there is missing in them."""
     machine = _first(parts, "machine")
     properties = read_properties(parts.get("properties", []))
@@ -67,7 +67,7 @@ def read_facts(serial: str, parts: Mapping[str, list[str]]) -> DeviceFacts:
     maker, model = properties.get("ro.product.manufacturer", ""), properties.get("ro.product.model", "")
     low_ram = properties.get("ro.config.low_ram")
     distribution = _first(parts, "release").partition("=")[2].strip('"')
-    return DeviceFacts(
+    return DeviceInfo(
         serial=serial,
         model=f"{maker} {model}".strip() or machine,
         system=f"Android {release}" if release else distribution or "Linux",

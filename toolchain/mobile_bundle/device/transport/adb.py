@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_bundle.device.client import LOST, adb_program, call_adb, gone, known_devices, transport_error
-from mobile_bundle.device.errors import DeviceError, NoSpace, ShellFailed, TransportError
+from mobile_bundle.device.transport.client import LOST, adb_program, call_adb, gone, known_devices, transport_error
+from mobile_bundle.device.transport.errors import DeviceError, NoSpace, ShellFailed, TransportError
 
 _ATTEMPTS = 3
 _END = "mobile-bundle: the script has ended"

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.errors import DeviceTimeout, ShellFailed
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.errors import DeviceTimeout, ShellFailed
 from mobile_bundle.files.inputs import parse_json
 
 TOOLS = ("am", "run-as")

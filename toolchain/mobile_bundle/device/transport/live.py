@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.client import LOST, gone, transport_error
-from mobile_bundle.device.errors import DeviceError, DeviceTimeout
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.client import LOST, gone, transport_error
+from mobile_bundle.device.transport.errors import DeviceError, DeviceTimeout
 
 OnLine = Callable[[str, str], None]
 """(stream, line): "out" or "err", and one line without its end."""

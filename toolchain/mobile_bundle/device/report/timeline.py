@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from mobile_bundle.device.results import Run
+from mobile_bundle.device.measuring.result import Run
 from mobile_bundle.report.text import megabytes
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 22.0, 32.0

@@ -9,71 +9,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mobile_bundle.device.cells import Cell
-from mobile_bundle.device.facts import DeviceFacts
-from mobile_bundle.device.outcome import Outcome
-from mobile_bundle.device.state import DeviceState
+from mobile_bundle.device.measuring.cells import Cell
+from mobile_bundle.device.measuring.outcome import Outcome
+from mobile_bundle.device.measuring.result import Run
+from mobile_bundle.device.transport.device_info import DeviceInfo
 from mobile_bundle.evaluate.speed import Rate
 
 REPORT_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Peak:
-    """The highest resident set of one process by three witnesses: mobile-watch's last sample of VmHWM, the program's
-    own reading of it, and ru_maxrss, the kernel's account after its end."""
-
-    sampled: int | None = None
-    reported: int | None = None
-    rusage: int | None = None
-
-    @property
-    def highest(self) -> int | None:
-        """By whichever saw the most; a process that was killed has no account of its own."""
-        return max((v for v in (self.sampled, self.reported, self.rusage) if v is not None), default=None)
-
-
-@dataclass
-class Run:
-    """One process. prefill, decode: rates, one per repetition in it. peak_anon_bytes: RssAnon + VmSwap. refaults: file
-    pages that the device had to read again. pressure_full: percent of ten seconds in which every task waited for
-    memory. predicted: by the program itself, for a full context. cancel_seconds: from asking to stop to the end of the
-    answer, with the way to the device and back. timeline: rows of seconds, anonymous, file-backed and swapped bytes of
-    the process, bytes available on the device."""
-
-    number: int
-    outcome: Outcome
-    command: str = ""
-    seconds: float | None = None
-    cpu_seconds: float | None = None
-    caches_dropped: bool | None = None
-    kernels: str | None = None
-    threads: int | None = None
-    load_seconds: float | None = None
-    first_token_seconds: float | None = None
-    prefill: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)
-    prompt_tokens: int | None = None
-    answer: list[int] = field(default_factory=list)
-    reason: str | None = None
-    cancel_seconds: float | None = None
-    peak: Peak = field(default_factory=Peak)
-    peak_anon_bytes: int | None = None
-    pss_bytes: int | None = None
-    major_faults: int | None = None
-    refaults: int | None = None
-    pressure_full: float | None = None
-    predicted_peak_bytes: int | None = None
-    predicted: dict[str, int] | None = None
-    notes: list[str] = field(default_factory=list)
-    before: DeviceState | None = None
-    after: DeviceState | None = None
-    timeline: list[list[float | int | None]] = field(default_factory=list)
-
-
 @dataclass
 class CellResult:
-    """One cell of one subject. The figures are over its runs: rates and times as means, memory as the highest seen.
+    """One cell of one program. The figures are over its runs: rates and times as means, memory as the highest seen.
 
     tokens_per_second: of decode, for the prefill cell of prefill; prompt_tokens_per_second: of the prompt, where a cell
     does both."""
@@ -128,7 +75,7 @@ class Report:
     started: str
     command: str
     label: str
-    device: DeviceFacts | None
+    device: DeviceInfo | None
     bundle: dict[str, Any]
     settings: dict[str, Any]
     refused: list[str] = field(default_factory=list)

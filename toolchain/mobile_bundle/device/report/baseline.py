@@ -11,8 +11,8 @@ from typing import Any
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
-from mobile_bundle.device.results import REPORT_VERSION, Check, Report
-from mobile_bundle.device.verdict import Tolerances
+from mobile_bundle.device.report.results import REPORT_VERSION, Check, Report
+from mobile_bundle.device.report.verdict import Tolerances
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.speed import Rate
 from mobile_bundle.files.inputs import read_json
@@ -21,7 +21,7 @@ from mobile_bundle.report.text import megabytes
 
 def report_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a report."""
-    text = resources.files("mobile_bundle.device").joinpath("report.schema.json").read_text("utf-8")
+    text = resources.files("mobile_bundle.device.report").joinpath("report.schema.json").read_text("utf-8")
     value: dict[str, Any] = json.loads(text)
     return value
 

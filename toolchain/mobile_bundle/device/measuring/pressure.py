@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.errors import ShellFailed
-from mobile_bundle.device.live import LiveProgram, lost
-from mobile_bundle.device.places import Places
-from mobile_bundle.files.inputs import json_lines
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.errors import ShellFailed
+from mobile_bundle.device.transport.live import LiveProgram, lost
+from mobile_bundle.device.transport.places import Places
+from mobile_bundle.events.kinds import HoldingEvent
+from mobile_bundle.events.parse import parse_event
 
 _SLOWEST = 20e6
 """Bytes per second that a device fills at the least, swapping included."""
@@ -26,7 +27,7 @@ def memory_pressure(device: Device, places: Places, size: int) -> Iterator[LiveP
     with LiveProgram(device, f"exec {places.watch} hog --anon-bytes {size}") as hog:
         said: list[str] = []
         while (pair := hog.read_line(60 + size / _SLOWEST)) is not None:
-            if any(event.get("event") == "holding" for event in json_lines([pair[1]])):
+            if isinstance(parse_event(pair[1]), HoldingEvent):
                 break
             said.append(pair[1])
         else:

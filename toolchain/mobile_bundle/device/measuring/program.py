@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mobile_bundle.device.cells import ANSWER_TOKENS, Cell
-from mobile_bundle.device.figures import Figures, runner_figures
-from mobile_bundle.device.places import Places
+from mobile_bundle.device.measuring.cells import ANSWER_TOKENS, Cell
+from mobile_bundle.device.measuring.result import Run, take_runner_lines
+from mobile_bundle.device.transport.places import Places
 
 SHORT_PROMPT = "The history of the city"
 """The prompt of the load cells: a few tokens in every tokenizer."""
 
 
-class Subject(Protocol):
+class MeasuredProgram(Protocol):
     """A program on the device. peer: somebody else's, measured for comparison and not judged."""
 
     @property
@@ -32,8 +32,10 @@ class Subject(Protocol):
     def environment(self, places: Places) -> Mapping[str, str]:
         """Variables that it needs."""
 
-    def read(self, cell: Cell, lines: Sequence[str]) -> Figures:
-        """What it said, in figures. lines: of its standard output and error."""
+    def read(self, cell: Cell, lines: Sequence[str], run: Run) -> None:
+        """Takes what it said into the run: its figures, and as the outcome OK where it said its last word.
+
+        lines: of its standard output and error. Raises EventError where they are not as they must be."""
 
 
 class MobileRun:
@@ -74,8 +76,8 @@ class MobileRun:
         # one token more than there is room for: the answer ends where the context does
         return [*generate, "--prompt-file", places.prompt, "--max-new-tokens", str(cell.tokens)]
 
-    def read(self, cell: Cell, lines: Sequence[str]) -> Figures:
-        return runner_figures(lines)
+    def read(self, cell: Cell, lines: Sequence[str], run: Run) -> None:
+        take_runner_lines(run, lines)
 
     def _path(self, places: Places) -> str:
         if self.name == "native":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.errors import DeviceError
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.errors import DeviceError
 
 _MOST = 6
 """Lines of evidence that a report keeps."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mobile_bundle.device.facts import DeviceFacts
-from mobile_bundle.device.fit import predicted_at
-from mobile_bundle.device.results import CellResult, Check, Report, Run
+from mobile_bundle.device.measuring.fit import predicted_at
+from mobile_bundle.device.measuring.result import Run
+from mobile_bundle.device.report.results import CellResult, Check, Report
+from mobile_bundle.device.transport.device_info import DeviceInfo
 from mobile_bundle.report.text import megabytes
 
 PREDICTION = 0.10
@@ -62,7 +63,7 @@ def judge(
 
 
 def _cell_checks(
-    cell: CellResult, facts: DeviceFacts | None, manifest: dict[str, Any], context: int, answer: Sequence[int] | None
+    cell: CellResult, info: DeviceInfo | None, manifest: dict[str, Any], context: int, answer: Sequence[int] | None
 ) -> Iterator[Check]:
     def check(name: str, ok: bool, text: str) -> Check:
         return Check(name, cell.runtime, cell.cell, ok, text)
@@ -73,7 +74,7 @@ def _cell_checks(
     whole = [run for run in cell.runs if run.outcome.ok]
     if not whole:
         return
-    slack = _COUNTER_PAGES * facts.page_bytes * facts.cores if facts is not None else 0
+    slack = _COUNTER_PAGES * info.page_bytes * info.cores if info is not None else 0
     yield _agreement(check, whole, slack)
     if cell.cell in ("long-context", "pressure"):
         # the manifest is about the native runner; the others reckon with what their runtime takes

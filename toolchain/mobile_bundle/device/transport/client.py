@@ -10,7 +10,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from mobile_bundle.device.errors import DeviceError, DeviceGone, DeviceOffline, DeviceTimeout, NoSpace, Unauthorized
+from mobile_bundle.device.transport.errors import (
+    DeviceError,
+    DeviceGone,
+    DeviceOffline,
+    DeviceTimeout,
+    NoSpace,
+    Unauthorized,
+)
 from mobile_bundle.errors import UserError
 
 LOST = 255

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mobile_bundle.device.facts import DeviceFacts
+from mobile_bundle.device.transport.device_info import DeviceInfo
 
 NAMES = ("cold-load", "warm-load", "prefill", "decode", "long-context", "pressure", "cancel", "soak")
 """Cells by the names that --cells takes. soak is run where --soak says for how long."""
@@ -49,12 +49,12 @@ class Cell:
     pressure_bytes: int = 0
 
 
-def plan_cells(settings: Settings, manifest: dict[str, Any], facts: DeviceFacts) -> list[Cell]:
+def plan_cells(settings: Settings, manifest: dict[str, Any], info: DeviceInfo) -> list[Cell]:
     """The cells in the order of NAMES. A model that is trained for less than a cell's tokens gets as many as it has."""
     most = manifest["model"]["context"]
     context = context_of(settings, manifest)
     prompt, new = min(settings.prompt_tokens, most), min(settings.new_tokens, most)
-    pressure = settings.pressure_bytes if settings.pressure_bytes is not None else pressure_default(facts)
+    pressure = settings.pressure_bytes if settings.pressure_bytes is not None else pressure_default(info)
 
     def cell(name: str, test: str, tokens: int, **more: Any) -> Cell:
         return Cell(name, test, tokens, settings.reps if name in REPEATED else 1, settings.timeout, **more)
@@ -77,10 +77,10 @@ def context_of(settings: Settings, manifest: dict[str, Any]) -> int:
     return settings.context or int(manifest["predicted"]["context"])
 
 
-def pressure_default(facts: DeviceFacts) -> int:
+def pressure_default(info: DeviceInfo) -> int:
     """Bytes for the second process so that half of the device's memory is taken: what is not in use already."""
-    used = facts.memory_bytes - facts.available_bytes
-    return max(facts.memory_bytes // 2 - used, 0)
+    used = info.memory_bytes - info.available_bytes
+    return max(info.memory_bytes // 2 - used, 0)
 
 
 T = TypeVar("T")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from mobile_bundle.device.facts import DeviceFacts
-from mobile_bundle.device.figures import Figures
-from mobile_bundle.device.watch import Watched
+from mobile_bundle.device.measuring.process_record import ProcessRecord
+from mobile_bundle.device.transport.device_info import DeviceInfo
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,9 @@ class Outcome:
 
 OK = Outcome("ok")
 
+NO_RESULT = Outcome("error", "it ended in order but without its result")
+"""What a program is heard to say until it says its last word."""
+
 Evidence = Callable[[], Sequence[str]]
 """Looks for traces in the device's logs; called only when a run ended badly, since it takes a while."""
 
@@ -45,38 +47,36 @@ _OPTIONAL = {
 
 
 def classify(
-    watched: Watched,
-    figures: Figures,
-    facts: DeviceFacts,
+    record: ProcessRecord,
+    own: Outcome,
+    info: DeviceInfo,
     oom_kills: int | None,
     kill_traces: Evidence,
     crash_traces: Evidence,
     said: Sequence[str] = (),
 ) -> Outcome:
-    """Of a process whose watch ended in order. oom_kills: that the kernel counted meanwhile, None: it does not count.
-    said: the last lines of the program that were no events."""
-    ended_by = watched.signal
-    if ended_by is None and watched.status is not None and watched.status > 128:
-        ended_by = watched.status - 128  # a shell between says it so
-    if watched.timed_out:
-        return Outcome("timeout", f"it did not end within {watched.seconds or 0:.0f} s and was ended", list(said[-3:]))
-    if watched.status == 127 and watched.reason:
-        return Outcome("not-started", f"it could not be started: {watched.reason}")
+    """Of a process whose watch ended in order. own: how the program itself says that it ended. oom_kills: that the
+    kernel counted meanwhile, None: it does not count. said: the last lines of the program that were no events."""
+    ended_by = record.signal
+    if ended_by is None and record.status is not None and record.status > 128:
+        ended_by = record.status - 128  # a shell between says it so
+    if record.timed_out:
+        return Outcome("timeout", f"it did not end within {record.seconds or 0:.0f} s and was ended", list(said[-3:]))
+    if record.status == 127 and record.reason:
+        return Outcome("not-started", f"it could not be started: {record.reason}")
     if ended_by == signal.SIGKILL:
         return _killed(oom_kills, list(kill_traces()))
     if ended_by == signal.SIGILL:
-        return Outcome("illegal-instruction", f"SIGILL: {missing_instructions(facts)}", list(crash_traces()))
+        return Outcome("illegal-instruction", f"SIGILL: {missing_instructions(info)}", list(crash_traces()))
     if ended_by is not None:
         traces = list(crash_traces()) or list(said[-3:])
         return Outcome("crash", f"it crashed with {_signal_name(ended_by)}", traces)
-    if figures.error is not None:
-        return Outcome("error", figures.error)
-    if watched.status != 0:
+    if not own.ok and own != NO_RESULT:
+        return own
+    if record.status != 0:
         last = said[-1] if said else "it said nothing"
-        return Outcome("error", f"it ended with status {watched.status}: {last}", list(said[-3:]))
-    if not figures.complete:
-        return Outcome("error", "it ended in order but without its result", list(said[-3:]))
-    return OK
+        return Outcome("error", f"it ended with status {record.status}: {last}", list(said[-3:]))
+    return replace(own, evidence=list(said[-3:])) if own == NO_RESULT else own
 
 
 def _killed(oom_kills: int | None, traces: list[str]) -> Outcome:
@@ -90,10 +90,10 @@ def _killed(oom_kills: int | None, traces: list[str]) -> Outcome:
     return Outcome("killed", f"ended by SIGKILL; {known}: somebody else ended it")
 
 
-def missing_instructions(facts: DeviceFacts) -> str:
+def missing_instructions(info: DeviceInfo) -> str:
     """What an illegal instruction most likely was."""
-    names = _OPTIONAL.get("aarch64" if facts.machine.startswith(("aarch64", "armv8")) else facts.machine, {})
-    missing = [text for name, text in names.items() if name not in facts.features]
+    names = _OPTIONAL.get("aarch64" if info.machine.startswith(("aarch64", "armv8")) else info.machine, {})
+    missing = [text for name, text in names.items() if name not in info.features]
     if not missing:
         return "an instruction that this processor does not have"
     return f"an instruction that this processor does not have; of the usual ones it lacks {', '.join(missing)}"

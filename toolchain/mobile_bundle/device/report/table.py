@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mobile_bundle.device.results import CellResult, Report
+from mobile_bundle.device.report.results import CellResult, Report
 from mobile_bundle.evaluate.speed import Rate
 from mobile_bundle.report.text import megabytes
 
@@ -13,10 +13,10 @@ def report_lines(report: Report) -> list[str]:
     """The lines to print."""
     lines = []
     if report.device is not None:
-        facts = report.device
+        info = report.device
         lines.append(
-            f"{facts.model}, {facts.system}, {', '.join(facts.abis)}, {facts.cores} cores, "
-            f"{megabytes(facts.memory_bytes)} of memory ({megabytes(facts.available_bytes)} available)"
+            f"{info.model}, {info.system}, {', '.join(info.abis)}, {info.cores} cores, "
+            f"{megabytes(info.memory_bytes)} of memory ({megabytes(info.available_bytes)} available)"
         )
     if report.label:
         lines.append(f"label: {report.label}")

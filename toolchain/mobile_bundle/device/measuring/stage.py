@@ -9,10 +9,10 @@ from typing import Any
 
 from mobile_bundle.container.manifest import NAME as MANIFEST
 from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.places import Places
-from mobile_bundle.device.push import Progress, push_changed
-from mobile_bundle.device.subject import Subject
+from mobile_bundle.device.measuring.program import MeasuredProgram
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.places import Places
+from mobile_bundle.device.transport.push import Progress, push_changed
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.native.library import package_file
@@ -24,15 +24,15 @@ def stage(
     bundle: Path,
     manifest: dict[str, Any],
     places: Places,
-    subjects: Sequence[Subject],
+    programs: Sequence[MeasuredProgram],
     context: int,
     progress: Progress,
 ) -> int:
     """Pushes what changed; the bytes that travelled. Raises DeviceError, UserError for a package without its watch."""
     files = bundle_files(bundle, manifest, places)
     files[places.watch] = package_file("bin", places.abi, "mobile-watch")
-    for subject in subjects:
-        files.update(subject.files(places))
+    for program in programs:
+        files.update(program.files(places))
     with scratch_folder() as folder:
         prompt = folder / "prompt.txt"
         write_file(prompt, filling_text(bundle, manifest, context).encode("utf-8"))

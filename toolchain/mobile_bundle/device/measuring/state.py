@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.probe import read_zones
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.probe import read_zones
 
 _SCRIPT = """{
 echo "up $(cut -d ' ' -f 1 /proc/uptime)"

@@ -14,7 +14,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class DeviceFacts:
+class DeviceInfo:
     """Sizes are bytes, temperatures degrees Celsius. None: the device does not tell.
 
     abis: Android's names, best first. features: of the processor, as /proc/cpuinfo spells them. system: "Android 13" or

@@ -7,38 +7,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.device.cells import Settings
-from mobile_bundle.device.facts import DeviceFacts
-from mobile_bundle.device.subject import MobileRun
+from mobile_bundle.device.measuring.cells import Settings
+from mobile_bundle.device.measuring.program import MobileRun
+from mobile_bundle.device.transport.device_info import DeviceInfo
 from mobile_bundle.errors import UserError
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import machine_abi
 from mobile_bundle.runtimes import onnxruntime_library
 
 
-def runtime_subjects(
+def available_runners(
     bundle: Path,
     manifest: dict[str, Any],
     runtimes: Sequence[str],
     abi: str,
-    facts: DeviceFacts,
+    info: DeviceInfo,
     settings: Settings,
     force: bool,
 ) -> tuple[list[MobileRun], dict[str, str]]:
     """(what can be run, {runtime: why not}) of those runtimes on a device, whose ABI is `abi`."""
-    subjects, missing = [], {}
+    runners, missing = [], {}
     for runtime in runtimes:
         try:
-            program, libraries = _program(bundle, manifest, runtime, abi, facts)
+            program, libraries = _program(bundle, manifest, runtime, abi, info)
         except UserError as error:
             missing[runtime] = f"not available: {error}"
             continue
-        subjects.append(MobileRun(runtime, program, libraries, settings.threads, settings.context, force))
-    return subjects, missing
+        runners.append(MobileRun(runtime, program, libraries, settings.threads, settings.context, force))
+    return runners, missing
 
 
 def _program(
-    bundle: Path, manifest: dict[str, Any], runtime: str, abi: str, facts: DeviceFacts
+    bundle: Path, manifest: dict[str, Any], runtime: str, abi: str, info: DeviceInfo
 ) -> tuple[Path, Mapping[str, Path]]:
     """A runner and {name on the device: local file} of the libraries that it loads. UserError where there is none."""
     if runtime == "native":
@@ -49,7 +49,7 @@ def _program(
     if runtime not in manifest.get("runtimes", {}):
         raise UserError(f"the bundle was built without {runtime} (build it with --formats native,{runtime})")
     # native runners are static; these are built against this machine's own runtime and C library
-    if abi != machine_abi() or facts.android is not None:
+    if abi != machine_abi() or info.android is not None:
         raise UserError(f"this installation has the {runtime} runner for this machine's kind of Linux alone")
     try:
         program = package_file("bin", abi, f"mobile-run-{runtime}")

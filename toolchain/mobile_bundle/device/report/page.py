@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from html import escape
 from importlib import resources
 
-from mobile_bundle.device.results import CellResult, Check, Report, Run
-from mobile_bundle.device.table import rate_text, seconds_text
-from mobile_bundle.device.timeline import timeline_svg
+from mobile_bundle.device.measuring.result import Run
+from mobile_bundle.device.report.results import CellResult, Check, Report
+from mobile_bundle.device.report.table import rate_text, seconds_text
+from mobile_bundle.device.report.timeline import timeline_svg
 from mobile_bundle.report.document import html_document, tile
 from mobile_bundle.report.text import megabytes, parameters, scrolled
 
@@ -35,15 +36,15 @@ def device_page(report: Report) -> str:
     """The whole HTML document; also of a report that is not finished."""
     parts = (_header, _banner, _tiles, _cells, _verdict, _timelines, _device, _method)
     title = f"{report.bundle['name']} on {report.device.model if report.device else 'a device'}"
-    style = resources.files("mobile_bundle.device").joinpath("page.css").read_text("utf-8")
+    style = resources.files("mobile_bundle.device.report").joinpath("page.css").read_text("utf-8")
     return html_document(title, "\n".join(part(report) for part in parts), style)
 
 
 def _header(report: Report) -> str:
-    bundle, facts = report.bundle, report.device
+    bundle, info = report.bundle, report.device
     text = f"{parameters(bundle['parameters'])} parameters, {bundle['recipe']}, {megabytes(bundle['bytes'])}"
-    if facts is not None:
-        text += f", on {facts.model} ({facts.system}, {facts.cores} cores, {megabytes(facts.memory_bytes)} of memory)"
+    if info is not None:
+        text += f", on {info.model} ({info.system}, {info.cores} cores, {megabytes(info.memory_bytes)} of memory)"
     label = f"<p><strong>{escape(report.label)}</strong></p>" if report.label else ""
     return f"<header><h1>{escape(bundle['name'])}</h1><p>{escape(text)}</p>{label}</header>"
 
@@ -193,26 +194,26 @@ def _notes(run: Run) -> Iterator[str]:
 
 
 def _device(report: Report) -> str:
-    facts = report.device
-    if facts is None:
+    info = report.device
+    if info is None:
         return ""
-    clusters = [f"{len(cluster.processors)} at up to {cluster.max_khz / 1e6:.2f} GHz" for cluster in facts.clusters]
-    low_ram = {None: "not told", True: "yes", False: "no"}[facts.low_ram]
+    clusters = [f"{len(cluster.processors)} at up to {cluster.max_khz / 1e6:.2f} GHz" for cluster in info.clusters]
+    low_ram = {None: "not told", True: "yes", False: "no"}[info.low_ram]
     rows = {
-        "Device": f"{facts.model} at {facts.serial}",
-        "System": f"{facts.system}, Linux {facts.kernel} on {facts.machine}",
-        "Runs": ", ".join(facts.abis),
-        "Processor": f"{facts.processor}, {facts.cores} cores" + (f": {', '.join(clusters)}" if clusters else ""),
-        "Features": " ".join(facts.features),
-        "Memory": f"{megabytes(facts.memory_bytes)}, {megabytes(facts.available_bytes)} available; swap "
-        f"{megabytes(facts.swap_bytes)}, of it zram {megabytes(facts.zram_bytes)}; pages of {facts.page_bytes} bytes",
+        "Device": f"{info.model} at {info.serial}",
+        "System": f"{info.system}, Linux {info.kernel} on {info.machine}",
+        "Runs": ", ".join(info.abis),
+        "Processor": f"{info.processor}, {info.cores} cores" + (f": {', '.join(clusters)}" if clusters else ""),
+        "Features": " ".join(info.features),
+        "Memory": f"{megabytes(info.memory_bytes)}, {megabytes(info.available_bytes)} available; swap "
+        f"{megabytes(info.swap_bytes)}, of it zram {megabytes(info.zram_bytes)}; pages of {info.page_bytes} bytes",
         "Low-RAM device": low_ram,
-        "Storage": f"{megabytes(facts.free_bytes)} free in the work folder",
-        "Root": "yes" if facts.root else "no",
-        "Thermal zones": ", ".join(f"{name} {degrees:.0f} °C" for name, degrees in facts.thermal_zones.items())
+        "Storage": f"{megabytes(info.free_bytes)} free in the work folder",
+        "Root": "yes" if info.root else "no",
+        "Thermal zones": ", ".join(f"{name} {degrees:.0f} °C" for name, degrees in info.thermal_zones.items())
         or "none",
     }
-    rows.update(facts.lmk)
+    rows.update(info.lmk)
     return f"<section><h2>The device</h2>{_list(rows)}</section>"
 
 
