@@ -101,9 +101,9 @@ test: .venv/test-tools lint apk-test
 MINUTES ?= 10
 FUZZ := build/fuzz
 
-$(FUZZ)/seeds: .venv/test-tools tests/fuzz_seeds.py
+$(FUZZ)/seeds: .venv/test-tools tests/support/fuzz_seeds.py
 	rm -rf $@
-	PYTHONPATH=tests $(BIN)/python tests/fuzz_seeds.py $@
+	PYTHONPATH=tests $(BIN)/python -m support.fuzz_seeds $@
 
 fuzz: $(FUZZ)/seeds
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S runtime -B $(FUZZ)/cmake -DMB_SANITIZE=ON -DMB_TESTS=ON -DMB_WERROR=ON

@@ -12,14 +12,9 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle import lab
-from mobile_bundle.native.programs import runner_paths
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import Recipe
-
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared"
-EXAMPLE = ROOT / "examples/models/wiki-6m"
+from support.builds import build as build_a
+from support.paths import EXAMPLE, SHARED
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     ) -> Path:
         name = recipe.name if isinstance(recipe, Recipe) else recipe
         out = directory / f"{model.name}-{name}-{'-'.join(formats)}.mbundle"
-        build_bundle(model, out, recipe, predict=predict_memory, runners=runner_paths, formats=formats)
+        build_a(model, out, recipe, formats=formats)
         return out
 
     return build

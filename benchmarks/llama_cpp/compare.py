@@ -5,8 +5,8 @@
 Both files are put out of the page cache first, so that neither profits from how it was written. Every round measures
 both programs on every test, one right after the other, so that a machine whose speed drifts disturbs both alike. Prints
 the medians in tokens per second and the median of the rounds' ratios. For a bundle and a GGUF of the 1.5 B shape:
-tests/checkpoints.py (write_synthetic) with `build-mobile-bundle --recipe bitnet`, and synthetic_gguf.py beside this
-file. Run it on an otherwise idle machine.
+tests/support/checkpoints.py (write_synthetic) with `build-mobile-bundle --recipe bitnet`, and synthetic_gguf.py
+beside this file. Run it on an otherwise idle machine.
 """
 
 import argparse

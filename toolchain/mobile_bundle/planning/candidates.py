@@ -22,7 +22,7 @@ GAUSSIAN_ERROR = {
     "vptq-v4-b9": 0.0712,
     "vptq-v4-b8": 0.0995,
 }
-"""||W - W'||^2 / ||W||^2 of Gaussian weights, without data (tests/test_plan.py measures them). With calibration the
+"""||W - W'||^2 / ||W||^2 of Gaussian weights, without data (test_plan.py measures them). With calibration the
 loss of a matrix is this share of its sensitivity (calibrate/profile.py)."""
 _SHARING_BITS = 0.01
 """A codebook of its own may cost so many bits per weight; a dearer one is shared over the layers."""

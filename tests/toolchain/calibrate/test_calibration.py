@@ -1,0 +1,145 @@
+"""Calibration: the decoder in torch, what the profile says, and that calibrated bundles are better on other text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mobile_bundle.calibrate.calibration import calibrate
+from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
+from mobile_bundle.corpus.windows import token_windows
+from mobile_bundle.errors import UserError
+from mobile_bundle.evaluate.perplexity import measure
+from mobile_bundle.models import open_model
+from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.planning.budget import Budget
+from mobile_bundle.tokenizer import compile_tokenizer
+from support.builds import build
+from support.checkpoints import TINY, tiny_model, write_tiny
+from support.paths import EXAMPLE
+
+torch = pytest.importorskip("torch")
+
+from mobile_bundle.calibrate.decoder import normalise  # noqa: E402
+from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
+from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix  # noqa: E402
+
+
+def tokens(count: int, length: int, vocabulary: int = 512) -> np.ndarray:
+    return np.random.default_rng(0).integers(3, vocabulary, (count, length)).astype(np.int32)
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if name != "bitnet"])
+def test_the_decoder_is_transformers(tmp_path: Path, shared: Path, name: str) -> None:
+    pytest.importorskip("transformers")
+    reference = tiny_model(name)
+    windows = tokens(2, 40)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(windows.astype(np.int64))).logits.numpy()
+    with open_model(write_tiny(tmp_path / name, name)) as model:
+        by_name = {tensor.name: tensor for tensor in model.tensors}
+        walk = Walk(model, windows, read_matrix(model, by_name["embedding.weight"]))
+        for layer in range(model.spec.layers):
+            walk.advance(layer_weights(model, layer))
+        norm = torch.from_numpy(read_matrix(model, by_name["norm.weight"])[0])
+        head = by_name.get("output.weight", by_name["embedding.weight"])
+        logits = normalise(walk.hidden, norm, model.spec.norm_epsilon) @ torch.from_numpy(read_matrix(model, head)).T
+        assert np.linalg.norm(logits.numpy() - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_hessians_and_gradients(tmp_path: Path, shared: Path) -> None:
+    """Against autograd through transformers' whole model."""
+    pytest.importorskip("transformers")
+    reference = tiny_model("llama-untied-biases")
+    windows = tokens(3, 32)
+    ids = torch.from_numpy(windows.astype(np.int64))
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen[f"{name}.in"] = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
+            output.retain_grad()
+            seen[f"{name}.out"] = output
+
+        return hook
+
+    layer = reference.model.layers[1]
+    layer.mlp.down_proj.register_forward_hook(keep("down"))
+    layer.self_attn.k_proj.register_forward_hook(keep("key"))
+    logits = reference(ids).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 512), ids[:, 1:].reshape(-1), reduction="sum")
+    loss.backward()
+    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+        profile = profile_model(model, windows)
+        assert profile.loss == pytest.approx(float(loss) / (3 * 31), rel=1e-4)
+        for key, name in (("down", "layers.1.mlp.down.weight"), ("key", "layers.1.attention.key.weight")):
+            grad = seen[f"{key}.out"].grad
+            assert grad is not None
+            squares = grad.reshape(-1, grad.shape[-1]).square().mean(0).numpy()
+            np.testing.assert_allclose(profile.matrices[name].row_weights, squares, rtol=1e-3, atol=1e-9)
+        walk = Walk(model, windows, read_matrix(model, model.tensors[2]))
+        walk.advance(layer_weights(model, 0))
+        x = seen["down.in"]
+        hessian = walk.hessians(layer_weights(model, 1))["mlp.down"]
+        np.testing.assert_allclose(hessian, (x.T @ x / len(x)).numpy(), rtol=1e-3, atol=1e-6)
+        assert all(known.sensitivity > 0 for known in profile.matrices.values())
+        assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
+
+
+def short_text(path: Path) -> Path:
+    path.write_text(read_text(DEFAULT_TEXT)[:30_000], "utf-8")
+    return path
+
+
+def perplexity(bundle: Path, text: str) -> float:
+    with open_subject(bundle, lambda *_: None) as (model, tokenizer, bos):
+        return measure(model, token_windows(tokenizer, bos, text, 512, 8)).perplexity
+
+
+@pytest.mark.slow
+def test_calibrated_bundles_are_better_on_other_text(tmp_path: Path, shared: Path) -> None:
+    text = read_text(shared / "text/val.txt")
+    calibration = short_text(tmp_path / "calibration.txt")
+    for recipe in ("vptq-2bit", "affine-3bit"):
+        found = {}
+        for kind, given in (("free", None), ("calibrated", calibration)):
+            out = tmp_path / f"{recipe}-{kind}.mbundle"
+            manifest = build(EXAMPLE, out, recipe, calibration=given)
+            found[kind] = perplexity(out, text)
+            assert any("calibrated on" in note for note in manifest["notes"]) == (kind == "calibrated")
+        assert found["calibrated"] < 0.97 * found["free"]
+
+
+@pytest.mark.slow
+def test_a_planned_bundle(tmp_path: Path, shared: Path) -> None:
+    """Within its size, better than a plain recipe that is larger, and as predicted in order of magnitude."""
+    text = read_text(shared / "text/val.txt")
+    lines: list[str] = []
+    out = tmp_path / "planned.mbundle"
+    budget = Budget(max_size=2_400_000)
+    manifest = build(
+        EXAMPLE,
+        out,
+        budget=budget,
+        calibration=short_text(tmp_path / "calibration.txt"),
+        tell=lines.append,
+    )
+    stored = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
+    assert stored <= 2_400_000
+    assert manifest["recipe"] == "planned"
+    assert any("predicted loss" in line for line in lines)
+    build(EXAMPLE, tmp_path / "plain.mbundle", "affine-3bit")
+    assert (tmp_path / "plain.mbundle/weights.ptd").stat().st_size > (out / "weights.ptd").stat().st_size
+    assert perplexity(out, text) < perplexity(tmp_path / "plain.mbundle", text)
+
+
+def test_texts_that_are_of_no_use(tmp_path: Path) -> None:
+    empty = tmp_path / "short.txt"
+    empty.write_text("too short", "utf-8")
+    with open_model(EXAMPLE) as model:
+        tokenizer = compile_tokenizer(EXAMPLE, model.checkpoint.config)
+        for path, message in ((empty, "not one window"), (tmp_path / "none.txt", "cannot be read")):
+            with pytest.raises(UserError, match=message):
+                calibrate(model, tokenizer, path, None, lambda _: None)

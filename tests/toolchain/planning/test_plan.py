@@ -1,0 +1,208 @@
+"""The planner: candidates, allocation, budgets and refusals."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mobile_bundle.codecs import Stats, StreamCodec, codec_by_name, codec_for
+from mobile_bundle.errors import UserError
+from mobile_bundle.models import Model, TensorSpec, open_model
+from mobile_bundle.planning.allocate import allocate
+from mobile_bundle.planning.budget import Budget, Measure, Planner, Sizes
+from mobile_bundle.planning.candidates import GAUSSIAN_ERROR, Candidate, candidates
+from mobile_bundle.planning.recipe import Recipe
+from mobile_bundle.planning.recipe_file import fixed_codecs, read_recipe_file
+from mobile_bundle.planning.sharing import codebook_headers, sharing
+from mobile_bundle.planning.sizes import manifest_bound, plan_table, sizes_of
+from support.builds import build
+from support.paths import EXAMPLE
+
+
+@pytest.mark.parametrize("name", GAUSSIAN_ERROR)
+def test_the_table_of_errors_is_true(name: str) -> None:
+    weight = np.random.default_rng(2).standard_normal((640, 1024)).astype(np.float32)
+    # As a plan's tensors are coded: with moments of the inputs. Without, affine codes mind the large weights first.
+    stats = Stats(hessian=np.eye(1024, dtype=np.float32)) if name.startswith("affine") else None
+    blob = codec_by_name(name).encode(weight, stats)
+    error = np.square(codec_for(blob.header).decode(blob) - weight).sum() / np.square(weight).sum()
+    assert abs(error / GAUSSIAN_ERROR[name] - 1) < 0.06
+
+
+def test_candidates_are_a_convex_curve() -> None:
+    tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
+    curve = candidates(tensor, 0.5, 8)
+    assert len(curve) >= 5
+    assert curve[0].codec.name == "vptq-v4-b8"
+    assert curve[-1].codec.name == "affine-8bit"
+    slopes = [(b.loss - a.loss) / (b.bytes - a.bytes) for a, b in itertools.pairwise(curve)]
+    assert all(a < b < 0 for a, b in itertools.pairwise(slopes))
+    assert any("shared" in each.codec.name for each in curve)
+    assert not any("shared" in each.codec.name for each in candidates(tensor, 0.5, 1))
+
+
+def test_a_codec_without_loss_ends_the_curve() -> None:
+    tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
+    exact = codec_by_name("affine-4bit-g32-asym")
+    curve = candidates(tensor, 0.5, 8, exact)
+    assert curve[-1].codec is exact
+    assert curve[-1].loss == 0
+    assert all(each.bytes < curve[-1].bytes for each in curve[:-1])
+    assert candidates(tensor, 0.5, 8)[-1].loss > 0
+
+
+def test_allocation_is_the_best_there_is() -> None:
+    codec = codec_by_name("raw")
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        options = {}
+        for name in "abcd":
+            sizes = np.cumsum(generator.integers(1, 9, 4))
+            savings = np.sort(generator.uniform(0.1, 1, 3))[::-1] * np.diff(sizes)
+            losses = 20 - np.concatenate([[0], np.cumsum(savings)])
+            options[name] = [Candidate(codec, float(s), float(x)) for s, x in zip(sizes, losses, strict=True)]
+        limit = float(generator.integers(16, 80))
+
+        def size(choice: Mapping[str, int], options: Mapping[str, list[Candidate]] = options) -> float:
+            return sum(options[name][level].bytes for name, level in choice.items())
+
+        if size(dict.fromkeys(options, 0)) > limit:
+            continue
+        chosen = allocate(options, lambda choice, limit=limit, size=size: size(choice) <= limit)  # type: ignore[misc]
+        assert size(chosen) <= limit
+        every = (dict(zip(options, levels, strict=True)) for levels in itertools.product(range(4), repeat=4))
+        loss = [sum(options[n][i].loss for n, i in c.items()) for c in every if size(c) <= limit]
+        got = sum(options[name][level].loss for name, level in chosen.items())
+        largest_step = max(a.loss - b.loss for each in options.values() for a, b in itertools.pairwise(each))
+        assert got <= min(loss) + largest_step  # greedy is off by less than one step
+
+
+def plan_for(model: Model, budget: Budget, fixed: Mapping[str, StreamCodec] | None = None):
+    measure = sizes_of(model.spec, model.tensors, 80_000, {}, {})
+    sensitivities = {tensor.name: 0.01 * (1 + tensor.layer) for tensor in model.tensors}
+    return Planner(budget, model.tensors, model.spec, fixed or {}, measure).plan(sensitivities, 2.9, {}), measure
+
+
+def test_plans_keep_to_their_budgets() -> None:
+    with open_model(EXAMPLE) as model:
+        losses = []
+        for size in (1_900_000, 2_400_000, 3_300_000, 4_500_000):
+            plan, measure = plan_for(model, Budget(max_size=size))
+            assert plan.sizes == measure(plan.assignment)
+            assert plan.sizes.total <= size
+            assert plan.sizes.total > 0.97 * size or plan.loss < 1e-4
+            losses.append(plan.loss)
+            for name in sharing(model.tensors, plan.assignment):
+                assert name in codebook_headers(model.tensors, plan.assignment)
+            assert any("MB" in line for line in plan_table(plan, model.tensors))
+        assert losses == sorted(losses, reverse=True)
+        peak = plan_for(model, Budget(max_size=3_300_000))[0].sizes.peak
+        assert plan_for(model, Budget(max_ram=peak))[0].sizes.peak <= peak
+        wanted = math.exp(2.9 + 0.03)
+        plan, _ = plan_for(model, Budget(max_perplexity=wanted))
+        assert plan.perplexity <= wanted
+        smaller, _ = plan_for(model, Budget(max_size=int(0.95 * plan.sizes.total)))
+        assert smaller.perplexity > wanted  # not larger than it has to be
+
+
+def test_sensitive_tensors_get_more_bits() -> None:
+    with open_model(EXAMPLE) as model:
+        plan, _ = plan_for(model, Budget(max_size=2_400_000))
+        bits = {
+            tensor.name: plan.assignment[tensor.name].bits_per_weight(tensor.rows, tensor.columns)
+            for tensor in model.tensors
+            if tensor.name.endswith("mlp.up.weight")
+        }
+        assert bits["layers.5.mlp.up.weight"] > bits["layers.0.mlp.up.weight"]
+
+
+def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('tensors:\n  "layers.0.*": affine-8bit\n  "*.mlp.down.weight": vptq-v4-b10\n', "utf-8")
+    recipe = read_recipe_file(path)
+    with open_model(EXAMPLE) as model:
+        fixed = fixed_codecs(recipe, model.tensors)
+        assert fixed["layers.0.mlp.down.weight"].name == "affine-8bit"
+        assert fixed["layers.3.mlp.down.weight"].name == "vptq-v4-b10"
+        assert "layers.3.mlp.up.weight" not in fixed
+        plan, _ = plan_for(model, Budget(max_size=3_000_000), fixed)
+        assert all(plan.assignment[name] is codec for name, codec in fixed.items())
+        with pytest.raises(UserError, match=r"fits no matrix"):
+            fixed_codecs(Recipe("", "", (("layers.99.*", "raw"),)), model.tensors)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a mapping"),
+        ("- a", "must be a mapping"),
+        ("body: [1", "is no YAML"),
+        ("body: affine-7bit", "unknown codec"),
+        ("boddy: raw", "unknown key 'boddy'"),
+        ("tensors: 3", "must map"),
+        ("body: raw\nbody: affine-4bit", "the key 'body' twice"),
+        ("tensors: {a: raw, a: bitnet}", "the key 'a' twice"),
+        ("entropy: perhaps", "true or false"),
+        ("tensors: {a: 3}", "unknown codec"),
+        ("tensors: {a: [raw]}", "more than two levels"),
+        ("body: [raw]", "no name"),
+    ],
+)
+def test_bad_recipe_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(UserError, match=message):
+        read_recipe_file(path)
+    with pytest.raises(UserError, match="cannot read"):
+        read_recipe_file(tmp_path / "none.yaml")
+
+
+class _Shape:
+    """Qwen2.5-1.5B's tensors without a checkpoint."""
+
+    def __init__(self) -> None:
+        from mobile_bundle.planning.estimate import shape_subject
+
+        subject = shape_subject("1.5b")
+        self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes
+
+    def measure(self) -> Measure:
+        return sizes_of(self.spec, self.tensors, self.tokenizer_bytes, {}, {})
+
+
+def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
+    shape = _Shape()
+    with pytest.raises(UserError) as refusal:
+        Planner(Budget(max_size=2_400_000), shape.tensors, shape.spec, {}, shape.measure())
+    text = str(refusal.value)
+    assert "2.4 MB cannot be met" in text
+    assert "1.544 billion weights in it are 0.0124 bits per weight" in text
+    assert "the smallest plan takes" in text
+    assert "\n" not in text
+    with pytest.raises(UserError, match=r"--max-ram 100\.0 MB cannot be met"):
+        Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
+    Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())
+
+
+def test_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be met"):
+        build(EXAMPLE, tmp_path / "x.mbundle", budget=Budget(max_size=1_000_000))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="a recipe fixes every tensor"):
+        build(EXAMPLE, tmp_path / "x.mbundle", "affine-4bit", budget=Budget(max_size=10**7))
+
+
+def test_a_perplexity_below_the_models_own_is_refused() -> None:
+    with open_model(EXAMPLE) as model, pytest.raises(UserError, match="uncompressed model has"):
+        plan_for(model, Budget(max_perplexity=2.0))
+
+
+def test_sizes_add_up() -> None:
+    assert Sizes({"a": 1, "b": 2}, 9).total == 3
+    assert manifest_bound(75) > 18_458  # what base's manifest takes
+    assert not Budget()
+    assert Budget(max_perplexity=3.0)
