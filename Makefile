@@ -86,6 +86,7 @@ screenshots: apk-test
 lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_includes.py
 	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 
 test: .venv/test-tools lint apk-test

@@ -80,8 +80,9 @@ class Matrix(ctypes.Structure):
 def formats(tmp_path_factory) -> ctypes.CDLL:
     """formats.c alone, as a shared library."""
     path = tmp_path_factory.mktemp("formats") / "formats.so"
-    kernels, include = ROOT / "runtime/kernels", ROOT / "runtime/include"
-    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", "-I", include, kernels / "formats.c", "-o", path]
+    runtime = ROOT / "runtime"
+    folders = ["-I", runtime, "-I", runtime / "include"]
+    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", *folders, runtime / "packed/formats.c", "-o", path]
     subprocess.run(command, check=True)
     library = ctypes.CDLL(os.fspath(path))
     library.mb_matrix_view.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p]
