@@ -37,4 +37,4 @@ def event_of(line: str | bytes, command: str | None = None) -> dict[str, Any]:
 
 def events_of(text: str, command: str | None = None) -> list[dict[str, Any]]:
     """The events of a whole output: every line must be one."""
-    return [event_of(line, command) for line in text.splitlines()]
+    return [event_of(line, command) for line in text.removesuffix("\n").split("\n")]

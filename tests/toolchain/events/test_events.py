@@ -19,8 +19,9 @@ from mobile_bundle.events.kinds import (
     Memory,
     Predicted,
     PromptEvent,
+    TokenEvent,
 )
-from mobile_bundle.events.parse import EventError, events_schema, parse_event, read_events
+from mobile_bundle.events.parse import EventError, events_schema, parse_event, read_events, read_output
 
 DEFINITIONS = events_schema()["$defs"]
 TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", list[float]: "array"}
@@ -139,3 +140,10 @@ def test_rates_stay_a_list():
     event = parse_event(json.dumps(line))
     assert isinstance(event, BenchEvent)
     assert event.tokens_per_second == [1.5, 2]
+
+
+def test_only_a_line_feed_ends_a_line():
+    text = "a\u2028b\x85c\x1cd"
+    lines = [json.dumps({"event": "token", "id": 7, "text": text}, ensure_ascii=False), "Loading", "{"]
+    assert list(read_output("\n".join(lines).encode())) == [TokenEvent(7, "a\u2028b\x85c\x1cd")]
+    assert list(read_output(b'{"event":"token","id":1,"text":"\xff"}\r\n')) == [TokenEvent(1, "\ufffd")]

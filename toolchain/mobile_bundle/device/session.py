@@ -30,7 +30,7 @@ from mobile_bundle.device.transport.probe import probe
 from mobile_bundle.device.transport.push import Progress
 from mobile_bundle.errors import UserError, printable
 from mobile_bundle.events.kinds import TokenEvent
-from mobile_bundle.events.parse import read_events
+from mobile_bundle.events.parse import read_output
 from mobile_bundle.report.facts import identity
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 from mobile_bundle.version import __version__
@@ -221,12 +221,12 @@ def _host_answers(bundle: Path, runtimes: Sequence[str], timeout: float) -> dict
                 env=runner_environment(runtime),
             )  # fmt: skip
             if process.returncode == 0:
-                answers[runtime] = _answer(process.stdout.decode("utf-8", "replace").splitlines())
+                answers[runtime] = _answer(process.stdout)
     return answers
 
 
-def _answer(lines: Sequence[str]) -> list[int]:
-    return [event.id for event in read_events(lines) if isinstance(event, TokenEvent) and event.id >= 0]
+def _answer(output: bytes) -> list[int]:
+    return [event.id for event in read_output(output) if isinstance(event, TokenEvent) and event.id >= 0]
 
 
 def _line(result: CellResult, cell: Cell, run: Run) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobile_bundle.errors import UserError
 from mobile_bundle.events.kinds import BenchEvent, ErrorEvent
-from mobile_bundle.events.parse import read_events
+from mobile_bundle.events.parse import read_output
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 
 
@@ -53,7 +53,7 @@ def measure_speed(
     if threads:
         command += ["--threads", str(threads)]
     process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime))
-    for event in read_events(process.stdout.decode("utf-8", "replace").splitlines()):
+    for event in read_output(process.stdout):
         if isinstance(event, ErrorEvent):
             raise UserError(event.message)
         if isinstance(event, BenchEvent):

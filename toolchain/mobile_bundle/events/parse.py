@@ -73,3 +73,10 @@ def read_events(lines: Iterable[str]) -> Iterator[Event]:
         event = parse_event(line)
         if event is not None:
             yield event
+
+
+def read_output(output: bytes) -> Iterator[Event]:
+    """The events among a program's whole output, in order. Raises EventError.
+
+    Only a line feed ends a line: U+2028 and the like, at which str.splitlines parts, may stand in a token's text."""
+    return read_events(output.decode("utf-8", "replace").split("\n"))
