@@ -12,10 +12,10 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import report_schema
-from mobile_bundle.device.errors import DeviceError
 from mobile_bundle.device.facts import DeviceFacts
 from mobile_bundle.device.results import CellResult, Report, Run, settle
 from mobile_bundle.device.session import Asked, device_test
+from mobile_bundle.errors import DeviceError
 
 
 def run_test(asked: Asked, serial: str, kept: Path) -> Report:

@@ -26,7 +26,7 @@ from mobile_bundle.device.session import Asked, Save, device_test
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.table import report_lines
 from mobile_bundle.device.verdict import Budgets
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import ArgumentError, UserError, printable
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.runtimes import RUNTIMES
 
@@ -109,7 +109,7 @@ def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
     )
     outputs = [output.path for output in (data, page, kept) if output]
     if len(set(outputs)) < len(outputs):
-        raise UserError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
+        raise ArgumentError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
     with _device(options) as (device, label):
         report = device_test(
             _asked(options, label, peers, baseline), device, _saver(data, page), _say, Progress("pushing", "B")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.cells import Cell
-from mobile_bundle.device.errors import DeviceError, TransportError
+from mobile_bundle.device.errors import TransportError
 from mobile_bundle.device.facts import DeviceFacts
 from mobile_bundle.device.figures import Figures
 from mobile_bundle.device.live import LiveProgram, lost
@@ -22,6 +22,7 @@ from mobile_bundle.device.state import DeviceState, read_state
 from mobile_bundle.device.subject import Subject
 from mobile_bundle.device.traces import crash_traces, kill_traces
 from mobile_bundle.device.watch import Watched, read_watch
+from mobile_bundle.errors import DeviceError
 from mobile_bundle.files.inputs import json_lines
 
 _CANCEL_AFTER = 4

@@ -14,7 +14,7 @@ from mobile_bundle.container.manifest import read_manifest, verify_files
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import check_comparable, compare
 from mobile_bundle.device.cells import ANSWER_TOKENS, Cell, Settings, context_of, in_turns, plan_cells
-from mobile_bundle.device.errors import DeviceError, DeviceTimeout, ShellFailed
+from mobile_bundle.device.errors import DeviceTimeout, ShellFailed
 from mobile_bundle.device.facts import DeviceFacts
 from mobile_bundle.device.figures import runner_figures
 from mobile_bundle.device.fit import choose_abi, reasons_against
@@ -28,7 +28,7 @@ from mobile_bundle.device.run import run_cell
 from mobile_bundle.device.stage import stage, stored_bytes
 from mobile_bundle.device.subject import SHORT_PROMPT, Subject
 from mobile_bundle.device.verdict import Budgets, Tolerances, judge
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import DeviceError, UserError, printable
 from mobile_bundle.report.facts import identity
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 from mobile_bundle.version import __version__
@@ -163,9 +163,9 @@ class _Test:
                 run = run_cell(self._device, facts, places, subject, timed, number, command)
                 warm = {subject.name} if cell.drop_caches else {*warm, subject.name}
             except (DeviceTimeout, ShellFailed) as error:
-                run = Run(number, Outcome(error.kind, str(error)))
+                run = Run(number, Outcome(error.code, str(error)))
             except DeviceError as error:
-                result.runs.append(Run(number, Outcome(error.kind, str(error))))
+                result.runs.append(Run(number, Outcome(error.code, str(error))))
                 settle(result)
                 raise
             result.runs.append(run)

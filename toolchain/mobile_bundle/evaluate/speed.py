@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import RuntimeFailure
 from mobile_bundle.files.inputs import json_lines
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 
@@ -54,7 +54,7 @@ def measure_speed(
     process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime))
     for event in json_lines(process.stdout.decode("utf-8", "replace").splitlines()):
         if event["event"] == "error":
-            raise UserError(event["message"])
+            raise RuntimeFailure(event["message"])
         if event["event"] == "bench":
             rates = event["tokens_per_second"]
             memory = event["memory"]
@@ -69,7 +69,7 @@ def measure_speed(
                 peak_anon_bytes=memory["peak_anon_bytes"],
                 major_faults=memory["major_faults"],
             )
-    raise UserError(
+    raise RuntimeFailure(
         f"{Path(command[0]).name} ended with status {process.returncode} and no result: "
         f"{process.stderr.decode('utf-8', 'replace').strip()}"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import RuntimeFailure
 from mobile_bundle.native.library import check, declared
 
 
@@ -51,7 +51,7 @@ class Tokenizer:
             )
         )
         if count.value > len(ids):
-            raise UserError("the tokenizer gave more tokens than the text has bytes")
+            raise RuntimeFailure("the tokenizer gave more tokens than the text has bytes")
         return ids[: count.value]
 
     def decode(self, ids: Sequence[int] | NDArray[np.int32], skip_special: bool = False) -> str:
