@@ -21,9 +21,8 @@ from mobile_bundle.device.page import device_page
 from mobile_bundle.device.results import Report
 from mobile_bundle.device.session import Asked, device_test
 from mobile_bundle.device.verdict import Budgets
-from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.pipeline.request import BuildRequest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples/models/wiki-6m"
@@ -78,7 +77,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if named is not None:
         return named
     out = tmp_path_factory.mktemp("bundle") / "wiki-6m.mbundle"
-    build_bundle(EXAMPLE, out, None, predict=predict_memory, runners=runner_paths)
+    build_bundle(BuildRequest(EXAMPLE, out))
     return out
 
 

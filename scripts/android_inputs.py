@@ -13,7 +13,7 @@ from pathlib import Path
 from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pack import pack_bundle
 from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.pipeline.request import BuildRequest
 
 EXAMPLE = Path(__file__).parent.parent / "examples/models/wiki-6m"
 CHAT_TEMPLATE = (
@@ -45,7 +45,7 @@ def put_bundles(target: Path) -> None:
         ):
             bundle = work / f"{model.name}.mbundle"
             if not bundle.exists():
-                build_bundle(model, bundle, predict=predict_memory)
+                build_bundle(BuildRequest(model, bundle, formats=()))
             pack_bundle(bundle, target / f"{packed}.mbundle.zip", entropy=entropy, progress=lambda *_: None)
 
 

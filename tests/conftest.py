@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle import lab
-from mobile_bundle.native.programs import runner_paths
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import Recipe
+from support.builds import build as build_a
 from support.paths import EXAMPLE, SHARED
 
 
@@ -38,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     ) -> Path:
         name = recipe.name if isinstance(recipe, Recipe) else recipe
         out = directory / f"{model.name}-{name}-{'-'.join(formats)}.mbundle"
-        build_bundle(model, out, recipe, predict=predict_memory, runners=runner_paths, formats=formats)
+        build_a(model, out, recipe, formats=formats)
         return out
 
     return build

@@ -16,9 +16,8 @@ from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.library import library
-from mobile_bundle.native.programs import bundle_runner, runner_paths
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
+from mobile_bundle.native.programs import bundle_runner
+from support.builds import build as build_a
 from support.checkpoints import write_byte_tokenizer, write_tiny
 from support.damage import overflowing
 from support.serve import serving
@@ -27,7 +26,7 @@ PROMPT = "The history of the city"
 
 
 def build(model: Path, out: Path, recipe: str, **more: Any) -> dict[str, Any]:
-    return build_bundle(model, out, recipe, predict=predict_memory, runners=runner_paths, **more)
+    return build_a(model, out, recipe, formats=("native",), **more)
 
 
 LAYER_1 = "model.layers.1"

@@ -26,12 +26,12 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.native.engine import Model, ModelOptions
 from mobile_bundle.native.engine import engine_library as library
-from mobile_bundle.native.programs import bundle_runner, runner_paths
-from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.native.programs import bundle_runner
 from mobile_bundle.pipeline.weights import build_weights
-from mobile_bundle.planning.memory import mapped_weights, predict_memory
+from mobile_bundle.planning.memory import mapped_weights
 from mobile_bundle.planning.recipe import Recipe
 from safetensors.numpy import save_file
+from support.builds import build as build_a
 from support.checkpoints import SHARED, copy_tokenizer
 
 STORED = "bitnet-1.6bit"
@@ -133,7 +133,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[[st
     def build(recipe: str) -> Path:
         out = folder / f"{recipe}.mbundle"
         if not out.exists():
-            build_bundle(folder / "deep", out, recipe, predict=predict_memory, runners=runner_paths)
+            build_a(folder / "deep", out, recipe, formats=("native",))
         return out
 
     return build

@@ -13,11 +13,10 @@ from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
-from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.uncompressed import open_subject
 from mobile_bundle.planning.budget import Budget
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.tokenizer import compile_tokenizer
+from support.builds import build
 from support.checkpoints import TINY, tiny_model, write_tiny
 from support.paths import EXAMPLE
 
@@ -107,7 +106,7 @@ def test_calibrated_bundles_are_better_on_other_text(tmp_path: Path, shared: Pat
         found = {}
         for kind, given in (("free", None), ("calibrated", calibration)):
             out = tmp_path / f"{recipe}-{kind}.mbundle"
-            manifest = build_bundle(EXAMPLE, out, recipe, predict=predict_memory, calibration=given)
+            manifest = build(EXAMPLE, out, recipe, calibration=given)
             found[kind] = perplexity(out, text)
             assert any("calibrated on" in note for note in manifest["notes"]) == (kind == "calibrated")
         assert found["calibrated"] < 0.97 * found["free"]
@@ -120,10 +119,9 @@ def test_a_planned_bundle(tmp_path: Path, shared: Path) -> None:
     lines: list[str] = []
     out = tmp_path / "planned.mbundle"
     budget = Budget(max_size=2_400_000)
-    manifest = build_bundle(
+    manifest = build(
         EXAMPLE,
         out,
-        predict=predict_memory,
         budget=budget,
         calibration=short_text(tmp_path / "calibration.txt"),
         tell=lines.append,
@@ -132,7 +130,7 @@ def test_a_planned_bundle(tmp_path: Path, shared: Path) -> None:
     assert stored <= 2_400_000
     assert manifest["recipe"] == "planned"
     assert any("predicted loss" in line for line in lines)
-    build_bundle(EXAMPLE, tmp_path / "plain.mbundle", "affine-3bit", predict=predict_memory)
+    build(EXAMPLE, tmp_path / "plain.mbundle", "affine-3bit")
     assert (tmp_path / "plain.mbundle/weights.ptd").stat().st_size > (out / "weights.ptd").stat().st_size
     assert perplexity(out, text) < perplexity(tmp_path / "plain.mbundle", text)
 

@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
-from mobile_bundle.native.programs import runner_paths
-from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.uncompressed import open_subject
 from mobile_bundle.planning.estimate import checkpoint_subject
-from mobile_bundle.planning.memory import predict_memory
+from support.builds import build
 from support.paths import EXAMPLE
 
 pytest.importorskip("torch")
@@ -39,7 +37,7 @@ def one_line(path: Path, message: str) -> None:
     """Build, estimate and eval refuse the path with the same line."""
     out = path.parent / "out.mbundle"
     attempts: list[Callable[[], object]] = [
-        lambda: build_bundle(path, out, predict=predict_memory, runners=runner_paths),
+        lambda: build(path, out, formats=("native",)),
         lambda: checkpoint_subject(path),
         lambda: open_subject(path, lambda done, total, what: None).__enter__(),
     ]

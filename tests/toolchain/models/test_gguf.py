@@ -16,13 +16,11 @@ from mobile_bundle.container import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufFile
-from mobile_bundle.native.programs import runner_paths
-from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.weights import build_weights
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from support.builds import build
 from support.checkpoints import write_tiny
 from support.gguf_files import Type, wide_checkpoint, write_gguf
 
@@ -155,9 +153,7 @@ def test_a_file_of_several_types(tmp_path: Path, wide: Callable[[str], Path]) ->
         return next((found for part, found in types.items() if part in name), Type.Q4_0)
 
     truth = write_gguf(tmp_path / "model.gguf", wide("Llama"), type_of)
-    manifest = build_bundle(
-        tmp_path / "model.gguf", tmp_path / "m.mbundle", predict=predict_memory, runners=runner_paths
-    )
+    manifest = build(tmp_path / "model.gguf", tmp_path / "m.mbundle", formats=("native",))
     told = manifest["notes"]
     assert manifest["recipe"].startswith("keep, affine-")
     rest = manifest["recipe"].removeprefix("keep, ").partition("+")[0]
@@ -281,7 +277,7 @@ def test_generation_settings(tmp_path: Path, wide: Callable[[str], Path]) -> Non
         writer.add_chat_template("{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}[assistant]")
 
     write_gguf(tmp_path / "model.gguf", wide("Llama"), lambda name: Type.Q4_0, edit=edit)
-    manifest = build_bundle(tmp_path / "model.gguf", tmp_path / "m.mbundle", predict=predict_memory)
+    manifest = build(tmp_path / "model.gguf", tmp_path / "m.mbundle")
     assert manifest["generation"] == {
         "do_sample": True,
         "temperature": 0.5,

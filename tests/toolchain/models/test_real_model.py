@@ -17,10 +17,9 @@ from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.tokenizer import Tokenizer
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
+from support.builds import build
 from support.gguf_files import dequantised, inverse
 from support.paths import SHARED
 from support.real_model import BYTES, QUESTIONS, real_gguf
@@ -38,7 +37,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The default build, and one of the dequantised weights in bfloat16."""
     directory = tmp_path_factory.mktemp("smollm2")
     for recipe, name in ((None, "keep"), ("raw", "raw")):
-        build_bundle(real_gguf(), directory / name, recipe, predict=predict_memory)
+        build(real_gguf(), directory / name, recipe)
     return {name: directory / name for name in ("keep", "raw")}
 
 

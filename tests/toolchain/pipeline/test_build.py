@@ -19,11 +19,11 @@ from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.container.weights import WeightsLayout
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import TensorSpec, open_model
-from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.native.programs import ABIS
 from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.assignment import assign_codecs, plan_weights
 from mobile_bundle.planning.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
-from support.builds import FakeTokenizer, bundle
+from support.builds import build, bundle
 from support.checkpoints import SHARED, TINY, pack_bitnet, write_synthetic, write_tiny
 from support.paths import ROOT
 
@@ -119,35 +119,35 @@ def test_progress_counts_every_weight_once(llama: Path, tmp_path: Path) -> None:
     assert {name for _, _, name in calls} == {record.name for record in records}
 
 
+FILES = ("weights.ptd", "tokenizer.bin")
+
+
 def test_a_bundle(llama: Path, tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    runner = tmp_path / "mobile-run"
-    runner.write_bytes(b"#!")
     model = tmp_path / "wiki"
     shutil.copytree(llama, model)
     (model / "README.md").write_text("---\nlanguage: en\nlicense: cc-by-sa-4.0\n---\nhello\n")
     (model / "generation_config.json").write_text('{"temperature": 0.5, "eos_token_id": 0, "x": "y", "top_k": null}')
     out = tmp_path / "wiki.mbundle"
-    manifest = bundle(model, out, "affine-4bit", runners=lambda: {"x86_64": runner, "arm64-v8a": runner})
+    manifest = bundle(model, out, "affine-4bit", formats=("native",))
     assert read_manifest(out) == manifest
     jsonschema.validate(manifest, schema())
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert names == {
-        "manifest.json", "weights.ptd", "tokenizer.bin", "bin/x86_64/mobile-run", "bin/arm64-v8a/mobile-run"
-    }  # fmt: skip
+    runners = {f"bin/{abi}/mobile-run" for abi in ABIS}
+    assert names == {"manifest.json", "weights.ptd", "tokenizer.bin"} | runners
     assert (out / "bin/x86_64/mobile-run").stat().st_mode & 0o777 == 0o755
     assert manifest["bytes"] == sum(file["bytes"] for file in manifest["files"].values())
     assert manifest["model"]["name"] == "wiki"
-    assert (manifest["model"]["bos"], manifest["model"]["eos"]) == (1, [2, 3])
+    assert (manifest["model"]["bos"], manifest["model"]["eos"]) == (1, [0])
     assert manifest["generation"] == {"temperature": 0.5}
     assert manifest["licence"] == "cc-by-sa-4.0"
     assert manifest["recipe"] == "affine-4bit"
     assert manifest["chat_template"] is False
-    assert manifest["notes"] == ["the chat template is too clever"]
-    assert manifest["predicted"]["file_bytes"] == (out / "weights.ptd").stat().st_size + len(FakeTokenizer().data)
+    assert manifest["notes"] == ["the model has no chat template"]
+    assert manifest["predicted"]["file_bytes"] == sum((out / name).stat().st_size for name in FILES)
     with open_model(model) as opened, WeightsReader(out / "weights.ptd") as weights:
         assert manifest["model"]["parameters"] == opened.parameters
-        assert weights.config == opened.spec.with_tokens(1, (2, 3)).to_config_bytes()
+        assert weights.config == opened.spec.with_tokens(1, (0,)).to_config_bytes()
     assert set(verify_bundle(out)) == names
 
 
@@ -178,7 +178,7 @@ def test_a_separate_input_embedding_is_not_counted_as_mapped(tmp_path: Path) -> 
     manifest = bundle(model, tmp_path / "x.mbundle")
     tensors = {tensor["name"]: tensor for tensor in manifest["tensors"]}
     expected = manifest["files"]["weights.ptd"]["bytes"] - tensors["embedding.weight"]["bytes"]
-    assert manifest["predicted"]["file_bytes"] == expected + len(FakeTokenizer().data)
+    assert manifest["predicted"]["file_bytes"] == expected + manifest["files"]["tokenizer.bin"]["bytes"]
 
 
 def test_errors_leave_no_bundle(llama: Path, tmp_path: Path) -> None:
@@ -196,8 +196,6 @@ def test_errors_leave_no_bundle(llama: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} <= {"x.mbundle.parts", "weights.ptd.parts"}
     for parts in list(out.iterdir()):
         shutil.rmtree(parts)
-    with pytest.raises(UserError, match=r"runner .* is missing"):
-        bundle(llama, out / "x.mbundle", runners=lambda: {"x86_64": tmp_path / "nothing"})
     with pytest.raises(UserError, match="unknown recipe"):
         bundle(llama, out / "x.mbundle", "nothing")
     assert list(out.iterdir()) == []
@@ -218,7 +216,6 @@ def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> No
     from mobile_bundle.native.library import library_path
     from mobile_bundle.native.programs import runner_paths
     from mobile_bundle.planning.estimate import checkpoint_subject, estimate_bundle
-    from mobile_bundle.planning.memory import predict_memory
 
     try:
         library_path()
@@ -228,7 +225,7 @@ def test_an_estimate_is_what_the_build_gives(tmp_path: Path, shared: Path) -> No
     for name in ("raw", "affine-2bit", "bitnet-1.6bit"):
         row = estimate_bundle(checkpoint_subject(shared / "models/demo"), name)
         out = tmp_path / f"{name}.mbundle"
-        manifest = build_bundle(shared / "models/demo", out, name, predict=predict_memory, runners=runner_paths)
+        manifest = build(shared / "models/demo", out, name, formats=("native",))
         assert row.bytes == manifest["bytes"]
         assert row.bits_per_weight == manifest["bits_per_weight"]
         assert row.predicted.peak_bytes == manifest["predicted"]["peak_bytes"]

@@ -10,9 +10,8 @@ import pytest
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.native.engine import Model
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import Recipe, named_recipe
+from support.builds import build
 from support.paths import EXAMPLE
 
 
@@ -37,7 +36,7 @@ def test_shared_codebooks_and_overrides(tmp_path: Path) -> None:
     """A recipe with patterns, entropy-coded, is what its parts are."""
     overrides = (("layers.0.*", "affine-8bit"), ("*.mlp.down.weight", "vptq-v4-b10"))
     recipe = Recipe("affine-4bit", "affine-4bit", overrides, "mine", True)
-    manifest = build_bundle(EXAMPLE, tmp_path / "a.mbundle", recipe, predict=predict_memory)
+    manifest = build(EXAMPLE, tmp_path / "a.mbundle", recipe)
     codecs = {tensor["name"]: tensor["codec"] for tensor in manifest["tensors"]}
     assert codecs["layers.0.mlp.down.weight"] == "affine-8bit+entropy"
     assert codecs["layers.1.mlp.down.weight"] == "vptq-v4-b10+entropy"

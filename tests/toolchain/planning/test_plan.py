@@ -12,15 +12,14 @@ import pytest
 from mobile_bundle.codecs import Stats, StreamCodec, codec_by_name, codec_for
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, TensorSpec, open_model
-from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.planning.allocate import allocate
-from mobile_bundle.planning.budget import Budget, Measure, Sizes, check_possible, make_plan
+from mobile_bundle.planning.budget import Budget, Measure, Planner, Sizes
 from mobile_bundle.planning.candidates import GAUSSIAN_ERROR, Candidate, candidates
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.planning.recipe_file import fixed_codecs, read_recipe_file
 from mobile_bundle.planning.sharing import codebook_headers, sharing
 from mobile_bundle.planning.sizes import manifest_bound, plan_table, sizes_of
+from support.builds import build
 from support.paths import EXAMPLE
 
 
@@ -83,9 +82,9 @@ def test_allocation_is_the_best_there_is() -> None:
 
 
 def plan_for(model: Model, budget: Budget, fixed: Mapping[str, StreamCodec] | None = None):
-    measure = sizes_of(model.spec, model.tensors, 80_000, {}, predict_memory, {})
+    measure = sizes_of(model.spec, model.tensors, 80_000, {}, {})
     sensitivities = {tensor.name: 0.01 * (1 + tensor.layer) for tensor in model.tensors}
-    return make_plan(budget, model.tensors, model.spec, sensitivities, 2.9, fixed or {}, {}, measure), measure
+    return Planner(budget, model.tensors, model.spec, fixed or {}, measure).plan(sensitivities, 2.9, {}), measure
 
 
 def test_plans_keep_to_their_budgets() -> None:
@@ -172,31 +171,29 @@ class _Shape:
         self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes
 
     def measure(self) -> Measure:
-        return sizes_of(self.spec, self.tensors, self.tokenizer_bytes, {}, predict_memory, {})
+        return sizes_of(self.spec, self.tensors, self.tokenizer_bytes, {}, {})
 
 
 def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
     shape = _Shape()
     with pytest.raises(UserError) as refusal:
-        check_possible(Budget(max_size=2_400_000), shape.tensors, shape.spec, {}, shape.measure())
+        Planner(Budget(max_size=2_400_000), shape.tensors, shape.spec, {}, shape.measure())
     text = str(refusal.value)
     assert "2.4 MB cannot be met" in text
     assert "1.544 billion weights in it are 0.0124 bits per weight" in text
     assert "the smallest plan takes" in text
     assert "\n" not in text
     with pytest.raises(UserError, match=r"--max-ram 100\.0 MB cannot be met"):
-        check_possible(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
-    check_possible(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())
+        Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
+    Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())
 
 
 def test_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be met"):
-        build_bundle(EXAMPLE, tmp_path / "x.mbundle", predict=predict_memory, budget=Budget(max_size=1_000_000))
+        build(EXAMPLE, tmp_path / "x.mbundle", budget=Budget(max_size=1_000_000))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="a recipe fixes every tensor"):
-        build_bundle(
-            EXAMPLE, tmp_path / "x.mbundle", "affine-4bit", predict=predict_memory, budget=Budget(max_size=10**7)
-        )
+        build(EXAMPLE, tmp_path / "x.mbundle", "affine-4bit", budget=Budget(max_size=10**7))
 
 
 def test_a_perplexity_below_the_models_own_is_refused() -> None:

@@ -20,8 +20,6 @@ from mobile_bundle.codecs.vector_blob import VectorParts, pack_vector, stack_cod
 from mobile_bundle.container.manifest import read_manifest, write_manifest
 from mobile_bundle.container.weights import PlannedTensor, WeightsReader, WeightsWriter
 from mobile_bundle.models import open_model
-from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.report.errors import decoded_chunks
 from mobile_bundle.report.labels import Box, Wish, place_labels
 from mobile_bundle.report.page import report_page
@@ -30,6 +28,7 @@ from mobile_bundle.report.results import Subject, results_markdown
 from mobile_bundle.report.roles import part_of
 from mobile_bundle.report.schema import Report, read_report
 from support.browser import Browser
+from support.builds import build
 from support.paths import EXAMPLE
 
 HOSTILE = "\"><img src=x onerror=console.log(1)><script>console.log(2)<!-- &amp; 'é|`"
@@ -43,7 +42,7 @@ def bundles(tmp_path_factory) -> list[Path]:
     directory = tmp_path_factory.mktemp("reported")
     out = [directory / f"{name}.mbundle" for name in ("four", "two", HOSTILE)]
     for path, recipe in zip(out[:2], ("affine-4bit", "affine-2bit"), strict=True):
-        build_bundle(EXAMPLE, path, recipe, predict=predict_memory)
+        build(EXAMPLE, path, recipe)
     shutil.copytree(out[0], out[2])
     write_manifest(out[2], {**read_manifest(out[0]), "recipe": HOSTILE})
     return out

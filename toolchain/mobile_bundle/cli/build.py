@@ -21,11 +21,10 @@ from mobile_bundle.cli.common import (
 )
 from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ResumableError, UserError, printable
-from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.parts import finished_parts, parts_directory
+from mobile_bundle.pipeline.request import BuildRequest, Listener
 from mobile_bundle.planning.budget import Budget
-from mobile_bundle.planning.memory import predict_memory
 from mobile_bundle.planning.recipe import recipe_names
 from mobile_bundle.version import __version__
 
@@ -101,6 +100,20 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _request(options: argparse.Namespace) -> BuildRequest:
+    return BuildRequest(
+        options.model,
+        options.output,
+        recipe=options.recipe,
+        budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
+        calibration=options.calibration,
+        formats=options.formats,
+        jobs=options.jobs,
+        cluster=options.cluster,
+        chat_options=dict(options.chat_option),
+    )
+
+
 def _build(options: argparse.Namespace) -> int:
     told = []
 
@@ -110,21 +123,7 @@ def _build(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
 
     try:
-        manifest = build_bundle(
-            options.model,
-            options.output,
-            recipe=options.recipe,
-            runners=runner_paths,
-            predict=predict_memory,
-            progress=Progress("coding weights", "w"),
-            jobs=options.jobs,
-            cluster=options.cluster,
-            budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
-            calibration=options.calibration,
-            formats=options.formats,
-            chat_options=dict(options.chat_option),
-            tell=tell,
-        )
+        manifest = build_bundle(_request(options), Listener(Progress("coding weights", "w"), tell))
     except UserError as error:
         raise UserError(f"{error}{_what_is_kept(options.output, isinstance(error, ResumableError))}") from error
     except KeyboardInterrupt:

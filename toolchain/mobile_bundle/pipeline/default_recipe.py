@@ -9,7 +9,7 @@ and that is said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from mobile_bundle.evaluate.divergence import Divergence, compare
 from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.models import DecoderSpec
 from mobile_bundle.native.engine import Model as NativeModel
-from mobile_bundle.pipeline.pool import PartPool, Progress
+from mobile_bundle.pipeline.pool import PartPool
+from mobile_bundle.pipeline.request import Listener
 from mobile_bundle.pipeline.weights import write_weights
 from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.budget import Measure
@@ -63,14 +64,14 @@ def choose_recipe(
     exact: Assignment,
     sizes: Measure,
     target: str,
-    progress: Progress | None,
-    tell: Callable[[str], None],
+    listener: Listener,
 ) -> Recipe:
     """The recipe for an ordinary checkpoint. exact: codecs of matrices that are stored without loss in any case;
-    sizes: what a bundle takes; target: of TARGETS. tell: takes a line that says why it is this one.
+    sizes: what a bundle takes; target: of TARGETS. The listener is told why it is
+    this one.
 
     UserError for a checkpoint that cannot be coded."""
-    model = pool.model
+    model, tell, progress = pool.model, listener.tell, listener.progress
     if all(tensor.name in exact for tensor in model.tensors if tensor.role != "vector"):
         return _LADDER[0]  # nothing is left that it would code
 

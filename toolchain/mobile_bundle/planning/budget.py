@@ -68,6 +68,75 @@ class Plan:
         return math.exp(self.base_loss + self.loss)
 
 
+class Planner:
+    """Keeps to a budget. Made before any work: UserError, with the arithmetic, for a size or memory budget that no plan
+    can meet. measure: what a bundle with an assignment takes; fixed: codecs that a recipe file sets."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        tensors: Sequence[TensorSpec],
+        spec: DecoderSpec,
+        fixed: Mapping[str, StreamCodec],
+        measure: Measure,
+    ) -> None:
+        self._budget, self._tensors, self._spec, self._fixed, self._measure = budget, tensors, spec, fixed, measure
+        sizes = measure(smallest_assignment(tensors, spec, fixed))
+        if budget.max_size is not None and sizes.total > budget.max_size:
+            raise UserError(_size_is_impossible(budget.max_size, tensors, sizes))
+        if budget.max_ram is not None and sizes.peak > budget.max_ram:
+            raise UserError(
+                f"--max-ram {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
+                f"predicted to need {_mb(sizes.peak)} at its peak: its weights are mapped, KV cache and scratch come "
+                f"on top; take a smaller model"
+            )
+
+    def plan(self, sensitivities: Mapping[str, float], base_loss: float, exact: Mapping[str, StreamCodec]) -> Plan:
+        """The assignment with the least predicted loss within size and memory; with only a perplexity, the smallest
+        that is predicted to reach it.
+
+        sensitivities: nats per token at a relative error of 1, by tensor (calibrate/profile.py); base_loss: of the
+        uncompressed model, nats per token; exact: codecs that hold their tensor without loss. UserError where the
+        budget cannot be met."""
+        budget, fixed = self._budget, self._fixed
+        options = _options(self._tensors, self._spec, sensitivities, fixed, exact)
+
+        def lost(choice: Choice) -> dict[str, float]:
+            losses = {name: options[name][level].loss for name, level in choice.items()}
+            for name, codec in fixed.items():
+                losses[name] = sensitivities.get(name, 0.0) * GAUSSIAN_ERROR.get(codec.name, 0.0)
+            return losses
+
+        def assignment(choice: Choice) -> Assignment:
+            return _assignment(self._tensors, options, choice, fixed)
+
+        best = allocate(options, lambda choice: self._within(self._measure(assignment(choice))))
+        wanted = math.inf if budget.max_perplexity is None else math.log(budget.max_perplexity) - base_loss
+        if sum(lost(best).values()) > wanted:
+            raise UserError(
+                f"--max-perplexity {budget.max_perplexity:g} cannot be met"
+                + (" within the other limits" if budget.max_size or budget.max_ram else "")
+                + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan is "
+                f"predicted to have {math.exp(base_loss + sum(lost(best).values())):.3f}"
+            )
+        if budget.max_perplexity is not None:
+            best = cheapest(options, lambda choice: sum(lost(choice).values()) <= wanted)
+        return Plan(assignment(best), base_loss, lost(best), self._measure(assignment(best)))
+
+    def check_stored(self, stored: int) -> None:
+        """stored: bytes that the finished bundle takes on a phone. UserError if they are more than was asked for: the
+        plan keeps the promise, and this looks whether it did."""
+        limit = self._budget.max_size
+        if limit is not None and stored > limit:
+            raise UserError(
+                f"the bundle takes {stored:,} bytes on a phone, {limit:,} were asked for; give a smaller --max-size"
+            )
+
+    def _within(self, sizes: Sizes) -> bool:
+        size, ram = self._budget.max_size, self._budget.max_ram
+        return (size is None or sizes.total <= size) and (ram is None or sizes.peak <= ram)
+
+
 def smallest_assignment(
     tensors: Sequence[TensorSpec], spec: DecoderSpec, fixed: Mapping[str, StreamCodec]
 ) -> Assignment:
@@ -76,74 +145,17 @@ def smallest_assignment(
     return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
 
 
-def check_possible(
-    budget: Budget, tensors: Sequence[TensorSpec], spec: DecoderSpec, fixed: Mapping[str, StreamCodec], measure: Measure
-) -> None:
-    """UserError, with the arithmetic, for a size or memory budget that no plan can meet. Quick: call it first."""
-    smallest = smallest_assignment(tensors, spec, fixed)
-    sizes = measure(smallest)
+def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Sizes) -> str:
     weights = sum(tensor.rows * tensor.columns for tensor in tensors if tensor.source)
     error = max(GAUSSIAN_ERROR.values())
-    if budget.max_size is not None and sizes.total > budget.max_size:
-        parts = ", ".join(f"{name} {_mb(size)}" for name, size in sizes.stored.items())
-        raise UserError(
-            f"--max-size {_mb(budget.max_size)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
-            f"{8 * budget.max_size / weights:.4f} bits per weight; the smallest plan takes {_mb(sizes.total)} ({parts}"
-            f"; {8 * sizes.stored['weights.ptd'] / weights:.2f} bits per weight) and changes the weights by a relative "
-            f"squared error of {error:.2f}, which without training costs much of the quality; take a smaller model for "
-            f"a smaller bundle"
-        )
-    if budget.max_ram is not None and sizes.peak > budget.max_ram:
-        raise UserError(
-            f"--max-ram {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
-            f"predicted to need {_mb(sizes.peak)} at its peak: its weights are mapped, KV cache and scratch come on "
-            f"top; take a smaller model"
-        )
-
-
-def make_plan(
-    budget: Budget,
-    tensors: Sequence[TensorSpec],
-    spec: DecoderSpec,
-    sensitivities: Mapping[str, float],
-    base_loss: float,
-    fixed: Mapping[str, StreamCodec],
-    exact: Mapping[str, StreamCodec],
-    measure: Measure,
-) -> Plan:
-    """The assignment with the least predicted loss within size and memory; with only a perplexity, the smallest that is
-    predicted to reach it.
-
-    sensitivities: nats per token at a relative error of 1, by tensor (calibrate/profile.py); fixed: codecs that a
-    recipe file sets; exact: codecs that hold their tensor without loss. UserError where the budget cannot be met."""
-    check_possible(budget, tensors, spec, fixed, measure)
-    options = _options(tensors, spec, sensitivities, fixed, exact)
-
-    def within(choice: Choice) -> bool:
-        sizes = measure(_assignment(tensors, options, choice, fixed))
-        return (budget.max_size is None or sizes.total <= budget.max_size) and (
-            budget.max_ram is None or sizes.peak <= budget.max_ram
-        )
-
-    def lost(choice: Choice) -> dict[str, float]:
-        losses = {name: options[name][level].loss for name, level in choice.items()}
-        for name, codec in fixed.items():
-            losses[name] = sensitivities.get(name, 0.0) * GAUSSIAN_ERROR.get(codec.name, 0.0)
-        return losses
-
-    best = allocate(options, within)
-    wanted = math.inf if budget.max_perplexity is None else math.log(budget.max_perplexity) - base_loss
-    if sum(lost(best).values()) > wanted:
-        raise UserError(
-            f"--max-perplexity {budget.max_perplexity:g} cannot be met"
-            + (" within the other limits" if budget.max_size or budget.max_ram else "")
-            + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan is "
-            f"predicted to have {math.exp(base_loss + sum(lost(best).values())):.3f}"
-        )
-    if budget.max_perplexity is not None:
-        best = cheapest(options, lambda choice: sum(lost(choice).values()) <= wanted)
-    assignment = _assignment(tensors, options, best, fixed)
-    return Plan(assignment, base_loss, lost(best), measure(assignment))
+    parts = ", ".join(f"{name} {_mb(size)}" for name, size in smallest.stored.items())
+    return (
+        f"--max-size {_mb(limit)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
+        f"{8 * limit / weights:.4f} bits per weight; the smallest plan takes {_mb(smallest.total)} ({parts}"
+        f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight) and changes the weights by a relative "
+        f"squared error of {error:.2f}, which without training costs much of the quality; take a smaller model for "
+        f"a smaller bundle"
+    )
 
 
 def _options(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mobile_bundle.codecs import StreamCodec
@@ -11,11 +11,8 @@ from mobile_bundle.container.weights import WeightsLayout
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.assignment import plan_weights
 from mobile_bundle.planning.budget import Measure, Plan, Sizes
-from mobile_bundle.planning.memory import PredictedMemory, mapped_weights
+from mobile_bundle.planning.memory import mapped_weights, predict_memory
 from mobile_bundle.planning.sharing import codebook_headers, kind_of
-
-Predict = Callable[[bytes, int, int], PredictedMemory]
-"""(mb_model_config, bytes of the installed weights that generating reads, bytes of tokenizer.bin) -> memory."""
 
 _MANIFEST_BYTES = 6 << 10
 _MANIFEST_TENSOR_BYTES = 330
@@ -32,7 +29,6 @@ def sizes_of(
     tensors: Sequence[TensorSpec],
     tokenizer_bytes: int,
     runners: Mapping[str, Path],
-    predict: Predict,
     programs: Mapping[str, int],
 ) -> Measure:
     """The function that the planner asks. runners: {abi: path}; the largest counts, a phone stores one of them.
@@ -54,7 +50,7 @@ def sizes_of(
         }
         if runner:
             stored["mobile-run"] = runner
-        return Sizes(stored, predict(config, mapped.touched, tokenizer_bytes).peak_bytes)
+        return Sizes(stored, predict_memory(config, mapped.touched, tokenizer_bytes).peak_bytes)
 
     return measure
 

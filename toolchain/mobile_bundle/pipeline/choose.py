@@ -1,0 +1,108 @@
+"""Stage 2, choosing: a codec for every tensor, by a plan, by a recipe, or by trying recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mobile_bundle.calibrate.calibration import Calibration, calibrate
+from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.errors import UserError
+from mobile_bundle.models import Model
+from mobile_bundle.pipeline.default_recipe import choose_recipe
+from mobile_bundle.pipeline.pool import PartPool
+from mobile_bundle.pipeline.request import BuildRequest, Listener
+from mobile_bundle.pipeline.source import Source
+from mobile_bundle.planning.assignment import assign_codecs
+from mobile_bundle.planning.budget import Measure, Planner
+from mobile_bundle.planning.carried_over import carried_over
+from mobile_bundle.planning.exact import exact_codecs, exact_line, exact_recipe, kept_codecs, lossless_codecs
+from mobile_bundle.planning.recipe import Recipe, entropy_coded, resolve_recipe
+from mobile_bundle.planning.recipe_file import fixed_codecs
+from mobile_bundle.planning.sizes import plan_table
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """recipe: under the name that the manifest gives it; assignment: codec by tensor name; calibration: what the codecs
+    are to use, or None for data-free coding."""
+
+    recipe: Recipe
+    assignment: Mapping[str, StreamCodec]
+    calibration: Calibration | None
+
+
+class Choosing:
+    """Made before any work, so that what cannot be met is refused at once: UserError for a recipe that leaves nothing
+    to plan or nothing to use, and for an impossible budget. sizes: what a bundle with an assignment takes."""
+
+    def __init__(self, request: BuildRequest, source: Source, sizes: Measure) -> None:
+        self._request, self._source, self._sizes = request, source, sizes
+        self._recipe = _asked(request, source.model)
+        fixed = fixed_codecs(self._recipe, source.model.tensors)
+        self._planner = (
+            Planner(request.budget, source.model.tensors, source.spec, fixed, sizes) if request.budget else None
+        )
+
+    def choose(self, pool: PartPool, listener: Listener) -> Chosen:
+        """pool: codes what is tried. UserError for a text, a checkpoint or a budget that is of no use."""
+        request, (model, tokenizer) = self._request, (self._source.model, self._source.tokenizer)
+        used = None
+        if self._planner or request.calibration:
+            used = calibrate(model, tokenizer, request.calibration, listener.progress, listener.tell)
+        if self._planner and used:
+            chosen = self._planned(self._planner, used, listener)
+        else:
+            chosen = self._by_recipe(pool, used, listener)
+        model.notes.extend(carried_over(model.tensors, chosen.assignment))
+        return chosen
+
+    def check_stored(self, stored: int) -> None:
+        """stored: bytes that the finished bundle takes on a phone. UserError if the budget does not allow them."""
+        if self._planner:
+            self._planner.check_stored(stored)
+
+    def _planned(self, planner: Planner, used: Calibration, listener: Listener) -> Chosen:
+        model = self._source.model
+        sensitivities = {name: known.sensitivity for name, known in used.profile.matrices.items()}
+        plan = planner.plan(sensitivities, used.profile.loss, lossless_codecs(model))
+        for line in plan_table(plan, model.tensors):
+            listener.tell(line)
+        assignment: Mapping[str, StreamCodec] = plan.assignment
+        if self._recipe.entropy:
+            matrices = {tensor.name for tensor in model.tensors if tensor.role != "vector"}
+            assignment = {n: entropy_coded(c) if n in matrices else c for n, c in assignment.items()}
+        return Chosen(self._recipe, assignment, used)
+
+    def _by_recipe(self, pool: PartPool, used: Calibration | None, listener: Listener) -> Chosen:
+        request, source, recipe = self._request, self._source, self._recipe
+        model, spec = source.model, source.spec
+        exact, kept = (exact_codecs(model), kept_codecs(model)) if request.recipe is None else ({}, {})
+        decided = exact | kept
+        free = any(tensor.role != "vector" and tensor.name not in decided for tensor in model.tensors)
+        if request.recipe is None and not spec.ternary and (free or not kept):
+            recipe = choose_recipe(pool, spec, source.tokenizer, decided, self._sizes, request.target, listener)
+            recipe = replace(recipe, title=f"keep, {recipe.name}") if kept else recipe
+        assignment = assign_codecs(model.tensors, spec, recipe) | decided
+        if exact:
+            recipe = exact_recipe(recipe, model, exact)
+            model.notes.append(exact_line(exact))
+        return Chosen(recipe, assignment, used)
+
+
+def _asked(request: BuildRequest, model: Model) -> Recipe:
+    recipe = request.recipe
+    if not request.budget:
+        resolved = resolve_recipe(recipe, model.spec, model.tensors)
+        if not resolved.body or not resolved.embedding:
+            raise UserError(
+                f"the recipe {resolved.name} has no body or no embedding; add them, or a budget (--max-size)"
+            )
+        return resolved
+    if recipe is None:
+        return Recipe("", "", (), "planned")
+    if isinstance(recipe, str) or recipe.body or recipe.embedding:
+        raise UserError(
+            "a recipe fixes every tensor; with a budget give none, or a recipe file without body and embedding"
+        )
+    return recipe

@@ -1,0 +1,44 @@
+"""What is asked of a build, and who is told of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.pipeline.pool import Progress
+from mobile_bundle.planning.budget import Budget
+from mobile_bundle.planning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """model: a checkpoint directory or a GGUF file; output: the bundle to write, replaced if it is one already.
+
+    recipe: a recipe, its name, or None for the model's default, which stores without loss what lies on the grid of a
+    packed format (planning/exact.py). budget: what the plan has to keep to; the planner then chooses every codec that
+    the recipe's patterns do not fix. calibration: a text for codecs and planner; None: data-free, or with a budget the
+    text that ships with the tool. formats: of export.formats.FORMATS. jobs, cluster: as PartPool's. chat_options:
+    keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values). target: of
+    pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit."""
+
+    model: Path
+    output: Path
+    recipe: Recipe | str | None = None
+    budget: Budget = field(default_factory=Budget)
+    calibration: Path | None = None
+    formats: tuple[str, ...] = ("native",)
+    jobs: int | None = None
+    cluster: str | None = None
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+    target: str = "android-2gb"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """progress: counts what is coded; an exception that it raises ends the build as Ctrl-C does, and what is coded is
+    kept for the next one. tell: takes a line for a person (the plan, what was used)."""
+
+    progress: Progress | None = None
+    tell: Callable[[str], None] = lambda line: None
