@@ -15,6 +15,7 @@ from typing import Any
 
 from mobile_bundle import lab
 from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
+from mobile_bundle.cli.parameters import with_options
 from mobile_bundle.device.adb import Device
 from mobile_bundle.device.baseline import read_baseline
 from mobile_bundle.device.cells import NAMES, Settings
@@ -115,7 +116,7 @@ def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
             _asked(options, label, peers, baseline), device, _saver(data, page), _say, Progress("pushing", "B")
         )
     for line in report_lines(report):
-        print(line)
+        print(with_options(line))
     written = [str(path) for path in (options.json, options.html) if path is not None]
     if written:
         print(f"{' and '.join(written)} {'is' if len(written) == 1 else 'are'} written")

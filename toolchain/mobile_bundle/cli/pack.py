@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, megabytes, print_json
+from mobile_bundle.cli.common import Progress, print_json
 from mobile_bundle.errors import ArgumentError, printable
 from mobile_bundle.native.programs import ABIS
 from mobile_bundle.pack import pack_bundle
 from mobile_bundle.pack.pack import SUFFIX
+from mobile_bundle.report.text import megabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

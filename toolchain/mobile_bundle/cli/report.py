@@ -7,13 +7,14 @@ import os
 import shlex
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, megabytes, positive
+from mobile_bundle.cli.common import Progress, positive
 from mobile_bundle.errors import ArgumentError, OutputError, printable
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report
+from mobile_bundle.report.text import megabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -71,7 +71,7 @@ def choose_recipe(
     this one.
 
     UserError for a checkpoint that cannot be coded."""
-    model, tell, progress = pool.model, listener.tell, listener.progress
+    model, tell = pool.model, listener.tell
     if all(tensor.name in exact for tensor in model.tensors if tensor.role != "vector"):
         return _LADDER[0]  # nothing is left that it would code
 
@@ -92,11 +92,17 @@ def choose_recipe(
     windows = calibration_windows(tokenizer, DEFAULT_TEXT, min(spec.context, _CONTEXT), _WINDOWS)
     with scratch_folder() as folder:
         original = folder / "original.ptd"
-        write_weights(pool, spec, assign_codecs(model.tensors, spec, named_recipe("raw")), original, progress)
+        write_weights(
+            pool,
+            spec,
+            assign_codecs(model.tensors, spec, named_recipe("raw")),
+            original,
+            listener.stage("coding raw to compare with"),
+        )
         for recipe in fitting:
             tried = folder / "tried.ptd"
             tried.unlink(missing_ok=True)
-            write_weights(pool, spec, assignment(recipe), tried, progress)
+            write_weights(pool, spec, assignment(recipe), tried, listener.stage(f"trying {recipe.name}"))
             result = _compared(tried, original, windows)
             if result.increase <= MOST_INCREASE and result.kl <= MOST_KL:
                 tell(f"{recipe.name}: {_figures(result)}")
