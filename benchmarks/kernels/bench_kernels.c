@@ -12,9 +12,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "kernels.h"
-#include "layout.h"
-#include "vector_layout.h"
+#include "kernels/kernels.h"
+#include "packed/layout.h"
+#include "packed/vector_layout.h"
 
 #define LAYERS 28
 #define LAYERS_PANEL 4

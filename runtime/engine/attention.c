@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "half.h"
-#include "session.h"
+#include "base/half.h"
+#include "engine/session.h"
 
 enum {
   INLINE_WORK = 16384, /* multiply-adds of a decode step's attention below which waking the threads costs more */

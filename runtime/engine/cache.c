@@ -1,10 +1,10 @@
-#include "cache.h"
+#include "engine/cache.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "error.h"
+#include "base/error.h"
 
 static mb_status printed(int length) {
   return length >= 0 && length < MB_PATH_BYTES ? MB_OK : mb_fail(MB_ERROR_ARGUMENT, "the bundle's path is too long");

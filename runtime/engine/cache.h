@@ -1,9 +1,9 @@
 /* weights.cache (weights_cache.h): where it is, and whether it fits a weights.ptd. install.h makes it. */
-#ifndef MB_CACHE_H
-#define MB_CACHE_H
+#ifndef MB_ENGINE_CACHE_H
+#define MB_ENGINE_CACHE_H
 
+#include "engine/weights.h"
 #include "mobile_bundle/weights_cache.h"
-#include "weights.h"
 
 enum { MB_PATH_BYTES = 4096 };
 

@@ -1,4 +1,4 @@
-#include "cache_writer.h"
+#include "engine/cache_writer.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "base/error.h"
 
 enum { BUFFER_BYTES = 256 << 10, WINDOW_BYTES = 8 << 20, MOST_ATTEMPTS = 1000 };
 

@@ -3,10 +3,10 @@
  * The temporary file is locked while it is being written; the kernel lets go of the lock with the process, which tells
  * what a killed writer left (removed by the next one) from what a running one writes. Its pages are handed to the disk
  * and dropped as it grows, so that the memory which holds them does not grow with it. */
-#ifndef MB_CACHE_WRITER_H
-#define MB_CACHE_WRITER_H
+#ifndef MB_ENGINE_CACHE_WRITER_H
+#define MB_ENGINE_CACHE_WRITER_H
 
-#include "cache.h"
+#include "engine/cache.h"
 
 typedef struct {
   char path[MB_PATH_BYTES];

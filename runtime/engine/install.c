@@ -1,4 +1,4 @@
-#include "install.h"
+#include "engine/install.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -6,13 +6,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "cache_writer.h"
-#include "crc32.h"
-#include "error.h"
-#include "option_struct.h"
-#include "sizes.h"
-#include "storage.h"
-#include "verify.h"
+#include "base/crc32.h"
+#include "base/error.h"
+#include "base/sizes.h"
+#include "engine/cache_writer.h"
+#include "engine/option_struct.h"
+#include "engine/verify.h"
+#include "storage/storage.h"
 
 enum {
   STEP_BYTES = 4 << 20,   /* decoded between two reports, and between two droppings of the source's pages */

@@ -2,11 +2,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "error.h"
-#include "option_struct.h"
-#include "session.h"
-#include "sizes.h"
+#include "base/error.h"
+#include "base/sizes.h"
+#include "engine/config.h"
+#include "engine/option_struct.h"
+#include "engine/session.h"
 
 enum {
   DEFAULT_CHUNK = 32,

@@ -1,14 +1,16 @@
-#include "model.h"
+#include "engine/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "cache.h"
-#include "error.h"
-#include "install.h"
-#include "option_struct.h"
-#include "verify.h"
+#include "base/error.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/install.h"
+#include "engine/option_struct.h"
+#include "engine/verify.h"
 
 enum { NAME_BYTES = 96 };
 
@@ -186,6 +188,21 @@ void mb_model_close(mb_model *model) {
 const mb_model_config *mb_model_get_config(const mb_model *model) { return &model->weights.config; }
 
 const char *mb_model_kernels(const mb_model *model) { return model->kernels->name; }
+
+const mb_index_record *mb_model_record_at(const mb_model *model, uint64_t offset, uint64_t bytes) {
+  for (uint32_t i = 0; i < model->weights.count; i++) {
+    const mb_index_record *r = &model->weights.records[i];
+    if (r->offset == offset && r->bytes == bytes) return r;
+  }
+  return NULL;
+}
+
+mb_status mb_model_matrix(const mb_model *model, const mb_index_record *record, mb_matrix *matrix) {
+  char name[MB_MOST_NAME_BYTES + 1]; /* the index has been checked: none is longer */
+  memcpy(name, model->weights.names + record->name_offset, record->name_bytes);
+  name[record->name_bytes] = 0;
+  return mb_weights_matrix(&model->weights, name, record->rows, record->columns, matrix);
+}
 
 uint64_t mb_model_touched_bytes(const mb_model *model) {
   const mb_weights *w = &model->weights;

@@ -1,11 +1,12 @@
-#include "session.h"
+#include "engine/session.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "error.h"
+#include "base/error.h"
+#include "engine/engine.h"
 
 /* Bytes that this machine could still give to new anonymous memory; UINT64_MAX where it does not say. */
 static uint64_t memory_available(void) {
@@ -65,14 +66,23 @@ void mb_session_close(mb_session *session) {
   free(session);
 }
 
-mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
-  const mb_model *model = session->model;
-  mb_status status = mb_memory_estimate(&model->weights.config, &session->layout.options, memory);
+mb_status mb_model_memory(const mb_model *model, const mb_session_options *options, mb_session_options *resolved,
+                          mb_memory *memory) {
+  mb_layout layout;
+  mb_status status = mb_layout_compute(&model->weights.config, options, &layout);
+  if (status != MB_OK) return status;
+  *resolved = layout.options;
+  status = mb_memory_estimate(&model->weights.config, resolved, memory);
   memory->file_bytes = model->weights.file_bytes + model->cache.file_bytes;
   memory->touched_file_bytes = memory->resident_file_bytes = mb_model_touched_bytes(model);
   if (model->mapping)
     memory->resident_file_bytes = mb_layer_mapping_resident_bytes(model->mapping, memory->touched_file_bytes);
   return status;
+}
+
+mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
+  mb_session_options same;
+  return mb_model_memory(session->model, &session->layout.options, &same, memory);
 }
 
 const mb_session_options *mb_session_get_options(const mb_session *session) { return &session->layout.options; }

@@ -1,12 +1,12 @@
-#include "verify.h"
+#include "engine/verify.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "error.h"
+#include "base/crc32.h"
+#include "base/error.h"
+#include "base/sizes.h"
 #include "mobile_bundle/weights_cache.h"
-#include "sizes.h"
 
 enum {
   HEADER_END = 8 + 40, /* of FlatTensor's fixed header (weights_index.h) */

@@ -1,8 +1,8 @@
 /* Reading a whole weights.ptd or weights.cache, every byte once. */
-#ifndef MB_VERIFY_H
-#define MB_VERIFY_H
+#ifndef MB_ENGINE_VERIFY_H
+#define MB_ENGINE_VERIFY_H
 
-#include "weights.h"
+#include "engine/weights.h"
 
 /* Compares every blob's checksum and sees that the gaps between blobs, and what fills the file up to the index, are
  * zero. The index has been checked by whoever opened the file. Of the FlatTensor table before it, which only ExecuTorch

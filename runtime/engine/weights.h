@@ -1,10 +1,10 @@
 /* weights.ptd (or its cache, which has the same structure), mapped read-only and checked. Nothing of the file is
  * trusted: sizes, offsets, names and shapes are compared with the file's real size before anything points at them. */
-#ifndef MB_WEIGHTS_H
-#define MB_WEIGHTS_H
+#ifndef MB_ENGINE_WEIGHTS_H
+#define MB_ENGINE_WEIGHTS_H
 
-#include "kernels.h"
 #include "mobile_bundle/mobile_bundle.h"
+#include "packed/formats.h"
 
 typedef struct mb_weights {
   const uint8_t *file;

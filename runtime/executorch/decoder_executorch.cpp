@@ -13,11 +13,11 @@
 #include <vector>
 
 extern "C" {
-#include "error.h"
+#include "base/error.h"
 }
-#include "decoder.h"
-#include "facts.h"
-#include "program.h"
+#include "executorch/program.h"
+#include "runner/decoder.h"
+#include "runner/facts.h"
 
 using executorch::extension::from_blob;
 using executorch::extension::Module;

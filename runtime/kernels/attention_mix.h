@@ -7,7 +7,7 @@
 #ifndef MB_KERNELS_ATTENTION_MIX_H
 #define MB_KERNELS_ATTENTION_MIX_H
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
                      const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out) {

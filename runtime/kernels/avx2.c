@@ -1,14 +1,14 @@
 /* The AVX2 table. Compiled with -mavx2 -mf16c and nothing more: no FMA, and select.c runs it only where both exist. */
-#include "avx2_attention.h"
-#include "avx2_common.h"
-#include "avx2_dense.h"
-#include "avx2_matmul.h"
-#include "avx2_matvec.h"
-#include "avx2_sparse.h"
-#include "avx2_vector.h"
-#include "exponential.h"
-#include "quantise.h"
-#include "tables.h"
+#include "kernels/avx2_attention.h"
+#include "kernels/avx2_common.h"
+#include "kernels/avx2_dense.h"
+#include "kernels/avx2_matmul.h"
+#include "kernels/avx2_matvec.h"
+#include "kernels/avx2_sparse.h"
+#include "kernels/avx2_vector.h"
+#include "kernels/exponential.h"
+#include "kernels/quantise.h"
+#include "kernels/tables.h"
 
 /* ---- activations; groups are multiples of 32 columns ---- */
 

@@ -2,8 +2,8 @@
 #ifndef MB_KERNELS_AVX2_ATTENTION_H
 #define MB_KERNELS_AVX2_ATTENTION_H
 
-#include "avx2_common.h"
-#include "half.h"
+#include "base/half.h"
+#include "kernels/avx2_common.h"
 
 #define SCORE_POSITIONS 8 /* one register of finished scores */
 #define SCORE_HEADS 4     /* share one load of a key */
@@ -177,6 +177,6 @@ MB_INLINE void mix_16_heads(const float *weights, size_t weights_stride, uint32_
 
 MB_INLINE float load_f16(const uint16_t *p) { return _cvtsh_ss(*p); }
 
-#include "attention_mix.h"
+#include "kernels/attention_mix.h"
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef MB_KERNELS_AVX2_DENSE_H
 #define MB_KERNELS_AVX2_DENSE_H
 
-#include "avx2_common.h"
+#include "kernels/avx2_common.h"
 
 #define DENSE_SUMS 4    /* pairs of accumulators that leave registers for the rest */
 #define DENSE_VECTORS 4 /* vectors that share one conversion of the weights */

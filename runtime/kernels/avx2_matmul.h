@@ -7,7 +7,7 @@
 #ifndef MB_KERNELS_AVX2_MATMUL_H
 #define MB_KERNELS_AVX2_MATMUL_H
 
-#include "avx2_common.h"
+#include "kernels/avx2_common.h"
 
 #define TILE_STRIPS 4
 #define TILE_ROWS (TILE_STRIPS * MB_STRIP_ROWS)

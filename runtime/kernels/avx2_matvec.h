@@ -3,7 +3,7 @@
 #ifndef MB_KERNELS_AVX2_MATVEC_H
 #define MB_KERNELS_AVX2_MATVEC_H
 
-#include "avx2_common.h"
+#include "kernels/avx2_common.h"
 
 /* int32 sums of the strip's rows 0..7 and 8..15. */
 typedef struct {
@@ -224,7 +224,7 @@ MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t colu
   return s;
 }
 
-#include "avx2_sign.h"
+#include "kernels/avx2_sign.h"
 
 /* Inlined into one function per combination below: the last four are constants there. */
 MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,

@@ -3,8 +3,8 @@
 #ifndef MB_KERNELS_AVX2_SIGN_H
 #define MB_KERNELS_AVX2_SIGN_H
 
-#include "avx2_common.h"
-#include "sign_layout.h"
+#include "kernels/avx2_common.h"
+#include "kernels/sign_layout.h"
 
 /* The tables of `columns` (a multiple of 32) activations, 128 bytes per 16 columns: of their quads 0..3 the digits
  * low 0, low 2, high 0, high 2, low 1, low 3, high 1, high 3. */

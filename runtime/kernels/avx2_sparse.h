@@ -8,9 +8,10 @@
 #ifndef MB_KERNELS_AVX2_SPARSE_H
 #define MB_KERNELS_AVX2_SPARSE_H
 
-#include "avx2_common.h"
-#include "avx2_matmul.h"
-#include "sparse_layout.h"
+#include "kernels/avx2_common.h"
+#include "kernels/avx2_matmul.h"
+#include "kernels/sparse_digits.h"
+#include "packed/sparse_layout.h"
 
 #define SPARSE_ROWS 1024 /* whose sums are kept while the tiles of columns pass */
 

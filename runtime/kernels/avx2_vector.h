@@ -3,9 +3,9 @@
 #ifndef MB_KERNELS_AVX2_VECTOR_H
 #define MB_KERNELS_AVX2_VECTOR_H
 
-#include "avx2_common.h"
-#include "avx2_matmul.h"
-#include "vector_rows.h"
+#include "kernels/avx2_common.h"
+#include "kernels/avx2_matmul.h"
+#include "kernels/vector_rows.h"
 
 /* ---- entries to registers ---- */
 

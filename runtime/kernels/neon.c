@@ -1,9 +1,9 @@
 /* The NEON table, aarch64 without dot products and armv7: multiply-accumulate into 16 bits. */
-#include "neon_attention.h"
-#include "neon_common.h"
-#include "neon_dense.h"
-#include "neon_functions.h"
-#include "tables.h"
+#include "kernels/neon_attention.h"
+#include "kernels/neon_common.h"
+#include "kernels/neon_dense.h"
+#include "kernels/neon_functions.h"
+#include "kernels/tables.h"
 
 /* Four rows x four columns side by side in 16 bits; a step adds one product to each. */
 typedef struct {
@@ -69,7 +69,7 @@ MB_INLINE quad_sums quad_add(quad_sums sums, quad s) {
 
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return pairwise_add(sums.low, sums.high); }
 
-#include "neon_multiply.h"
+#include "kernels/neon_multiply.h"
 
 static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
                         const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,

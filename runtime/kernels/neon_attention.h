@@ -2,7 +2,7 @@
 #ifndef MB_KERNELS_NEON_ATTENTION_H
 #define MB_KERNELS_NEON_ATTENTION_H
 
-#include "neon_common.h"
+#include "kernels/neon_common.h"
 
 #define MIX_POSITIONS 64 /* values of that many positions stay in L1 while all heads pass over them */
 #if defined(__aarch64__)
@@ -93,6 +93,6 @@ MB_INLINE void mix_16_heads(const float *weights, size_t weights_stride, uint32_
 #endif
 }
 
-#include "attention_mix.h"
+#include "kernels/attention_mix.h"
 
 #endif

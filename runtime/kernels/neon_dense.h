@@ -2,7 +2,7 @@
 #ifndef MB_KERNELS_NEON_DENSE_H
 #define MB_KERNELS_NEON_DENSE_H
 
-#include "neon_common.h"
+#include "kernels/neon_common.h"
 
 /* Vectors that share one conversion of the weights: as many accumulators as the registers hold. */
 #if defined(__aarch64__)

@@ -1,9 +1,9 @@
 /* The NEON table with dot products (sdot, Armv8.2 on): what they speed up; the rest is as in neon.c. */
-#include "neon_attention.h"
-#include "neon_common.h"
-#include "neon_dense.h"
-#include "neon_functions.h"
-#include "tables.h"
+#include "kernels/neon_attention.h"
+#include "kernels/neon_common.h"
+#include "kernels/neon_dense.h"
+#include "kernels/neon_functions.h"
+#include "kernels/tables.h"
 
 typedef int32x4_t quad; /* sums of four columns, one row per lane */
 typedef int32x4_t quad_sums;
@@ -41,7 +41,7 @@ MB_INLINE quad_sums quad_sums_zero(void) { return vdupq_n_s32(0); }
 MB_INLINE quad_sums quad_add(quad_sums sums, quad s) { return vaddq_s32(sums, s); }
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return sums; }
 
-#include "neon_multiply.h"
+#include "kernels/neon_multiply.h"
 
 MB_INLINE int32x4_t dot_4_by_sdot(int8x16_t a, int8x16_t b) { return vdotq_s32(vdupq_n_s32(0), a, b); }
 

@@ -2,9 +2,9 @@
 #ifndef MB_KERNELS_NEON_FUNCTIONS_H
 #define MB_KERNELS_NEON_FUNCTIONS_H
 
-#include "exponential.h"
-#include "neon_common.h"
-#include "quantise.h"
+#include "kernels/exponential.h"
+#include "kernels/neon_common.h"
+#include "kernels/quantise.h"
 
 /* ---- activations; groups are multiples of 32 columns ---- */
 

@@ -11,8 +11,8 @@
 #ifndef MB_KERNELS_NEON_MULTIPLY_H
 #define MB_KERNELS_NEON_MULTIPLY_H
 
-#include "neon_common.h"
-#include "neon_dense.h"
+#include "kernels/neon_common.h"
+#include "kernels/neon_dense.h"
 
 #define PANEL_VECTORS 64    /* more vectors go through in several passes */
 #define TERNARY_COLUMNS 256 /* of an unpacked tile */
@@ -340,9 +340,9 @@ MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *
   }
 }
 
-#include "neon_sign.h"
-#include "neon_sparse.h" /* it uses dot_panel */
-#include "neon_vector.h" /* and so does this */
+#include "kernels/neon_sign.h"
+#include "kernels/neon_sparse.h" /* it uses dot_panel */
+#include "kernels/neon_vector.h" /* and so does this */
 
 /* ---- the table's entry ---- */
 

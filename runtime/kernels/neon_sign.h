@@ -3,8 +3,8 @@
 #ifndef MB_KERNELS_NEON_SIGN_H
 #define MB_KERNELS_NEON_SIGN_H
 
-#include "neon_common.h"
-#include "sign_layout.h"
+#include "kernels/neon_common.h"
+#include "kernels/sign_layout.h"
 
 /* The tables of `columns` (a multiple of 32) activations, 64 bytes per 8 columns: the digits low 0, high 0, low 1,
  * high 1 of its quads. */

@@ -7,8 +7,9 @@
 #ifndef MB_KERNELS_NEON_SPARSE_H
 #define MB_KERNELS_NEON_SPARSE_H
 
-#include "neon_common.h"
-#include "sparse_layout.h"
+#include "kernels/neon_common.h"
+#include "kernels/sparse_digits.h"
+#include "packed/sparse_layout.h"
 
 #define SPARSE_ROWS 1024 /* whose sums are kept while the tiles of columns pass */
 

@@ -3,8 +3,8 @@
 #ifndef MB_KERNELS_NEON_VECTOR_H
 #define MB_KERNELS_NEON_VECTOR_H
 
-#include "neon_common.h"
-#include "vector_rows.h"
+#include "kernels/neon_common.h"
+#include "kernels/vector_rows.h"
 
 /* ---- entries to registers ---- */
 

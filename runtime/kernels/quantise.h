@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "half.h"
-#include "kernels.h"
+#include "base/half.h"
+#include "kernels/kernels.h"
 
 /* A group whose largest value is smaller than this becomes zeros: its scale would be nearly subnormal and 127 / a could
  * overflow. Above it a subnormal value always has code 0, so that it does not matter that armv7's NEON takes it for 0.

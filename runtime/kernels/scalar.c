@@ -2,14 +2,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "exponential.h"
-#include "half.h"
-#include "kernels.h"
-#include "layout.h"
-#include "quantise.h"
-#include "scalar_sparse.h"
-#include "scalar_vector.h"
-#include "tables.h"
+#include "base/half.h"
+#include "kernels/exponential.h"
+#include "kernels/kernels.h"
+#include "kernels/quantise.h"
+#include "kernels/scalar_sparse.h"
+#include "kernels/scalar_vector.h"
+#include "kernels/tables.h"
+#include "packed/layout.h"
 
 /* ---- activations ---- */
 

@@ -2,7 +2,7 @@
 #ifndef MB_KERNELS_SCALAR_SPARSE_H
 #define MB_KERNELS_SCALAR_SPARSE_H
 
-#include "sparse_layout.h"
+#include "packed/sparse_layout.h"
 
 static inline float sparse_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
   const int8_t *q = x->codes + (size_t)n * x->padded;

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "half.h"
-#include "vector_layout.h"
+#include "base/half.h"
+#include "packed/vector_layout.h"
 
 static inline float vector_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
   const mb_vector_parts *v = &w->vector;

@@ -2,7 +2,7 @@
 #ifndef MB_KERNELS_TABLES_H
 #define MB_KERNELS_TABLES_H
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 extern const mb_kernels mb_scalar_kernels;
 extern const mb_kernels mb_avx2_kernels;         /* MB_HAVE_AVX2 */

@@ -13,9 +13,9 @@
 
 #include <string.h>
 
-#include "half.h"
-#include "layout.h"
-#include "vector_layout.h"
+#include "base/half.h"
+#include "packed/layout.h"
+#include "packed/vector_layout.h"
 
 /* Calls `function` with the number of bits, 8 to 16, as a constant. */
 #define WITH_CONSTANT_BITS(bits, function, ...) \

@@ -6,11 +6,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "decoder.h"
-#include "error.h"
-#include "facts.h"
-#include "runtime_library.h"
-#include "sizes.h"
+#include "base/error.h"
+#include "base/sizes.h"
+#include "onnxruntime/runtime_library.h"
+#include "runner/decoder.h"
+#include "runner/facts.h"
 
 enum {
   NAME_BYTES = 40,

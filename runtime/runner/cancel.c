@@ -1,4 +1,4 @@
-#include "cancel.h"
+#include "runner/cancel.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,10 +1,10 @@
-#include "events.h"
+#include "runner/events.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "unicode.h"
+#include "base/unicode.h"
 
 /* A JSON string, whatever the bytes are: a path or a name may be no UTF-8, and becomes U+FFFD where it is none. */
 static void write_string(const char *text, size_t bytes) {

@@ -1,26 +1,25 @@
-#include "facts.h"
+#include "runner/facts.h"
 
-#include "process_memory.h"
-#include "session.h"
+#include "engine/engine.h"
+#include "runner/process_memory.h"
 
 mb_status bundle_facts_read(const runner_options *options, bundle_facts *facts) {
   const process_memory before = process_memory_read();
   facts->floor_bytes = before.anonymous_bytes + before.file_bytes;
   mb_model *model = NULL;
-  mb_layout layout;
+  mb_memory memory;
   mb_model_options open = options->model;
   open.mapping = MB_MAPPING_LAYERS; /* looking at it must not leave the whole file in memory: that is measured later */
   mb_status status = mb_model_open(options->bundle, &open, &model);
   if (status != MB_OK) return status;
-  status = mb_layout_compute(mb_model_get_config(model), &options->session, &layout);
+  status = mb_model_memory(model, &options->session, &facts->options, &memory);
   if (status == MB_OK) {
+    const bool layers = options->model.mapping == MB_MAPPING_LAYERS;
     facts->config = *mb_model_get_config(model);
-    facts->options = layout.options;
     facts->kernels = mb_model_kernels(model);
-    facts->file_bytes = model->weights.file_bytes + model->cache.file_bytes;
-    facts->touched_file_bytes = facts->resident_file_bytes = mb_model_touched_bytes(model);
-    if (options->model.mapping == MB_MAPPING_LAYERS)
-      facts->resident_file_bytes = mb_layer_mapping_resident_bytes(model->mapping, facts->touched_file_bytes);
+    facts->file_bytes = memory.file_bytes;
+    facts->touched_file_bytes = memory.touched_file_bytes;
+    facts->resident_file_bytes = layers ? memory.resident_file_bytes : memory.touched_file_bytes;
   }
   mb_model_close(model);
   return status;

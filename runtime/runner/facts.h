@@ -3,7 +3,7 @@
 #ifndef MB_RUNNER_FACTS_H
 #define MB_RUNNER_FACTS_H
 
-#include "options.h"
+#include "runner/options.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,11 +1,11 @@
-#include "request.h"
+#include "runner/request.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "cancel.h"
-#include "error.h"
-#include "json.h"
+#include "base/error.h"
+#include "runner/cancel.h"
+#include "runner/json.h"
 
 enum { NAME_BYTES = 32, VALUE_BYTES = 64, LONGEST_SHOWN = 1024 /* bytes; the message is cut by characters */ };
 

@@ -1,10 +1,10 @@
-#include "events.h"
+#include "watch/events.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 
-#include "line.h"
+#include "watch/line.h"
 
 bool emit_start(pid_t pid, double interval, const bool *caches) {
   line l;

@@ -2,8 +2,8 @@
 #ifndef MB_WATCH_EVENTS_H
 #define MB_WATCH_EVENTS_H
 
-#include "child.h"
-#include "sampler.h"
+#include "watch/child.h"
+#include "watch/sampler.h"
 
 typedef struct {
   child_end end;

@@ -1,4 +1,4 @@
-#include "hog.h"
+#include "watch/hog.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "line.h"
+#include "base/clock.h"
+#include "watch/line.h"
 
 enum { BLOCK = 4096 };
 

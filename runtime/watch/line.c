@@ -1,4 +1,4 @@
-#include "line.h"
+#include "watch/line.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "one_line.h"
+#include "base/one_line.h"
 
 __attribute__((format(printf, 2, 3))) static void append(line *l, const char *format, ...) {
   va_list arguments;

@@ -15,13 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cache.h"
-#include "crc32.h"
-#include "entropy.h"
+#include "base/crc32.h"
+#include "engine/cache.h"
+#include "engine/model.h"
+#include "engine/session.h"
+#include "engine/verify.h"
 #include "fuzz.h"
-#include "model.h"
-#include "session.h"
-#include "verify.h"
+#include "storage/entropy.h"
 
 enum { FLAT_BASE = 32, FLAT_SEGMENTS = 40, MOST_RECORDS = 256 };
 

@@ -21,7 +21,7 @@ ARGUMENT = 1
 def compile_headers(directory: Path, name: str, headers: list[Path], *command: str) -> None:
     source = directory / name
     source.write_text("".join(f'#include "{header}"\n' for header in headers) + "int main(void) { return 0; }\n")
-    folders = [f"-I{RUNTIME / folder}" for folder in ("include", "kernels", "storage", "engine")]
+    folders = [f"-I{RUNTIME}", f"-I{RUNTIME / 'include'}"]
     process = subprocess.run(
         [*command, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, str(source)],
         capture_output=True, text=True,

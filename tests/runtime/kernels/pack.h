@@ -4,8 +4,9 @@
 
 #include <math.h>
 
-#include "half.h"
-#include "kernels.h"
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "packed/layout.h"
 #include "support.h"
 
 typedef struct {

@@ -3,12 +3,12 @@
  * Exit code 0 and one line when all agree. Built with the kernels of one target; runs natively and under qemu. */
 #include <math.h>
 
-#include "half.h"
-#include "kernels.h"
-#include "layout.h"
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "kernels/tables.h"
 #include "pack.h"
+#include "packed/layout.h"
 #include "support.h"
-#include "tables.h"
 
 #define MOST 64 /* vectors */
 static const uint32_t counts[] = {1, 2, 3, 4, 5, 7, 32, 33, MOST, 70};

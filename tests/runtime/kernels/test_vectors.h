@@ -4,8 +4,8 @@
 
 #include <math.h>
 
-#include "half.h"
-#include "kernels.h"
+#include "base/half.h"
+#include "kernels/kernels.h"
 #include "support.h"
 
 /* ---- attention ---- */

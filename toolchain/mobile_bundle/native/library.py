@@ -20,17 +20,22 @@ from mobile_bundle.errors import (
 )
 
 
-def package_file(*parts: str) -> Path:
-    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so").
-
-    Raises UserError when the package was not built with its C runtime."""
+def find_package_file(*parts: str) -> Path | None:
+    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so"). None: not
+    there."""
     import mobile_bundle
 
-    for directory in mobile_bundle.__path__:
-        path = Path(directory, *parts)
-        if path.exists():
-            return path
-    raise InstallationError(f"{'/'.join(parts)} is not in the installed package", "install it with `pip install .`")
+    # An editable install has two folders: the sources, and what was built.
+    paths = (Path(directory, *parts) for directory in mobile_bundle.__path__)
+    return next((path for path in paths if path.exists()), None)
+
+
+def package_file(*parts: str) -> Path:
+    """As find_package_file. Raises UserError when the package was built without the file."""
+    path = find_package_file(*parts)
+    if path is None:
+        raise InstallationError(f"{'/'.join(parts)} is not in the installed package", "install it with `pip install .`")
+    return path
 
 
 def library_path() -> Path:
