@@ -1,6 +1,8 @@
-/* bfloat16 and float32 matrices, row-major, AVX2: 16 partial sums per row and vector, multiply then add. */
-#ifndef MB_KERNELS_AVX2_DENSE_H
-#define MB_KERNELS_AVX2_DENSE_H
+/* bfloat16 and float32 matrices, row-major, AVX2: 16 partial sums per row and vector, multiply then add.
+ *
+ * A fragment of avx2.c. It defines multiply_dense(). */
+#ifndef MB_KERNELS_AVX2_DENSE_IMPL_H
+#define MB_KERNELS_AVX2_DENSE_IMPL_H
 
 #include "kernels/avx2_common.h"
 

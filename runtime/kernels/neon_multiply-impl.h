@@ -1,18 +1,21 @@
-/* Matrix products of the strip formats, for both NEON tables. The including file defines how codes and activations are
- * multiplied ("quad": 16 bytes of codes, four rows x four columns):
+/* Matrix products for both NEON tables.
  *
+ * A fragment of neon.c and neon_dotprod.c, which say how codes and activations are multiplied ("quad": 16 bytes of
+ * codes, four rows x four columns). Define before it is included:
  *   quad           running sums of a quad's four rows, exact for so many steps of four columns:
  *   STEPS(largest) for codes up to `largest`
  *   quad_zero(), quad_dot(sums, codes, x): x holds the same four columns four times (broadcast_4)
  *   columns_16     16 columns of a vector; columns_load(x), quad_dot_lane(sums, codes, columns, lane): four of them
  *   quad_dot_panel(sums[4], codes, x): x holds four columns of four vectors
  *   quad_sums, quad_sums_zero(), quad_add(sums, quad), quad_rows(sums): the 32-bit totals and their four rows
- *   PANEL_QUADS    quads whose running sums for four vectors fit in the registers */
-#ifndef MB_KERNELS_NEON_MULTIPLY_H
-#define MB_KERNELS_NEON_MULTIPLY_H
+ *   PANEL_QUADS    quads whose running sums for four vectors fit in the registers
+ * It defines multiply(), the table's entry. */
+#ifndef MB_KERNELS_NEON_MULTIPLY_IMPL_H
+#define MB_KERNELS_NEON_MULTIPLY_IMPL_H
 
 #include "kernels/neon_common.h"
-#include "kernels/neon_dense.h"
+#include "kernels/neon_dense-impl.h"
+#include "kernels/tile.h"
 
 #define PANEL_VECTORS 64    /* more vectors go through in several passes */
 #define TERNARY_COLUMNS 256 /* of an unpacked tile */
@@ -292,8 +295,10 @@ MB_INLINE void dot_panel(strip_sums out[4], const int8_t *tile, const int8_t *pa
   }
 }
 
-static void ternary_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                          uint32_t first, uint32_t vectors) {
+static void ternary_panel(const mb_tile *t) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, first = t->first, vectors = t->vectors;
   int8_t tile[TERNARY_COLUMNS * MB_STRIP_ROWS];
   strip_sums sums[PANEL_VECTORS];
   const uint8_t *p = w->data + row / MB_STRIP_ROWS * mb_ternary_strip_bytes(w);
@@ -310,11 +315,14 @@ static void ternary_panel(const mb_matrix *w, const mb_activations *x, float *y,
         for (int j = 0; j < 4; j++) sums[n + i].rows[j] = vaddq_s32(sums[n + i].rows[j], part[i].rows[j]);
     }
   }
-  for (uint32_t n = 0; n < vectors; n++) finish_ternary(w, x, first + n, row, &sums[n], y + (first + n) * y_stride);
+  for (uint32_t n = 0; n < vectors; n++)
+    finish_ternary(w, x, first + n, row, &sums[n], t->y + (first + n) * t->y_stride);
 }
 
-MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                            uint32_t first, uint32_t vectors, uint32_t bits, bool asymmetric) {
+MB_INLINE void affine_panel(const mb_tile *t, uint32_t bits, bool asymmetric) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, first = t->first, vectors = t->vectors;
   int8_t tile[MB_MAX_GROUP * MB_STRIP_ROWS];
   float32x4_t sums[PANEL_VECTORS][4];
   const size_t head = mb_record_head_bytes(asymmetric), record = mb_record_bytes(w);
@@ -336,13 +344,13 @@ MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *
   }
   for (uint32_t n = 0; n < vectors; n++) {
     for (int j = 0; j < 4; j++) sums[n][j] = vmulq_f32(sums[n][j], vdupq_n_f32(w->scale));
-    store_rows(y + (first + n) * y_stride + row, sums[n], w->rows - row);
+    store_rows(t->y + (first + n) * t->y_stride + row, sums[n], w->rows - row);
   }
 }
 
-#include "kernels/neon_sign.h"
-#include "kernels/neon_sparse.h" /* it uses dot_panel */
-#include "kernels/neon_vector.h" /* and so does this */
+#include "kernels/neon_sign-impl.h"
+#include "kernels/neon_sparse-impl.h" /* it uses dot_panel */
+#include "kernels/neon_vector-impl.h" /* and so does this */
 
 /* ---- the table's entry ---- */
 
@@ -354,12 +362,11 @@ MB_INLINE void affine_panel(const mb_matrix *w, const mb_activations *x, float *
     else                                                                                                      \
       affine_vector(w, x, y, row_begin, row_end, bits, false);                                                \
   }                                                                                                           \
-  static void affine_panel_##bits(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride,     \
-                                  uint32_t row, uint32_t first, uint32_t vectors) {                           \
-    if (mb_is_asymmetric(w))                                                                                  \
-      affine_panel(w, x, y, y_stride, row, first, vectors, bits, true);                                       \
+  static void affine_panel_##bits(const mb_tile *t) {                                                         \
+    if (mb_is_asymmetric(t->w))                                                                               \
+      affine_panel(t, bits, true);                                                                            \
     else                                                                                                      \
-      affine_panel(w, x, y, y_stride, row, first, vectors, bits, false);                                      \
+      affine_panel(t, bits, false);                                                                           \
   }
 AFFINE(2)
 AFFINE(3)
@@ -368,44 +375,26 @@ AFFINE(8)
 AFFINE(5)
 AFFINE(6)
 
-static void sign_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                       uint32_t first, uint32_t vectors) {
-  affine_panel(w, x, y, y_stride, row, first, vectors, 1, false);
-}
+static void sign_panel(const mb_tile *t) { affine_panel(t, 1, false); }
 
 /* Strip formats only. */
 static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                             uint32_t row_end) {
   typedef void (*vector_kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);
-  typedef void (*panel_kernel)(const mb_matrix *, const mb_activations *, float *, size_t, uint32_t, uint32_t,
-                               uint32_t);
   static const vector_kernel for_vector[MB_STRIP_FORMATS] = {ternary_vector,  affine_vector_2, affine_vector_3,
                                                              affine_vector_4, affine_vector_8, affine_vector_5,
                                                              affine_vector_6, sign_vector};
-  static const panel_kernel for_panel[MB_STRIP_FORMATS] = {ternary_panel,  affine_panel_2, affine_panel_3,
-                                                           affine_panel_4, affine_panel_8, affine_panel_5,
-                                                           affine_panel_6, sign_panel};
+  static const mb_tile_kernel for_panel[MB_STRIP_FORMATS] = {ternary_panel,  affine_panel_2, affine_panel_3,
+                                                             affine_panel_4, affine_panel_8, affine_panel_5,
+                                                             affine_panel_6, sign_panel};
   const uint32_t last = mb_last_row(w, row_end), kernel = mb_strip_format(w->format);
-  if (x->count == 1) {
+  const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
+  if (x->count == 1)
     for_vector[kernel](w, x, y, row_begin, last);
-    return;
-  }
-  for (uint32_t first = 0; first < x->count; first += PANEL_VECTORS)
-    for (uint32_t row = row_begin; row < last; row += MB_STRIP_ROWS)
-      for_panel[kernel](w, x, y, y_stride, row, first,
-                        x->count - first < PANEL_VECTORS ? x->count - first : PANEL_VECTORS);
+  else
+    mb_each_tile(&whole, last, 1, PANEL_VECTORS, for_panel[kernel]);
 }
 
-static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
-                     uint32_t row_end) {
-  if (w->format == MB_FORMAT_SPARSE_TERNARY)
-    multiply_sparse(w, x, y, y_stride, row_begin, row_end);
-  else if (w->format == MB_FORMAT_VECTOR)
-    multiply_vector_codes(w, x, y, y_stride, row_begin, row_end);
-  else if (mb_format_bits(w->format) == 0)
-    multiply_dense(w, x, y, y_stride, row_begin, row_end);
-  else
-    multiply_strips(w, x, y, y_stride, row_begin, row_end);
-}
+#include "kernels/multiply-impl.h"
 
 #endif

@@ -1,6 +1,8 @@
-/* bfloat16 and float32 matrices, row-major, NEON: 16 partial sums per row and vector, multiply then add. */
-#ifndef MB_KERNELS_NEON_DENSE_H
-#define MB_KERNELS_NEON_DENSE_H
+/* bfloat16 and float32 matrices, row-major, NEON: 16 partial sums per row and vector, multiply then add.
+ *
+ * A fragment of neon_multiply-impl.h. It defines multiply_dense(). */
+#ifndef MB_KERNELS_NEON_DENSE_IMPL_H
+#define MB_KERNELS_NEON_DENSE_IMPL_H
 
 #include "kernels/neon_common.h"
 

@@ -1,15 +1,17 @@
 /* MB_FORMAT_SPARSE_TERNARY, AVX2.
  *
  * Decoding looks sums up instead of multiplying. A group of four activations has 16 sums, one per nibble; a look-up
- * answers for 32 rows. How the sums are held and negated is said in sparse_layout.h. The tables of a tile of columns
+ * answers for 32 rows. How the sums are held and negated is said in sparse_digits.h. The tables of a tile of columns
  * stay in the first-level cache and are built anew by every call, which costs as much as some 20 rows.
  *
- * Prefill unpacks tiles to byte codes t + 1 and multiplies them as avx2_matmul.h does ternary ones. */
-#ifndef MB_KERNELS_AVX2_SPARSE_H
-#define MB_KERNELS_AVX2_SPARSE_H
+ * Prefill unpacks tiles to byte codes t + 1 and multiplies them as avx2_matmul-impl.h does ternary ones.
+ *
+ * A fragment of avx2.c. It defines multiply_sparse(). */
+#ifndef MB_KERNELS_AVX2_SPARSE_IMPL_H
+#define MB_KERNELS_AVX2_SPARSE_IMPL_H
 
 #include "kernels/avx2_common.h"
-#include "kernels/avx2_matmul.h"
+#include "kernels/avx2_matmul-impl.h"
 #include "kernels/sparse_digits.h"
 #include "packed/sparse_layout.h"
 
@@ -175,16 +177,15 @@ static void unpack_sparse(uint8_t *tile, size_t second, const uint8_t *p, uint32
   }
 }
 
-/* Rows row..row + TILE_ROWS - 1 (row a multiple of 32) of vectors first..first + vectors - 1; writes those from
- * row_begin to row_end - 1. */
-static void sparse_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                        uint32_t row_begin, uint32_t row_end, uint32_t first, uint32_t vectors) {
+/* t->row is a multiple of 32; of the tile's rows, those from row_begin to row_end - 1 are written. */
+static void sparse_tile(const mb_tile *t, uint32_t row_begin, uint32_t row_end) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, strips = t->strips, first = t->first, vectors = t->vectors;
   enum { STRIP = MB_STRIP_ROWS * TERNARY_COLUMNS }; /* bytes of 16 rows in the tile */
   _Alignas(64) uint8_t codes[TILE_ROWS * TERNARY_COLUMNS];
   _Alignas(64) __m256i sums[TILE_VECTORS][TILE_STRIPS][2];
   const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
-  const uint32_t left = mb_round_up(row_end - row, MB_SPARSE_STRIP_ROWS) / MB_STRIP_ROWS;
-  const uint32_t strips = left < TILE_STRIPS ? left : TILE_STRIPS;
   const int8_t *panel = x->panel + (size_t)first * 4;
   memset(sums, 0, sizeof sums[0] * mb_round_up(vectors, 4));
   for (uint32_t tile = 0; tile < mb_sparse_tiles(w->columns); tile++) {
@@ -211,7 +212,7 @@ static void sparse_tile(const mb_matrix *w, const mb_activations *x, float *y, s
       const uint32_t r = row + s * MB_STRIP_ROWS;
       if (r < row_begin || r >= row_end) continue;
       finish_sparse(w, x, first + n, r, _mm256_sub_epi32(sums[n][s][0], sum), _mm256_sub_epi32(sums[n][s][1], sum),
-                    y + (first + n) * y_stride);
+                    t->y + (first + n) * t->y_stride);
     }
   }
 }
@@ -223,10 +224,15 @@ static void multiply_sparse(const mb_matrix *w, const mb_activations *x, float *
     sparse_vector(w, x, y, row_begin, end);
     return;
   }
-  for (uint32_t first = 0; first < x->count; first += TILE_VECTORS)
-    for (uint32_t row = row_begin / MB_SPARSE_STRIP_ROWS * MB_SPARSE_STRIP_ROWS; row < end; row += TILE_ROWS)
-      sparse_tile(w, x, y, y_stride, row, row_begin, end, first,
-                  x->count - first < TILE_VECTORS ? x->count - first : TILE_VECTORS);
+  mb_tile t = {.w = w, .x = x, .y = y, .y_stride = y_stride};
+  for (t.first = 0; t.first < x->count; t.first += TILE_VECTORS) {
+    t.vectors = x->count - t.first < TILE_VECTORS ? x->count - t.first : TILE_VECTORS;
+    for (t.row = row_begin / MB_SPARSE_STRIP_ROWS * MB_SPARSE_STRIP_ROWS; t.row < end; t.row += TILE_ROWS) {
+      const uint32_t left = mb_round_up(end - t.row, MB_SPARSE_STRIP_ROWS) / MB_STRIP_ROWS;
+      t.strips = left < TILE_STRIPS ? left : TILE_STRIPS;
+      sparse_tile(&t, row_begin, end);
+    }
+  }
 }
 
 #endif

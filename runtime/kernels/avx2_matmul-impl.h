@@ -1,13 +1,16 @@
 /* Prefill: many vectors times a packed matrix, AVX2.
  *
  * A tile of rows and columns is unpacked to one byte per code, [columns / 4][16 rows][4] per strip, and stays in L1
- * while all vectors pass over it; the inner block is 16 rows x 4 vectors with eight accumulators (with 6
- * vectors they spill). Group by group the same float operations follow as in decoding, so both give the same
- * bits. */
-#ifndef MB_KERNELS_AVX2_MATMUL_H
-#define MB_KERNELS_AVX2_MATMUL_H
+ * while all vectors pass over it; the inner block is 16 rows x 4 vectors with eight accumulators (with 6 vectors they
+ * spill). Group by group the same float operations follow as in decoding, so both give the same bits.
+ *
+ * A fragment of avx2.c. It defines multiply_panel(), for the strip formats. avx2_sparse-impl.h and avx2_vector-impl.h
+ * use its block_sums, dot_block(), dot_group_wide(), widen(), widen_panel(), unpack_8_bits() and sizes of tiles. */
+#ifndef MB_KERNELS_AVX2_MATMUL_IMPL_H
+#define MB_KERNELS_AVX2_MATMUL_IMPL_H
 
 #include "kernels/avx2_common.h"
+#include "kernels/tile.h"
 
 #define TILE_STRIPS 4
 #define TILE_ROWS (TILE_STRIPS * MB_STRIP_ROWS)
@@ -160,8 +163,10 @@ static void unpack_8_bits(int16_t *tile, const uint8_t *p, uint32_t columns) {
 
 /* ---- ternary ---- */
 
-static void ternary_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                         uint32_t strips, uint32_t first, uint32_t vectors) {
+static void ternary_tile(const mb_tile *t) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, strips = t->strips, first = t->first, vectors = t->vectors;
   _Alignas(64) uint8_t tile[TILE_ROWS * TERNARY_COLUMNS];
   _Alignas(64) __m256i sums[TILE_VECTORS][TILE_STRIPS][2];
   const size_t strip_bytes = mb_ternary_strip_bytes(w), panel_row = (size_t)mb_round_up(x->count, 4) * 4;
@@ -194,7 +199,7 @@ static void ternary_tile(const mb_matrix *w, const mb_activations *x, float *y, 
         out[half] = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[n][s][half], sum));
         out[half] = _mm256_mul_ps(_mm256_mul_ps(out[half], row_scale), scale);
       }
-      store_rows(y + (first + n) * y_stride + r, out[0], out[1], w->rows - r);
+      store_rows(t->y + (first + n) * t->y_stride + r, out[0], out[1], w->rows - r);
     }
   }
 }
@@ -268,8 +273,10 @@ static void widen_panel(int16_t *to, const int8_t *panel, size_t panel_row, uint
                          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(panel + 4 * n))));
 }
 
-MB_INLINE void affine_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                           uint32_t strips, uint32_t first, uint32_t vectors, uint32_t bits, bool asymmetric) {
+MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, bool asymmetric) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, strips = t->strips, first = t->first, vectors = t->vectors;
   _Alignas(64) uint8_t tile[TILE_ROWS * MB_MAX_GROUP]; /* 8 bits: int16, half as many rows */
   _Alignas(64) int16_t wide[TILE_VECTORS * (bits == 8 ? MB_MAX_GROUP : 1)];
   _Alignas(64) __m256 sums[TILE_VECTORS][TILE_STRIPS][2];
@@ -310,18 +317,17 @@ MB_INLINE void affine_tile(const mb_matrix *w, const mb_activations *x, float *y
     for (uint32_t s = 0; s < strips; s++) {
       uint32_t r = row + s * MB_STRIP_ROWS;
       const __m256 scale = _mm256_set1_ps(w->scale);
-      store_rows(y + (first + n) * y_stride + r, _mm256_mul_ps(sums[n][s][0], scale),
+      store_rows(t->y + (first + n) * t->y_stride + r, _mm256_mul_ps(sums[n][s][0], scale),
                  _mm256_mul_ps(sums[n][s][1], scale), w->rows - r);
     }
 }
 
-#define AFFINE_TILE(bits)                                                                                              \
-  static void affine_tile_##bits(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row, \
-                                 uint32_t strips, uint32_t first, uint32_t vectors) {                                  \
-    if (mb_is_asymmetric(w))                                                                                           \
-      affine_tile(w, x, y, y_stride, row, strips, first, vectors, bits, true);                                         \
-    else                                                                                                               \
-      affine_tile(w, x, y, y_stride, row, strips, first, vectors, bits, false);                                        \
+#define AFFINE_TILE(bits)                            \
+  static void affine_tile_##bits(const mb_tile *t) { \
+    if (mb_is_asymmetric(t->w))                      \
+      affine_tile(t, bits, true);                    \
+    else                                             \
+      affine_tile(t, bits, false);                   \
   }
 AFFINE_TILE(2)
 AFFINE_TILE(3)
@@ -330,26 +336,15 @@ AFFINE_TILE(8)
 AFFINE_TILE(5)
 AFFINE_TILE(6)
 
-static void sign_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                      uint32_t strips, uint32_t first, uint32_t vectors) {
-  affine_tile(w, x, y, y_stride, row, strips, first, vectors, 1, false);
-}
+static void sign_tile(const mb_tile *t) { affine_tile(t, 1, false); }
 
 static void multiply_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                            uint32_t row_end) {
-  typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, size_t, uint32_t, uint32_t, uint32_t,
-                         uint32_t);
-  static const kernel kernels[MB_STRIP_FORMATS] = {ternary_tile,  affine_tile_2, affine_tile_3, affine_tile_4,
-                                                   affine_tile_8, affine_tile_5, affine_tile_6, sign_tile};
-  const uint32_t end = mb_round_up(mb_last_row(w, row_end), MB_STRIP_ROWS);
-  const uint32_t most = w->format == MB_FORMAT_AFFINE8 ? WIDE_STRIPS : TILE_STRIPS;
-  for (uint32_t first = 0; first < x->count; first += TILE_VECTORS) {
-    uint32_t vectors = x->count - first < TILE_VECTORS ? x->count - first : TILE_VECTORS;
-    for (uint32_t row = row_begin; row < end; row += most * MB_STRIP_ROWS) {
-      uint32_t strips = (end - row) / MB_STRIP_ROWS < most ? (end - row) / MB_STRIP_ROWS : most;
-      kernels[mb_strip_format(w->format)](w, x, y, y_stride, row, strips, first, vectors);
-    }
-  }
+  static const mb_tile_kernel kernels[MB_STRIP_FORMATS] = {ternary_tile,  affine_tile_2, affine_tile_3, affine_tile_4,
+                                                           affine_tile_8, affine_tile_5, affine_tile_6, sign_tile};
+  const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
+  mb_each_tile(&whole, mb_last_row(w, row_end), w->format == MB_FORMAT_AFFINE8 ? WIDE_STRIPS : TILE_STRIPS,
+               TILE_VECTORS, kernels[mb_strip_format(w->format)]);
 }
 
 #endif

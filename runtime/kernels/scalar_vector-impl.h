@@ -1,6 +1,8 @@
-/* MB_FORMAT_VECTOR, the definition. */
-#ifndef MB_KERNELS_SCALAR_VECTOR_H
-#define MB_KERNELS_SCALAR_VECTOR_H
+/* MB_FORMAT_VECTOR, the definition.
+ *
+ * A fragment of scalar.c. It defines vector_row(): one row times one vector. */
+#ifndef MB_KERNELS_SCALAR_VECTOR_IMPL_H
+#define MB_KERNELS_SCALAR_VECTOR_IMPL_H
 
 #include <string.h>
 

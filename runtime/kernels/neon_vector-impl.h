@@ -1,10 +1,11 @@
-/* MB_FORMAT_VECTOR for both NEON tables: the products; see vector_rows.h. Included by neon_multiply.h, whose product of
- * unpacked tiles prefill uses. */
-#ifndef MB_KERNELS_NEON_VECTOR_H
-#define MB_KERNELS_NEON_VECTOR_H
+/* MB_FORMAT_VECTOR for both NEON tables: the products; see vector_rows-impl.h.
+ *
+ * A fragment of neon_multiply-impl.h, whose dot_panel() prefill uses. It defines multiply_vector_codes(). */
+#ifndef MB_KERNELS_NEON_VECTOR_IMPL_H
+#define MB_KERNELS_NEON_VECTOR_IMPL_H
 
 #include "kernels/neon_common.h"
-#include "kernels/vector_rows.h"
+#include "kernels/vector_rows-impl.h"
 
 /* ---- entries to registers ---- */
 
@@ -89,8 +90,10 @@ static void write_strip(int8_t *tile, const mb_matrix *w, uint32_t row, uint32_t
     for (uint32_t r = 0; r < MB_STRIP_ROWS; r++, tile += 4) memcpy(tile, rows[r] + c, 4);
 }
 
-static void code_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                      uint32_t first, uint32_t vectors) {
+static void code_tile(const mb_tile *t) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, first = t->first, vectors = t->vectors;
   int8_t tile[CODE_COLUMNS * MB_STRIP_ROWS];
   strip_sums whole[PANEL_VECTORS];
   float32x4_t sums[PANEL_VECTORS][4];
@@ -123,19 +126,17 @@ static void code_tile(const mb_matrix *w, const mb_activations *x, float *y, siz
     const float32x4_t scale = vmulq_f32(load_4_f16(d + 8 * j), vdupq_n_f32(w->scale));
     for (uint32_t n = 0; n < vectors; n++) sums[n][j] = vmulq_f32(sums[n][j], scale);
   }
-  for (uint32_t n = 0; n < vectors; n++) store_rows(y + (first + n) * y_stride + row, sums[n], w->rows - row);
+  for (uint32_t n = 0; n < vectors; n++) store_rows(t->y + (first + n) * t->y_stride + row, sums[n], w->rows - row);
 }
 
 static void multiply_vector_codes(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride,
                                   uint32_t row_begin, uint32_t row_end) {
   const uint32_t last = mb_last_row(w, row_end);
-  if (x->count == 1) {
+  const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
+  if (x->count == 1)
     multiply_codes_by_vector(w, x, y, row_begin, last);
-    return;
-  }
-  for (uint32_t first = 0; first < x->count; first += PANEL_VECTORS)
-    for (uint32_t row = row_begin; row < last; row += MB_STRIP_ROWS)
-      code_tile(w, x, y, y_stride, row, first, x->count - first < PANEL_VECTORS ? x->count - first : PANEL_VECTORS);
+  else
+    mb_each_tile(&whole, last, 1, PANEL_VECTORS, code_tile);
 }
 
 #endif

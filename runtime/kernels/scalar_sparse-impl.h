@@ -1,6 +1,8 @@
-/* MB_FORMAT_SPARSE_TERNARY, the definition. */
-#ifndef MB_KERNELS_SCALAR_SPARSE_H
-#define MB_KERNELS_SCALAR_SPARSE_H
+/* MB_FORMAT_SPARSE_TERNARY, the definition.
+ *
+ * A fragment of scalar.c. It defines sparse_row(): one row times one vector. */
+#ifndef MB_KERNELS_SCALAR_SPARSE_IMPL_H
+#define MB_KERNELS_SCALAR_SPARSE_IMPL_H
 
 #include "packed/sparse_layout.h"
 

@@ -4,12 +4,15 @@
  * spread out as the entries are (those of v = 4 and 8 lie so already). Many vectors: a tile of rows is written out and
  * goes the way of 8-bit codes. A code of -128, which no blob may hold, may give wrong results.
  *
- * The including file defines MB_INLINE before, and afterwards
+ * A fragment of avx2_vector-impl.h and neon_vector-impl.h. Define before it is included:
+ *   MB_INLINE
+ * and behind it
  *   dot_quad(sums, quad, parts, x, blocks, stride, residual, bits): to each of four sums the products of the quad's row
  *   over `blocks` blocks of eight vectors, x [vector][stride]; it moves the quad on. All from `stride` on are
- * constants, but for `bits` where there is a residual codebook. */
-#ifndef MB_KERNELS_VECTOR_ROWS_H
-#define MB_KERNELS_VECTOR_ROWS_H
+ *   constants, but for `bits` where there is a residual codebook.
+ * It defines multiply_codes_by_vector() for one vector, and for many write_rows(), which writes a tile's codes out. */
+#ifndef MB_KERNELS_VECTOR_ROWS_IMPL_H
+#define MB_KERNELS_VECTOR_ROWS_IMPL_H
 
 #include <string.h>
 

@@ -1,6 +1,9 @@
-/* Quantisation and the vector functions, NEON. */
-#ifndef MB_KERNELS_NEON_FUNCTIONS_H
-#define MB_KERNELS_NEON_FUNCTIONS_H
+/* Quantisation and the vector functions, NEON.
+ *
+ * A fragment of neon.c and neon_dotprod.c. It defines quantise(), sum_squares(), silu_multiply() and softmax_terms(),
+ * the table's entries. */
+#ifndef MB_KERNELS_NEON_FUNCTIONS_IMPL_H
+#define MB_KERNELS_NEON_FUNCTIONS_IMPL_H
 
 #include "kernels/exponential.h"
 #include "kernels/neon_common.h"
@@ -45,9 +48,7 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
   *sum = vgetq_lane_s32(sums, 0) + vgetq_lane_s32(sums, 1);
 }
 
-static void quantise(mb_activations *x, uint32_t first, uint32_t last) {
-  mb_quantise_vectors(x, first, last, quantise_group);
-}
+#include "kernels/quantise-impl.h"
 
 /* ---- vector functions; see exponential.h ---- */
 

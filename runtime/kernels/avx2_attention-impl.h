@@ -1,6 +1,8 @@
-/* Attention over the KV cache, AVX2. The query heads of one KV head share what is loaded and converted. */
-#ifndef MB_KERNELS_AVX2_ATTENTION_H
-#define MB_KERNELS_AVX2_ATTENTION_H
+/* Attention over the KV cache, AVX2. The query heads of one KV head share what is loaded and converted.
+ *
+ * A fragment of avx2.c. It defines scores_int8(), scores_f16(), mix_int8() and mix_f16(), the table's entries. */
+#ifndef MB_KERNELS_AVX2_ATTENTION_IMPL_H
+#define MB_KERNELS_AVX2_ATTENTION_IMPL_H
 
 #include "base/half.h"
 #include "kernels/avx2_common.h"
@@ -74,22 +76,21 @@ MB_INLINE void store_scores(float *to, const __m256 sums[SCORE_POSITIONS], uint3
   }
 }
 
-static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
-                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
-                        size_t scores_stride) {
-  const uint32_t blocks = stride / MB_KV_BLOCK;
+static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
+  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions,
+                 blocks = stride / MB_KV_BLOCK;
   __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
   memset(sums, 0, sizeof sums);
   for (uint32_t p = 0; p < positions; p += SCORE_POSITIONS) {
     const uint32_t count = positions - p < SCORE_POSITIONS ? positions - p : SCORE_POSITIONS;
     for (uint32_t h = 0; h < heads; h += SCORE_HEADS) {
       const uint32_t some = heads - h < SCORE_HEADS ? heads - h : SCORE_HEADS;
-      const int8_t *q = queries + (size_t)h * stride;
-      const float *qs = query_scales + (size_t)h * blocks;
+      const int8_t *q = queries->codes + (size_t)h * stride;
+      const float *qs = queries->scales + (size_t)h * blocks;
       for (uint32_t i = 0; i < count; i++) {
         __m256 *to = sums + i;
-        const int8_t *k = keys + (size_t)(p + i) * stride;
-        const uint16_t *ks = key_scales + (size_t)(p + i) * blocks;
+        const int8_t *k = (const int8_t *)keys->values + (size_t)(p + i) * stride;
+        const uint16_t *ks = keys->scales + (size_t)(p + i) * blocks;
         switch (some) {
           FOR_HEADS(1, score_int8(to, q, qs, k, ks, blocks, HEADS))
           FOR_HEADS(2, score_int8(to, q, qs, k, ks, blocks, HEADS))
@@ -103,18 +104,18 @@ static void scores_int8(const int8_t *queries, const float *query_scales, uint32
   }
 }
 
-static void scores_f16(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
-                       float *scores, size_t scores_stride) {
+static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
+  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions;
   __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
   memset(sums, 0, sizeof sums);
   for (uint32_t p = 0; p < positions; p += SCORE_POSITIONS) {
     const uint32_t count = positions - p < SCORE_POSITIONS ? positions - p : SCORE_POSITIONS;
     for (uint32_t h = 0; h < heads; h += SCORE_HEADS) {
       const uint32_t some = heads - h < SCORE_HEADS ? heads - h : SCORE_HEADS;
-      const float *q = queries + (size_t)h * stride;
+      const float *q = queries->values + (size_t)h * stride;
       for (uint32_t i = 0; i < count; i++) {
         __m256 *to = sums + i;
-        const uint16_t *k = keys + (size_t)(p + i) * stride;
+        const uint16_t *k = (const uint16_t *)keys->values + (size_t)(p + i) * stride;
         switch (some) {
           FOR_HEADS(1, score_f16(to, q, k, stride, HEADS))
           FOR_HEADS(2, score_f16(to, q, k, stride, HEADS))
@@ -128,19 +129,23 @@ static void scores_f16(const float *queries, uint32_t heads, const uint16_t *key
   }
 }
 
-/* 16 columns of `heads` heads over `positions` positions; `at` is the byte distance between positions. Value scales
- * (int8) are float32 already. */
-MB_INLINE void mix_16(const float *weights, size_t weights_stride, uint32_t heads, const uint8_t *values, size_t at,
-                      const float *value_scales, uint32_t positions, float *out, uint32_t stride, bool int8) {
+MB_INLINE float load_f16(const uint16_t *p) { return _cvtsh_ss(*p); }
+
+#include "kernels/attention_mix-impl.h"
+
+MB_INLINE void mix_16(const mix_block *m, uint32_t heads, bool int8) {
+  const uint8_t *values = m->values;
+  const size_t stride = m->out_stride;
+  float *out = m->out;
   __m256 low[MIX_HEADS], high[MIX_HEADS];
   for (uint32_t h = 0; h < heads; h++) {
-    low[h] = _mm256_loadu_ps(out + (size_t)h * stride);
-    high[h] = _mm256_loadu_ps(out + (size_t)h * stride + 8);
+    low[h] = _mm256_loadu_ps(out + h * stride);
+    high[h] = _mm256_loadu_ps(out + h * stride + 8);
   }
-  for (uint32_t p = 0; p < positions; p++, values += at) {
+  for (uint32_t p = 0; p < m->positions; p++, values += m->value_bytes) {
     __m256 v0, v1;
     if (int8) {
-      __m256 scale = _mm256_set1_ps(value_scales[p]);
+      __m256 scale = _mm256_set1_ps(m->scales[p]);
       __m128i sixteen = _mm_loadu_si128((const __m128i *)(const void *)values);
       v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(sixteen)), scale);
       v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(sixteen, 8))), scale);
@@ -149,34 +154,26 @@ MB_INLINE void mix_16(const float *weights, size_t weights_stride, uint32_t head
       v1 = load_8_f16(values + 16);
     }
     for (uint32_t h = 0; h < heads; h++) {
-      __m256 weight = _mm256_set1_ps(weights[h * weights_stride + p]);
+      __m256 weight = _mm256_set1_ps(m->weights[h * m->weights_stride + p]);
       low[h] = _mm256_add_ps(low[h], _mm256_mul_ps(weight, v0));
       high[h] = _mm256_add_ps(high[h], _mm256_mul_ps(weight, v1));
     }
   }
   for (uint32_t h = 0; h < heads; h++) {
-    _mm256_storeu_ps(out + (size_t)h * stride, low[h]);
-    _mm256_storeu_ps(out + (size_t)h * stride + 8, high[h]);
+    _mm256_storeu_ps(out + h * stride, low[h]);
+    _mm256_storeu_ps(out + h * stride + 8, high[h]);
   }
 }
 
-#define MIX_16(n) \
-  FOR_HEADS(n, mix_16(weights, weights_stride, HEADS, values, at, value_scales, positions, out, stride, int8))
-MB_INLINE void mix_16_heads(const float *weights, size_t weights_stride, uint32_t heads, const uint8_t *values,
-                            size_t at, const float *value_scales, uint32_t positions, float *out, uint32_t stride,
-                            bool int8) {
+MB_INLINE void mix_16_heads(const mix_block *m, uint32_t heads, bool int8) {
   switch (heads) {
-    MIX_16(1)
-    MIX_16(2)
-    MIX_16(3)
-    MIX_16(4)
-    MIX_16(5)
-    MIX_16(6)
+    FOR_HEADS(1, mix_16(m, HEADS, int8))
+    FOR_HEADS(2, mix_16(m, HEADS, int8))
+    FOR_HEADS(3, mix_16(m, HEADS, int8))
+    FOR_HEADS(4, mix_16(m, HEADS, int8))
+    FOR_HEADS(5, mix_16(m, HEADS, int8))
+    FOR_HEADS(6, mix_16(m, HEADS, int8))
   }
 }
-
-MB_INLINE float load_f16(const uint16_t *p) { return _cvtsh_ss(*p); }
-
-#include "kernels/attention_mix.h"
 
 #endif

@@ -1,11 +1,13 @@
-/* MB_FORMAT_VECTOR, AVX2: the products; see vector_rows.h. What costs is fetching the codebook entries, one load each:
- * with vpgatherdd it takes 1.8 times as long (measured on Zen 3). */
-#ifndef MB_KERNELS_AVX2_VECTOR_H
-#define MB_KERNELS_AVX2_VECTOR_H
+/* MB_FORMAT_VECTOR, AVX2: the products; see vector_rows-impl.h. What costs is fetching the codebook entries, one load
+ * each: with vpgatherdd it takes 1.8 times as long (measured on Zen 3).
+ *
+ * A fragment of avx2.c. It defines multiply_vector_codes(). */
+#ifndef MB_KERNELS_AVX2_VECTOR_IMPL_H
+#define MB_KERNELS_AVX2_VECTOR_IMPL_H
 
 #include "kernels/avx2_common.h"
-#include "kernels/avx2_matmul.h"
-#include "kernels/vector_rows.h"
+#include "kernels/avx2_matmul-impl.h"
+#include "kernels/vector_rows-impl.h"
 
 /* ---- entries to registers ---- */
 
@@ -129,8 +131,10 @@ typedef struct {
   _Alignas(64) __m256 grouped[TILE_VECTORS][WIDE_STRIPS][2];
 } code_sums;
 
-static void code_tile(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                      uint32_t strips, uint32_t first, uint32_t vectors) {
+static void code_tile(const mb_tile *t) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, strips = t->strips, first = t->first, vectors = t->vectors;
   _Alignas(64) int16_t tile[WIDE_STRIPS][CODE_COLUMNS * MB_STRIP_ROWS], wide[TILE_VECTORS * CODE_COLUMNS];
   code_sums sums;
   const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
@@ -165,20 +169,8 @@ static void code_tile(const mb_matrix *w, const mb_activations *x, float *y, siz
     const __m256 scale = _mm256_set1_ps(w->scale);
     const __m256 low = _mm256_mul_ps(load_8_f16(d), scale), high = _mm256_mul_ps(load_8_f16(d + 16), scale);
     for (uint32_t n = 0; n < vectors; n++)
-      store_rows(y + (first + n) * y_stride + r, _mm256_mul_ps(sums.grouped[n][s][0], low),
+      store_rows(t->y + (first + n) * t->y_stride + r, _mm256_mul_ps(sums.grouped[n][s][0], low),
                  _mm256_mul_ps(sums.grouped[n][s][1], high), w->rows - r);
-  }
-}
-
-static void multiply_code_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride,
-                                uint32_t row_begin, uint32_t row_end) {
-  const uint32_t end = mb_round_up(row_end, MB_STRIP_ROWS);
-  for (uint32_t first = 0; first < x->count; first += TILE_VECTORS) {
-    const uint32_t vectors = x->count - first < TILE_VECTORS ? x->count - first : TILE_VECTORS;
-    for (uint32_t row = row_begin; row < end; row += WIDE_STRIPS * MB_STRIP_ROWS) {
-      const uint32_t left = (end - row) / MB_STRIP_ROWS;
-      code_tile(w, x, y, y_stride, row, left < WIDE_STRIPS ? left : WIDE_STRIPS, first, vectors);
-    }
   }
 }
 
@@ -187,8 +179,9 @@ static void multiply_code_panel(const mb_matrix *w, const mb_activations *x, flo
 static void multiply_vector_codes(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride,
                                   uint32_t row_begin, uint32_t row_end) {
   const uint32_t end = mb_last_row(w, row_end);
+  const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
   if (x->count > 1)
-    multiply_code_panel(w, x, y, y_stride, row_begin, end);
+    mb_each_tile(&whole, end, WIDE_STRIPS, TILE_VECTORS, code_tile);
   else
     multiply_codes_by_vector(w, x, y, row_begin, end);
 }

@@ -1,11 +1,12 @@
-/* MB_FORMAT_SPARSE_TERNARY for both NEON tables. Included by neon_multiply.h, whose product of unpacked tiles prefill
- * uses.
+/* MB_FORMAT_SPARSE_TERNARY for both NEON tables.
  *
  * Decoding looks sums up instead of multiplying. A group of four activations has 16 sums, one per nibble; a look-up
- * answers for 16 rows. How the sums are held and negated is said in sparse_layout.h. The tables of a tile of columns
- * are built anew by every call. */
-#ifndef MB_KERNELS_NEON_SPARSE_H
-#define MB_KERNELS_NEON_SPARSE_H
+ * answers for 16 rows. How the sums are held and negated is said in sparse_digits.h. The tables of a tile of columns
+ * are built anew by every call.
+ *
+ * A fragment of neon_multiply-impl.h, whose dot_panel() prefill uses. It defines multiply_sparse(). */
+#ifndef MB_KERNELS_NEON_SPARSE_IMPL_H
+#define MB_KERNELS_NEON_SPARSE_IMPL_H
 
 #include "kernels/neon_common.h"
 #include "kernels/sparse_digits.h"
@@ -164,9 +165,10 @@ static void unpack_sparse(int8_t *tile, const uint8_t *p, uint32_t columns) {
   }
 }
 
-/* Rows row..row + 15 of vectors first..first + vectors - 1. */
-static void sparse_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row,
-                         uint32_t first, uint32_t vectors) {
+static void sparse_panel(const mb_tile *t) {
+  const mb_matrix *w = t->w;
+  const mb_activations *x = t->x;
+  const uint32_t row = t->row, first = t->first, vectors = t->vectors;
   int8_t codes[TERNARY_COLUMNS * MB_STRIP_ROWS];
   strip_sums sums[PANEL_VECTORS];
   const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
@@ -186,19 +188,18 @@ static void sparse_panel(const mb_matrix *w, const mb_activations *x, float *y, 
       }
     }
   }
-  for (uint32_t n = 0; n < vectors; n++) finish_sparse(w, x, first + n, row, sums[n].rows, y + (first + n) * y_stride);
+  for (uint32_t n = 0; n < vectors; n++)
+    finish_sparse(w, x, first + n, row, sums[n].rows, t->y + (first + n) * t->y_stride);
 }
 
 static void multiply_sparse(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                             uint32_t row_end) {
   const uint32_t end = mb_last_row(w, row_end);
-  if (x->count == 1) {
+  const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
+  if (x->count == 1)
     sparse_vector(w, x, y, row_begin, end);
-    return;
-  }
-  for (uint32_t first = 0; first < x->count; first += PANEL_VECTORS)
-    for (uint32_t row = row_begin; row < end; row += MB_STRIP_ROWS)
-      sparse_panel(w, x, y, y_stride, row, first, x->count - first < PANEL_VECTORS ? x->count - first : PANEL_VECTORS);
+  else
+    mb_each_tile(&whole, end, 1, PANEL_VECTORS, sparse_panel);
 }
 
 #endif

@@ -1,7 +1,9 @@
 /* MB_FORMAT_SIGN1, decoding, for both NEON tables: sums of four activations are looked up, for 16 rows at a time. What
- * the tables hold is said in sign_layout.h. Included by neon_multiply.h. */
-#ifndef MB_KERNELS_NEON_SIGN_H
-#define MB_KERNELS_NEON_SIGN_H
+ * the tables hold is said in sign_layout.h.
+ *
+ * A fragment of neon_multiply-impl.h. It defines sign_vector(). */
+#ifndef MB_KERNELS_NEON_SIGN_IMPL_H
+#define MB_KERNELS_NEON_SIGN_IMPL_H
 
 #include "kernels/neon_common.h"
 #include "kernels/sign_layout.h"

@@ -1,7 +1,10 @@
 /* Decoding: one vector times a packed matrix, AVX2. Memory is read strictly forwards, one strip of 16 rows after the
- * other; a register holds eight rows x four columns, so no sum ever crosses lanes. */
-#ifndef MB_KERNELS_AVX2_MATVEC_H
-#define MB_KERNELS_AVX2_MATVEC_H
+ * other; a register holds eight rows x four columns, so no sum ever crosses lanes.
+ *
+ * A fragment of avx2.c. It defines multiply_vector() and multiply_vector_ahead(), which prefetches, for the strip
+ * formats. */
+#ifndef MB_KERNELS_AVX2_MATVEC_IMPL_H
+#define MB_KERNELS_AVX2_MATVEC_IMPL_H
 
 #include "kernels/avx2_common.h"
 
@@ -224,7 +227,7 @@ MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t colu
   return s;
 }
 
-#include "kernels/avx2_sign.h"
+#include "kernels/avx2_sign-impl.h"
 
 /* Inlined into one function per combination below: the last four are constants there. */
 MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
