@@ -29,7 +29,7 @@ from mobile_bundle.codecs.seedlm import SeedLMCodec
 from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.codecs.vptq import VptqCodec, parse_name
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError
 
 _CODECS: dict[str, StreamCodec] = {
     codec.name: codec
@@ -79,7 +79,7 @@ def codec_by_name(name: str) -> StreamCodec:
     vector = parse_name(name)
     if vector:
         return VptqCodec(vector)
-    raise UserError(
+    raise ArgumentError(
         f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>, "
         f"vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]; and any of them that is not a stored form, with {SUFFIX}"
     )
@@ -88,14 +88,14 @@ def codec_by_name(name: str) -> StreamCodec:
 def _kept(name: str) -> KeptCodec:
     inner = codec_by_name(name)
     if not isinstance(inner, (AffineCodec, SignCodec)):
-        raise UserError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
+        raise ArgumentError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
     return KeptCodec(inner)
 
 
 def _entropy_coded(name: str) -> EntropyCodec:
     inner = codec_by_name(name)
     if inner.format >= FIRST_STORED_FORMAT:
-        raise UserError(f"codec {name} makes a stored form already, which cannot be entropy-coded: drop {SUFFIX!r}")
+        raise ArgumentError(f"codec {name} makes a stored form already, which cannot be entropy-coded: drop {SUFFIX!r}")
     return EntropyCodec(inner)
 
 

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from mobile_bundle.codecs.blob import FLAG_SHARED_CODEBOOK, HEADER_BYTES, Format, VectorLayout
 from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.planning.sharing import shared_name
 
 DOMAIN = "mobile_bundle"
@@ -57,7 +57,7 @@ class Graph:
         """A float32 vector of weights.ptd, shape (columns,). UserError if it is not float32."""
         entry = self._entry(name)
         if entry.header.format is not Format.F32 or entry.header.rows != 1:
-            raise UserError(f"{self._weights.path}: {name} is not a float32 vector; build the bundle again")
+            raise InputError(f"{self._weights.path}: {name} is not a float32 vector", "build the bundle again")
         if entry.header.payload_bytes < EXTERNAL_FROM:
             payload = self._weights.blob(name).payload
             return self.constant(name, np.frombuffer(payload, "<f4").astype(np.float32))
@@ -93,7 +93,7 @@ class Graph:
         try:
             return self._weights.entry(name)
         except KeyError:
-            raise UserError(f"{self._weights.path}: tensor {name} is missing; build the bundle again") from None
+            raise InputError(f"{self._weights.path}: tensor {name} is missing", "build the bundle again") from None
 
     def _blob(self, name: str) -> str:
         entry = self._entry(name)
