@@ -16,7 +16,7 @@ from mobile_bundle.device.report.results import CellResult, Report, settle
 from mobile_bundle.device.session import Asked, device_test
 from mobile_bundle.device.transport.adb import Device
 from mobile_bundle.device.transport.device_info import DeviceInfo
-from mobile_bundle.device.transport.errors import DeviceError
+from mobile_bundle.errors import DeviceError
 
 
 def run_test(asked: Asked, serial: str, kept: Path) -> Report:

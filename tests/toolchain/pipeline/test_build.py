@@ -269,7 +269,7 @@ if sys.argv[3] == "full":
         raise SystemExit(1)
 else:
     calls = int(sys.argv[3])
-    def progress(done, total, name):
+    def progress(step):
         global calls
         calls -= 1
         if calls == 0:

@@ -6,9 +6,10 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from mobile_bundle.cli.common import megabytes, positive, print_json
+from mobile_bundle.cli.common import positive, print_json
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.evaluate.speed import measure_speed
+from mobile_bundle.report.text import megabytes
 from mobile_bundle.runtimes import RUNTIMES
 
 

@@ -7,25 +7,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mobile_bundle.api.build import build
 from mobile_bundle.cli.common import (
-    Progress,
+    Steps,
+    Told,
     byte_size,
     chat_option,
     formats_argument,
-    megabytes,
     positive,
     positive_number,
     print_json,
     recipe_argument,
     run_command,
 )
-from mobile_bundle.corpus.text import DEFAULT_TEXT
+from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
-from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.parts import finished_parts, parts_directory
-from mobile_bundle.pipeline.request import BuildRequest, Listener
-from mobile_bundle.planning.budget import Budget
 from mobile_bundle.planning.recipe import recipe_names
+from mobile_bundle.report.text import megabytes
 from mobile_bundle.version import __version__
 
 
@@ -61,7 +60,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--calibration",
         type=Path,
         nargs="?",
-        const=DEFAULT_TEXT,
+        const=True,
+        default=False,
         metavar="FILE",
         help="text (UTF-8, or .xz) that says which weights matter; without FILE, and for budgets without this option, "
         "a small English text that ships with the tool",
@@ -100,48 +100,42 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _request(options: argparse.Namespace) -> BuildRequest:
-    return BuildRequest(
-        options.model,
-        options.output,
-        recipe=options.recipe,
-        budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
-        calibration=options.calibration,
-        formats=options.formats,
-        jobs=options.jobs,
-        cluster=options.cluster,
-        chat_options=dict(options.chat_option),
-    )
-
-
 def _build(options: argparse.Namespace) -> int:
-    told = []
-
-    def tell(line: str) -> None:
-        line = printable(line)
-        told.append(line)
-        print(line, file=sys.stderr)
-
     try:
-        manifest = build_bundle(_request(options), Listener(Progress("coding weights", "w"), tell))
+        with Told() as told:
+            bundle = build(
+                options.model,
+                options.output,
+                recipe=options.recipe,
+                max_size=options.max_size,
+                max_ram=options.max_ram,
+                max_perplexity=options.max_perplexity,
+                calibration=options.calibration,
+                formats=options.formats,
+                jobs=options.jobs,
+                cluster=options.cluster,
+                chat_options=dict(options.chat_option),
+                progress=Steps(),
+            )
     except UserError as error:
         raise UserError(f"{error}{_what_is_kept(options.output, isinstance(error, ResumableError))}") from error
     except KeyboardInterrupt:
         raise UserError(f"interrupted{_what_is_kept(options.output, True)}") from None
-    for note in manifest["notes"]:
-        if note not in told:
+    manifest = bundle.manifest
+    for note in manifest.notes:
+        if note not in told.lines:
             print(f"note: {note}", file=sys.stderr)
     if options.json:
-        print_json(manifest)
+        print_json(read_manifest(bundle.path))
         return 0
-    predicted = manifest["predicted"]
     print(
-        f"{printable(str(options.output))}: {manifest['model']['name']}, {manifest['recipe']}, "
-        f"{megabytes(manifest['bytes'])}, {manifest['bits_per_weight']:.2f} bits per weight"
+        f"{printable(str(options.output))}: {manifest.model.name}, {manifest.recipe}, "
+        f"{megabytes(manifest.bytes)}, {manifest.bits_per_weight:.2f} bits per weight"
     )
+    predicted = manifest.predicted
     print(
-        f"predicted at a context of {predicted['context']} tokens: peak memory {megabytes(predicted['peak_bytes'])}, "
-        f"of it anonymous {megabytes(predicted['anon_bytes'])}"
+        f"predicted at a context of {predicted.context} tokens: peak memory {megabytes(predicted.peak_bytes)}, "
+        f"of it anonymous {megabytes(predicted.anon_bytes)}"
     )
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mobile_bundle import lab
 from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
+from mobile_bundle.cli.parameters import with_options
 from mobile_bundle.device.measuring.cells import NAMES, Settings
 from mobile_bundle.device.measuring.program import MeasuredProgram
 from mobile_bundle.device.report.baseline import read_baseline
@@ -26,7 +27,7 @@ from mobile_bundle.device.session import Asked, Save, device_test
 from mobile_bundle.device.transport.adb import Device
 from mobile_bundle.device.transport.client import choose_serial
 from mobile_bundle.device.transport.places import DEFAULT_WORK
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import ArgumentError, UserError, printable
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.runtimes import RUNTIMES
 
@@ -109,13 +110,13 @@ def run_test(options: argparse.Namespace, peers: Sequence[MeasuredProgram]) -> i
     )
     outputs = [output.path for output in (data, page, kept) if output]
     if len(set(outputs)) < len(outputs):
-        raise UserError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
+        raise ArgumentError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
     with _device(options) as (device, label):
         report = device_test(
             _asked(options, label, peers, baseline), device, _saver(data, page), _say, Progress("pushing", "B")
         )
     for line in report_lines(report):
-        print(line)
+        print(with_options(line))
     written = [str(path) for path in (options.json, options.html) if path is not None]
     if written:
         print(f"{' and '.join(written)} {'is' if len(written) == 1 else 'are'} written")

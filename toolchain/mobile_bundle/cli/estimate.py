@@ -7,17 +7,18 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from mobile_bundle.cli.common import megabytes, positive, print_json, recipe_name
+from mobile_bundle.api.estimate import estimate
+from mobile_bundle.cli.common import positive, print_json, recipe_argument
 from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
     checkpoint_subject,
-    estimate_bundle,
     shape_names,
     shape_subject,
 )
 from mobile_bundle.planning.recipe import usable_recipes
+from mobile_bundle.report.text import megabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no checkpoint, but the shape of "
         + ", ".join(f"{shape_subject(name).name} ({name})" for name in shape_names()),
     )
-    parser.add_argument("--recipe", type=recipe_name, help="one recipe (default: all of them)")
+    parser.add_argument("--recipe", type=recipe_argument, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8")
     parser.add_argument(
@@ -52,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         subjects = [shape_subject(name) for name in names]
     tables = [
         [
-            estimate_bundle(subject, name, options.context, options.kv, options.bandwidth)
-            for name in ([options.recipe] if options.recipe else usable_recipes(subject.tensors))
+            estimate(subject, recipe, context=options.context, kv=options.kv, bandwidth=options.bandwidth)
+            for recipe in ([options.recipe] if options.recipe else usable_recipes(subject.tensors))
         ]
         for subject in subjects
     ]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, positive, print_json
+from mobile_bundle.api.evaluate import evaluate
+from mobile_bundle.cli.common import Steps, positive, print_json
 from mobile_bundle.corpus.text import read_text
-from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import printable
-from mobile_bundle.evaluate.divergence import Divergence, compare
-from mobile_bundle.evaluate.perplexity import Perplexity, measure
+from mobile_bundle.evaluate.divergence import Divergence
 from mobile_bundle.native.engine import KV_TYPES
-from mobile_bundle.pipeline.uncompressed import open_subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,17 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measures and prints."""
-    text = read_text(options.text)
-    with ExitStack() as stack:
-        model, tokenizer, bos = stack.enter_context(open_subject(options.model, Progress("coding weights", "w")))
-        windows = token_windows(tokenizer, bos, text, options.context, options.windows or 0)
-        if options.against is None:
-            result: Perplexity | Divergence = measure(
-                model, windows, options.kv, options.threads, Progress("perplexity", "window")
-            )
-        else:
-            original, _, _ = stack.enter_context(open_subject(options.against, Progress("coding the original", "w")))
-            result = compare(model, original, windows, options.kv, options.threads, Progress("comparing", "window"))
+    result = evaluate(
+        options.model,
+        read_text(options.text),
+        against=options.against,
+        context=options.context,
+        windows=options.windows or 0,
+        kv=options.kv,
+        threads=options.threads,
+        progress=Steps(),
+    )
     if options.json:
         print_json(asdict(result))
         return 0

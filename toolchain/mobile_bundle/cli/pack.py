@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, megabytes, print_json
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.cli.common import Progress, print_json
+from mobile_bundle.errors import ArgumentError, printable
 from mobile_bundle.native.programs import ABIS
 from mobile_bundle.pack import pack_bundle
 from mobile_bundle.pack.pack import SUFFIX
+from mobile_bundle.report.text import megabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints what was written. UserError for a bundle that is not whole."""
     if not options.output.name.endswith(SUFFIX):
-        raise UserError(f"{options.output}: the name of a packed bundle ends in {SUFFIX}")
+        raise ArgumentError(f"{options.output}: the name of a packed bundle ends in {SUFFIX}")
     packed = pack_bundle(
         options.bundle,
         options.output,

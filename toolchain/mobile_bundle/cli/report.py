@@ -7,13 +7,14 @@ import os
 import shlex
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, megabytes, positive
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.cli.common import Progress, positive
+from mobile_bundle.errors import ArgumentError, OutputError, printable
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report
+from mobile_bundle.report.text import megabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,12 +73,12 @@ def run(options: argparse.Namespace) -> int:
 def _check_outputs(page: OutputFile, data: OutputFile, options: argparse.Namespace) -> None:
     """Before anything is measured: they are two files, and none of what is read."""
     if page.path == data.path:
-        raise UserError(f"the page and its JSON cannot both be {page.path}; give another name with -o or --json")
+        raise ArgumentError(f"the page and its JSON cannot both be {page.path}", "give another name with -o or --json")
     inputs = [options.text, options.points, options.against, *options.bundles]
     read = {Path(os.path.realpath(path)) for path in inputs if path is not None}
     for path in (page.path, data.path):
         if path in read or (path.exists() and not read.isdisjoint(path.parents)):
-            raise UserError(f"{path} is read by this report and would be overwritten; give another name")
+            raise OutputError(f"{path} is read by this report and would be overwritten", "give another name")
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format, round_up
+from mobile_bundle.codecs import BlobError
+from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.container.flat_tensor import (
     SEGMENT_ALIGNMENT,
     FlatTensorHeader,
@@ -19,7 +21,7 @@ from mobile_bundle.container.flat_tensor import (
 )
 from mobile_bundle.container.index import CRC_OFFSET as INDEX_CRC_OFFSET
 from mobile_bundle.container.index import ContainerError, IndexEntry, index_bytes, pack_index, parse_index
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models.limits import MOST_INDEX_BYTES
 
@@ -158,7 +160,7 @@ class WeightsReader:
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise UserError(f"cannot open {self.path}: {error.strerror}") from error
+            raise InputError(f"cannot open {self.path}: {error.strerror}") from error
         try:
             self.file_bytes = os.fstat(self._fd).st_size
             self.config, self.entries = self._open()
@@ -193,7 +195,7 @@ class WeightsReader:
     def packed_header(self, name: str) -> BlobHeader:
         """The header of the blob that was coded where entropy coding did it, else the tensor's own (not its scale)."""
         entry = self.entry(name)
-        if entry.header.format is not Format.ENTROPY:
+        if not rules_of(entry.header.format).wraps:
             return entry.header
         try:
             return BlobHeader.parse(self._pread(entry.offset + HEADER_BYTES, HEADER_BYTES))

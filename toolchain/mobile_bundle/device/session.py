@@ -24,11 +24,11 @@ from mobile_bundle.device.report.results import CellResult, Check, Report, new_c
 from mobile_bundle.device.report.verdict import Budgets, Tolerances, judge
 from mobile_bundle.device.transport.adb import Device
 from mobile_bundle.device.transport.device_info import DeviceInfo
-from mobile_bundle.device.transport.errors import DeviceError, DeviceTimeout, ShellFailed
+from mobile_bundle.device.transport.errors import DeviceTimeout, ShellFailed
 from mobile_bundle.device.transport.places import DEFAULT_WORK, Places, folder_name
 from mobile_bundle.device.transport.probe import probe
 from mobile_bundle.device.transport.push import Progress
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import DeviceError, UserError, printable
 from mobile_bundle.events.kinds import TokenEvent
 from mobile_bundle.events.parse import read_output
 from mobile_bundle.report.facts import identity
@@ -167,9 +167,9 @@ class _Test:
                 run = run_cell(self._device, info, places, program, timed, number, command)
                 warm = {program.name} if cell.drop_caches else {*warm, program.name}
             except (DeviceTimeout, ShellFailed) as error:
-                run = Run(number, Outcome(error.kind, str(error)))
+                run = Run(number, Outcome(error.code, str(error)))
             except DeviceError as error:
-                result.runs.append(Run(number, Outcome(error.kind, str(error))))
+                result.runs.append(Run(number, Outcome(error.code, str(error))))
                 settle(result)
                 raise
             result.runs.append(run)

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import RuntimeFailure
 from mobile_bundle.events.kinds import BenchEvent, ErrorEvent
 from mobile_bundle.events.parse import read_output
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
@@ -55,7 +55,7 @@ def measure_speed(
     process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime))
     for event in read_output(process.stdout):
         if isinstance(event, ErrorEvent):
-            raise UserError(event.message)
+            raise RuntimeFailure(event.message)
         if isinstance(event, BenchEvent):
             rates = event.tokens_per_second
             return Speed(
@@ -69,7 +69,7 @@ def measure_speed(
                 peak_anon_bytes=event.memory.peak_anon_bytes,
                 major_faults=event.memory.major_faults,
             )
-    raise UserError(
+    raise RuntimeFailure(
         f"{Path(command[0]).name} ended with status {process.returncode} and no result: "
         f"{process.stderr.decode('utf-8', 'replace').strip()}"
     )

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from mobile_bundle.codecs import ArraySource, StreamCodec
-from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, FLAG_SHARED_CODEBOOK, Format
 from mobile_bundle.codecs.entropy import SUFFIX
-from mobile_bundle.errors import UserError
-from mobile_bundle.lower.ops import LINEAR
+from mobile_bundle.errors import ArgumentError, InputError, UnsupportedError
 from mobile_bundle.planning.recipe import fitted_codec
-
-_INSTALLED = {Format.BASE3: "bitnet", Format.SEEDLM: "affine-8bit", Format.LATTICE: "affine-8bit"}
-"""Stored forms, and the codec whose packed format they are decoded to when a bundle is installed."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +33,28 @@ def operator_codec(name: str, columns: int) -> StreamCodec:
 
     UserError if it is not known, or makes nothing that an operator can compute with."""
     codec = fitted_codec(name, columns)
-    if codec.format is Format.ENTROPY:
-        raise UserError(f"{name} is a stored form, which operators cannot compute with: drop {SUFFIX!r}")
-    if codec.format >= FIRST_STORED_FORMAT:
-        raise UserError(
-            f"{name} is a stored form, which operators cannot compute with: use {_INSTALLED[codec.format]}, which is "
+    if codec.rules.wraps:
+        raise UnsupportedError(f"{name} is a stored form, which operators cannot compute with: drop {SUFFIX!r}")
+    if installed := codec.rules.installed:
+        raise UnsupportedError(
+            f"{name} is a stored form, which operators cannot compute with: use {installed.codec}, which is "
             "what a bundle decodes it to when it is installed"
         )
-    if codec.format not in LINEAR:
-        raise UserError(f"there is no operator for {name}: leave the module out")
-    if codec.format is Format.VECTOR and codec.flags & FLAG_SHARED_CODEBOOK:
-        raise UserError(f"{name} takes its codebook from another tensor: drop '-shared'")
+    if not codec.rules.operator:
+        raise UnsupportedError(f"there is no operator for {name}: leave the module out")
+    if codec.shared_codebook:
+        raise UnsupportedError(f"{name} takes its codebook from another tensor: drop '-shared'")
     return codec
 
 
 def encode_weight(weight: torch.Tensor, codec: StreamCodec) -> EncodedWeight:
     """weight: (rows, columns), any floating type. UserError for values that cannot be coded."""
     if weight.is_meta:
-        raise UserError("the weight is on the meta device: load the checkpoint first")
+        raise ArgumentError("the weight is on the meta device: load the checkpoint first")
     parts = bytearray()
     try:
         encoded = codec.encode_stream(ArraySource(weight.detach().to("cpu", torch.float32).numpy()), parts.extend)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise InputError(str(error)) from error
     blob = torch.frombuffer(parts, dtype=torch.uint8).clone()  # of torch's own memory, aligned to 64 bytes
     return EncodedWeight(blob, codec.name, encoded.header.rows, encoded.header.columns, encoded.relative_error)

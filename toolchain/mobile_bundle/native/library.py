@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import (
+    ArgumentError,
+    Cancelled,
+    InputError,
+    InstallationError,
+    NotFinite,
+    OutOfMemory,
+    UserError,
+)
 
 
 def find_package_file(*parts: str) -> Path | None:
@@ -26,7 +34,7 @@ def package_file(*parts: str) -> Path:
     """As find_package_file. Raises UserError when the package was built without the file."""
     path = find_package_file(*parts)
     if path is None:
-        raise UserError(f"{'/'.join(parts)} is not in the installed package: install it with `pip install .`")
+        raise InstallationError(f"{'/'.join(parts)} is not in the installed package", "install it with `pip install .`")
     return path
 
 
@@ -45,7 +53,7 @@ def library() -> ctypes.CDLL:
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        raise UserError(f"{path} cannot be loaded ({error}): install the package again") from error
+        raise InstallationError(f"{path} cannot be loaded ({error})", "install the package again") from error
     lib.mb_version.restype = lib.mb_error_message.restype = ctypes.c_char_p
     lib.mb_version.argtypes = lib.mb_error_message.argtypes = []
     return lib
@@ -62,7 +70,18 @@ def declared(signatures: Mapping[str, list[Any]], results: Mapping[str, Any] | N
     return lib
 
 
+_ERRORS: dict[int, type[UserError]] = {
+    1: ArgumentError,
+    2: InputError,
+    3: InputError,
+    4: OutOfMemory,
+    5: Cancelled,
+    6: NotFinite,
+}
+"""mb_status."""
+
+
 def check(status: int) -> None:
-    """UserError with the library's own message, unless the status of one of its functions is 0."""
+    """Unless the status of one of the library's functions is 0: the error of that kind, with the library's message."""
     if status:
-        raise UserError((library().mb_error_message() or b"").decode("utf-8", "replace"))
+        raise _ERRORS[status]((library().mb_error_message() or b"").decode("utf-8", "replace"))

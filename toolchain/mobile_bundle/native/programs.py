@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.native.library import find_package_file, package_file
 
 ABIS = ("arm64-v8a", "armeabi-v7a", "x86_64")
@@ -34,7 +34,7 @@ def machine_abi() -> str:
     """The Android ABI whose programs this machine runs. Raises UserError when there is none."""
     abi = {"x86_64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}.get(os.uname().machine)
     if os.uname().sysname != "Linux" or abi is None:
-        raise UserError(f"there is no mobile-run for {os.uname().sysname} on {os.uname().machine}")
+        raise UnsupportedError(f"there is no mobile-run for {os.uname().sysname} on {os.uname().machine}")
     return abi
 
 
@@ -43,7 +43,7 @@ def bundle_runner(bundle: Path) -> Path:
     abi = machine_abi()
     runner = bundle / "bin" / abi / "mobile-run"
     if not runner.exists():
-        raise UserError(
+        raise InputError(
             f"{bundle}: no bin/{abi}/mobile-run in it: not a bundle, not a whole one, or built without native"
         )
     return runner

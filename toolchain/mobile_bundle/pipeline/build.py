@@ -75,12 +75,13 @@ def _write_small_files(directory: Path, request: BuildRequest, source: Source) -
 
 def _code(pool: PartPool, source: Source, chosen: Chosen, path: Path, listener: Listener) -> list[TensorRecord]:
     """Stage 3: weights.ptd."""
+    progress = listener.stage("coding weights")
     if chosen.calibration is None:
-        return write_weights(pool, source.spec, chosen.assignment, path, listener.progress)
+        return write_weights(pool, source.spec, chosen.assignment, path, progress)
     from mobile_bundle.pipeline.calibrated import write_calibrated  # needs torch
 
     used = chosen.calibration
-    records = write_calibrated(pool, source.spec, chosen.assignment, path, used, listener.progress)
+    records = write_calibrated(pool, source.spec, chosen.assignment, path, used, progress)
     source.model.notes.append(used.note)
     return records
 

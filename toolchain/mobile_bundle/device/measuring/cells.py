@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from mobile_bundle.device.transport.device_info import DeviceInfo
 
 NAMES = ("cold-load", "warm-load", "prefill", "decode", "long-context", "pressure", "cancel", "soak")
-"""Cells by the names that --cells takes. soak is run where --soak says for how long."""
+"""Cells by the names that a test may ask for. soak is run where it is said for how long."""
 
 ANSWER_TOKENS = 16
 """Tokens that a run of the load cells generates, greedily; they must be the ones this machine generates."""
 
 REPEATED = ("cold-load", "warm-load", "prefill", "decode")
-"""Cells that are run --reps times, in turns; the others once."""
+"""Cells that are run `reps` times, in turns; the others once."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def memory_pressure(device: Device, places: Places, size: int) -> Iterator[LiveP
             error = lost(device, status, "\n".join(said))
             raise error or ShellFailed(
                 f"the second process did not get its {size / 1e6:.0f} MB (status {status}: {said[-1:] or 'killed'}); "
-                f"take less with --pressure",
+                f"take less with `pressure`",
                 status,
             )
         yield hog

@@ -18,9 +18,10 @@ from mobile_bundle.device.measuring.state import read_state
 from mobile_bundle.device.measuring.traces import crash_traces, kill_traces
 from mobile_bundle.device.transport.adb import Device
 from mobile_bundle.device.transport.device_info import DeviceInfo
-from mobile_bundle.device.transport.errors import DeviceError, TransportError
+from mobile_bundle.device.transport.errors import TransportError
 from mobile_bundle.device.transport.live import LiveProgram, lost
 from mobile_bundle.device.transport.places import Places
+from mobile_bundle.errors import DeviceError
 from mobile_bundle.events.kinds import DoneEvent, TokenEvent
 from mobile_bundle.events.parse import EventError, parse_event
 

@@ -10,7 +10,7 @@ from typing import Any
 from mobile_bundle.device.measuring.cells import Settings
 from mobile_bundle.device.measuring.program import MobileRun
 from mobile_bundle.device.transport.device_info import DeviceInfo
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, InstallationError, UnsupportedError, UserError
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import machine_abi
 from mobile_bundle.runtimes import onnxruntime_library
@@ -44,17 +44,17 @@ def _program(
     if runtime == "native":
         program = bundle / "bin" / abi / "mobile-run"
         if not program.exists():
-            raise UserError(f"the bundle has no runner for {abi}")
+            raise InputError(f"the bundle has no runner for {abi}")
         return program, {}
     if runtime not in manifest.get("runtimes", {}):
-        raise UserError(f"the bundle was built without {runtime} (build it with --formats native,{runtime})")
+        raise InputError(f"the bundle was built without {runtime} (build it with `formats` native,{runtime})")
     # native runners are static; these are built against this machine's own runtime and C library
     if abi != machine_abi() or info.android is not None:
-        raise UserError(f"this installation has the {runtime} runner for this machine's kind of Linux alone")
+        raise UnsupportedError(f"this installation has the {runtime} runner for this machine's kind of Linux alone")
     try:
         program = package_file("bin", abi, f"mobile-run-{runtime}")
     except UserError:
-        raise UserError(f"mobile-bundle was installed without its {runtime} runner (make runtimes)") from None
+        raise InstallationError(f"mobile-bundle was installed without its {runtime} runner (make runtimes)") from None
     return program, _onnx_libraries() if runtime == "onnx" else _executorch_libraries()
 
 
@@ -69,4 +69,4 @@ def _executorch_libraries() -> dict[str, Path]:
         paths = [Path(folder, "lib", f"{name}.so") for name in ("libexecutorch", "libexecutorch_threadpool")]
         if all(path.exists() for path in paths):
             return {path.name: path for path in paths}
-    raise UserError("ExecuTorch is needed: pip install 'mobile-bundle[executorch]'")
+    raise InstallationError("ExecuTorch is needed", "pip install 'mobile-bundle[executorch]'")

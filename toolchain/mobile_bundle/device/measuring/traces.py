@@ -6,7 +6,7 @@ import re
 import shlex
 
 from mobile_bundle.device.transport.adb import Device
-from mobile_bundle.device.transport.errors import DeviceError
+from mobile_bundle.errors import DeviceError
 
 _MOST = 6
 """Lines of evidence that a report keeps."""

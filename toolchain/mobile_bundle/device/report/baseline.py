@@ -13,7 +13,7 @@ from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
 from mobile_bundle.device.report.results import REPORT_VERSION, Check, Report
 from mobile_bundle.device.report.verdict import Tolerances
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.evaluate.speed import Rate
 from mobile_bundle.files.inputs import read_json
 from mobile_bundle.report.text import megabytes
@@ -31,13 +31,13 @@ def read_baseline(path: Path) -> dict[str, Any]:
     try:
         data = read_json(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
-        raise UserError(f"{path} is not the JSON of a device test of version {REPORT_VERSION}; make it again")
+        raise InputError(f"{path} is not the JSON of a device test of version {REPORT_VERSION}", "make it again")
     problem = best_match(Draft202012Validator(report_schema()).iter_errors(data))
     if problem is not None:
         where = "/".join(map(str, problem.absolute_path)) or "it"
-        raise UserError(f"{path} is damaged ({where}); make it again with --save-baseline")
+        raise InputError(f"{path} is damaged ({where})", "make it again with `save_baseline`")
     return data
 
 
@@ -51,7 +51,7 @@ def check_comparable(baseline: dict[str, Any], report: Report) -> None:
         ("number of threads", baseline["settings"]["threads"], report.settings["threads"]),
     ):
         if old != new:
-            raise UserError(f"the baseline is of another {what} ({old}, this one is {new}): make one for it")
+            raise InputError(f"the baseline is of another {what} ({old}, this one is {new}): make one for it")
 
 
 def compare(baseline: dict[str, Any], report: Report, tolerances: Tolerances) -> Iterator[Check]:

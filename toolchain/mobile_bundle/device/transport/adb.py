@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_bundle.device.transport.client import LOST, adb_program, call_adb, gone, known_devices, transport_error
-from mobile_bundle.device.transport.errors import DeviceError, NoSpace, ShellFailed, TransportError
+from mobile_bundle.device.transport.errors import NoSpace, ShellFailed, TransportError
+from mobile_bundle.errors import DeviceError
 
 _ATTEMPTS = 3
 _END = "mobile-bundle: the script has ended"
@@ -97,7 +98,7 @@ class Device:
         """The error that a failed command stands for."""
         words = " ".join((result.stderr.strip() or result.stdout.strip() or "it said nothing").splitlines()[-1:])
         if "No space left on device" in words:
-            return NoSpace(f"{self.serial}: no space left on the device ({words}); free some, or choose another --work")
+            return NoSpace(f"{self.serial}: no space left on the device ({words}); free some, or choose another `work`")
         shown = what if len(what) < 60 else f"{what[:57]}..."
         return ShellFailed(f"{self.serial}: {shown!r} ended with status {result.status}: {words}", result.status)
 

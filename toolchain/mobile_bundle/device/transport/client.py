@@ -10,15 +10,8 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from mobile_bundle.device.transport.errors import (
-    DeviceError,
-    DeviceGone,
-    DeviceOffline,
-    DeviceTimeout,
-    NoSpace,
-    Unauthorized,
-)
-from mobile_bundle.errors import UserError
+from mobile_bundle.device.transport.errors import DeviceGone, DeviceOffline, DeviceTimeout, NoSpace, Unauthorized
+from mobile_bundle.errors import DeviceError, InstallationError
 
 LOST = 255
 """The client's exit status when the connection ended before the device told the command's."""
@@ -35,7 +28,9 @@ def adb_program() -> str:
     """The path of adb. UserError where there is none."""
     program = shutil.which("adb")
     if program is None:
-        raise UserError("adb is missing: install Android's platform-tools (Debian and Ubuntu: apt install adb)")
+        raise InstallationError(
+            "adb is missing", "install Android's platform-tools (Debian and Ubuntu: apt install adb)"
+        )
     return program
 
 
@@ -70,9 +65,11 @@ def choose_serial() -> str:
         return os.environ["ANDROID_SERIAL"]
     devices = known_devices()
     if not devices:
-        raise UserError("adb knows no device: plug one in with USB debugging on, or start a stand-in with --lab native")
+        raise DeviceError(
+            "adb knows no device: plug one in with USB debugging on, or start a stand-in with `lab` native"
+        )
     if len(devices) > 1:
-        raise UserError(f"adb knows {len(devices)} devices ({', '.join(devices)}): choose one with --serial")
+        raise DeviceError(f"adb knows {len(devices)} devices ({', '.join(devices)}): choose one with `serial`")
     return next(iter(devices))
 
 
@@ -84,7 +81,7 @@ def transport_error(serial: str, message: str) -> DeviceError | None:
     if not line:
         return None
     if "No space left on device" in line:
-        return NoSpace(f"{serial}: no space left on the device; free some, or choose another folder with --work")
+        return NoSpace(f"{serial}: no space left on the device; free some, or choose another folder with `work`")
     if "unauthorized" in line:
         return Unauthorized(f"{serial} does not trust this computer: confirm 'Allow USB debugging' on its screen")
     if "offline" in line:

@@ -1,14 +1,9 @@
-"""What can go wrong between this machine and a device: each is one line that says what happened and what to do."""
+"""What can go wrong between this machine and a device: each is one line that says what happened and what to do.
+The code of each is its name in a report."""
 
 from __future__ import annotations
 
-from mobile_bundle.errors import UserError
-
-
-class DeviceError(UserError):
-    """Of a device or of the way to it. kind: its name in a report."""
-
-    kind = "device-error"
+from mobile_bundle.errors import DeviceError
 
 
 class TransportError(DeviceError):
@@ -18,37 +13,37 @@ class TransportError(DeviceError):
 class DeviceGone(TransportError):
     """Unplugged, switched off, or adbd has ended."""
 
-    kind = "device-gone"
+    code = "device-gone"
 
 
 class DeviceOffline(TransportError):
     """adb knows the device, which does not answer."""
 
-    kind = "device-offline"
+    code = "device-offline"
 
 
 class Unauthorized(DeviceError):
     """The device does not trust this computer."""
 
-    kind = "unauthorized"
+    code = "unauthorized"
 
 
 class NoSpace(DeviceError):
     """The device's disk is full."""
 
-    kind = "no-space"
+    code = "no-space"
 
 
 class DeviceTimeout(DeviceError):
     """The device was there and said nothing for too long."""
 
-    kind = "timeout"
+    code = "timeout"
 
 
 class ShellFailed(DeviceError):
     """A command on the device failed. status: its exit status."""
 
-    kind = "shell-failed"
+    code = "shell-failed"
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

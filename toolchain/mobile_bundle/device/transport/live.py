@@ -13,7 +13,8 @@ from typing import IO
 
 from mobile_bundle.device.transport.adb import Device
 from mobile_bundle.device.transport.client import LOST, gone, transport_error
-from mobile_bundle.device.transport.errors import DeviceError, DeviceTimeout
+from mobile_bundle.device.transport.errors import DeviceTimeout
+from mobile_bundle.errors import DeviceError
 
 OnLine = Callable[[str, str], None]
 """(stream, line): "out" or "err", and one line without its end."""

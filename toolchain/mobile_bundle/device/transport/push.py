@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mobile_bundle.container.manifest import sha256
 from mobile_bundle.device.transport.adb import Device
-from mobile_bundle.device.transport.errors import DeviceError, ShellFailed
+from mobile_bundle.device.transport.errors import ShellFailed
+from mobile_bundle.errors import DeviceError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
 
@@ -79,7 +80,7 @@ def _push_file(device: Device, local: Path, remote: str, digest: str, sent: Call
     found = remote_sha256(device, [f"{remote}.partial"], [size]).get(f"{remote}.partial")
     if found != digest:
         device.shell(f"rm -f {partial}")
-        raise DeviceError(f"{device.serial}: {remote} arrived damaged (its sha256 is another); run again")
+        raise DeviceError(f"{device.serial}: {remote} arrived damaged (its sha256 is another)", "run again")
     device.shell(f"chmod 755 {partial} && mv {partial} {whole}")
     return size - start
 
