@@ -80,4 +80,5 @@ def test_the_page_runs(model, tmp_path):
     assert "stopped" in said
     assert "max_size 10000" in said
     assert "'weights.ptd'" in said
-    assert sorted(path.name for path in tmp_path.glob("*.mbundle*")) == ["model.mbundle", "planned.mbundle"]
+    made = sorted(path.name for path in tmp_path.glob("*.mbundle*"))
+    assert made == ["model.mbundle", "other.mbundle.parts", "planned.mbundle"]

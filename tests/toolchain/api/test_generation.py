@@ -18,6 +18,7 @@ from mobile_bundle.native.programs import bundle_runner
 from support.chat_templates import CHAT_TEMPLATE, TEMPLATES
 from support.paths import EXAMPLE
 from support.serve import serving
+from support.small_checkpoint import write_checkpoint
 
 PROMPT = "The history of the city"
 MESSAGES = [
@@ -119,16 +120,21 @@ def test_every_end_has_its_reason(bundle):
         assert (first.ended, [piece.ended for piece in pieces]) == (None, ["cancelled"])
         asked = iter([False, False, True])
         assert said(model.stream(PROMPT, cancel=lambda: next(asked)))[1] == "cancelled"
-    ended = None
-    with mb.open(directory).load() as model:
-        for seed in range(40):
-            hot = mb.Sampling(temperature=1.5, seed=seed)
-            ended = said(model.stream(PROMPT, max_new_tokens=200, sampling=hot))
-            if ended[1] == "eos":
-                break
-        options = ("--max-new-tokens", "200", "--temperature", "1.5", "--seed", str(seed))
-        assert ended == generated(directory, "--prompt", PROMPT, *options)
-        assert ended[1] == "eos"
+
+
+def test_an_end_token_ends_it(tmp_path):
+    """Eight of the 320 tokens of a model with random weights end a text."""
+    ends = {"eos_token_id": [1, 20, 40, 60, 80, 100, 120, 140]}
+    checkpoint = write_checkpoint(tmp_path / "model", ends, files={"generation_config.json": ends})
+    bundle = mb.build(checkpoint, tmp_path / "a.mbundle", recipe="raw")
+    assert len(bundle.manifest.model.eos) == 8
+    with bundle.load() as model:
+        found = said(model.stream(PROMPT, max_new_tokens=200, sampling=mb.Sampling(temperature=1, seed=3)))
+        options = ("--prompt", PROMPT, "--max-new-tokens", "200", "--temperature", "1", "--seed", "3")
+        assert found == generated(bundle.path, *options)
+        assert found[1] == "eos"
+        goes_on = model.stream(PROMPT, max_new_tokens=200, sampling=mb.Sampling(temperature=1, seed=3), ignore_eos=True)
+        assert said(goes_on)[1] == "length"
 
 
 def test_a_conversation_is_what_serve_answers(chatty):
