@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from mobile_bundle import lab
 from mobile_bundle.cli.main import main
-from mobile_bundle.device import adb
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.cells import Settings
+from mobile_bundle.device.measuring.cells import Settings
 from mobile_bundle.device.session import Asked
+from mobile_bundle.device.transport import adb
+from mobile_bundle.device.transport.adb import Device
 from support import checkpoints
 from support.checkpoints import LLAMA, write_byte_tokenizer, write_synthetic
 from support.device_support import WhenRunning, run_test, valid_report

@@ -16,17 +16,17 @@ from typing import Any
 from mobile_bundle import lab
 from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
 from mobile_bundle.cli.parameters import with_options
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.baseline import read_baseline
-from mobile_bundle.device.cells import NAMES, Settings
-from mobile_bundle.device.client import choose_serial
-from mobile_bundle.device.page import device_page
-from mobile_bundle.device.places import DEFAULT_WORK
-from mobile_bundle.device.results import Report
+from mobile_bundle.device.measuring.cells import NAMES, Settings
+from mobile_bundle.device.measuring.program import MeasuredProgram
+from mobile_bundle.device.report.baseline import read_baseline
+from mobile_bundle.device.report.page import device_page
+from mobile_bundle.device.report.results import Report
+from mobile_bundle.device.report.table import report_lines
+from mobile_bundle.device.report.verdict import Budgets
 from mobile_bundle.device.session import Asked, Save, device_test
-from mobile_bundle.device.subject import Subject
-from mobile_bundle.device.table import report_lines
-from mobile_bundle.device.verdict import Budgets
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.client import choose_serial
+from mobile_bundle.device.transport.places import DEFAULT_WORK
 from mobile_bundle.errors import ArgumentError, UserError, printable
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.runtimes import RUNTIMES
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     return run_test(options, ())
 
 
-def run_test(options: argparse.Namespace, peers: Sequence[Subject]) -> int:
+def run_test(options: argparse.Namespace, peers: Sequence[MeasuredProgram]) -> int:
     """`run` with others' programs measured beside the bundle's (benchmarks/device)."""
     baseline = read_baseline(options.baseline) if options.baseline else None
     data, page, kept = (
@@ -138,7 +138,9 @@ def _device(options: argparse.Namespace) -> Iterator[tuple[Device, str]]:
         yield Device(stand_in.serial), stand_in.label
 
 
-def _asked(options: argparse.Namespace, label: str, peers: Sequence[Subject], baseline: dict[str, Any] | None) -> Asked:
+def _asked(
+    options: argparse.Namespace, label: str, peers: Sequence[MeasuredProgram], baseline: dict[str, Any] | None
+) -> Asked:
     return Asked(
         bundle=options.bundle,
         runtimes=RUNTIMES if options.runtime == "all" else (options.runtime,),

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format, round_up
+from mobile_bundle.codecs import BlobError
+from mobile_bundle.codecs.blob import ALIGNMENT, HEADER_BYTES, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.container.flat_tensor import (
     SEGMENT_ALIGNMENT,
     FlatTensorHeader,
@@ -193,7 +195,7 @@ class WeightsReader:
     def packed_header(self, name: str) -> BlobHeader:
         """The header of the blob that was coded where entropy coding did it, else the tensor's own (not its scale)."""
         entry = self.entry(name)
-        if entry.header.format is not Format.ENTROPY:
+        if not rules_of(entry.header.format).wraps:
             return entry.header
         try:
             return BlobHeader.parse(self._pread(entry.offset + HEADER_BYTES, HEADER_BYTES))

@@ -6,13 +6,11 @@ FileNotFoundError, which callers have their own words for; everything else that 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,17 +110,6 @@ def parse_json(data: bytes | str, where: str) -> Any:
                 f"{where} cannot be read: it holds one half of a surrogate pair, which is no text"
             ) from None
     return value
-
-
-def json_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The lines that are JSON objects; what else a program prints, or a broken connection cuts off, is passed over."""
-    found = []
-    for line in lines:
-        if line.startswith("{"):
-            with contextlib.suppress(UserError):
-                value = parse_json(line, "the line")
-                found.append(value)
-    return found
 
 
 def _no_number(name: str) -> NoReturn:
