@@ -3,14 +3,16 @@
 # make apk     the Android app: build/apk/mobile-bundle-demo.apk, without the Android SDK
 # make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
 # make screenshots    pictures of the app's screens, by its tests, into docs/screenshots
-# make test    everything: format, lint, types, tests (what .ci/run calls)
+# make dev     an editable install for this machine alone; again after an edit of C (CONTRIBUTING.md)
+# make check   format, lint, types, import rules and the fast tests, with what `make dev` installed
+# make test    everything: format, lint, types, all tests (what .ci/run calls)
 # make fuzz MINUTES=10    every fuzz target with fresh seeds; what it finds stays in build/fuzz/found
 # make test-large    the shapes of 1.5 B and 7 B; outside CI
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: demo runtimes apk apk-test screenshots test fuzz test-large lint format clean
+.PHONY: demo runtimes dev check apk apk-test screenshots test fuzz test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -30,6 +32,7 @@ OURS = -C cmake.define.MB_WERROR=ON
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-package mobile-bundle
 
 .venv/package: .venv/tools $(SOURCES)
+	rm -f .venv/dev .venv/runtimes
 	@echo "building the package (the first time, zig compiles its C library for three ABIs: some three minutes)"
 	$(INSTALL) --reinstall-package mobile-bundle $(OURS) \
 	    -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF .
@@ -38,6 +41,7 @@ INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-p
 # The package with its parts for ExecuTorch and ONNX Runtime, which are built against the installed ones.
 .venv/runtimes: .venv/tools $(SOURCES) scripts/onnxruntime_headers.sh
 	scripts/system_packages.sh c++=g++
+	rm -f .venv/dev
 	scripts/onnxruntime_headers.sh build/onnxruntime
 	$(INSTALL) -r pyproject.toml --extra executorch --extra onnx
 	$(INSTALL) --reinstall-package mobile-bundle $(OURS) \
@@ -45,11 +49,23 @@ INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-build-isolation-p
 	    -C cmake.define.MB_ONNXRUNTIME_INCLUDE=$(CURDIR)/build/onnxruntime .
 	touch $@ .venv/package
 
-.venv/test-tools: .venv/runtimes
+.venv/test-tools: .venv/tools pyproject.toml
 	$(INSTALL) -r pyproject.toml --extra test --extra lint
 	touch $@
 
 runtimes: .venv/runtimes
+
+# Python files are used where they lie. C is built for this machine alone, by its own compiler, and only what changed.
+C_BUILD := pyproject.toml CMakeLists.txt $(shell git ls-files runtime)
+
+.venv/dev: .venv/test-tools $(C_BUILD)
+	scripts/system_packages.sh cc=gcc
+	rm -f .venv/package .venv/runtimes
+	$(INSTALL) --reinstall-package mobile-bundle --no-deps $(OURS) -C build-dir=build/dev -C cmake.define.MB_HOST_ONLY=ON \
+	    -C cmake.define.MB_EXECUTORCH=OFF -C cmake.define.MB_ONNX=OFF --editable .
+	touch $@
+
+dev: .venv/dev
 
 demo: .venv/package
 	@mkdir -p build/demo
@@ -86,22 +102,33 @@ screenshots: apk-test
 lint: .venv/test-tools
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_includes.py
 	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	PYTHONPATH=toolchain $(BIN)/lint-imports --no-logo
 
-test: .venv/test-tools lint apk-test
+# Tests run in so many processes at once where nothing speaks against it (the marker `serial` does).
+JOBS ?= 2
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+check: .venv/dev lint
+	$(PYTEST) -q -m "not slow and not serial and not large" $(PARALLEL)
+
+test: .venv/runtimes .venv/test-tools lint apk-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
 	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu \
 	    adb qemu-system-aarch64=qemu-system-arm mke2fs=e2fsprogs ss=iproute2
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not large"
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab native
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest device_tests --lab arm64 \
+	$(PYTEST) -m "not serial and not large" --durations 10 $(PARALLEL)
+	$(PYTEST) -m "serial and not large" --durations 10
+	$(PYTEST) device_tests --lab native
+	$(PYTEST) device_tests --lab arm64 \
 	    --device-reps 1 --device-prompt 32 --device-tokens 16 --device-context 128
 
 # The folder can be taken to another machine: scripts/fuzz.sh FOLDER --inputs 10000000
 MINUTES ?= 10
 FUZZ := build/fuzz
 
-$(FUZZ)/seeds: .venv/test-tools tests/support/fuzz_seeds.py
+$(FUZZ)/seeds: .venv/dev tests/support/fuzz_seeds.py
 	rm -rf $@
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz_seeds $@
 
@@ -109,10 +136,11 @@ fuzz: $(FUZZ)/seeds
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S runtime -B $(FUZZ)/cmake -DMB_SANITIZE=ON -DMB_TESTS=ON -DMB_WERROR=ON
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(FUZZ)/cmake --target fuzzers
 	cp $(FUZZ)/cmake/fuzz_* $(FUZZ)/
+	$(PYTEST) -q -m hypothesis --hypothesis-profile default
 	scripts/fuzz.sh $(FUZZ) --minutes $(MINUTES)
 
-test-large: .venv/test-tools
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m large -s
+test-large: .venv/runtimes .venv/test-tools
+	$(PYTEST) -m large -s
 
 format: .venv/test-tools
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

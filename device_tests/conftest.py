@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from mobile_bundle import lab
 from mobile_bundle.cli.common import byte_size
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.cells import Settings
-from mobile_bundle.device.client import choose_serial
-from mobile_bundle.device.page import device_page
-from mobile_bundle.device.results import Report
+from mobile_bundle.device.measuring.cells import Settings
+from mobile_bundle.device.report.page import device_page
+from mobile_bundle.device.report.results import Report
+from mobile_bundle.device.report.verdict import Budgets
 from mobile_bundle.device.session import Asked, device_test
-from mobile_bundle.device.verdict import Budgets
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.client import choose_serial
 from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.request import BuildRequest
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from mobile_bundle.container.manifest import read_manifest
-from mobile_bundle.device.app import TOOLS, ask_app, install_app
-from mobile_bundle.device.places import DEFAULT_WORK
-from mobile_bundle.device.probe import probe
-from mobile_bundle.device.push import push_changed
+from mobile_bundle.device.measuring.app import TOOLS, ask_app, install_app
+from mobile_bundle.device.transport.places import DEFAULT_WORK
+from mobile_bundle.device.transport.probe import probe
+from mobile_bundle.device.transport.push import push_changed
 from mobile_bundle.native.programs import bundle_runner
 from mobile_bundle.pack.pack import pack_bundle
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from jsonschema import Draft202012Validator
 from mobile_bundle.container.manifest import read_manifest
-from mobile_bundle.device.baseline import report_schema
-from mobile_bundle.device.cells import NAMES
-from mobile_bundle.device.fit import choose_abi
-from mobile_bundle.device.places import Places
-from mobile_bundle.device.results import Check, Report
+from mobile_bundle.device.measuring.cells import NAMES
+from mobile_bundle.device.measuring.fit import choose_abi
+from mobile_bundle.device.report.baseline import report_schema
+from mobile_bundle.device.report.results import Check, Report
+from mobile_bundle.device.report.table import report_lines
 from mobile_bundle.device.session import device_test
-from mobile_bundle.device.table import report_lines
+from mobile_bundle.device.transport.places import Places
 
 
 def failed(checks: list[Check]) -> list[str]:

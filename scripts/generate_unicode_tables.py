@@ -1,4 +1,4 @@
-"""Writes runtime/engine/unicode_tables.h by asking the installed `tokenizers` library about every code point.
+"""Writes runtime/base/unicode_tables.h by asking the installed `tokenizers` library about every code point.
 
 The library's parts carry Unicode tables of different versions (Oniguruma for `\\p{L}`, Rust's own for digits, a crate
 for NFC), and the C tokenizer has to agree with the library, not with a version of the standard. So nothing here comes
@@ -18,7 +18,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-HEADER = Path(__file__).resolve().parent.parent / "runtime" / "engine" / "unicode_tables.h"
+HEADER = Path(__file__).resolve().parent.parent / "runtime" / "base" / "unicode_tables.h"
 CODE_POINTS = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
 HANGUL = range(0xAC00, 0xD7A4)
 

@@ -1,20 +1,34 @@
-"""What the tests share: the models beside the project, and bundles that are built once per session."""
+"""What the tests share: the models beside the project, and bundles that are built once."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from filelock import FileLock
 from mobile_bundle import lab
 from mobile_bundle.planning.recipe import Recipe
-from support.builds import build as build_a
+from support.builds import build
+from support.checkpoints import pack_bitnet, write_tiny
 from support.paths import EXAMPLE, SHARED
+from support.processes import FUZZ_SEED, common_folder
+
+# Every run tries the same examples; `--hypothesis-profile default` tries others, as `make fuzz` does.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
+
+
+def pytest_report_header() -> str:
+    """The random numbers behind this run."""
+    return f"random seeds: fixed, {FUZZ_SEED} for the fuzz targets; `make fuzz` takes fresh ones"
 
 
 @pytest.fixture(scope="session")
@@ -27,19 +41,38 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """bundle(recipe, model=the example, formats=native): a bundle of it with runners for every ABI."""
-    directory = tmp_path_factory.mktemp("bundles")
+    """bundle(recipe, model=the example, formats=native): a bundle of it with runners for every ABI, built once for all
+    processes that run tests. Nothing may be written into it."""
+    directory = common_folder(tmp_path_factory, "bundles")
 
     @functools.cache
-    def build(
+    def built(
         recipe: str | Recipe | None = None, model: Path = EXAMPLE, formats: tuple[str, ...] = ("native",)
     ) -> Path:
         name = recipe.name if isinstance(recipe, Recipe) else recipe
-        out = directory / f"{model.name}-{name}-{'-'.join(formats)}.mbundle"
-        build_a(model, out, recipe, formats=formats)
+        asked = hashlib.sha256(repr((recipe, str(model), formats)).encode()).hexdigest()[:8]
+        out = directory / f"{model.name}-{name}-{'-'.join(formats)}-{asked}.mbundle"
+        with FileLock(out.with_suffix(".lock")):
+            if not out.exists():
+                build(model, out, recipe, formats=formats)
         return out
 
-    return build
+    return built
+
+
+@pytest.fixture(scope="session")
+def bitnet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """bitnet(kind): a packed BitNet checkpoint, "made" here from random weights, or the "trained" one of ../shared."""
+
+    @functools.cache
+    def checkpoint(kind: str) -> Path:
+        if kind == "trained":
+            shared: Path = request.getfixturevalue("shared")
+            return shared / "models/ternary"
+        folder = tmp_path_factory.mktemp("bitnet")
+        return pack_bitnet(write_tiny(folder / "master", "bitnet"), folder / "bitnet")
+
+    return checkpoint
 
 
 @pytest.fixture(scope="session")

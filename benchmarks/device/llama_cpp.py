@@ -11,24 +11,29 @@ the long context is decoding at that depth; loads are llama-simple's. A GGUF of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mobile_bundle.cli.common import run_command
 from mobile_bundle.cli.device_test import add_arguments, run_test
-from mobile_bundle.device.cells import ANSWER_TOKENS, Cell
-from mobile_bundle.device.figures import Figures, json_lines
-from mobile_bundle.device.places import Places
-from mobile_bundle.device.subject import SHORT_PROMPT
+from mobile_bundle.device.measuring.cells import ANSWER_TOKENS, Cell
+from mobile_bundle.device.measuring.outcome import OK
+from mobile_bundle.device.measuring.program import SHORT_PROMPT
+from mobile_bundle.device.measuring.result import Run
+from mobile_bundle.device.transport.places import Places
+from mobile_bundle.errors import UserError
+from mobile_bundle.files.inputs import parse_json
 
 DEPTH_TOKENS = 32
 """Decoded at the depth of a full context, as many as the bundle's prompt leaves room for."""
 
 
 class LlamaCpp:
-    """llama-bench and llama-simple as a subject of a device test."""
+    """llama-bench and llama-simple as a program of a device test."""
 
     name = "llama.cpp"
     peer = True
@@ -57,21 +62,27 @@ class LlamaCpp:
             return [*bench, "-p", "0", "-n", str(DEPTH_TOKENS), "-d", depth]
         return None
 
-    def read(self, cell: Cell, lines: Sequence[str]) -> Figures:
-        figures = Figures()
-        for result in json_lines(lines):
+    def read(self, cell: Cell, lines: Sequence[str], run: Run) -> None:
+        for result in _results(lines):
             rates = result["samples_ts"]
-            figures.complete, figures.threads = True, result["n_threads"]
-            figures.prefill, figures.decode = (rates, []) if cell.name == "prefill" else ([], rates)
+            run.outcome, run.threads = OK, result["n_threads"]
+            run.prefill, run.decode = (rates, []) if cell.name == "prefill" else ([], rates)
         times = {name: float(value) / 1000 for name, value in re.findall(TIMES, "\n".join(lines))}
         if "load" in times:
             # its load time ends with the first evaluation
-            figures.complete, figures.first_token_seconds = True, times["load"]
-            figures.load_seconds = max(times["load"] - times["prompt eval"], 0.0)
-        return figures
+            run.outcome, run.first_token_seconds = OK, times["load"]
+            run.load_seconds = max(times["load"] - times["prompt eval"], 0.0)
 
     def _at(self, places: Places, path: Path) -> str:
         return f"{places.work}/peers/{path.name}"
+
+
+def _results(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """llama-bench's JSON lines; what else is printed, or a broken connection cut off, is passed over."""
+    for line in lines:
+        if line.startswith("{"):
+            with contextlib.suppress(UserError):
+                yield parse_json(line, "the line")
 
 
 TIMES = r"(load|prompt eval) time =\s+([\d.]+) ms"

@@ -1,9 +1,9 @@
-#include "config.h"
+#include "engine/config.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "error.h"
+#include "base/error.h"
 
 typedef struct {
   const char *name;

@@ -1,6 +1,6 @@
 /* Whether a model can be: the limits of weights_index.h. */
-#ifndef MB_CONFIG_H
-#define MB_CONFIG_H
+#ifndef MB_ENGINE_CONFIG_H
+#define MB_ENGINE_CONFIG_H
 
 #include "mobile_bundle/mobile_bundle.h"
 

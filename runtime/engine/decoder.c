@@ -2,9 +2,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "error.h"
-#include "products.h"
-#include "session.h"
+#include "base/error.h"
+#include "engine/session.h"
+#include "kernels/products.h"
 
 /* out = W x for every product; they share the input values[count][padded columns]. */
 static void project(mb_session *session, float *values, uint32_t count, bool round_values, const mb_product *products,

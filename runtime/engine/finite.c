@@ -1,9 +1,9 @@
-#include "finite.h"
+#include "engine/finite.h"
 
 #include <math.h>
 #include <stdio.h>
 
-#include "session.h"
+#include "engine/session.h"
 
 enum { MODEL = UINT32_MAX /* in place of a layer's number: a tensor of no layer */ };
 

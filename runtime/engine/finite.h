@@ -1,6 +1,6 @@
 /* Where a forward pass stops being finite: mb_session_check looks at the results of every step. */
-#ifndef MB_FINITE_H
-#define MB_FINITE_H
+#ifndef MB_ENGINE_FINITE_H
+#define MB_ENGINE_FINITE_H
 
 #include <stdint.h>
 

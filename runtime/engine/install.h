@@ -1,8 +1,8 @@
 /* Makes weights.cache: every stored tensor of weights.ptd, decoded once. mb_install is in the public header. */
-#ifndef MB_INSTALL_H
-#define MB_INSTALL_H
+#ifndef MB_ENGINE_INSTALL_H
+#define MB_ENGINE_INSTALL_H
 
-#include "cache.h"
+#include "engine/weights_cache.h"
 
 /* Writes the cache of the weights.ptd at `weights_path`, which holds stored tensors, to `cache_path`.
  * result->decoded_bytes and cache_bytes are set. Nothing is left behind where it fails. */

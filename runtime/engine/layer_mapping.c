@@ -1,12 +1,12 @@
-#include "layer_mapping.h"
+#include "engine/layer_mapping.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "model.h"
+#include "base/error.h"
+#include "engine/model.h"
 
 enum { MATRICES = 7, HEAD_STEP = 64 };
 

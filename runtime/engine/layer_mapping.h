@@ -3,10 +3,10 @@
  * Before a layer is computed the next one is asked for, where the kernel does not read ahead by itself; afterwards its
  * own pages are given back. The output head goes the same way in shares of rows as large as a layer. All of it is
  * advice about pages: what another session still reads comes back by itself, and nothing changes a result. */
-#ifndef MB_LAYER_MAPPING_H
-#define MB_LAYER_MAPPING_H
+#ifndef MB_ENGINE_LAYER_MAPPING_H
+#define MB_ENGINE_LAYER_MAPPING_H
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "mobile_bundle/mobile_bundle.h"
 
 typedef struct mb_layer_mapping mb_layer_mapping;

@@ -3,10 +3,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "aligned.h"
-#include "error.h"
-#include "packed_linear.h"
-#include "sizes.h"
+#include "base/aligned.h"
+#include "base/error.h"
+#include "base/sizes.h"
+#include "kernels/packed_linear.h"
 
 static void run_here(void *pool, mb_job job, void *context, uint32_t items, uint32_t grain) {
   (void)pool;

@@ -1,14 +1,16 @@
-#include "model.h"
+#include "engine/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "cache.h"
-#include "error.h"
-#include "install.h"
-#include "option_struct.h"
-#include "verify.h"
+#include "base/error.h"
+#include "engine/engine.h"
+#include "engine/install.h"
+#include "engine/option_struct.h"
+#include "engine/verify.h"
+#include "engine/weights_cache.h"
 
 enum { NAME_BYTES = 96 };
 
@@ -109,7 +111,7 @@ static mb_status finish(mb_model *model, mb_status status, mb_mapping mapping, m
 }
 
 static mb_status use_cache(mb_model *model, const char *path, mb_mapping mapping) {
-  mb_status status = mb_cache_open(path, &model->weights, mapping, &model->cache);
+  mb_status status = mb_weights_cache_open(path, &model->weights, mapping, &model->cache);
   if (status == MB_OK) model->weights.cache = &model->cache;
   return status;
 }
@@ -120,7 +122,7 @@ static mb_status open_weights(mb_model *model, const char *bundle, const mb_mode
   mb_status status = mb_weights_path(bundle, path);
   if (status == MB_OK) status = mb_weights_open(path, o->mapping, &model->weights);
   if (status != MB_OK || mb_stored_count(&model->weights) == 0) return status;
-  status = mb_cache_path(path, o->cache_dir, cache_path);
+  status = mb_weights_cache_path(path, o->cache_dir, cache_path);
   if (status != MB_OK || use_cache(model, cache_path, o->mapping) == MB_OK) return status;
   mb_install_result result;
   status = mb_install_cache(path, cache_path, o->progress, o->progress_context, &result);
@@ -147,7 +149,7 @@ mb_status mb_verify(const char *bundle, const char *cache_dir) {
   char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
   mb_model *model;
   mb_status status = mb_weights_path(bundle, path);
-  if (status == MB_OK) status = mb_cache_path(path, cache_dir, cache_path);
+  if (status == MB_OK) status = mb_weights_cache_path(path, cache_dir, cache_path);
   if (status == MB_OK) status = new_model(NULL, &model);
   if (status != MB_OK) return status;
   status = mb_weights_open(path, MB_MAPPING_LAYERS, &model->weights);
@@ -186,6 +188,21 @@ void mb_model_close(mb_model *model) {
 const mb_model_config *mb_model_get_config(const mb_model *model) { return &model->weights.config; }
 
 const char *mb_model_kernels(const mb_model *model) { return model->kernels->name; }
+
+const mb_index_record *mb_model_record_at(const mb_model *model, uint64_t offset, uint64_t bytes) {
+  for (uint32_t i = 0; i < model->weights.count; i++) {
+    const mb_index_record *r = &model->weights.records[i];
+    if (r->offset == offset && r->bytes == bytes) return r;
+  }
+  return NULL;
+}
+
+mb_status mb_model_matrix(const mb_model *model, const mb_index_record *record, mb_matrix *matrix) {
+  char name[MB_MOST_NAME_BYTES + 1]; /* the index has been checked: none is longer */
+  memcpy(name, model->weights.names + record->name_offset, record->name_bytes);
+  name[record->name_bytes] = 0;
+  return mb_weights_matrix(&model->weights, name, record->rows, record->columns, matrix);
+}
 
 uint64_t mb_model_touched_bytes(const mb_model *model) {
   const mb_weights *w = &model->weights;

@@ -1,9 +1,9 @@
 /* A model: views of every tensor the decoder needs, all checked when the bundle is opened. */
-#ifndef MB_MODEL_H
-#define MB_MODEL_H
+#ifndef MB_ENGINE_MODEL_H
+#define MB_ENGINE_MODEL_H
 
-#include "layer_mapping.h"
-#include "weights.h"
+#include "engine/layer_mapping.h"
+#include "engine/weights.h"
 
 /* A matrix and its bias: one of the linear maps of a layer. */
 typedef struct {

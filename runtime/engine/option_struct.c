@@ -1,8 +1,8 @@
-#include "option_struct.h"
+#include "engine/option_struct.h"
 
 #include <string.h>
 
-#include "error.h"
+#include "base/error.h"
 
 enum { LARGEST = 4096 /* far beyond any struct of options: a size that was never set */ };
 

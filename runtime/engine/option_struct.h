@@ -1,6 +1,6 @@
 /* The callers' structs of options, which may be those of an older or a newer header. */
-#ifndef MB_OPTION_STRUCT_H
-#define MB_OPTION_STRUCT_H
+#ifndef MB_ENGINE_OPTION_STRUCT_H
+#define MB_ENGINE_OPTION_STRUCT_H
 
 #include "mobile_bundle/mobile_bundle.h"
 

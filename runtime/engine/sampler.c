@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
-#include "option_struct.h"
+#include "base/error.h"
+#include "engine/option_struct.h"
 
 enum { MOST_WINDOW = 65536 /* looked through for every token */ };
 

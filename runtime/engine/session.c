@@ -1,11 +1,12 @@
-#include "session.h"
+#include "engine/session.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "error.h"
+#include "base/error.h"
+#include "engine/engine.h"
 
 /* Bytes that this machine could still give to new anonymous memory; UINT64_MAX where it does not say. */
 static uint64_t memory_available(void) {
@@ -65,9 +66,13 @@ void mb_session_close(mb_session *session) {
   free(session);
 }
 
-mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
-  const mb_model *model = session->model;
-  mb_status status = mb_memory_estimate(&model->weights.config, &session->layout.options, memory);
+mb_status mb_model_memory(const mb_model *model, const mb_session_options *options, mb_session_options *resolved,
+                          mb_memory *memory) {
+  mb_layout layout;
+  mb_status status = mb_layout_compute(&model->weights.config, options, &layout);
+  if (status != MB_OK) return status;
+  *resolved = layout.options;
+  status = mb_memory_estimate(&model->weights.config, resolved, memory);
   memory->file_bytes = model->weights.file_bytes + model->cache.file_bytes;
   memory->touched_file_bytes = memory->resident_file_bytes = mb_model_touched_bytes(model);
   if (model->mapping)
@@ -75,32 +80,46 @@ mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
   return status;
 }
 
+mb_status mb_session_memory(const mb_session *session, mb_memory *memory) {
+  mb_session_options same;
+  return mb_model_memory(session->model, &session->layout.options, &same, memory);
+}
+
 const mb_session_options *mb_session_get_options(const mb_session *session) { return &session->layout.options; }
 
 uint32_t mb_session_position(const mb_session *session) { return session->position; }
 
-mb_status mb_session_rewind(mb_session *session, uint32_t position) {
-  if (position > session->position)
-    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: the session holds %u", position, session->position);
-  session->position = position;
+mb_status mb_position_rewind(uint32_t *position, uint32_t to) {
+  if (to > *position)
+    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: the session holds %u", to, *position);
+  *position = to;
   return MB_OK;
 }
 
-static mb_status check(const mb_session *session, const int32_t *tokens, size_t count) {
-  const uint32_t context = session->layout.options.context, vocabulary = session->model->weights.config.vocabulary;
+mb_status mb_session_rewind(mb_session *session, uint32_t position) {
+  return mb_position_rewind(&session->position, position);
+}
+
+mb_status mb_tokens_check(const mb_model_config *config, uint32_t context, uint32_t position, const int32_t *tokens,
+                          size_t count) {
   if (count == 0) return mb_fail(MB_ERROR_ARGUMENT, "no tokens were given");
-  if (count > context - session->position)
+  if (count > context - position)
     return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens after %u do not fit a context of %u: shorten the text or raise it",
-                   count, session->position, context);
+                   count, position, context);
   for (size_t i = 0; i < count; i++) {
-    if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocabulary)
-      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], vocabulary);
+    if (tokens[i] < 0 || (uint32_t)tokens[i] >= config->vocabulary)
+      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], config->vocabulary);
   }
   return MB_OK;
 }
 
+static mb_status check_tokens(const mb_session *session, const int32_t *tokens, size_t count) {
+  return mb_tokens_check(&session->model->weights.config, session->layout.options.context, session->position, tokens,
+                         count);
+}
+
 mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits) {
-  mb_status status = check(session, tokens, count);
+  mb_status status = check_tokens(session, tokens, count);
   while (status == MB_OK && count > 0) {
     const uint32_t chunk = session->layout.options.prefill_chunk, n = count < chunk ? (uint32_t)count : chunk;
     status = mb_decoder_forward(session, tokens, n);
@@ -120,7 +139,7 @@ mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t
   if (!o->all_logits) return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
   if (count > o->prefill_chunk)
     return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, o->prefill_chunk);
-  mb_status status = check(session, tokens, count);
+  mb_status status = check_tokens(session, tokens, count);
   if (status != MB_OK) return status;
   status = mb_decoder_forward(session, tokens, (uint32_t)count);
   if (status != MB_OK) return status;

@@ -1,12 +1,12 @@
 /* A session: the KV cache and every scratch buffer, in one anonymous mapping whose layout is computed before. */
-#ifndef MB_SESSION_H
-#define MB_SESSION_H
+#ifndef MB_ENGINE_SESSION_H
+#define MB_ENGINE_SESSION_H
 
 #include <stdatomic.h>
 
-#include "finite.h"
-#include "model.h"
-#include "thread_pool.h"
+#include "base/thread_pool.h"
+#include "engine/finite.h"
+#include "engine/model.h"
 
 /* Buffers of one prefill chunk of C tokens. "padded" sizes are rounded up to MB_COLUMN_PADDING; padding stays zero. */
 typedef struct {

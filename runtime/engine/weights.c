@@ -1,4 +1,4 @@
-#include "weights.h"
+#include "engine/weights.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "crc32.h"
-#include "error.h"
-#include "sizes.h"
+#include "base/crc32.h"
+#include "base/error.h"
+#include "base/sizes.h"
+#include "engine/config.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "weights.ptd is little endian and is mapped, not read: a big-endian processor cannot run it"

@@ -1,10 +1,10 @@
 /* weights.ptd (or its cache, which has the same structure), mapped read-only and checked. Nothing of the file is
  * trusted: sizes, offsets, names and shapes are compared with the file's real size before anything points at them. */
-#ifndef MB_WEIGHTS_H
-#define MB_WEIGHTS_H
+#ifndef MB_ENGINE_WEIGHTS_H
+#define MB_ENGINE_WEIGHTS_H
 
-#include "kernels.h"
 #include "mobile_bundle/mobile_bundle.h"
+#include "packed/formats.h"
 
 typedef struct mb_weights {
   const uint8_t *file;
@@ -18,7 +18,7 @@ typedef struct mb_weights {
   uint32_t index_crc32;
   mb_mapping mapping;
   mb_model_config config;
-  const struct mb_weights *cache; /* packed forms of stored tensors, looked up first; NULL: none. cache.h sets it. */
+  const struct mb_weights *cache; /* packed forms of stored tensors, looked up first (weights_cache.h); NULL: none */
 } mb_weights;
 
 mb_status mb_weights_open(const char *path, mb_mapping mapping, mb_weights *weights);

@@ -17,10 +17,10 @@
 
 #include "mobile_bundle/mobile_bundle.h"
 extern "C" {
-#include "error.h"
+#include "base/error.h"
 }
-#include "program.h"
-#include "weights_file.h"
+#include "executorch/program.h"
+#include "executorch/weights_file.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "weights_file.h"
+#include "executorch/weights_file.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "mapped_file.h"
+#include "base/mapped_file.h"
 
 enum { SEGMENT_BASE_AT = 8 + 24 /* of FlatTensor's fixed header (weights_index.h) */ };
 

@@ -5,8 +5,8 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "layout.h"
+#include "kernels/kernels.h"
+#include "packed/layout.h"
 
 #define MB_INLINE static inline __attribute__((always_inline))
 

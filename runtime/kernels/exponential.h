@@ -9,7 +9,7 @@
 #ifndef MB_KERNELS_EXPONENTIAL_H
 #define MB_KERNELS_EXPONENTIAL_H
 
-#include "half.h"
+#include "base/half.h"
 
 #define MB_EXP_MIN (-87.0f)
 #define MB_EXP_MAX 88.0f

@@ -7,42 +7,17 @@
  * Sizes: a vector's columns are padded with zeros to a multiple of MB_COLUMN_PADDING wherever int8 activations or
  * padded values are named, so a kernel may read whole registers.
  */
-#ifndef MB_KERNELS_H
-#define MB_KERNELS_H
+#ifndef MB_KERNELS_KERNELS_H
+#define MB_KERNELS_KERNELS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "mobile_bundle/packed_formats.h"
+#include "packed/formats.h"
 
 #define MB_COLUMN_PADDING 128
 #define MB_KV_BLOCK 32 /* int8 KV cache and int8 queries: one scale per 32 values */
-
-/* Where the parts of an MB_FORMAT_VECTOR payload lie. */
-typedef struct {
-  uint32_t length, stride, vectors; /* v; bytes of a codebook entry; ceil(columns / v) */
-  uint32_t index_bits, residual_bits, outliers;
-  uint32_t index_bytes, residual_bytes; /* of one row */
-  const int8_t *codebook;               /* NULL until a shared one is bound */
-  const int8_t *residual_codebook;      /* NULL: none */
-  const uint8_t *row_scales;            /* fp16 */
-  const uint32_t *outlier_columns;
-  const int8_t *outlier_values; /* [rows][outliers] */
-  const uint8_t *indices, *residual_indices;
-} mb_vector_parts;
-
-/* A checked view of a blob; nothing is copied. */
-typedef struct {
-  mb_format format;
-  uint32_t rows, columns;
-  uint32_t group; /* 0: none */
-  uint32_t flags;
-  float scale;
-  const uint8_t *data;     /* payload */
-  const float *row_scales; /* ternary with MB_FLAG_ROW_SCALES, else NULL */
-  mb_vector_parts vector;  /* MB_FORMAT_VECTOR alone */
-} mb_matrix;
 
 /* `count` activation vectors, quantised once and shared by every matrix that takes the same input.
  * group 0: one scale per vector (ternary); 32/64/128: one per group of columns (affine with that group).
@@ -63,6 +38,22 @@ typedef struct {
   int8_t *panel; /* count > 1: [padded / 4][count rounded up to 4][4], codes of four columns of every vector together,
                     zero for the vectors that round up; filled by `quantise`, read by `multiply` */
 } mb_activations;
+
+/* The keys or the values of one KV head, of neighbouring positions. stride: head_dim rounded up to MB_KV_BLOCK; what
+ * fills a vector up is zero. */
+typedef struct {
+  const void *values;     /* [positions][stride], int8_t or fp16 as uint16_t */
+  const uint16_t *scales; /* int8 alone: [positions][stride / MB_KV_BLOCK] fp16 */
+  uint32_t stride, positions;
+} mb_kv_head;
+
+/* The query heads that share one KV head, with the stride of its keys. */
+typedef struct {
+  const int8_t *codes; /* int8 cache: [heads][stride], with */
+  const float *scales; /* [heads][stride / MB_KV_BLOCK] */
+  const float *values; /* fp16 cache: [heads][stride] */
+  uint32_t heads;
+} mb_queries;
 
 typedef struct {
   const char *name; /* "scalar", "avx2", "neon", "neon_dotprod" */
@@ -87,24 +78,18 @@ typedef struct {
   void (*multiply)(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                    uint32_t row_end);
 
-  /* Attention over the int8 KV cache. The cache of one KV head: keys [position][stride] int8, stride = head_dim rounded
-   * up to 32 (zero-padded), and scales [position][stride / 32] fp16.
+  /* Attention over the int8 KV cache.
    * scores[h * scores_stride + p] = sum over blocks b in order, in 8 lanes: lane j += (float)D_j * (qs[b] * ks[p][b]),
-   *   D_j = sum of the products of values 4j..4j+3 of the block; lanes then add as (i, i + 4), (i, i + 2), (0 + 1).
-   * queries: int8 [heads][stride], query_scales: float [heads][stride / 32]. `heads` query heads share this KV head. */
-  void (*scores_int8)(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
-                      const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
-                      size_t scores_stride);
+   *   D_j = sum of the products of values 4j..4j+3 of the block, qs and ks the blocks' scales; lanes then add as
+   *   (i, i + 4), (i, i + 2), (0 + 1). */
+  void (*scores_int8)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
   /* out[h * stride + d] += for p in order: weights[h * weights_stride + p] * ((float)v[p][d] * vs[p][d / 32]) */
-  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
-                   const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out);
+  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out);
 
-  /* The same over an fp16 cache: keys and values [position][stride] fp16, queries float32 [heads][stride].
+  /* The same over an fp16 cache.
    * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes add as above. */
-  void (*scores_f16)(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
-                     float *scores, size_t scores_stride);
-  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values, uint32_t stride,
-                  uint32_t positions, float *out);
+  void (*scores_f16)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
+  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out);
 
   /* Vector functions of the decoder, on n floats. */
   float (*sum_squares)(const float *v, uint32_t n); /* 8 partial sums, element i in sum i % 8; lanes add as above */
@@ -118,19 +103,5 @@ typedef struct {
 const mb_kernels *mb_kernels_select(const char *name);
 /* The names this processor can run, best first; NULL ends the list. */
 const char *const *mb_kernels_available(void);
-
-/* Bytes of the payload that a header's format, shape, group and flags ask for; 0 when they are not a valid
- * combination or the size does not fit (rows, columns up to 2^28; no overflow). */
-uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint32_t group, uint32_t flags);
-/* The view of a blob of which `available` bytes may be read; false and a static reason when it is not valid. The blob
- * must be aligned to 4 bytes; quantised formats have at most 2^20 columns, so that sums fit in 32 bits. The codes are
- * not looked at: a ternary code 3 or an 8-bit code -128, which no blob may hold, gives wrong results, nothing worse. */
-bool mb_matrix_view(const void *blob, uint64_t available, mb_matrix *out, const char **reason);
-/* Gives a vector matrix its shared codebooks: 2^index_bits + 2^residual_bits entries. */
-void mb_vector_bind(mb_matrix *w, const int8_t *codebooks);
-/* One row to float32[columns]: embeddings, and the tests' reference. Same value as codecs/ decode in Python. */
-void mb_decode_row(const mb_matrix *w, uint32_t row, float *out);
-
-static inline uint32_t mb_round_up(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 #endif

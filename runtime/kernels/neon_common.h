@@ -6,9 +6,9 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#include "half.h"
-#include "kernels.h"
-#include "layout.h"
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "packed/layout.h"
 
 #define MB_INLINE static inline __attribute__((always_inline))
 

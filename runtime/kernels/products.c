@@ -1,6 +1,6 @@
-#include "products.h"
+#include "kernels/products.h"
 
-#include "sizes.h"
+#include "base/sizes.h"
 
 enum { CLAIMS_PER_THREAD = 6 /* small enough shares that a slow core does not keep the others waiting */ };
 

@@ -3,8 +3,8 @@
 #ifndef MB_KERNELS_PRODUCTS_H
 #define MB_KERNELS_PRODUCTS_H
 
-#include "kernels.h"
-#include "parallel.h"
+#include "base/parallel.h"
+#include "kernels/kernels.h"
 
 #define MB_MOST_PRODUCTS 3      /* query, key and value */
 #define MB_PRODUCT_UNIT_ROWS 64 /* rows handed out together: one tile of the prefill kernels */

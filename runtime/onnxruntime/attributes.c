@@ -1,4 +1,4 @@
-#include "attributes.h"
+#include "onnxruntime/attributes.h"
 
 OrtStatus *onnx_ints(const OrtKernelInfo *info, const char *name, int64_t *values, size_t most, size_t *count) {
   *count = 0;

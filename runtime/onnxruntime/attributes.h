@@ -1,11 +1,11 @@
 /* Attributes of a node. */
-#ifndef MB_ONNX_ATTRIBUTES_H
-#define MB_ONNX_ATTRIBUTES_H
+#ifndef MB_ONNXRUNTIME_ATTRIBUTES_H
+#define MB_ONNXRUNTIME_ATTRIBUTES_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "status.h"
+#include "onnxruntime/status.h"
 
 /* A list of 1 to `most` ints. */
 OrtStatus *onnx_ints(const OrtKernelInfo *info, const char *name, int64_t *values, size_t most, size_t *count);

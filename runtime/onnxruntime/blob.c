@@ -1,12 +1,12 @@
-#include "blob.h"
+#include "onnxruntime/blob.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/sizes.h"
 #include "mobile_bundle/packed_formats.h"
-#include "sizes.h"
-#include "storage.h"
+#include "storage/storage.h"
 
 enum { SCRATCH_ALIGNMENT = 64 };
 

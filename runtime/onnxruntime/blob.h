@@ -1,12 +1,12 @@
 /* A blob that came as plain bytes (an initializer inside of the .onnx, or in a file that is no weights.ptd), as a
  * packed blob that kernels can compute with. */
-#ifndef MB_ONNX_BLOB_H
-#define MB_ONNX_BLOB_H
+#ifndef MB_ONNXRUNTIME_BLOB_H
+#define MB_ONNXRUNTIME_BLOB_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "status.h"
+#include "onnxruntime/status.h"
 
 typedef struct {
   const void *bytes; /* aligned to 4 */

@@ -1,10 +1,10 @@
 /* CompressedGather: rows of a compressed embedding. */
 #include <stdlib.h>
 
-#include "attributes.h"
-#include "operators.h"
-#include "tensor.h"
-#include "weight.h"
+#include "onnxruntime/attributes.h"
+#include "onnxruntime/operators.h"
+#include "onnxruntime/tensor.h"
+#include "onnxruntime/weight.h"
 
 typedef struct {
   onnx_weight weight;

@@ -2,13 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attributes.h"
-#include "operators.h"
-#include "products.h"
-#include "sizes.h"
-#include "tensor.h"
-#include "threads.h"
-#include "weight.h"
+#include "base/sizes.h"
+#include "kernels/products.h"
+#include "onnxruntime/attributes.h"
+#include "onnxruntime/operators.h"
+#include "onnxruntime/tensor.h"
+#include "onnxruntime/threads.h"
+#include "onnxruntime/weight.h"
 
 enum {
   CHUNK = 32, /* vectors computed together, as in the engine: their codes stay in the caches */

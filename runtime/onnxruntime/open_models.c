@@ -1,4 +1,4 @@
-#include "open_models.h"
+#include "onnxruntime/open_models.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "error.h"
+#include "base/error.h"
 
 /* A file is known by device and inode: a bundle that is built again under the name of an open one is another file. */
 typedef struct open_model {

@@ -1,4 +1,4 @@
-#include "operators.h"
+#include "onnxruntime/operators.h"
 
 const char *ORT_API_CALL mb_operator_provider(const OrtCustomOp *op) {
   (void)op;

@@ -1,8 +1,8 @@
 /* The operators of domain `mobile_bundle`, version 1. */
-#ifndef MB_ONNX_OPERATORS_H
-#define MB_ONNX_OPERATORS_H
+#ifndef MB_ONNXRUNTIME_OPERATORS_H
+#define MB_ONNXRUNTIME_OPERATORS_H
 
-#include "status.h"
+#include "onnxruntime/status.h"
 
 /* CompressedMatMul(x, weights...) -> y...
  *   x: float [..., columns]; weights: 1 to 3 blobs, uint8, each with its codebook behind it if it shares one;

@@ -1,7 +1,7 @@
 /* What ONNX Runtime calls when it has loaded this library, the library's only export. */
 #include <pthread.h>
 
-#include "operators.h"
+#include "onnxruntime/operators.h"
 
 #define EXPORT __attribute__((visibility("default")))
 

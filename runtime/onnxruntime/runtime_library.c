@@ -1,4 +1,4 @@
-#include "runtime_library.h"
+#include "onnxruntime/runtime_library.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "base/error.h"
 
 static const char advice[] = "name one by --runtime-library or MOBILE_BUNDLE_ONNXRUNTIME";
 

@@ -1,6 +1,6 @@
 /* ONNX Runtime, loaded while the program runs: mobile-run-onnx links nothing of it. */
-#ifndef MB_ONNX_RUNTIME_LIBRARY_H
-#define MB_ONNX_RUNTIME_LIBRARY_H
+#ifndef MB_ONNXRUNTIME_RUNTIME_LIBRARY_H
+#define MB_ONNXRUNTIME_RUNTIME_LIBRARY_H
 
 #include <onnxruntime_c_api.h>
 

@@ -1,7 +1,7 @@
 /* The ONNX Runtime API that this library was registered with, and how its functions report errors: a NULL OrtStatus is
  * success, any other holds one line for a person and travels up to whoever called. */
-#ifndef MB_ONNX_STATUS_H
-#define MB_ONNX_STATUS_H
+#ifndef MB_ONNXRUNTIME_STATUS_H
+#define MB_ONNXRUNTIME_STATUS_H
 
 #include <onnxruntime_c_api.h>
 

@@ -1,4 +1,4 @@
-#include "tensor.h"
+#include "onnxruntime/tensor.h"
 
 #include <string.h>
 

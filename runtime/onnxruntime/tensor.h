@@ -1,12 +1,12 @@
 /* Shapes of tensors, at run time and while shapes are inferred. */
-#ifndef MB_ONNX_TENSOR_H
-#define MB_ONNX_TENSOR_H
+#ifndef MB_ONNXRUNTIME_TENSOR_H
+#define MB_ONNXRUNTIME_TENSOR_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "status.h"
+#include "onnxruntime/status.h"
 
 enum { MOST_DIMENSIONS = 8, MOST_OUTPUTS = 3 };
 

@@ -1,4 +1,4 @@
-#include "threads.h"
+#include "onnxruntime/threads.h"
 
 #include <unistd.h>
 

@@ -1,9 +1,9 @@
 /* mb_parallel on ONNX Runtime's own threads (the session's intra-op pool). */
-#ifndef MB_ONNX_THREADS_H
-#define MB_ONNX_THREADS_H
+#ifndef MB_ONNXRUNTIME_THREADS_H
+#define MB_ONNXRUNTIME_THREADS_H
 
-#include "parallel.h"
-#include "status.h"
+#include "base/parallel.h"
+#include "onnxruntime/status.h"
 
 /* Valid while the kernel computes with `context`. Its jobs are told that they are thread 0, whichever runs them. */
 mb_parallel onnx_parallel(OrtKernelContext *context);

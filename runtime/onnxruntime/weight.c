@@ -1,15 +1,15 @@
-#include "weight.h"
+#include "onnxruntime/weight.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "cache.h"
-#include "mapped_file.h"
-#include "open_models.h"
+#include "base/mapped_file.h"
+#include "engine/engine.h"
+#include "onnxruntime/open_models.h"
 
-enum { NAME_BYTES = 128, TENSOR_NAME_BYTES = 256, MAGIC_OFFSET = 8 };
+enum { NAME_BYTES = 128, PATH_BYTES = 4096, MAGIC_OFFSET = 8 };
 
 typedef struct {
   const void *bytes;
@@ -58,14 +58,6 @@ static bool is_flat_tensor(const char *path) {
   return read && memcmp(magic, "FH01", sizeof magic) == 0;
 }
 
-static const mb_index_record *record_at(const mb_weights *weights, uint64_t offset, uint64_t bytes) {
-  for (uint32_t i = 0; i < weights->count; i++) {
-    const mb_index_record *r = &weights->records[i];
-    if (r->offset == offset && r->bytes == bytes) return r;
-  }
-  return NULL;
-}
-
 /* Gives back the pages of ONNX Runtime's own mapping, of which only the header was needed. It is of the file and nobody
  * has written to it, so what is read again comes from the file again; on any other memory this would lose data. */
 static void drop_pages(const constant_input *input) {
@@ -77,22 +69,18 @@ static void drop_pages(const constant_input *input) {
 /* The engine's own view of that tensor, if ONNX Runtime has mapped it from a weights.ptd; weight->model stays NULL if
  * it has not. */
 static OrtStatus *open_in_model(const constant_input *input, onnx_weight *weight) {
-  char path[MB_PATH_BYTES], name[TENSOR_NAME_BYTES];
+  char path[PATH_BYTES];
   uint64_t offset;
   if (!mb_mapped_file(input->bytes, input->size, path, sizeof path, &offset) || !is_flat_tensor(path)) return NULL;
   const mb_model *model;
   if (open_models_acquire(path, &model) != MB_OK) return mb_ort_fail(ORT_FAIL, "%s", mb_error_message());
-  const mb_index_record *record = record_at(&model->weights, offset, input->size);
-  if (!record || record->name_bytes >= sizeof name) {
+  const mb_index_record *record = mb_model_record_at(model, offset, input->size);
+  if (!record) {
     open_models_release(model);
-    return record ? mb_ort_fail(ORT_FAIL, "%s: the name of its tensor is too long", input->name)
-                  : mb_ort_fail(ORT_INVALID_GRAPH,
-                                "%s: %s has no tensor there; they are not of one bundle: build it again", input->name,
-                                path);
+    return mb_ort_fail(ORT_INVALID_GRAPH, "%s: %s has no tensor there; they are not of one bundle: build it again",
+                       input->name, path);
   }
-  memcpy(name, model->weights.names + record->name_offset, record->name_bytes);
-  name[record->name_bytes] = 0;
-  if (mb_weights_matrix(&model->weights, name, record->rows, record->columns, &weight->matrix) != MB_OK) {
+  if (mb_model_matrix(model, record, &weight->matrix) != MB_OK) {
     open_models_release(model);
     return mb_ort_fail(ORT_FAIL, "%s", mb_error_message());
   }

@@ -1,9 +1,10 @@
 /* The weights of a node: constant uint8 inputs that are blobs of weights.ptd, header and payload. */
-#ifndef MB_ONNX_WEIGHT_H
-#define MB_ONNX_WEIGHT_H
+#ifndef MB_ONNXRUNTIME_WEIGHT_H
+#define MB_ONNXRUNTIME_WEIGHT_H
 
-#include "blob.h"
-#include "model.h"
+#include "mobile_bundle/mobile_bundle.h"
+#include "onnxruntime/blob.h"
+#include "packed/formats.h"
 
 typedef struct {
   mb_matrix matrix;

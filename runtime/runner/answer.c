@@ -1,12 +1,12 @@
-#include "answer.h"
+#include "runner/answer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "cancel.h"
-#include "clock.h"
-#include "error.h"
-#include "events.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "runner/cancel.h"
+#include "runner/events.h"
 
 static bool ends(const mb_model_config *config, int32_t token) {
   for (uint32_t i = 0; i < config->eos_count; i++) {

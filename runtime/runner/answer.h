@@ -2,7 +2,7 @@
 #ifndef MB_RUNNER_ANSWER_H
 #define MB_RUNNER_ANSWER_H
 
-#include "bundle.h"
+#include "runner/bundle.h"
 
 typedef struct {
   const int32_t *ids;

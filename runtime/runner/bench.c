@@ -1,10 +1,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "clock.h"
-#include "commands.h"
-#include "error.h"
-#include "events.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "runner/commands.h"
+#include "runner/events.h"
 
 /* Prefill: all tokens in one call. Decode: one by one, from an empty cache. Returns tokens per second, 0 on an error.
  */

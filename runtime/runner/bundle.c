@@ -1,11 +1,11 @@
-#include "bundle.h"
+#include "runner/bundle.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "clock.h"
-#include "error.h"
+#include "base/clock.h"
+#include "base/error.h"
 
 mb_status bundle_tokenizer_path(const char *bundle, char *path, size_t capacity) {
   const int length = snprintf(path, capacity, "%s/tokenizer.bin", bundle);

@@ -2,8 +2,8 @@
 #ifndef MB_RUNNER_BUNDLE_H
 #define MB_RUNNER_BUNDLE_H
 
-#include "decoder.h"
 #include "mobile_bundle/tokenizer.h"
+#include "runner/decoder.h"
 
 typedef struct {
   decoder *decoder;

@@ -2,7 +2,7 @@
 #ifndef MB_RUNNER_CANCEL_H
 #define MB_RUNNER_CANCEL_H
 
-#include "decoder.h"
+#include "runner/decoder.h"
 
 /* Names the decoder that cancel_request stops. */
 void cancel_watch(decoder *decoder);

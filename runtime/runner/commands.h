@@ -2,7 +2,7 @@
 #ifndef MB_RUNNER_COMMANDS_H
 #define MB_RUNNER_COMMANDS_H
 
-#include "bundle.h"
+#include "runner/bundle.h"
 
 mb_status command_generate(const runner_options *options, open_bundle *bundle);
 /* Answers requests from standard input, one after another, until it ends. */

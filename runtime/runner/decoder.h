@@ -4,7 +4,7 @@
 #ifndef MB_RUNNER_DECODER_H
 #define MB_RUNNER_DECODER_H
 
-#include "options.h"
+#include "runner/options.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,8 +1,8 @@
 /* mobile-run: the engine itself. */
 #include <stdlib.h>
 
-#include "decoder.h"
-#include "error.h"
+#include "base/error.h"
+#include "runner/decoder.h"
 
 struct decoder {
   mb_model *model;

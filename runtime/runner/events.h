@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-#include "decoder.h"
-#include "process_memory.h"
+#include "runner/decoder.h"
+#include "runner/process_memory.h"
 
 typedef struct {
   const char *bundle;

@@ -1,9 +1,9 @@
 #include <stdlib.h>
 
-#include "answer.h"
-#include "cancel.h"
-#include "commands.h"
-#include "prompt.h"
+#include "runner/answer.h"
+#include "runner/cancel.h"
+#include "runner/commands.h"
+#include "runner/prompt.h"
 
 mb_status command_generate(const runner_options *options, open_bundle *bundle) {
   int32_t *ids = NULL;

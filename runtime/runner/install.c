@@ -1,7 +1,7 @@
 /* The commands that look after a bundle's files: install and verify. */
-#include "clock.h"
-#include "commands.h"
-#include "events.h"
+#include "base/clock.h"
+#include "runner/commands.h"
+#include "runner/events.h"
 
 typedef struct {
   const runner_options *options;

@@ -1,4 +1,4 @@
-#include "json.h"
+#include "runner/json.h"
 
 #include <stdint.h>
 #include <stdlib.h>

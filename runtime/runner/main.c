@@ -1,10 +1,10 @@
 /* mobile-run: runs a bundle on the device. One static program, no library beside it. */
 #include <signal.h>
 
-#include "clock.h"
-#include "commands.h"
-#include "events.h"
-#include "sandbox.h"
+#include "base/clock.h"
+#include "runner/commands.h"
+#include "runner/events.h"
+#include "runner/sandbox.h"
 
 static mb_status say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads,
                             double seconds) {

@@ -1,4 +1,4 @@
-#include "options.h"
+#include "runner/options.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "decoder.h"
-#include "one_line.h"
+#include "base/one_line.h"
+#include "runner/decoder.h"
 
 static const char usage_begin[] =
     "usage: %1$s generate BUNDLE --prompt TEXT [options]\n"

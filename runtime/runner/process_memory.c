@@ -1,4 +1,4 @@
-#include "process_memory.h"
+#include "runner/process_memory.h"
 
 #include <stdio.h>
 #include <string.h>

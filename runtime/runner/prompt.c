@@ -1,4 +1,4 @@
-#include "prompt.h"
+#include "runner/prompt.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -6,8 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "cancel.h"
-#include "error.h"
+#include "base/error.h"
+#include "runner/cancel.h"
 
 typedef struct {
   char *bytes;

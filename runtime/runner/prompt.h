@@ -2,7 +2,7 @@
 #ifndef MB_RUNNER_PROMPT_H
 #define MB_RUNNER_PROMPT_H
 
-#include "bundle.h"
+#include "runner/bundle.h"
 
 /* Reads the command line's prompt, wraps it by the chat template when asked, tokenises it. *ids is malloc'd. */
 mb_status prompt_tokens(const runner_options *options, const open_bundle *bundle, int32_t **ids, size_t *count);

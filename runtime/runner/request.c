@@ -1,11 +1,11 @@
-#include "request.h"
+#include "runner/request.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "cancel.h"
-#include "error.h"
-#include "json.h"
+#include "base/error.h"
+#include "runner/cancel.h"
+#include "runner/json.h"
 
 enum { NAME_BYTES = 32, VALUE_BYTES = 64, LONGEST_SHOWN = 1024 /* bytes; the message is cut by characters */ };
 
@@ -72,18 +72,22 @@ static mb_status take_option(const char *name, const json_value *value, request 
   return mb_fail(MB_ERROR_ARGUMENT, "the request's %s is not a value of that option", name);
 }
 
+static mb_status take_boolean(const json_value *value, const char *what, bool *out) {
+  if (value->kind != 't' && value->kind != 'f')
+    return mb_fail(MB_ERROR_ARGUMENT, "the request's %s is neither true nor false", what);
+  *out = value->kind == 't';
+  return MB_OK;
+}
+
 static mb_status take_member(const json_value *name, const json_value *value, request *out) {
   if (json_is(name, "messages")) return take_messages(value, out);
   if (json_is(name, "prompt") && !out->prompt) return take_text(value, "prompt", &out->prompt, &out->prompt_bytes);
-  if (json_is(name, "ignore_eos")) {
-    out->options.ignore_eos = value->kind == 't';
-    return MB_OK;
-  }
+  if (json_is(name, "ignore_eos")) return take_boolean(value, "ignore_eos", &out->options.ignore_eos);
   if (json_is(name, "thinking")) {
-    if (value->kind != 't' && value->kind != 'f')
-      return mb_fail(MB_ERROR_ARGUMENT, "the request's thinking is neither true nor false");
-    out->options.thinking = value->kind == 't' ? MB_THINKING_ON : MB_THINKING_OFF;
-    return MB_OK;
+    bool on = false;
+    const mb_status status = take_boolean(value, "thinking", &on);
+    if (status == MB_OK) out->options.thinking = on ? MB_THINKING_ON : MB_THINKING_OFF;
+    return status;
   }
   for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
     if (json_is(name, sampling[i])) return take_option(sampling[i], value, out);

@@ -2,7 +2,7 @@
 #ifndef MB_RUNNER_REQUEST_H
 #define MB_RUNNER_REQUEST_H
 
-#include "prompt.h"
+#include "runner/prompt.h"
 
 typedef struct {
   runner_options options; /* the command line's, with what the request sets */

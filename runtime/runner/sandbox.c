@@ -1,7 +1,7 @@
 /* The sandbox's filter knows the system calls of the C library of its time, and traps all others. A newer C library
  * tries newer calls and falls back to old ones where it gets ENOSYS: musl on 32-bit ARM asks for clock_gettime64 and
  * statx, of which Android 8 to 10 have never heard. */
-#include "sandbox.h"
+#include "runner/sandbox.h"
 
 #include <errno.h>
 #include <signal.h>

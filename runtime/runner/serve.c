@@ -7,13 +7,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "answer.h"
-#include "cancel.h"
-#include "clock.h"
-#include "commands.h"
-#include "error.h"
-#include "events.h"
-#include "request.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "runner/answer.h"
+#include "runner/cancel.h"
+#include "runner/commands.h"
+#include "runner/events.h"
+#include "runner/request.h"
 
 enum { LONGEST_LINE = 4 << 20, LOOK_FOR_HANGUP_NANOSECONDS = 100 * 1000 * 1000 };
 

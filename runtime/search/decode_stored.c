@@ -1,10 +1,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "aligned.h"
-#include "error.h"
-#include "search.h"
-#include "storage.h"
+#include "base/aligned.h"
+#include "base/error.h"
+#include "search/search.h"
+#include "storage/storage.h"
 
 typedef struct {
   uint8_t *out;

@@ -1,14 +1,15 @@
-#include "rans_encode.h"
+#include "search/rans_encode.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "aligned.h"
-#include "entropy.h"
-#include "error.h"
-#include "kernels.h"
-#include "streams.h"
+#include "base/aligned.h"
+#include "base/error.h"
+#include "base/processor.h"
+#include "packed/formats.h"
+#include "storage/entropy.h"
+#include "storage/streams.h"
 
 /* Chunks that share a model are neighbours, 1, 2, 4, ... of them, or all: the grouping that takes least. */
 typedef struct {
@@ -323,7 +324,7 @@ static bool append(void *context, const void *data, size_t bytes) {
 static mb_rans_decoder decoder_named(const char *name) {
   if (strcmp(name, "scalar") == 0) return mb_rans_decode_scalar;
 #if defined(MB_HAVE_AVX2)
-  if (strcmp(name, "avx2") == 0 && mb_kernels_select("avx2") != NULL) return mb_rans_decode_avx2;
+  if (strcmp(name, "avx2") == 0 && mb_processor_has_avx2()) return mb_rans_decode_avx2;
 #endif
   return NULL;
 }

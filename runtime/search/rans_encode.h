@@ -1,6 +1,6 @@
 /* The encoder of the lossless stage's rANS method (storage/entropy.h), and its decoders by name for the tests. */
-#ifndef MB_RANS_ENCODE_H
-#define MB_RANS_ENCODE_H
+#ifndef MB_SEARCH_RANS_ENCODE_H
+#define MB_SEARCH_RANS_ENCODE_H
 
 #include "mobile_bundle/mobile_bundle.h"
 

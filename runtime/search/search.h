@@ -1,7 +1,7 @@
 /* What the toolchain asks of the shared library besides the engine: the encoders' searches, and decoding a stored blob
  * into memory. mobile-run does not carry it. */
-#ifndef MB_SEARCH_H
-#define MB_SEARCH_H
+#ifndef MB_SEARCH_SEARCH_H
+#define MB_SEARCH_SEARCH_H
 
 #include "mobile_bundle/mobile_bundle.h"
 

@@ -1,6 +1,6 @@
 /* The bound of seedlm_search.h, eight places at a time. Fused multiply-add is welcome here, against the rule of the
  * kernels: scores only decide what is evaluated exactly, with an allowance for any order of rounding. */
-#include "seedlm_search.h"
+#include "search/seedlm_search.h"
 
 #if defined(MB_HAVE_AVX2)
 #include <immintrin.h>

@@ -1,16 +1,12 @@
-#include "seedlm_search.h"
+#include "search/seedlm_search.h"
 
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
-#include "error.h"
-#include "kernels.h"
-#include "thread_pool.h"
-
-#if defined(MB_HAVE_AVX2)
-#include <cpuid.h>
-#endif
+#include "base/error.h"
+#include "base/processor.h"
+#include "base/thread_pool.h"
 
 enum { GROUP = 32 }; /* blocks that share a tile's tables while those are in the first-level cache */
 
@@ -153,20 +149,11 @@ static void search_blocks(void *context, uint32_t first_group, uint32_t last_gro
   atomic_fetch_add(&s->evaluated, evaluated);
 }
 
-#if defined(MB_HAVE_AVX2)
-static bool has_avx2_fma(void) {
-  unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & 1u << 12 /* FMA */) == 0) return false;
-  for (const char *const *name = mb_kernels_available(); *name != NULL; name++)
-    if (strcmp(*name, "avx2") == 0) return true;
-  return false;
-}
-#endif
-
 static mb_seedlm_scan choose(const char *kernels) {
   const bool any = strcmp(kernels, "auto") == 0;
 #if defined(MB_HAVE_AVX2)
-  if ((any || strcmp(kernels, "avx2") == 0) && has_avx2_fma()) return mb_seedlm_scan_avx2;
+  if ((any || strcmp(kernels, "avx2") == 0) && mb_processor_has_avx2() && mb_processor_has_fma())
+    return mb_seedlm_scan_avx2;
 #endif
   return any || strcmp(kernels, "scalar") == 0 ? mb_seedlm_scan_scalar : NULL;
 }

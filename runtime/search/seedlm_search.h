@@ -14,8 +14,8 @@
  *     e = -8 + how many k in -8..6 have max|t| > 7.5 * 2^k;  q[p] = clip(round half even(t[p] * 2^-e), -8, 7)
  *     error = 0 + d[0]^2 + d[1]^2 + ...,  d[i] = b[i] - S[i] * 2^e,  S[i] = sum over p of U[i][p] * q[p]
  * The least error wins; of equal ones the lowest seed. */
-#ifndef MB_SEEDLM_SEARCH_H
-#define MB_SEEDLM_SEARCH_H
+#ifndef MB_SEARCH_SEEDLM_SEARCH_H
+#define MB_SEARCH_SEEDLM_SEARCH_H
 
 #include "mobile_bundle/mobile_bundle.h"
 

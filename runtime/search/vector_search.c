@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "aligned.h"
-#include "error.h"
-#include "search.h"
-#include "thread_pool.h"
+#include "base/aligned.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "search/search.h"
 
 #if defined(__x86_64__) && !defined(MB_PORTABLE_SEARCH) /* a test builds what other processors run */
 #include <immintrin.h>

@@ -1,9 +1,9 @@
-#include "affine8_writer.h"
+#include "storage/affine8_writer.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "half.h"
+#include "base/half.h"
 
 enum { GROUPS = MB_AFFINE8_TILE / MB_AFFINE8_GROUP };
 

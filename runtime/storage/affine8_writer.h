@@ -1,9 +1,9 @@
 /* Rows of float32 to an AFFINE8 blob of group 32, symmetric: what stored forms become whose values are no small set.
  * The result is, byte for byte, what codecs/affine.py makes of the same values. */
-#ifndef MB_AFFINE8_WRITER_H
-#define MB_AFFINE8_WRITER_H
+#ifndef MB_STORAGE_AFFINE8_WRITER_H
+#define MB_STORAGE_AFFINE8_WRITER_H
 
-#include "storage.h"
+#include "storage/storage.h"
 
 #define MB_AFFINE8_GROUP 32
 #define MB_AFFINE8_TILE 1152 /* columns that are read at once: 36 groups, and a multiple of 2, 8 and 12 */

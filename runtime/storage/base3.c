@@ -5,9 +5,9 @@
  * transposition of 4 x 4 codes brings each word into the order of a block (column 4f + k at bits 8k + 2f). */
 #include <string.h>
 
-#include "decoders.h"
-#include "kernels.h"
-#include "target.h"
+#include "packed/formats.h"
+#include "storage/decoders.h"
+#include "storage/target.h"
 
 enum { TILE_BYTES = 16, TILE_WORDS = 5, TILE_COLUMNS = 80, TILES = 16 };
 

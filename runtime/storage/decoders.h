@@ -4,7 +4,7 @@
 #ifndef MB_STORAGE_DECODERS_H
 #define MB_STORAGE_DECODERS_H
 
-#include "storage.h"
+#include "storage/storage.h"
 
 typedef bool (*mb_storage_planner)(const mb_blob_header *header, const uint8_t *payload, mb_storage_plan *plan,
                                    const char **reason);

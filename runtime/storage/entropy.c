@@ -1,10 +1,10 @@
-#include "entropy.h"
+#include "storage/entropy.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "decoders.h"
-#include "kernels.h"
+#include "packed/formats.h"
+#include "storage/decoders.h"
 
 /* Copies and checks the inner header; NULL, or what is wrong. */
 static const char *check(const mb_blob_header *outer, const uint8_t *payload, mb_blob_header *inner) {

@@ -28,11 +28,11 @@
  *   s: the symbol with start[s] <= x % 4096 < start[s] + f[s]
  *   x = f[s] * (x / 4096) + x % 4096 - start[s];  if x < 65536: x = 65536 * x + the next word
  * States live on from chunk to chunk. Every state starts at 65536 or more and ends at 65536; all words are used. */
-#ifndef MB_ENTROPY_H
-#define MB_ENTROPY_H
+#ifndef MB_STORAGE_ENTROPY_H
+#define MB_STORAGE_ENTROPY_H
 
-#include "rans.h"
-#include "storage.h"
+#include "storage/rans.h"
+#include "storage/storage.h"
 
 #define MB_ENTROPY_HEAD 72     /* bytes before the body */
 #define MB_ENTROPY_CHUNK 65536 /* bytes of packed payload, at most, in one chunk */

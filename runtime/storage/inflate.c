@@ -1,8 +1,8 @@
 /* Raw deflate (RFC 1951) to the sink, with the 32 KiB that matches may reach back in scratch. */
 #include <string.h>
 
-#include "entropy.h"
-#include "window.h"
+#include "storage/entropy.h"
+#include "storage/window.h"
 
 enum { WINDOW = 1 << 15, MAX_BITS = 15, FAST_BITS = 10, LITERALS = 288, DISTANCES = 32, LENGTH_CODES = 19 };
 

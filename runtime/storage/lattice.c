@@ -1,12 +1,12 @@
 /* Hyper-Compression's lattice (lattice.h) to weights, and those to AFFINE8. */
-#include "lattice.h"
+#include "storage/lattice.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "affine8_writer.h"
-#include "decoders.h"
-#include "target.h"
+#include "storage/affine8_writer.h"
+#include "storage/decoders.h"
+#include "storage/target.h"
 
 enum { CODES = MB_LATTICE_CLASSES * (MB_LATTICE_NODES + 1) };
 

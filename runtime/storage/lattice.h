@@ -10,8 +10,8 @@
  *     w[2 * j] = (float)X * step[k] + centre[0],  w[2 * j + 1] = (float)Y * step[k] + centre[1]
  *     X = 2 * n - 1599, Y = 40 * (2 * (n % 40) - 39);  X = Y = 0 for n = 1600
  * in float32, the product rounded before the sum. The second value of an odd row's last pair is dropped. */
-#ifndef MB_LATTICE_H
-#define MB_LATTICE_H
+#ifndef MB_STORAGE_LATTICE_H
+#define MB_STORAGE_LATTICE_H
 
 #include "mobile_bundle/packed_formats.h"
 

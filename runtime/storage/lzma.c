@@ -2,8 +2,8 @@
  * of Igor Pavlov's LZMA specification (LZMA SDK, public domain). */
 #include <string.h>
 
-#include "entropy.h"
-#include "window.h"
+#include "storage/entropy.h"
+#include "storage/window.h"
 
 #define END_MARKER 0xffffffffu /* instead of a distance */
 

@@ -1,6 +1,6 @@
-#include "rans.h"
+#include "storage/rans.h"
 
-#include "kernels.h"
+#include "base/processor.h"
 
 size_t mb_rans_read_model(const uint8_t *model, size_t available, mb_rans_table *table) {
   if (available < 32) return 0;
@@ -61,7 +61,7 @@ bool mb_rans_decode_scalar(const mb_rans_table *table, uint32_t state[MB_RANS_LA
 
 mb_rans_decoder mb_rans_best_decoder(void) {
 #if defined(MB_HAVE_AVX2)
-  if (mb_kernels_select("avx2") != NULL) return mb_rans_decode_avx2;
+  if (mb_processor_has_avx2()) return mb_rans_decode_avx2;
 #endif
   return mb_rans_decode_scalar;
 }

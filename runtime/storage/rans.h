@@ -1,7 +1,7 @@
 /* Interleaved rANS with 32 lanes of 32 bits, 16-bit words and 12-bit probabilities (entropy.h says how the words lie).
  * Asymmetric numeral systems: J. Duda, arXiv:1311.2540; interleaving: F. Giesen, arXiv:1402.3392. */
-#ifndef MB_RANS_H
-#define MB_RANS_H
+#ifndef MB_STORAGE_RANS_H
+#define MB_STORAGE_RANS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* rANS with AVX2: the 32 lanes in four registers, symbols looked up one by one: that is
  * faster than gathers, on processors with and without a slow form of them. */
-#include "rans.h"
+#include "storage/rans.h"
 
 #if defined(MB_HAVE_AVX2)
 #include <immintrin.h>

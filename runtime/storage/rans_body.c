@@ -1,8 +1,8 @@
 /* The body of an rANS-coded blob (entropy.h), chunk by chunk. */
 #include <string.h>
 
-#include "entropy.h"
-#include "streams.h"
+#include "storage/entropy.h"
+#include "storage/streams.h"
 
 /* A chunk of AFFINE3 alone has more symbols than bytes, 4 for 3. */
 enum { CHUNK_SYMBOLS = MB_ENTROPY_CHUNK / 3 * 4 };

@@ -2,9 +2,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "affine8_writer.h"
-#include "decoders.h"
-#include "target.h"
+#include "storage/affine8_writer.h"
+#include "storage/decoders.h"
+#include "storage/target.h"
 
 typedef struct {
   const uint8_t *seeds, *nibbles;

@@ -1,10 +1,10 @@
-#include "storage.h"
+#include "storage/storage.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "decoders.h"
-#include "kernels.h"
+#include "packed/formats.h"
+#include "storage/decoders.h"
 
 typedef struct {
   uint16_t format;

@@ -4,8 +4,8 @@
  * piece. It allocates nothing; what it needs lies in `scratch`, whose size it tells beforehand and which is small
  * (a strip of rows and tables, never a tensor). The bytes are untrusted: whatever they say, a decoder ends with a
  * reason and touches nothing outside of blob and scratch. */
-#ifndef MB_STORAGE_H
-#define MB_STORAGE_H
+#ifndef MB_STORAGE_STORAGE_H
+#define MB_STORAGE_STORAGE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,10 +1,10 @@
-#include "streams.h"
+#include "storage/streams.h"
 
 #include <string.h>
 
-#include "layout.h"
-#include "sparse_layout.h"
-#include "vector_layout.h"
+#include "packed/layout.h"
+#include "packed/sparse_layout.h"
+#include "packed/vector_layout.h"
 
 static mb_part split(uint32_t stream, uint32_t first, uint32_t second, uint64_t units) {
   return (mb_part){MB_PART_SPLIT, stream, first + second, {first, second, 0, 0}, units};

@@ -19,8 +19,8 @@
  *   VECTOR: codebooks SPLIT v, stride - v (0-1), row scales INTERLEAVED 2 (2-3), outlier columns INTERLEAVED 4 (4-7)
  *     and values SPLIT 1, 0 (8), indices [INDICES (9-10), what is left of the row SPLIT 1, 0 (11)], residual indices
  *     likewise (12-14); indices of 8 bits are SPLIT 1, 0 (9 or 12). Gaps SPLIT 1, 0 (1, as what fills codebooks up). */
-#ifndef MB_STREAMS_H
-#define MB_STREAMS_H
+#ifndef MB_STORAGE_STREAMS_H
+#define MB_STORAGE_STREAMS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
-#include "target.h"
+#include "storage/target.h"
 
 #include <string.h>
 
-#include "kernels.h"
+#include "packed/formats.h"
 
 #define MAX_QUANTISED_COLUMNS ((uint32_t)1 << 20) /* mb_matrix_view */
 

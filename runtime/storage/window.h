@@ -1,8 +1,8 @@
 /* The last bytes that a dictionary decoder gave, which matches copy from, on their way to a sink. */
-#ifndef MB_WINDOW_H
-#define MB_WINDOW_H
+#ifndef MB_STORAGE_WINDOW_H
+#define MB_STORAGE_WINDOW_H
 
-#include "storage.h"
+#include "storage/storage.h"
 
 typedef struct {
   uint8_t *data;

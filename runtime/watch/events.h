@@ -2,8 +2,8 @@
 #ifndef MB_WATCH_EVENTS_H
 #define MB_WATCH_EVENTS_H
 
-#include "child.h"
-#include "sampler.h"
+#include "watch/child.h"
+#include "watch/sampler.h"
 
 typedef struct {
   child_end end;
@@ -21,5 +21,7 @@ bool emit_detail(double t, const detail_sample *detail);
 bool emit_exit(const exit_report *report);
 /* The exit of a command that could not be started: status 127 with the reason. */
 bool emit_not_started(const char *what, int error);
+/* Of hog: the memory is taken. */
+bool emit_holding(pid_t pid, uint64_t bytes);
 
 #endif

@@ -1,4 +1,4 @@
-#include "hog.h"
+#include "watch/hog.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "line.h"
+#include "base/clock.h"
+#include "watch/events.h"
 
 enum { BLOCK = 4096 };
 
@@ -53,11 +53,7 @@ int hog_run(uint64_t bytes, double seconds) {
     return 1;
   }
   fill(memory, bytes);
-  line l;
-  line_begin(&l, "holding");
-  line_integer(&l, "pid", (uint64_t)getpid());
-  line_integer(&l, "anon_bytes", bytes);
-  if (!line_send(&l)) return 1;
+  if (!emit_holding(getpid(), bytes)) return 1;
   hold(seconds);
   return 0;
 }

@@ -1,7 +1,7 @@
 /* mobile-watch: runs a command on the device and says what it costs; or takes memory away from it (hog). */
-#include "hog.h"
-#include "options.h"
-#include "watch.h"
+#include "watch/hog.h"
+#include "watch/options.h"
+#include "watch/watch.h"
 
 int main(int argc, char **argv) {
   watch_options options;

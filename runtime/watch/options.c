@@ -1,4 +1,4 @@
-#include "options.h"
+#include "watch/options.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "one_line.h"
+#include "base/one_line.h"
 
 static const char usage[] =
     "usage: mobile-watch [options] [--] COMMAND...\n"

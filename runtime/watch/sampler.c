@@ -1,4 +1,4 @@
-#include "sampler.h"
+#include "watch/sampler.h"
 
 #include <fcntl.h>
 #include <stdio.h>

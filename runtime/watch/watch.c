@@ -1,4 +1,4 @@
-#include "watch.h"
+#include "watch/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,10 +7,10 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "child.h"
-#include "clock.h"
-#include "events.h"
-#include "sampler.h"
+#include "base/clock.h"
+#include "watch/child.h"
+#include "watch/events.h"
+#include "watch/sampler.h"
 
 /* Seconds that a command has between TERM and KILL when its time is over. */
 static const double grace = 2;

@@ -10,13 +10,20 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle import lab
-from mobile_bundle.device import adb, push
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.client import choose_serial, transport_error
-from mobile_bundle.device.errors import DeviceGone, DeviceOffline, DeviceTimeout, NoSpace, ShellFailed, Unauthorized
-from mobile_bundle.device.live import LiveProgram
-from mobile_bundle.device.probe import probe
-from mobile_bundle.device.push import push_changed
+from mobile_bundle.device.transport import adb, push
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.client import choose_serial, transport_error
+from mobile_bundle.device.transport.errors import (
+    DeviceGone,
+    DeviceOffline,
+    DeviceTimeout,
+    NoSpace,
+    ShellFailed,
+    Unauthorized,
+)
+from mobile_bundle.device.transport.live import LiveProgram
+from mobile_bundle.device.transport.probe import probe
+from mobile_bundle.device.transport.push import push_changed
 from mobile_bundle.errors import UserError
 
 WORK = "/data/local/tmp/adb-test"

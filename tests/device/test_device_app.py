@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from mobile_bundle.device.adb import Device, ShellResult
-from mobile_bundle.device.app import ask_app, install_app
-from mobile_bundle.device.errors import DeviceTimeout, ShellFailed
+from mobile_bundle.device.measuring.app import ask_app, install_app
+from mobile_bundle.device.transport.adb import Device, ShellResult
+from mobile_bundle.device.transport.errors import DeviceTimeout, ShellFailed
 
 WORK = "/data/local/tmp/android"
 AM = """#!/bin/sh

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from mobile_bundle import lab
 from mobile_bundle.cli.main import main
-from mobile_bundle.device import adb
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.cells import Settings
+from mobile_bundle.device.measuring.cells import Settings
 from mobile_bundle.device.session import Asked
+from mobile_bundle.device.transport import adb
+from mobile_bundle.device.transport.adb import Device
 from support import checkpoints
-from support.checkpoints import LLAMA, write_synthetic
+from support.checkpoints import LLAMA, write_byte_tokenizer, write_synthetic
 from support.device_support import WhenRunning, run_test, valid_report
 from support.paths import EXAMPLE
 
@@ -140,13 +140,15 @@ def test_a_disk_that_is_too_small(stand_in, small_disk, bundle, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory, shared, bundle: Callable[..., Path]) -> Path:
+def wide(tmp_path_factory, bundle: Callable[..., Path]) -> Path:
     """A bundle that is small on disk and large in memory: 17 kB of KV cache per token."""
     checkpoints.SHAPES["wide"] = {
         **LLAMA, "hidden_size": 256, "intermediate_size": 344, "num_hidden_layers": 32, "num_attention_heads": 8,
         "num_key_value_heads": 8, "vocab_size": 16384,
     }  # fmt: skip
-    return bundle("bitnet", write_synthetic(tmp_path_factory.mktemp("wide") / "wide", "wide"))
+    model = write_synthetic(tmp_path_factory.mktemp("wide") / "wide", "wide")
+    write_byte_tokenizer(model)
+    return bundle("bitnet", model)
 
 
 def test_a_bundle_that_is_too_large(native_lab, wide, tmp_path, capsys):

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from mobile_bundle.device.baseline import compare, read_baseline, report_schema
-from mobile_bundle.device.cells import Settings, in_turns, plan_cells
-from mobile_bundle.device.figures import Figures, runner_figures
-from mobile_bundle.device.fit import choose_abi, reasons_against
-from mobile_bundle.device.outcome import Outcome, classify
-from mobile_bundle.device.page import device_page
-from mobile_bundle.device.probe import read_facts
-from mobile_bundle.device.results import Peak, Report, Run
-from mobile_bundle.device.state import parse_state
-from mobile_bundle.device.table import report_lines
-from mobile_bundle.device.verdict import Budgets, Tolerances, judge
-from mobile_bundle.device.watch import Watched
+from mobile_bundle.device.measuring.cells import Settings, in_turns, plan_cells
+from mobile_bundle.device.measuring.fit import choose_abi, reasons_against
+from mobile_bundle.device.measuring.outcome import NO_RESULT, OK, Outcome, classify
+from mobile_bundle.device.measuring.process_record import ProcessRecord
+from mobile_bundle.device.measuring.result import Peak, Run, take_runner_lines
+from mobile_bundle.device.measuring.state import parse_state
+from mobile_bundle.device.report.baseline import compare, read_baseline, report_schema
+from mobile_bundle.device.report.page import device_page
+from mobile_bundle.device.report.results import Report
+from mobile_bundle.device.report.table import report_lines
+from mobile_bundle.device.report.verdict import Budgets, Tolerances, judge
+from mobile_bundle.device.transport.probe import read_device_info
 from mobile_bundle.errors import UserError
 from support.browser import Browser
 from support.device_support import ANDROID, figured
@@ -36,7 +36,7 @@ MANIFEST: dict[str, Any] = {
         "bin/x86_64/mobile-run": {"bytes": 500 * MB},
     },
 }  # fmt: skip
-PHONE = read_facts("R5CT", ANDROID)
+PHONE = read_device_info("R5CT", ANDROID)
 
 
 def test_the_facts_of_an_android_phone():
@@ -56,7 +56,7 @@ def test_the_facts_of_an_android_phone():
 
 
 def test_a_device_that_tells_nothing_is_no_error():
-    facts = read_facts("x", {})
+    facts = read_device_info("x", {})
     assert (facts.memory_bytes, facts.abis, facts.low_ram) == (0, [], None)
 
 
@@ -77,34 +77,37 @@ def test_why_a_bundle_cannot_run():
     assert reasons_against(MANIFEST, short, 512, 60 * MB) == []
 
 
-def ended(watched: Watched, figures: Figures | None = None, kills: int | None = None, logs: list[str] | None = None):
+def ended(record: ProcessRecord, own: Outcome = NO_RESULT, kills: int | None = None, logs: list[str] | None = None):
     traces = logs or []
-    return classify(watched, figures or Figures(), PHONE, kills, lambda: traces, lambda: traces, ["last words"])
+    return classify(record, own, PHONE, kills, lambda: traces, lambda: traces, ["last words"])
 
 
 def test_every_end_has_its_cause():
-    assert ended(Watched(status=0), Figures(complete=True)).ok
-    assert ended(Watched(signal=9), kills=1).kind == "oom"
+    assert ended(ProcessRecord(status=0), OK).ok
+    assert ended(ProcessRecord(signal=9), kills=1).kind == "oom"
     lmkd = ["lowmemorykiller: Kill 'mobile-run' (77), low watermark is breached"]
-    assert ended(Watched(signal=9), logs=lmkd) == Outcome("oom", f"killed for want of memory (OOM): {lmkd[0]}", lmkd)
-    assert "no log says why" in ended(Watched(status=137)).cause
-    assert "counted no out-of-memory kill" in ended(Watched(signal=9), kills=0).cause
-    illegal = ended(Watched(signal=4))
+    assert ended(ProcessRecord(signal=9), logs=lmkd) == Outcome(
+        "oom", f"killed for want of memory (OOM): {lmkd[0]}", lmkd
+    )
+    assert "no log says why" in ended(ProcessRecord(status=137)).cause
+    assert "counted no out-of-memory kill" in ended(ProcessRecord(signal=9), kills=0).cause
+    illegal = ended(ProcessRecord(signal=4))
     assert illegal.kind == "illegal-instruction"
     assert "dot products (asimddp)" in illegal.cause
-    crash = ended(Watched(signal=11), logs=["signal 11 (SIGSEGV), fault addr 0x0"])
+    crash = ended(ProcessRecord(signal=11), logs=["signal 11 (SIGSEGV), fault addr 0x0"])
     assert (crash.kind, crash.evidence) == ("crash", ["signal 11 (SIGSEGV), fault addr 0x0"])
-    assert ended(Watched(status=1), Figures(error="no memory")).cause == "no memory"
-    assert ended(Watched(status=3)).cause == "it ended with status 3: last words"
-    assert ended(Watched(status=0)).kind == "error"
-    assert ended(Watched(status=127, reason="Permission denied")).kind == "not-started"
-    assert ended(Watched(signal=15, timed_out=True, seconds=5)).kind == "timeout"
+    assert ended(ProcessRecord(status=1), Outcome("error", "no memory")).cause == "no memory"
+    assert ended(ProcessRecord(status=3)).cause == "it ended with status 3: last words"
+    assert ended(ProcessRecord(status=0)).kind == "error"
+    assert ended(ProcessRecord(status=127, reason="Permission denied")).kind == "not-started"
+    assert ended(ProcessRecord(signal=15, timed_out=True, seconds=5)).kind == "timeout"
 
 
 def test_events_that_are_cut_off_are_passed_over():
-    figures = runner_figures(['{"event":"token","id":5,"text":"a"}', '{"event":"token","id":', "nonsense"])
-    assert figures.answer == [5]
-    assert not figures.complete
+    run = Run(0)
+    take_runner_lines(run, ['{"event":"token","id":5,"text":"a"}', '{"event":"token","id":', "nonsense"])
+    assert run.answer == [5]
+    assert run.outcome == NO_RESULT
 
 
 def test_the_device_state_is_read():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.pipeline.request import BuildRequest, Listener
+from mobile_bundle.pipeline.request import BuildRequest, Listener, Step
 from mobile_bundle.planning.recipe import Recipe
 from support.checkpoints import write_byte_tokenizer
 
@@ -18,7 +18,7 @@ def build(
     recipe: Recipe | str | None = None,
     *,
     formats: tuple[str, ...] = (),
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[Step], None] = lambda step: None,
     tell: Callable[[str], None] = lambda line: None,
     **request: Any,
 ) -> dict[str, Any]:

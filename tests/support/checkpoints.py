@@ -1,7 +1,7 @@
 """Small checkpoints of every architecture for the tests, and large ones of exact shapes with random weights.
 
 The small ones are made by transformers itself (save_pretrained), so that a test can compare with what it computes. They
-carry the tokenizer of ../shared/models/stories260k (512 tokens) where that folder is at hand.
+carry the tokenizer of data/stories260k (512 tokens).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from support.paths import SHARED
+from support.paths import SHARED, STORIES
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -87,7 +87,7 @@ def write_tiny(directory: Path, name: str, dtype: str = "float32", seed: int = 0
 
     model = tiny_model(name, seed).to(getattr(torch, dtype))
     model.save_pretrained(directory, max_shard_size=shard)
-    copy_tokenizer(SHARED / "models/stories260k", directory)
+    copy_tokenizer(STORIES, directory)
     return directory
 
 

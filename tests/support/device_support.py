@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.baseline import report_schema
-from mobile_bundle.device.errors import DeviceError
-from mobile_bundle.device.facts import DeviceFacts
-from mobile_bundle.device.results import CellResult, Report, Run, settle
+from mobile_bundle.device.measuring.result import Run
+from mobile_bundle.device.report.baseline import report_schema
+from mobile_bundle.device.report.results import CellResult, Report, settle
 from mobile_bundle.device.session import Asked, device_test
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.device_info import DeviceInfo
+from mobile_bundle.errors import DeviceError
 
 
 def run_test(asked: Asked, serial: str, kept: Path) -> Report:
@@ -91,7 +92,7 @@ ANDROID = {
 """What the probe's script prints on a small phone, by section; made up after the formats, not recorded."""
 
 
-def figured(facts: DeviceFacts, manifest: dict[str, Any], cells: dict[str, list[Run]]) -> Report:
+def figured(facts: DeviceInfo, manifest: dict[str, Any], cells: dict[str, list[Run]]) -> Report:
     """A report of these runs of the native runner."""
     bundle = {"name": "m.mbundle", "model": "m", "recipe": "bitnet", "parameters": 1, "bytes": 1, "sha256": "0" * 64,
               "predicted": manifest["predicted"]}  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from mobile_bundle.native.engine import Model
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import machine_abi
 from mobile_bundle.runtimes import onnxruntime_library
@@ -94,3 +95,15 @@ class Decoder:
         if not self.shared:
             self.past = dict(zip(self.names, outputs[1:], strict=True))
         return outputs[0].numpy()[0, 0]
+
+
+def same_or_tied(directory: Path, prompt: list[int], ours: list[int], expected: list[int]) -> bool:
+    """Whether two greedy texts are equal; where they part, the engine must see the two tokens as a tie."""
+    if ours == expected:
+        return True
+    at = next(i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if a != b)
+    with Model(directory) as engine, engine.session(kv_type="f16") as session:
+        logits = session.feed([*prompt, *expected[:at]]).copy()
+    # 4e-2 of the logits' length is the most that a whole vector may be off; one of them by 4 times its share of that.
+    assert logits[expected[at]] - logits[ours[at]] < 4 * 4e-2 * float(np.sqrt(np.mean(np.square(logits))))
+    return False

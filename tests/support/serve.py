@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.native.programs import bundle_runner
+from support.events import event_of
 
 GOOD_REQUESTS = [
     '{"prompt":"The history","max_new_tokens":3}',
@@ -36,6 +37,7 @@ BAD_REQUESTS = [
     ('{"prompt":"a","top_p":2}', "top-p"),
     ('{"prompt":"a","thinking":true}', "needs messages"),
     ('{"messages":[{"role":"user","content":"a"}],"thinking":"off"}', "neither true nor false"),
+    ('{"prompt":"a","ignore_eos":"no"}', "ignore_eos is neither true nor false"),
     ('{"messages":[]}', "no messages"),
     ('{"messages":{}}', "not a list"),
     ('{"messages":["a"]}', "not a JSON object"),
@@ -70,7 +72,7 @@ class Server:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "the runner ended"
-        return json.loads(line)
+        return event_of(line, "mobile-run serve")
 
     def rest(self) -> list[dict[str, Any]]:
         """Events up to the one that ends an answer."""

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from support.paths import ROOT
 
-ENGINE = ROOT / "runtime" / "engine"
+RUNTIME = ROOT / "runtime"
+BASE = ("unicode*", "crc32", "error", "one_line")
 SOURCES = sorted(
-    file
-    for name in ("tokenizer_*", "unicode*", "chat*", "crc32", "error", "one_line")
-    for file in ENGINE.glob(f"{name}.c")
+    file for name in ("tokenizer/*", "chat/*", *(f"base/{n}" for n in BASE)) for file in RUNTIME.glob(f"{name}.c")
 )
-FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "runtime" / "include"), "-I", str(ENGINE)]
+FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(RUNTIME), "-I", str(RUNTIME / "include")]
 
 ROLES = ("system", "user", "assistant")
 SKIP_SPECIAL, CONTINUES = 1, 2

@@ -1,4 +1,26 @@
-"""The one exception that a person is meant to read."""
+"""What a person or a program is told when something does not work.
+
+    UserError                 error           the base of all
+    ├─ ArgumentError          argument        a value that was given cannot be: an unknown recipe, a context too long
+    ├─ InputError             input           a checkpoint, bundle or text cannot be used: missing, damaged, foreign
+    │  └─ UnsupportedError    unsupported     it is well formed, but of a kind that is not supported
+    ├─ BudgetError            budget          no plan keeps to max_size, max_ram or max_perplexity
+    ├─ OutputError            output          the output cannot get its place: something else is there, or being written
+    ├─ ResumableError         resumable       stopped from outside (a full disk, a killed worker): the same call goes on
+    ├─ InstallationError      installation    a package, library or program is not installed
+    ├─ DeviceError            device-error    a device, or the way to it, failed (device/errors.py has its kinds)
+    ├─ RuntimeFailure         runtime         a model failed while it ran
+    │  ├─ OutOfMemory         memory          ... because memory is short
+    │  └─ NotFinite           numeric         ... because it computes infinities or NaN
+    └─ Cancelled              cancelled       whoever asked for it stopped it
+
+Each has a `code`, which is stable, a `message` (what is wrong) and a `remedy` (what to do; "" where the message says
+it). A name in backticks is a parameter's: `max_size`. The command line prints its own option for it (cli/options.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 MOST_CHARACTERS = 600
 _HEAD = 350
@@ -6,20 +28,113 @@ _HEAD = 350
 
 
 class UserError(Exception):
-    """A one-line message that says what is wrong and what to do; a command prints it and exits with status 1.
+    """The base: one line that says what is wrong and what to do; a command prints it and exits with status 1.
 
-    Control characters and halves of surrogate pairs, which a hostile file could bring in through a name, become
-    question marks. A message of more than MOST_CHARACTERS is cut in the middle: what is wrong stands at its start, what
-    to do at its end."""
+    str() is the message and the remedy. Control characters and halves of surrogate pairs, which a hostile file could
+    bring in through a name, become question marks. A line of more than MOST_CHARACTERS is cut in the middle: what is
+    wrong stands at its start, what to do at its end."""
 
-    def __init__(self, message: str) -> None:
-        if len(message) > MOST_CHARACTERS:
-            message = f"{message[:_HEAD]} ... {message[_HEAD + 5 - MOST_CHARACTERS :]}"
-        super().__init__(printable(message))
+    code = "error"
+    _joint = "; "
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message, self.remedy = printable(message), printable(remedy)
+        line = f"{message}{self._joint}{remedy}" if remedy else message
+        if len(line) > MOST_CHARACTERS:
+            line = f"{line[:_HEAD]} ... {line[_HEAD + 5 - MOST_CHARACTERS :]}"
+        super().__init__(printable(line))
+
+
+class ArgumentError(UserError):
+    """A value that was given cannot be."""
+
+    code = "argument"
+
+
+class InputError(UserError):
+    """A checkpoint, bundle, text or other file cannot be used: it is missing, damaged or foreign."""
+
+    code = "input"
+
+
+class UnsupportedError(InputError):
+    """What was given is well formed, but of a kind that is not supported."""
+
+    code = "unsupported"
+
+
+class BudgetError(UserError):
+    """No plan keeps to a limit.
+
+    limit: "max_size", "max_ram" or "max_perplexity"; asked: its value (bytes, bytes, perplexity); best: what can be had
+    at best, in the same unit; parts: of best, bytes by file, for max_size."""
+
+    code = "budget"
+
+    def __init__(
+        self,
+        message: str,
+        remedy: str = "",
+        *,
+        limit: str = "",
+        asked: float = 0,
+        best: float = 0,
+        parts: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(message, remedy)
+        self.limit, self.asked, self.best, self.parts = limit, asked, best, dict(parts or {})
+
+
+class OutputError(UserError):
+    """The output cannot get its place: something else is there, or another build is writing it."""
+
+    code = "output"
 
 
 class ResumableError(UserError):
-    """Work was stopped by something outside its input (a full disk, a killed worker): the same command goes on."""
+    """Work was stopped by something outside its input (a full disk, a killed worker): the same call goes on."""
+
+    code = "resumable"
+
+
+class InstallationError(UserError):
+    """A package, library or program is not installed, or not in the version that is needed."""
+
+    code = "installation"
+    _joint = ": "
+
+
+class DeviceError(UserError):
+    """A device, or the way to it, failed."""
+
+    code = "device-error"
+
+
+class RuntimeFailure(UserError):
+    """A model, or the program that runs it, failed while it ran."""
+
+    code = "runtime"
+
+
+class OutOfMemory(RuntimeFailure):
+    """Memory is short."""
+
+    code = "memory"
+
+
+class NotFinite(RuntimeFailure):
+    """The model computes values that are infinite or NaN."""
+
+    code = "numeric"
+
+
+class Cancelled(UserError):
+    """Whoever asked for the work stopped it. What a build had finished is kept; the same call goes on from there."""
+
+    code = "cancelled"
+
+    def __init__(self, message: str = "cancelled") -> None:
+        super().__init__(message)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mobile_bundle.container.manifest import read_manifest
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, InstallationError, UserError
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import bundle_runner, machine_abi
 
@@ -24,13 +24,13 @@ def runner_command(bundle: Path, runtime: str) -> list[str]:
         return [str(bundle_runner(bundle))]
     made_with = read_manifest(bundle).get("runtimes", {}).get(runtime)
     if made_with is None:
-        raise UserError(f"{bundle} was built without {runtime}: build it with --formats native,{runtime}")
+        raise InputError(f"{bundle} was built without {runtime}: build it with `formats` native,{runtime}")
     _check_version(runtime, made_with["version"])
     try:
         runner = package_file("bin", machine_abi(), f"mobile-run-{runtime}")
     except UserError:
-        raise UserError(
-            f"mobile-bundle was installed without its {runtime} runner: see 'Other runtimes' in the README"
+        raise InstallationError(
+            f"mobile-bundle was installed without its {runtime} runner", "see 'Other runtimes' in the README"
         ) from None
     return [str(runner)]
 
@@ -54,7 +54,7 @@ def onnxruntime_library() -> Path:
     for directory in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(directory, "capi").glob("libonnxruntime.so*")):
             return path
-    raise UserError("ONNX Runtime is needed: pip install 'mobile-bundle[onnx]'")
+    raise InstallationError("ONNX Runtime is needed", "pip install 'mobile-bundle[onnx]'")
 
 
 def _check_version(runtime: str, made_with: str) -> None:
@@ -63,6 +63,6 @@ def _check_version(runtime: str, made_with: str) -> None:
     try:
         installed = version(package)
     except PackageNotFoundError:
-        raise UserError(f"{package} is needed: pip install 'mobile-bundle[{runtime}]'") from None
+        raise InstallationError(f"{package} is needed", f"pip install 'mobile-bundle[{runtime}]'") from None
     if runtime == "executorch" and installed.split(".")[:2] != made_with.split(".")[:2]:
-        raise UserError(f"model.pte was made for {package} {made_with}, {installed} is installed: build it again")
+        raise InputError(f"model.pte was made for {package} {made_with}, {installed} is installed: build it again")

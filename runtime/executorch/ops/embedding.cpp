@@ -5,8 +5,8 @@
 #include <executorch/extension/kernel_util/make_boxed_from_unboxed_functor.h>
 #include <executorch/runtime/kernel/kernel_includes.h>
 
-#include "result.h"
-#include "weight.h"
+#include "executorch/ops/result.h"
+#include "executorch/ops/weight.h"
 
 namespace mobile_bundle {
 namespace {

@@ -7,11 +7,11 @@
 
 #include <optional>
 
-#include "result.h"
-#include "scratch.h"
-#include "sizes.h"
-#include "threads.h"
-#include "weight.h"
+#include "base/sizes.h"
+#include "executorch/ops/result.h"
+#include "executorch/ops/scratch.h"
+#include "executorch/ops/threads.h"
+#include "executorch/ops/weight.h"
 
 namespace mobile_bundle {
 namespace {

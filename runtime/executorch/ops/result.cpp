@@ -1,4 +1,4 @@
-#include "result.h"
+#include "executorch/ops/result.h"
 
 #include <executorch/runtime/core/exec_aten/util/tensor_util.h>
 

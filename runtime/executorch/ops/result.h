@@ -1,6 +1,6 @@
 // The shape of an operator's result.
-#ifndef MB_EXECUTORCH_RESULT_H
-#define MB_EXECUTORCH_RESULT_H
+#ifndef MB_EXECUTORCH_OPS_RESULT_H
+#define MB_EXECUTORCH_OPS_RESULT_H
 
 #include <executorch/runtime/core/exec_aten/exec_aten.h>
 

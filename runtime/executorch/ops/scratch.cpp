@@ -1,4 +1,4 @@
-#include "scratch.h"
+#include "executorch/ops/scratch.h"
 
 #include <memory>
 #include <new>

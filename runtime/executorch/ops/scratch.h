@@ -1,6 +1,6 @@
 // Memory that an operator needs while it runs.
-#ifndef MB_EXECUTORCH_SCRATCH_H
-#define MB_EXECUTORCH_SCRATCH_H
+#ifndef MB_EXECUTORCH_OPS_SCRATCH_H
+#define MB_EXECUTORCH_OPS_SCRATCH_H
 
 #include <executorch/runtime/kernel/kernel_includes.h>
 

@@ -1,4 +1,4 @@
-#include "threads.h"
+#include "executorch/ops/threads.h"
 
 #include <executorch/runtime/kernel/thread_parallel_interface.h>
 

@@ -1,8 +1,8 @@
 // ExecuTorch's threads as the kernels see them.
-#ifndef MB_EXECUTORCH_THREADS_H
-#define MB_EXECUTORCH_THREADS_H
+#ifndef MB_EXECUTORCH_OPS_THREADS_H
+#define MB_EXECUTORCH_OPS_THREADS_H
 
-#include "packed_linear.h"
+#include "kernels/packed_linear.h"
 
 namespace mobile_bundle {
 

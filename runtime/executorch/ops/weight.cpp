@@ -1,4 +1,4 @@
-#include "weight.h"
+#include "executorch/ops/weight.h"
 
 namespace mobile_bundle {
 

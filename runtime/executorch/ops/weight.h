@@ -1,10 +1,10 @@
 // The weight of an operator: a 1-D uint8 tensor that is exactly one blob of packed_formats.h.
-#ifndef MB_EXECUTORCH_WEIGHT_H
-#define MB_EXECUTORCH_WEIGHT_H
+#ifndef MB_EXECUTORCH_OPS_WEIGHT_H
+#define MB_EXECUTORCH_OPS_WEIGHT_H
 
 #include <executorch/runtime/core/exec_aten/exec_aten.h>
 
-#include "packed_linear.h"
+#include "kernels/packed_linear.h"
 
 namespace mobile_bundle {
 

@@ -10,6 +10,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.native.engine import Model, estimate_memory
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.weights import build_weights
+from support.paths import STORIES
 
 PROMPT = "The history of the city begins with the first settlers, who came from the north in the year"
 
@@ -118,11 +119,10 @@ def test_rewind_forgets_exactly_what_came_after(bundle):
         np.testing.assert_array_equal(session.feed(ids[10:]), expected)
 
 
-def test_stories260k_says_what_llama2_c_publishes(bundle, shared):
+def test_stories260k_says_what_llama2_c_publishes(bundle):
     """A golden text that others computed: float32 in llama2.c, bf16 weights here."""
-    model_dir = shared / "models/stories260k"
-    golden = (model_dir / "golden.txt").read_text().strip()
-    directory = bundle("raw", model_dir)
+    golden = (STORIES / "golden.txt").read_text().strip()
+    directory = bundle("raw", STORIES)
     tokenizer = Tokenizer(directory / "tokenizer.bin")
     ids = tokenizer.encode("Once upon a time", special=True)
     with Model(directory) as model, model.session(context=256, kv_type="f16") as session:

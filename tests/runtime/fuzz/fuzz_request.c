@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "request.h"
+#include "runner/request.h"
 
 /* Everything that was understood must hang together. */
 static void use(const request *r) {

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "kernels.h"
-#include "storage.h"
+#include "kernels/kernels.h"
+#include "storage/storage.h"
 
 enum { MOST_BYTES = 8 << 20, MOST_SCRATCH = 64 << 20 };
 

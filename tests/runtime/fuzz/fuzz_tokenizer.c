@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "tokenizer_internal.h"
+#include "tokenizer/tokenizer.h"
 
 enum { MOST_TEXT = 512, TAIL = 96 };
 

@@ -1,10 +1,10 @@
 /* weights.ptd from a hostile hand: opened, every tensor looked at, and two tokens computed from it. */
 #include <stdlib.h>
 
+#include "engine/model.h"
+#include "engine/session.h"
+#include "engine/verify.h"
 #include "fuzz.h"
-#include "model.h"
-#include "session.h"
-#include "verify.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   mb_weights weights;

@@ -20,8 +20,9 @@ def test_golden_prompts_give_the_same_tokens(bundle, recipe, machine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [name for name in MACHINES if name != "x86_64 avx2"])
-def test_a_bitnet_model_gives_the_same_tokens(bundle, shared, machine):
-    directory = bundle(None, shared / "models/ternary")
+@pytest.mark.parametrize("model", ["made", "trained"])
+def test_a_bitnet_model_gives_the_same_tokens(bundle, bitnet, machine, model):
+    directory = bundle(None, bitnet(model))
     prompt = PROMPTS[0]
     assert tokens(directory, machine, prompt, "int8") == tokens(directory, "x86_64 avx2", prompt, "int8")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from mobile_bundle.native.programs import bundle_runner
 from support.damage import overflowing
+from support.events import events_of
 from support.onnx_programs import onnx_library, onnx_runner, runner_environment
 
 PROMPT = "The history of the city"
@@ -40,7 +40,7 @@ def run(
 
 
 def events(process: subprocess.CompletedProcess) -> list[dict]:
-    return [json.loads(line) for line in process.stdout.splitlines()]
+    return events_of(process.stdout)
 
 
 def error(process: subprocess.CompletedProcess) -> str:

@@ -15,6 +15,7 @@ from mobile_bundle.native.engine import Model
 from mobile_bundle.native.programs import bundle_runner
 from mobile_bundle.native.tokenizer import Tokenizer
 from support.chat_templates import CHAT_TEMPLATE
+from support.events import event_of, events_of
 from support.paths import EXAMPLE
 
 PROMPT = "The history of the city"
@@ -29,8 +30,7 @@ def run(directory: Path, *arguments: str, stdin: str = "", command: str = "gener
 
 def events(process: subprocess.CompletedProcess) -> dict[str, list[dict]]:
     out: dict[str, list[dict]] = {}
-    for line in process.stdout.splitlines():
-        event = json.loads(line)
+    for event in events_of(process.stdout):
         out.setdefault(event["event"], []).append(event)
     return out
 
@@ -94,11 +94,11 @@ def test_cancel_on_standard_input_stops_the_answer(bundle):
     assert process.stdin is not None
     assert process.stdout is not None
     for line in process.stdout:
-        if json.loads(line)["event"] == "token":
+        if event_of(line)["event"] == "token":
             break
     process.stdin.write("never mind\ncancel\n")
     process.stdin.flush()
-    rest = [json.loads(line) for line in process.stdout]
+    rest = [event_of(line) for line in process.stdout]
     assert process.wait(timeout=30) == 0
     assert rest[-1]["event"] == "done"
     assert rest[-1]["reason"] == "cancelled"

@@ -32,7 +32,8 @@ from mobile_bundle.planning.memory import mapped_weights
 from mobile_bundle.planning.recipe import Recipe
 from safetensors.numpy import save_file
 from support.builds import build as build_a
-from support.checkpoints import SHARED, copy_tokenizer
+from support.checkpoints import copy_tokenizer
+from support.paths import STORIES
 
 STORED = "bitnet-1.6bit"
 PACKED = "bitnet"
@@ -119,14 +120,13 @@ def write_llama(directory: Path, hidden: int, feed: int, layers: int, tied: bool
         "rms_norm_eps": 1e-6, "rope_theta": 1e4, "tie_word_embeddings": tied, "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(config))
-    copy_tokenizer(SHARED / "models/stories260k", directory)
+    copy_tokenizer(STORIES, directory)
     return directory
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[[str], Path]:
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """deep(recipe): a bundle of twelve layers of 3.4 million weights and a head of a thirteenth of that."""
-    del shared  # its tokenizer is needed
     folder = tmp_path_factory.mktemp("deep")
     write_llama(folder / "deep", 512, 1536, 12, tied=False)
 

@@ -20,6 +20,7 @@ import pytest
 from mobile_bundle.lab.cgroup import Cgroup
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import ABIS
+from support.events import event_of, events_of
 
 EMULATORS = {
     "x86_64": [],
@@ -34,10 +35,6 @@ def program(abi: str = "x86_64") -> list[str]:
     if emulator and not shutil.which(emulator[0]):
         pytest.fail(f"{emulator[0]} is missing: install qemu-user-static")
     return [*emulator, str(package_file("bin", abi, "mobile-watch"))]
-
-
-def events_of(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def watch(*arguments: str, abi: str = "x86_64", status: int = 0) -> list[dict[str, Any]]:
@@ -73,7 +70,7 @@ def running(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen([*program(), *arguments], stdout=subprocess.PIPE, text=True, **options) as process:
         try:
             assert process.stdout
-            assert json.loads(process.stdout.readline())["event"] == "start"
+            assert event_of(process.stdout.readline(), "mobile-watch")["event"] == "start"
             yield process
         finally:
             process.kill()

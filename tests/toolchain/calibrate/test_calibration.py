@@ -18,7 +18,7 @@ from mobile_bundle.planning.budget import Budget
 from mobile_bundle.tokenizer import compile_tokenizer
 from support.builds import build
 from support.checkpoints import TINY, tiny_model, write_tiny
-from support.paths import EXAMPLE
+from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
 
@@ -32,7 +32,7 @@ def tokens(count: int, length: int, vocabulary: int = 512) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if name != "bitnet"])
-def test_the_decoder_is_transformers(tmp_path: Path, shared: Path, name: str) -> None:
+def test_the_decoder_is_transformers(tmp_path: Path, name: str) -> None:
     pytest.importorskip("transformers")
     reference = tiny_model(name)
     windows = tokens(2, 40)
@@ -49,7 +49,7 @@ def test_the_decoder_is_transformers(tmp_path: Path, shared: Path, name: str) ->
         assert np.linalg.norm(logits.numpy() - expected) < 1e-4 * np.linalg.norm(expected)
 
 
-def test_hessians_and_gradients(tmp_path: Path, shared: Path) -> None:
+def test_hessians_and_gradients(tmp_path: Path) -> None:
     """Against autograd through transformers' whole model."""
     pytest.importorskip("transformers")
     reference = tiny_model("llama-untied-biases")
@@ -99,8 +99,8 @@ def perplexity(bundle: Path, text: str) -> float:
 
 
 @pytest.mark.slow
-def test_calibrated_bundles_are_better_on_other_text(tmp_path: Path, shared: Path) -> None:
-    text = read_text(shared / "text/val.txt")
+def test_calibrated_bundles_are_better_on_other_text(tmp_path: Path) -> None:
+    text = read_text(VALIDATION_TEXT)
     calibration = short_text(tmp_path / "calibration.txt")
     for recipe in ("vptq-2bit", "affine-3bit"):
         found = {}
@@ -113,9 +113,9 @@ def test_calibrated_bundles_are_better_on_other_text(tmp_path: Path, shared: Pat
 
 
 @pytest.mark.slow
-def test_a_planned_bundle(tmp_path: Path, shared: Path) -> None:
+def test_a_planned_bundle(tmp_path: Path) -> None:
     """Within its size, better than a plain recipe that is larger, and as predicted in order of magnitude."""
-    text = read_text(shared / "text/val.txt")
+    text = read_text(VALIDATION_TEXT)
     lines: list[str] = []
     out = tmp_path / "planned.mbundle"
     budget = Budget(max_size=2_400_000)

@@ -378,12 +378,3 @@ def test_templates_that_cannot_be_read(tmp_path: Path, files: dict[str, bytes], 
     assert not result.has_chat
     assert words in result.chat_template_status
     assert result.chat_template_status.isprintable()
-
-
-def test_qwen_as_published() -> None:
-    """The template beside the reference tokenizer, where there is one."""
-    path = ROOT.parent / "shared" / "tokenizers" / "qwen2.5" / "tokenizer_config.json"
-    source = json.loads(path.read_text()).get("chat_template") if path.exists() else None
-    if source is None:
-        pytest.skip(f"{path} has no chat template")
-    assert compile_chat_template(source, SPECIAL)[1] == "the chat template is compiled"

@@ -10,11 +10,14 @@ import shutil
 import subprocess
 import sys
 import termios
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mobile_bundle.cli.common import chat_option
+from mobile_bundle.native.tokenizer import Tokenizer
 from support.chat_templates import LLAMA32, TEMPLATES
+from support.onnx_programs import same_or_tied
 from support.paths import EXAMPLE
 
 BIN = Path(sys.executable).parent
@@ -233,22 +236,28 @@ def test_bench_prints_the_table_and_json(bundle):
 
 
 def test_every_runtime_in_one_table(bundle):
-    """The same harness; the same tokens, where the engine decodes (test_onnx_parity.py for the other)."""
+    """The same harness and the same tokens; from ONNX Runtime as far as no two are tied (see test_onnx_parity.py)."""
     directory = bundle("affine-4bit", EXAMPLE, ("native", "executorch", "onnx"))
     runtimes = ("native", "executorch", "onnx")
     asked = [part for name in runtimes for part in ("--runtime", name)]
     process = command("mobile-bundle", "bench", directory, "-p", "32", "-n", "8", "-r", "1", "-t", "1", *asked)
     for name in runtimes:
         assert process.stdout.count(f"| {name} | 1 |") == 2
-    texts = {
-        name: command(
-            "mobile-bundle", "run", directory, "--runtime", name, "--prompt", "The city", "--max-new-tokens", "16"
-        ).stdout
-        for name in runtimes
-    }
-    assert texts["executorch"] == texts["native"]
-    assert len(texts["onnx"]) > 30
-    assert len(texts["native"]) > 30
+
+    def said(runtime: str, *options: str) -> tuple[str, list[int]]:
+        arguments = ("run", directory, "--runtime", runtime, "--prompt", "The city", "--max-new-tokens", "16", *options)
+        text = command("mobile-bundle", *arguments).stdout
+        lines = command("mobile-bundle", *arguments, "--json").stdout.splitlines()
+        tokens = [event for event in map(json.loads, lines) if event["event"] == "token"]
+        assert text == "".join(event["text"] for event in tokens) + "\n"
+        return text, [event["id"] for event in tokens]
+
+    native = said("native")
+    assert len(native[1]) == 16
+    assert said("executorch") == native
+    with closing(Tokenizer(directory / "tokenizer.bin")) as tokenizer:
+        prompt = [int(i) for i in tokenizer.encode("The city", special=True)]
+    same_or_tied(directory, prompt, said("onnx")[1], said("native", "--kv", "f16")[1])
 
 
 def test_a_bundle_may_be_without_mobile_run(tmp_path):

@@ -18,7 +18,7 @@ from mobile_bundle.cli.build import main as build
 from mobile_bundle.cli.common import run_command
 from mobile_bundle.cli.main import main
 from mobile_bundle.container.manifest import read_manifest
-from mobile_bundle.device.places import folder_name
+from mobile_bundle.device.transport.places import folder_name
 from mobile_bundle.errors import MOST_CHARACTERS, UserError
 from mobile_bundle.files.inputs import parse_json, read_bytes
 from mobile_bundle.models import open_model

@@ -107,8 +107,9 @@ def test_damage_is_refused() -> None:
             decode_stored(bytes(good[:40]))
 
 
-def test_a_ternary_checkpoint_keeps_its_values_in_every_recipe(shared) -> None:
-    with open_model(shared / "models/ternary") as model:
+@pytest.mark.parametrize("kind", ["made", "trained"])
+def test_a_ternary_checkpoint_keeps_its_values_in_every_recipe(bitnet, kind) -> None:
+    with open_model(bitnet(kind)) as model:
         body = next(tensor for tensor in model.tensors if tensor.role not in ("vector", "embedding", "output"))
         assert tensor_codec(named_recipe("bitnet-1.6bit"), model.spec, body).name == "bitnet-1.6bit"
         assert tensor_codec(named_recipe("affine-2bit"), model.spec, body).name == "bitnet"

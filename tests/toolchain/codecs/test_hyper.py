@@ -12,6 +12,7 @@ from mobile_bundle.codecs.installed import decode_stored
 from mobile_bundle.errors import UserError
 from mobile_bundle.pipeline.weights import build_weights
 from numpy.typing import NDArray
+from support.paths import STORIES
 
 SHAPES = [(1, 1), (1, 2), (1, 1153), (37, 1), (2, 79), (16, 96), (17, 1151), (61, 172), (33, 2593), (300, 40)]
 
@@ -171,8 +172,8 @@ def test_damage_is_refused() -> None:
         decode_stored(bytes(good[:-1]))
 
 
-def test_a_checkpoint_is_built(tmp_path, shared) -> None:
-    records = build_weights(shared / "models/stories260k", "hyper", tmp_path / "weights.ptd")
+def test_a_checkpoint_is_built(tmp_path) -> None:
+    records = build_weights(STORIES, "hyper", tmp_path / "weights.ptd")
     body = [record for record in records if record.codec == "hyper"]
     assert len(body) > 30
     assert all(record.relative_error < 0.005 for record in body)

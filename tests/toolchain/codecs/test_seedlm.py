@@ -25,6 +25,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.native.search import search_seedlm
 from mobile_bundle.pipeline.weights import build_weights
 from numpy.typing import NDArray
+from support.paths import STORIES
 
 NAMES = ["seedlm-4bit", "seedlm-3bit"]
 SHAPES_TO_TRY = [(1, 1), (1, 8), (5, 1), (3, 7), (17, 13), (16, 96), (19, 101), (2, 1153), (33, 40)]
@@ -264,8 +265,8 @@ def test_damage_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_checkpoint_is_built(tmp_path, shared, name) -> None:
-    records = build_weights(shared / "models/stories260k", name, tmp_path / "weights.ptd")
+def test_a_checkpoint_is_built(tmp_path, name) -> None:
+    records = build_weights(STORIES, name, tmp_path / "weights.ptd")
     body = [record for record in records if record.codec == name]
     assert len(body) > 30
     assert all(0.005 < record.relative_error < 0.06 for record in body)

@@ -232,8 +232,9 @@ class MatrixView(ctypes.Structure):
 def formats(tmp_path_factory) -> ctypes.CDLL:
     """formats.c alone, as a shared library."""
     path = tmp_path_factory.mktemp("formats") / "formats.so"
-    kernels, include = ROOT / "runtime/kernels", ROOT / "runtime/include"
-    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", "-I", include, kernels / "formats.c", "-o", path]
+    runtime = ROOT / "runtime"
+    folders = ["-I", runtime, "-I", runtime / "include"]
+    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", *folders, runtime / "packed/formats.c", "-o", path]
     subprocess.run(command, check=True)
     library = ctypes.CDLL(os.fspath(path))
     library.mb_matrix_view.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p]
@@ -296,9 +297,9 @@ def test_nearest_entry_is_numpys(length, entries):
 def test_other_processors_find_the_same_entries(tmp_path, monkeypatch):
     """The search without AVX2, built by itself."""
     library, runtime = tmp_path / "portable.so", ROOT / "runtime"
-    engine = (f"engine/{name}.c" for name in ("thread_pool", "error", "one_line", "unicode"))
-    sources = [runtime / name for name in ("search/vector_search.c", *engine)]
-    folders = [f"-I{runtime / name}" for name in ("include", "engine", "search", "kernels", "storage")]
+    base = (f"base/{name}.c" for name in ("thread_pool", "error", "one_line", "unicode"))
+    sources = [runtime / name for name in ("search/vector_search.c", *base)]
+    folders = [f"-I{runtime}", f"-I{runtime / 'include'}"]
     options = ["-std=c11", "-D_GNU_SOURCE", "-DMB_PORTABLE_SEARCH", "-O2", "-ffp-contract=off", "-fPIC", "-shared"]
     subprocess.run(["cc", *options, *folders, *sources, "-o", library, "-lpthread"], check=True)
     rng = np.random.default_rng(8)

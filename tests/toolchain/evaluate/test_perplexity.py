@@ -13,7 +13,7 @@ from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import negative_log_likelihood
 from mobile_bundle.native.tokenizer import Tokenizer
-from support.paths import EXAMPLE
+from support.paths import EXAMPLE, VALIDATION_TEXT
 
 
 def evaluate(model: Path, text: Path, context: int, windows: int, *options: str) -> dict:
@@ -31,8 +31,8 @@ def evaluate(model: Path, text: Path, context: int, windows: int, *options: str)
     ("recipe", "kv_type", "limit"),
     [("raw", "f16", 0.002), ("raw", "int8", 0.002), ("affine-8bit", "int8", 0.01)],
 )
-def test_wiki_6m(bundle, shared, recipe, kv_type, limit):
-    result = evaluate(bundle(recipe), shared / "text/val.txt", 512, 64, "--kv", kv_type)
+def test_wiki_6m(bundle, recipe, kv_type, limit):
+    result = evaluate(bundle(recipe), VALIDATION_TEXT, 512, 64, "--kv", kv_type)
     assert result["windows"] == 64
     assert result["tokens"] == 64 * 511
     assert result["perplexity"] == pytest.approx(19.309, rel=limit)

@@ -21,6 +21,7 @@ from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.runtimes import runner_command
 from support import arm64
 from support.damage import overflowing
+from support.events import events_of
 from support.paths import EXAMPLE
 from support.prompts import prompt_tokens
 
@@ -55,7 +56,7 @@ def tokens_of(command: list[str], directory: Path, *arguments: str) -> list[int]
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
-    events = [json.loads(line) for line in process.stdout.splitlines()]
+    events = events_of(process.stdout)
     return [event["id"] for event in events if event["event"] == "token"]
 
 
@@ -65,7 +66,7 @@ def error_of(command: list[str], directory: Path, *arguments: str) -> tuple[int,
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stderr == ""
-    (event,) = [json.loads(line) for line in process.stdout.splitlines()]
+    (event,) = events_of(process.stdout)
     assert event["event"] == "error"
     return process.returncode, event["message"]
 
@@ -260,7 +261,7 @@ def test_values_that_are_not_finite_end_an_answer_as_mobile_run_s_do(exported, t
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.returncode == 1
-    events = [json.loads(line) for line in process.stdout.splitlines()]
+    events = events_of(process.stdout)
     assert [event["event"] for event in events] == ["load", "prompt", "error"]
     assert events[-1]["kind"] == "numeric"
 

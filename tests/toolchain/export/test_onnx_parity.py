@@ -22,7 +22,7 @@ from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.recipe import Recipe
 from support import arm64
 from support.checkpoints import TINY, write_tiny
-from support.onnx_programs import Decoder, headers, onnx_runner, runner_environment
+from support.onnx_programs import Decoder, headers, onnx_runner, runner_environment, same_or_tied
 from support.paths import EXAMPLE
 from support.prompts import prompt_tokens
 
@@ -92,7 +92,7 @@ def test_logits_are_the_engine_s_but_for_rounding(exported, request, model, reci
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_architecture_without_int8_rounding(tmp_path, shared, name):
+def test_every_architecture_without_int8_rounding(tmp_path, name):
     """Norms per head, biases, sliding windows, RoPE's scalings, untied heads: raw weights show every mistake."""
     write_tiny(tmp_path, name, dtype="bfloat16")
     build_weights(tmp_path, "raw", tmp_path / "weights.ptd")
@@ -129,18 +129,6 @@ def generated(
     assert process.returncode == 0, process.stdout + process.stderr
     events = [json.loads(line) for line in process.stdout.splitlines()]
     return [event["id"] for event in events if event["event"] == "token"]
-
-
-def same_or_tied(directory: Path, prompt: list[int], ours: list[int], expected: list[int]) -> bool:
-    """Whether two greedy texts are equal; where they part, the engine must see the two tokens as a tie."""
-    if ours == expected:
-        return True
-    at = next(i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if a != b)
-    with Model(directory) as engine, engine.session(kv_type="f16") as session:
-        logits = session.feed([*prompt, *expected[:at]]).copy()
-    # 4e-2 of the logits' length is the most that a whole vector may be off; one of them by 4 times its share of that.
-    assert logits[expected[at]] - logits[ours[at]] < 4 * 4e-2 * float(np.sqrt(np.mean(np.square(logits))))
-    return False
 
 
 @pytest.mark.slow

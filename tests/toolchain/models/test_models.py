@@ -15,7 +15,7 @@ from mobile_bundle.models import Checkpoint, Model, open_model
 from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.models.spec import DecoderSpec
 from numpy.typing import NDArray
-from support.checkpoints import SHARED, TINY, pack_bitnet, tiny_model, write_synthetic, write_tiny
+from support.checkpoints import TINY, pack_bitnet, tiny_model, write_synthetic, write_tiny
 
 pytest.importorskip("transformers")
 import torch
@@ -197,29 +197,19 @@ def test_packed_bitnet_is_the_master_rounded(tiny: Callable[..., Path], tmp_path
             np.testing.assert_allclose(whole(packed, tensor.name), whole(master, tensor.name), rtol=3e-7)
 
 
-def test_packed_weights_are_unpacked_as_transformers_does(tiny: Callable[..., Path], tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
-    from transformers.integrations import bitnet
+@pytest.mark.parametrize("kind", ["made", "trained"])
+def test_packed_weights_are_unpacked_as_transformers_does(bitnet: Callable[[str], Path], kind: str) -> None:
+    from safetensors.torch import load_file as load_weights
+    from transformers.integrations.bitnet import unpack_weights
 
-    unpack = getattr(bitnet.unpack_weights, "_torchdynamo_orig_callable", bitnet.unpack_weights)
-    directories = [pack_bitnet(tiny("bitnet"), tmp_path)]
-    if (SHARED / "models/ternary").is_dir():
-        directories.append(SHARED / "models/ternary")
-    for directory in directories:
-        stored = {}
-        if directory == tmp_path:
-            stored = load_file(directory / "model.safetensors")
-        with open_model(directory) as model:
-            for tensor in [t for t in model.tensors if t.role == "body" and t.layer in (0, model.spec.layers - 1)]:
-                if stored:
-                    packed, scale = stored[tensor.source], np.float32(stored[f"{tensor.source}_scale"][0])
-                else:
-                    packed = model.checkpoint.read_bytes(
-                        tensor.source, (tensor.rows // 4, tensor.columns), 0, tensor.rows // 4
-                    )
-                    scale = model.checkpoint.scalar(f"{tensor.source}_scale")
-                expected = unpack(torch.from_numpy(packed.copy()), torch.float32).numpy() * scale
-                np.testing.assert_array_equal(whole(model, tensor.name, 80), expected)
+    unpack = getattr(unpack_weights, "_torchdynamo_orig_callable", unpack_weights)
+    directory = bitnet(kind)
+    stored = load_weights(directory / "model.safetensors")
+    with open_model(directory) as model:
+        for tensor in [t for t in model.tensors if t.role == "body" and t.layer in (0, model.spec.layers - 1)]:
+            packed, scale = stored[tensor.source], stored[f"{tensor.source}_scale"].float().numpy()
+            expected = unpack(packed, torch.float32).numpy() * scale
+            np.testing.assert_array_equal(whole(model, tensor.name, 80), expected)
 
 
 def test_unpacked_ternary_weights(tiny: Callable[..., Path], tmp_path: Path) -> None:

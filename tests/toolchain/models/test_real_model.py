@@ -21,7 +21,7 @@ from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
 from support.builds import build
 from support.gguf_files import dequantised, inverse
-from support.paths import SHARED
+from support.paths import VALIDATION_TEXT
 from support.real_model import BYTES, QUESTIONS, real_gguf
 from support.texts import random_texts
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
@@ -94,8 +94,7 @@ def theirs() -> Any:
 
 def test_tokens(bundles: dict[str, Path], theirs: Any) -> None:
     texts = [*random_texts(11, 4000), CHAT + TURN.format("Hi"), *map(TURN.format, QUESTIONS)]
-    if (SHARED / "text/val.txt").is_file():
-        texts += (SHARED / "text/val.txt").read_text("utf-8").splitlines(keepends=True)
+    texts += read_text(VALIDATION_TEXT).splitlines(keepends=True)
     ours = Tokenizer(bundles["keep"] / "tokenizer.bin")
     try:
         for text, encoding in zip(texts, theirs.encode_batch_fast(texts), strict=True):
@@ -105,9 +104,9 @@ def test_tokens(bundles: dict[str, Path], theirs: Any) -> None:
 
 
 @pytest.mark.slow
-def test_perplexity(bundles: dict[str, Path], shared: Path) -> None:
+def test_perplexity(bundles: dict[str, Path]) -> None:
     """Within 0.5 % of the dequantised weights: the first four of the windows of real_model.md."""
-    text = read_text(shared / "text/val.txt")
+    text = read_text(VALIDATION_TEXT)
     found = {}
     for name, bundle in bundles.items():
         tokenizer = Tokenizer(bundle / "tokenizer.bin")

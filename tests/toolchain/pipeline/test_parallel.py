@@ -287,9 +287,9 @@ def test_a_codec_that_other_processes_do_not_know(tmp_path: Path) -> None:
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared: Path) -> None:
-    out = tmp_path / "base.mbundle"
-    command = [*BUILD, shared / "models/base", "-o", out, "--recipe", "affine-8bit", "--jobs", "2"]
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "slow.mbundle"
+    command = [*BUILD, EXAMPLE, "-o", out, "--recipe", "seedlm-4bit", "--jobs", "2"]
     process = subprocess.Popen(
         list(map(str, command)),
         stderr=subprocess.PIPE,
@@ -312,7 +312,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, shared: Path) -> None:
     assert last.startswith("build-mobile-bundle: interrupted; ")
     assert "the same command goes on from there" in last
     assert "Traceback" not in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["base.mbundle.parts"]
+    assert [path.name for path in tmp_path.iterdir()] == ["slow.mbundle.parts"]
 
 
 def in_small_room(directory: Path, command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,8 @@ from mobile_bundle.planning.sizes import manifest_bound, plan_table, sizes_of
 from support.builds import build
 from support.paths import EXAMPLE
 
+RAW = codec_by_name("raw")
+
 
 @pytest.mark.parametrize("name", GAUSSIAN_ERROR)
 def test_the_table_of_errors_is_true(name: str) -> None:
@@ -56,30 +58,58 @@ def test_a_codec_without_loss_ends_the_curve() -> None:
     assert candidates(tensor, 0.5, 8)[-1].loss > 0
 
 
-def test_allocation_is_the_best_there_is() -> None:
-    codec = codec_by_name("raw")
-    generator = np.random.default_rng(0)
-    for _ in range(30):
-        options = {}
-        for name in "abcd":
-            sizes = np.cumsum(generator.integers(1, 9, 4))
-            savings = np.sort(generator.uniform(0.1, 1, 3))[::-1] * np.diff(sizes)
-            losses = 20 - np.concatenate([[0], np.cumsum(savings)])
-            options[name] = [Candidate(codec, float(s), float(x)) for s, x in zip(sizes, losses, strict=True)]
-        limit = float(generator.integers(16, 80))
+def random_options(generator: np.random.Generator) -> dict[str, list[Candidate]]:
+    """Four tensors of four candidates each, convex as candidates() makes them."""
+    options = {}
+    for name in "abcd":
+        sizes = np.cumsum(generator.integers(1, 9, 4))
+        rates = np.sort(generator.uniform(0.1, 1, 3))[::-1]  # loss saved per byte
+        losses = 20 - np.concatenate([[0], np.cumsum(rates * np.diff(sizes))])
+        options[name] = [Candidate(RAW, float(s), float(x)) for s, x in zip(sizes, losses, strict=True)]
+    return options
 
-        def size(choice: Mapping[str, int], options: Mapping[str, list[Candidate]] = options) -> float:
-            return sum(options[name][level].bytes for name, level in choice.items())
 
-        if size(dict.fromkeys(options, 0)) > limit:
-            continue
-        chosen = allocate(options, lambda choice, limit=limit, size=size: size(choice) <= limit)  # type: ignore[misc]
-        assert size(chosen) <= limit
-        every = (dict(zip(options, levels, strict=True)) for levels in itertools.product(range(4), repeat=4))
-        loss = [sum(options[n][i].loss for n, i in c.items()) for c in every if size(c) <= limit]
-        got = sum(options[name][level].loss for name, level in chosen.items())
-        largest_step = max(a.loss - b.loss for each in options.values() for a, b in itertools.pairwise(each))
-        assert got <= min(loss) + largest_step  # greedy is off by less than one step
+@pytest.mark.parametrize("seed", range(30))
+def test_allocation_against_every_choice(seed: int) -> None:
+    """For every limit from the cheapest choice to the dearest, beside the best of all 256 choices: equal to it wherever
+    a run of the best steps uses the limit up, elsewhere less than one step behind; nothing is left that would fit."""
+    options = random_options(np.random.default_rng(seed))
+    largest_step = max(a.loss - b.loss for each in options.values() for a, b in itertools.pairwise(each))
+
+    def bytes_and_loss(levels: Mapping[str, int]) -> tuple[float, float]:
+        taken = [options[name][level] for name, level in levels.items()]
+        return sum(each.bytes for each in taken), sum(each.loss for each in taken)
+
+    every = [dict(zip(options, levels, strict=True)) for levels in itertools.product(range(4), repeat=4)]
+    known = [bytes_and_loss(levels) for levels in every]
+    # The corners of the lower convex hull of (bytes, loss): only these can be reached without a left-over.
+    corners = lower_hull(known)
+    least, most = known[0][0], known[-1][0]
+    exact = 0
+    for limit in np.arange(least, most + 1):
+        chosen = allocate(options, lambda levels, limit=limit: bytes_and_loss(levels)[0] <= limit)  # type: ignore[misc]
+        size, loss = bytes_and_loss(chosen)
+        assert size <= limit
+        best = min(loss for size, loss in known if size <= limit)
+        if limit in corners:
+            assert loss == pytest.approx(best, abs=1e-9)
+            exact += 1
+        assert best - 1e-9 <= loss < best + largest_step
+        for name, level in chosen.items():
+            assert level == 3 or bytes_and_loss({**chosen, name: level + 1})[0] > limit
+    assert exact == len(corners) == 13  # 12 steps, one after another
+
+
+def lower_hull(points: list[tuple[float, float]]) -> dict[float, float]:
+    """The corners of the lower convex hull, as {x: y}."""
+    hull: list[tuple[float, float]] = []
+    for x, y in sorted({x: min(b for a, b in points if a == x) for x, _ in points}.items()):
+        while len(hull) > 1 and (y - hull[-1][1]) * (hull[-1][0] - hull[-2][0]) <= (hull[-1][1] - hull[-2][1]) * (
+            x - hull[-1][0]
+        ):
+            hull.pop()
+        hull.append((x, y))
+    return dict(hull)
 
 
 def plan_for(model: Model, budget: Budget, fixed: Mapping[str, StreamCodec] | None = None):

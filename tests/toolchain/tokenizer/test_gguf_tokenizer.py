@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 from mobile_bundle.errors import UserError
 from mobile_bundle.tokenizer import CompiledTokenizer, compile_tokenizer
-from support.paths import SHARED
+from support.paths import STORIES
 from support.texts import ODD, random_texts
 from support.tokenizer_library import Tokenizer
 from support.trained_tokenizers import SAMPLE, TRAINED, llama_normalizer, trained_metaspace
@@ -264,13 +264,12 @@ def test_tokens_of_the_same_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "name"), [("tokenizers/qwen2.5", "qwen2"), ("models/stories260k", "llama"), ("models/base", "llama-bpe")]
+    ("folder", "name"), [("tokenizers/qwen2.5", "qwen2"), ("stories260k", "llama"), ("models/base", "llama-bpe")]
 )
-def test_real_tokenizers(tmp_path: Path, folder: str, name: str) -> None:
+def test_real_tokenizers(tmp_path: Path, request: pytest.FixtureRequest, folder: str, name: str) -> None:
     """The bytes of the tokenizer.json's own tokenizer.bin."""
-    if not (SHARED / folder).is_dir():
-        pytest.skip("needs the models of ../shared")
-    tokenizer = tokenizers.Tokenizer.from_file(str(SHARED / folder / "tokenizer.json"))
+    path = STORIES if folder == "stories260k" else request.getfixturevalue("shared") / folder
+    tokenizer = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
     tokenizer.no_truncation()
     if name == "llama-bpe":  # no checkpoint at hand has these steps: those of Llama 3 around another vocabulary
         tokenizer = tokenizers.Tokenizer.from_str(_as_llama3(tokenizer.to_str()))

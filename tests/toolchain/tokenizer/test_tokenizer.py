@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 import tokenizers
+from mobile_bundle.corpus.text import read_text
 from mobile_bundle.errors import UserError
 from mobile_bundle.tokenizer import CompiledTokenizer, compile_tokenizer
-from support.paths import SHARED
+from support.paths import DATA, EXAMPLE, SHARED, STORIES, VALIDATION_TEXT
 from support.texts import ODD, random_texts
 from support.tokenizer_library import CONTINUES, SKIP_SPECIAL, Tokenizer, TokenizerError, nfc
 from support.trained_tokenizers import SAMPLE, TRAINED
 from tokenizers import AddedToken, normalizers
 
-REFERENCES = ["tokenizers/qwen2.5", "models/demo", "models/base", "models/ternary", "models/stories260k"]
+LOCAL = {"wiki-6m": EXAMPLE, "stories260k": STORIES}
+"""Tokenizers in the repository; the others are in ../shared."""
+REFERENCES = ["tokenizers/qwen2.5", "models/base", *LOCAL]
 
 
 # --- the tokenizers ---------------------------------------------------------------------------------------------------
@@ -57,16 +60,17 @@ class Pair:
 
 @functools.cache
 def reference(name: str) -> Pair:
-    if not (SHARED / name / "tokenizer.json").exists():
-        pytest.skip(f"{SHARED / name} is not at hand")
-    return Pair(SHARED / name)
+    folder = LOCAL.get(name, SHARED / name)
+    if not (folder / "tokenizer.json").exists():
+        pytest.skip(f"needs ../shared/{name}")
+    return Pair(folder)
 
 
 @functools.cache
 def corpus(name: str) -> str:
     path = SHARED / "text" / name
     if not path.exists():
-        pytest.skip(f"{path} is not at hand")
+        pytest.skip(f"needs ../shared/text/{name}")
     if path.suffix == ".xz":
         with lzma.open(path) as file:
             return file.read(2_000_000).decode("utf-8", errors="ignore")
@@ -99,11 +103,6 @@ RUNS = ["a" * 100_000, " " * 100_000, "\n" * 100_000, "▁" * 30_000, "ab" * 50_
 @pytest.mark.parametrize("name", REFERENCES)
 def test_corpora(name: str) -> None:
     pair = reference(name)
-    if (
-        name == "models/ternary"
-        and len({(SHARED / n / "tokenizer.json").read_bytes() for n in ("models/base", name)}) == 1
-    ):
-        pytest.skip("the same file as models/base")
     for file in ("val.txt", "swahili_nt.txt", "train_25mb.txt.xz"):
         text = corpus(file)
         pair.check(text.split("\n"), sample=50, decode=not file.startswith("train"))
@@ -111,7 +110,17 @@ def test_corpora(name: str) -> None:
         pair.check(long, special=False, sample=50)
 
 
-@pytest.mark.parametrize("name", [name for name in REFERENCES if name != "models/ternary"])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_prose(name: str) -> None:
+    """As test_corpora, with the start of its texts, which is in the repository."""
+    pair = reference(name)
+    for path in (VALIDATION_TEXT, DATA / "swahili.txt.xz"):
+        text = read_text(path)
+        pair.check(text.split("\n"), sample=50)
+        pair.check([text], special=False)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
 def test_odd_texts(name: str) -> None:
     pair = reference(name)
     pair.check(random_texts(1, 3000))
@@ -126,7 +135,7 @@ def test_trained(trained: Any, name: str) -> None:
     pair.check(random_texts(4, 300), special=False)
 
 
-@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "models/stories260k"])
+@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "stories260k"])
 def test_long_runs(name: str) -> None:
     pair = reference(name)
     for text in RUNS:
@@ -179,7 +188,7 @@ def test_nfc() -> None:
         assert nfc(text) == theirs.normalize_str(text), ascii(text)
 
 
-@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "models/stories260k"])
+@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "stories260k"])
 def test_invalid_utf8(name: str) -> None:
     ours = reference(name).ours
     chance = random.Random(6)
@@ -256,7 +265,7 @@ def test_added_tokens(trained: Any, name: str) -> None:
     pair.check(["".join(chance.choices(parts, k=chance.randrange(1, 12))) for _ in range(4000)])
 
 
-@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "models/demo", "models/stories260k"])
+@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "wiki-6m", "stories260k"])
 def test_decode_anything(name: str) -> None:
     """Ids in an order that no text gives."""
     pair = reference(name)
@@ -276,7 +285,7 @@ def test_decode_anything(name: str) -> None:
 
 def test_byte_runs() -> None:
     """The decoder sees a run of byte tokens as a whole, a stream as much as it can keep."""
-    pair = reference("models/stories260k")
+    pair = reference("stories260k")
     byte = [pair.theirs.token_to_id(f"<0x{value:02X}>") for value in range(256)]
     for data in (
         "🎉".encode() * 200,
@@ -295,7 +304,7 @@ def test_byte_runs() -> None:
 
 
 def test_stream() -> None:
-    pair = reference("models/stories260k")
+    pair = reference("stories260k")
     ids = pair.theirs.encode("Once upon a time", add_special_tokens=False).ids
     assert "".join(pair.ours.stream(ids)) == "Once upon a time"
     assert "".join(pair.ours.stream(ids, CONTINUES)) == " Once upon a time"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.corpus.text import DEFAULT_TEXT
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InstallationError
 from mobile_bundle.models import Model
 from mobile_bundle.tokenizer import CompiledTokenizer
 
@@ -38,7 +38,7 @@ def calibrate(
 ) -> Calibration:
     """text: None for the one that ships with the tool. UserError if torch is missing or the text is of no use."""
     if importlib.util.find_spec("torch") is None:
-        raise UserError("calibration and budgets need torch: pip install 'mobile-bundle[calibrate]'")
+        raise InstallationError("calibration and budgets need torch", "pip install 'mobile-bundle[calibrate]'")
     from mobile_bundle.calibrate.profile import profile_model
     from mobile_bundle.corpus.calibration import calibration_windows
 

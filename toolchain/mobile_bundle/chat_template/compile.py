@@ -10,7 +10,7 @@ from typing import Any
 
 from mobile_bundle.chat_template.isolated import Refused, examine
 from mobile_bundle.chat_template.probes import MARKS, PLAIN, WITH_SYSTEM
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError
 from mobile_bundle.native import chat as runtime
 
 COMPILED = "the chat template is compiled"
@@ -64,7 +64,7 @@ def _check_options(options: Mapping[str, Any], variables: list[str]) -> None:
     known = [name for name in variables if name not in _RESERVED]
     for name in options:
         if name not in known:
-            raise UserError(
+            raise ArgumentError(
                 f"the chat template has no variable {name}; "
                 + (f"its variables are {', '.join(known)}" if known else "it has none at all")
             )

@@ -7,25 +7,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mobile_bundle.api.build import build
 from mobile_bundle.cli.common import (
-    Progress,
+    Steps,
+    Told,
     byte_size,
     chat_option,
     formats_argument,
-    megabytes,
     positive,
     positive_number,
     print_json,
     recipe_argument,
     run_command,
 )
-from mobile_bundle.corpus.text import DEFAULT_TEXT
+from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
-from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.parts import finished_parts, parts_directory
-from mobile_bundle.pipeline.request import BuildRequest, Listener
-from mobile_bundle.planning.budget import Budget
 from mobile_bundle.planning.recipe import recipe_names
+from mobile_bundle.report.text import megabytes
 from mobile_bundle.version import __version__
 
 
@@ -37,54 +36,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument(
-        "model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face, or a GGUF file"
+        "model", type=Path, help="a checkpoint directory, as downloaded from Hugging Face, or a GGUF file"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
         type=recipe_argument,
-        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml); +entropy behind "
-        "a name stores what gets smaller by it entropy-coded, for a smaller download; default: see the README",
+        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml). Append +entropy to a "
+        "name to entropy-code every tensor that shrinks. Default: the smallest recipe that keeps the quality",
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
     budget.add_argument(
-        "--max-size", type=byte_size, metavar="SIZE", help="what a phone stores for one ABI at most, e.g. 480MB"
+        "--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB"
     )
-    budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="predicted peak memory at most, e.g. 600MB")
+    budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="maximum predicted peak memory, e.g. 600MB")
     budget.add_argument(
         "--max-perplexity",
         type=positive_number,
         metavar="P",
-        help="predicted perplexity on the calibration text at most",
+        help="maximum predicted perplexity on the calibration text",
     )
     parser.add_argument(
         "--calibration",
         type=Path,
         nargs="?",
-        const=DEFAULT_TEXT,
+        const=True,
+        default=False,
         metavar="FILE",
-        help="text (UTF-8, or .xz) that says which weights matter; without FILE, and for budgets without this option, "
-        "a small English text that ships with the tool",
+        help="a text (UTF-8, or .xz) to measure which weights matter. Default of FILE, and of budgets without this "
+        "option: a small English text that ships with the tool",
     )
     parallel = parser.add_mutually_exclusive_group()
     parallel.add_argument(
         "--jobs",
         type=positive,
         metavar="N",
-        help="code N tensors at a time, each in a process of its own (default: as many as there are processors)",
+        help="code N tensors at a time, each in its own process (default: one per processor)",
     )
     parallel.add_argument(
         "--cluster",
         metavar="tcp://HOST:PORT",
-        help="code tensors on the workers of this Dask scheduler; they must see MODEL and OUTPUT under the same paths",
+        help="code tensors on the workers of this Dask scheduler. They must see MODEL and OUTPUT under the same paths",
     )
     parser.add_argument(
         "--formats",
         type=formats_argument,
         default=("native",),
         metavar="LIST",
-        help="of native (mobile-run of every ABI, the default), executorch (model.pte), onnx (model.onnx); "
-        "commas between",
+        help="a comma-separated list of native (mobile-run for every ABI, the default), executorch (model.pte), onnx "
+        "(model.onnx)",
     )
     parser.add_argument(
         "--chat-option",
@@ -92,56 +92,50 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a keyword argument for the chat template, as enable_thinking=false; a value that is not JSON is a text. "
-        "Give it once per argument",
+        help="a keyword argument of the chat template, such as enable_thinking=false. VALUE is JSON, or else a string. "
+        "May be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
     return parser.parse_args(arguments)
 
 
-def _request(options: argparse.Namespace) -> BuildRequest:
-    return BuildRequest(
-        options.model,
-        options.output,
-        recipe=options.recipe,
-        budget=Budget(options.max_size, options.max_ram, options.max_perplexity),
-        calibration=options.calibration,
-        formats=options.formats,
-        jobs=options.jobs,
-        cluster=options.cluster,
-        chat_options=dict(options.chat_option),
-    )
-
-
 def _build(options: argparse.Namespace) -> int:
-    told = []
-
-    def tell(line: str) -> None:
-        line = printable(line)
-        told.append(line)
-        print(line, file=sys.stderr)
-
     try:
-        manifest = build_bundle(_request(options), Listener(Progress("coding weights", "w"), tell))
+        with Told() as told:
+            bundle = build(
+                options.model,
+                options.output,
+                recipe=options.recipe,
+                max_size=options.max_size,
+                max_ram=options.max_ram,
+                max_perplexity=options.max_perplexity,
+                calibration=options.calibration,
+                formats=options.formats,
+                jobs=options.jobs,
+                cluster=options.cluster,
+                chat_options=dict(options.chat_option),
+                progress=Steps(),
+            )
     except UserError as error:
         raise UserError(f"{error}{_what_is_kept(options.output, isinstance(error, ResumableError))}") from error
     except KeyboardInterrupt:
         raise UserError(f"interrupted{_what_is_kept(options.output, True)}") from None
-    for note in manifest["notes"]:
-        if note not in told:
+    manifest = bundle.manifest
+    for note in manifest.notes:
+        if note not in told.lines:
             print(f"note: {note}", file=sys.stderr)
     if options.json:
-        print_json(manifest)
+        print_json(read_manifest(bundle.path))
         return 0
-    predicted = manifest["predicted"]
     print(
-        f"{printable(str(options.output))}: {manifest['model']['name']}, {manifest['recipe']}, "
-        f"{megabytes(manifest['bytes'])}, {manifest['bits_per_weight']:.2f} bits per weight"
+        f"{printable(str(options.output))}: {manifest.model.name}, {manifest.recipe}, "
+        f"{megabytes(manifest.bytes)}, {manifest.bits_per_weight:.2f} bits per weight"
     )
+    predicted = manifest.predicted
     print(
-        f"predicted at a context of {predicted['context']} tokens: peak memory {megabytes(predicted['peak_bytes'])}, "
-        f"of it anonymous {megabytes(predicted['anon_bytes'])}"
+        f"predicted at a context of {predicted.context} tokens: peak memory {megabytes(predicted.peak_bytes)}, "
+        f"of which {megabytes(predicted.anon_bytes)}"
     )
     return 0
 

@@ -6,9 +6,9 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import math
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,14 +16,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.api import sizes
+from mobile_bundle.api.build import find_recipe, log
+from mobile_bundle.cli.parameters import with_options
+from mobile_bundle.errors import UserError, printable
 from mobile_bundle.export.formats import FORMATS
-from mobile_bundle.planning.recipe import Recipe, named_recipe
-from mobile_bundle.planning.recipe_file import SUFFIXES, read_recipe_file
+from mobile_bundle.pipeline.request import Step
+from mobile_bundle.planning.recipe import Recipe
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
@@ -38,7 +41,7 @@ def run_command(name: str, work: Callable[[], int]) -> int:
             sys.stdout.flush()
         return status
     except UserError as error:
-        _say(f"{name}: {error}")
+        _say(f"{name}: {with_options(str(error))}")
     except BrokenPipeError:
         _drop_output()  # the reader (head, less) went away: that is its right
     except KeyboardInterrupt:
@@ -48,7 +51,7 @@ def run_command(name: str, work: Callable[[], int]) -> int:
             _drop_output()  # what could not be written would be tried again at exit
         _say(f"{name}: {UserError(_system_error(error))}")
     except MemoryError:
-        _say(f"{name}: memory ran out; close other programs, or use a machine with more")
+        _say(f"{name}: out of memory; close other programs, or use a machine with more memory")
     except Exception as error:
         _say(f"{name}: {UserError(_internal_error(error))}")
     return 1
@@ -78,7 +81,7 @@ def _say(line: str) -> None:
 
 
 def _drop_output() -> None:
-    """Keeps Python from complaining at exit about standard output that cannot be written."""
+    """Keeps Python from complaining at exit that standard output cannot be written."""
     with contextlib.suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -89,65 +92,57 @@ def _system_error(error: OSError) -> str:
 
 
 def _internal_error(error: Exception) -> str:
-    """For faults of ours that nothing above knows: where it happened, so that it can be reported."""
+    """The message of an unexpected exception, with the place where it happened, so that it can be reported."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"internal error in {where}: {type(error).__name__}: {error}; please report it, with the input it came from"
+    return f"internal error in {where}: {type(error).__name__}: {error}; please report it together with the input"
 
 
 def positive(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     value = int(text) if text.isdigit() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1 is needed")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
     return value
 
 
-def recipe_name(text: str) -> str:
-    """An argparse type: a recipe's name, or "recipe+codec" as `inspect` prints it, the codec being the embedding's."""
-    try:
-        return named_recipe(text).name
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def recipe_argument(text: str) -> Recipe:
-    """An argparse type: a recipe's name as recipe_name takes it, or a recipe file."""
+    """An argparse type: a recipe's name, or "recipe+codec" as `inspect` prints it, the codec being the embedding's; or
+    a recipe file."""
     try:
-        path = Path(text)
-        return read_recipe_file(path) if path.suffix in SUFFIXES else named_recipe(text)
+        return find_recipe(text)
     except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise argparse.ArgumentTypeError(with_options(str(error))) from error
 
 
 def formats_argument(text: str) -> tuple[str, ...]:
-    """An argparse type: names of export formats with commas between."""
+    """An argparse type: a comma-separated list of export formats."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"{name!r}: of {', '.join(FORMATS)} with commas between")
+            raise argparse.ArgumentTypeError(f"{name!r}: must be a comma-separated list of {', '.join(FORMATS)}")
     return names
 
 
 _NOT_TEXTS = ("true", "false", "none", "null", "yes", "no", "on", "off")
-"""What somebody writes who means a value that JSON has; as a text it would count as true in a template."""
+"""Words that look like a JSON value but are none. As strings they would all be true in a template."""
 
 
 def chat_option(text: str) -> tuple[str, Any]:
-    """An argparse type: NAME=VALUE, the value as JSON or else as a text."""
+    """An argparse type: NAME=VALUE, where VALUE is JSON or else a string."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed, as enable_thinking=false")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE, such as enable_thinking=false")
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         if value.strip().lower() in _NOT_TEXTS or value.lstrip()[:1] in ("[", "{", '"'):
             raise argparse.ArgumentTypeError(
-                f"{text!r}: the value is not JSON: write true, false, null, a number, or a text without quotes"
+                f"{text!r}: the value is not JSON: write true, false, null, a number, or a string without quotes"
             ) from None
         return name, value
     if _has_fraction(parsed):
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers with fractions are not possible in a chat template")
+        raise argparse.ArgumentTypeError(f"{text!r}: a chat template cannot have numbers with a fraction")
     return name, parsed
 
 
@@ -157,15 +152,12 @@ def _has_fraction(value: Any) -> bool:
     return isinstance(value, float)
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-
-
 def byte_size(text: str) -> int:
     """An argparse type: 480MB, 1.5GB, 400MiB or a number of bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2].upper() not in _UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r}: a size such as 480MB, 1.5GB or 400MiB is needed")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    try:
+        return sizes.byte_size(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_number(text: str) -> float:
@@ -175,7 +167,7 @@ def positive_number(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is needed")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number above 0")
     return value
 
 
@@ -187,11 +179,6 @@ def print_json(data: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(data, indent=2)
     print(text)
-
-
-def megabytes(size: int) -> str:
-    """A size for people, decimal megabytes (kilobytes below one)."""
-    return f"{size / 1e6:,.1f} MB" if size >= 1_000_000 else f"{size / 1e3:,.1f} kB"
 
 
 class Progress:
@@ -214,3 +201,41 @@ class Progress:
         elif done * 10 // total > self._tenth:
             self._tenth = done * 10 // total
             print(f"{self._title}: {self._tenth * 10} %", file=sys.stderr, flush=True)
+
+
+class Steps:
+    """A Progress for each stage of what the library does."""
+
+    _UNITS: ClassVar = {"calibrating": "step", "perplexity": "window", "comparing": "window"}
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Progress] = {}
+
+    def __call__(self, step: Step) -> None:
+        """Takes every step."""
+        if step.stage not in self._stages:
+            self._stages[step.stage] = Progress(step.stage, self._UNITS.get(step.stage, "w"))
+        self._stages[step.stage](step.done, step.total, step.tensor)
+
+
+class Told(logging.Handler):
+    """Prints what the library logs on standard error, a line each, while it is the context: `with Told() as told`.
+    lines: what was printed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        line = printable(record.getMessage())
+        self.lines.append(line)
+        print(with_options(line), file=sys.stderr)
+
+    def __enter__(self) -> Told:
+        log.addHandler(self)
+        log.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        log.removeHandler(self)

@@ -1,28 +1,25 @@
-"""Perplexity of a bundle, or of a checkpoint directory or GGUF file, on a text."""
+"""Measures the perplexity of a bundle, a checkpoint directory or a GGUF file on a text."""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, positive, print_json
+from mobile_bundle.api.evaluate import evaluate
+from mobile_bundle.cli.common import Steps, positive, print_json
 from mobile_bundle.corpus.text import read_text
-from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import printable
-from mobile_bundle.evaluate.divergence import Divergence, compare
-from mobile_bundle.evaluate.perplexity import Perplexity, measure
+from mobile_bundle.evaluate.divergence import Divergence
 from mobile_bundle.native.engine import KV_TYPES
-from mobile_bundle.pipeline.uncompressed import open_subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument(
-        "model", type=Path, help="NAME.mbundle, or a checkpoint directory or GGUF file (coded as `raw` for this)"
+        "model", type=Path, help="NAME.mbundle, a checkpoint directory or a GGUF file (the last two are coded as `raw`)"
     )
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; U+001E on a line parts documents")
+    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents")
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
     parser.add_argument("--windows", type=positive, help="number of windows (default: the whole text)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")
@@ -31,24 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=Path,
         metavar="ORIGINAL",
-        help="the model that it was made of: also print KL divergence and how often the best token is the same",
+        help="the model that it was built from: also print KL divergence and how often the best token is the same",
     )
     parser.add_argument("--json", action="store_true")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measures and prints."""
-    text = read_text(options.text)
-    with ExitStack() as stack:
-        model, tokenizer, bos = stack.enter_context(open_subject(options.model, Progress("coding weights", "w")))
-        windows = token_windows(tokenizer, bos, text, options.context, options.windows or 0)
-        if options.against is None:
-            result: Perplexity | Divergence = measure(
-                model, windows, options.kv, options.threads, Progress("perplexity", "window")
-            )
-        else:
-            original, _, _ = stack.enter_context(open_subject(options.against, Progress("coding the original", "w")))
-            result = compare(model, original, windows, options.kv, options.threads, Progress("comparing", "window"))
+    result = evaluate(
+        options.model,
+        read_text(options.text),
+        against=options.against,
+        context=options.context,
+        windows=options.windows or 0,
+        kv=options.kv,
+        threads=options.threads,
+        progress=Steps(),
+    )
     if options.json:
         print_json(asdict(result))
         return 0

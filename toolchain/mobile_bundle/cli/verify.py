@@ -1,12 +1,12 @@
-"""Whether a bundle is whole: every file's sha256, every tensor's checksum, the tokenizer."""
+"""Checks that a bundle is whole: the sha256 of every file, the checksum of every tensor, the tokenizer."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from mobile_bundle.api.bundle import open_bundle
 from mobile_bundle.cli.common import print_json
-from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.errors import printable
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints what was checked. Raises UserError that names the first file that is damaged."""
-    checked = verify_bundle(options.bundle)
+    checked = open_bundle(options.bundle).verify()
     if options.json:
         print_json({"bundle": str(options.bundle), "files": checked})
     else:

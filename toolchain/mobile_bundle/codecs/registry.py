@@ -15,7 +15,7 @@ from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.formats import CODEC_FILES, Format
 from mobile_bundle.codecs.kept import PREFIX, KeptCodec
 from mobile_bundle.codecs.sign import SignCodec
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError
 
 
 def _collect() -> list[Declaration]:
@@ -60,7 +60,7 @@ def codec_by_name(name: str) -> StreamCodec:
         if codec:
             return codec
     known = [*codec_names(), *(each.full_names for each in _DECLARATIONS if each.full_names)]
-    raise UserError(
+    raise ArgumentError(
         f"unknown codec {name!r}; known: {', '.join(known)}; and any of them that is not a stored form, with {SUFFIX}"
     )
 
@@ -73,12 +73,12 @@ def entropy_coded(codec: StreamCodec) -> StreamCodec:
 def _kept(name: str) -> KeptCodec:
     inner = codec_by_name(name)
     if not isinstance(inner, (AffineCodec, SignCodec)):
-        raise UserError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
+        raise ArgumentError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
     return KeptCodec(inner)
 
 
 def _entropy_coded(name: str) -> StreamCodec:
     inner = codec_by_name(name)
     if inner.rules.stored:
-        raise UserError(f"codec {name} makes a stored form already, which cannot be entropy-coded: drop {SUFFIX!r}")
+        raise ArgumentError(f"codec {name} makes a stored form already, which cannot be entropy-coded: drop {SUFFIX!r}")
     return EntropyCodec(inner)

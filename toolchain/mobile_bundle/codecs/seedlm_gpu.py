@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.seedlm_search import PLACES, tables
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, InstallationError
 from mobile_bundle.native.search import Found
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def _device_tables(bits: int, device: str) -> _DeviceTables:
     try:
         import torch
     except ImportError as error:
-        raise UserError("SeedLM's search on a GPU needs torch: pip install 'mobile-bundle[calibrate]'") from error
+        raise InstallationError(
+            "SeedLM's search on a GPU needs torch", "pip install 'mobile-bundle[calibrate]'"
+        ) from error
     table = tables(bits)
     width = PLACES + table.coefficients - 1
     begins = 1 + table.coefficients * np.arange(table.length)
@@ -114,7 +116,7 @@ def _device_tables(bits: int, device: str) -> _DeviceTables:
             )
         ]
     except (RuntimeError, AssertionError) as error:  # torch raises both for a device that is not there
-        raise UserError(f"torch cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
+        raise ArgumentError(f"torch cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
     lowest = int(table.seeds[table.seeds > 0].min())
     return _DeviceTables(table.length, table.coefficients, table.smallest, lowest, *arrays)
 

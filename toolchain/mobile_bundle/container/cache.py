@@ -10,7 +10,7 @@ from pathlib import Path
 from mobile_bundle.codecs.installed import is_stored
 from mobile_bundle.container.index import ContainerError, IndexEntry
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 
 NAME = "weights.cache"
 PARTIAL = f".{NAME}.partial-"
@@ -36,7 +36,7 @@ def verify_cache(path: Path, weights: WeightsReader) -> None:
                 raise ContainerError("it does not hold the tensors that the bundle stores in coded form")
             cache.verify(head=[(0, _HEADER_END), (_IDENTITY_OFFSET, _IDENTITY_OFFSET + _IDENTITY.size)])
     except ContainerError as error:
-        raise UserError(f"{path}: {error}; run `mobile-run install`, which makes it again, or remove it") from error
+        raise InputError(f"{path}: {error}", "run `mobile-run install`, which makes it again, or remove it") from error
 
 
 def _stored(weights: WeightsReader) -> list[IndexEntry]:

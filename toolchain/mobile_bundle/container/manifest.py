@@ -12,7 +12,7 @@ from typing import Any
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import InputError, UserError, printable
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.inputs import open_regular, parse_json, read_bytes, read_json
 
@@ -45,19 +45,19 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a bundle. UserError if the directory is not a bundle, or one this version cannot read."""
     path = Path(directory) / NAME
     if not path.parent.is_dir():
-        raise UserError(f"{directory} is not a bundle: it is no directory")
+        raise InputError(f"{directory} is not a bundle: it is no directory")
     try:
         data = read_bytes(path)
     except FileNotFoundError:
-        raise UserError(f"{directory} is not a bundle: it has no {NAME}") from None
+        raise InputError(f"{directory} is not a bundle: it has no {NAME}") from None
     try:
         manifest = _printable(parse_json(data, "it"))
     except UserError as error:
-        raise UserError(f"{path} is damaged or not a bundle's ({error}); build the bundle again") from error
+        raise InputError(f"{path} is damaged or not a bundle's ({error})", "build the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path} is damaged or not a bundle's; build the bundle again")
+        raise InputError(f"{path} is damaged or not a bundle's", "build the bundle again")
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise UserError(
+        raise InputError(
             f"{path} has format version {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
             f"build the bundle again or update the program"
         )
@@ -65,7 +65,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     if problem is not None:
         where = "/".join(str(part) for part in problem.absolute_path) or "it"
         reason = problem.message if len(problem.message) < 100 else "not as the format asks for"
-        raise UserError(f"{path} is damaged ({where}: {reason}); build the bundle again")
+        raise InputError(f"{path} is damaged ({where}: {reason})", "build the bundle again")
     return manifest
 
 
@@ -130,18 +130,20 @@ def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> 
     for name, facts in manifest["files"].items():
         path = root / name
         if not isinstance(facts, dict) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"{root / NAME} is damaged: its entry for {name!r} makes no sense")
+            raise InputError(f"{root / NAME} is damaged: its entry for {name!r} makes no sense")
         if path.is_symlink() or not path.is_file():
-            raise UserError(f"{root} is incomplete: {name} is missing; build the bundle again")
+            raise InputError(f"{root} is incomplete: {name} is missing", "build the bundle again")
         size = path.stat().st_size
         if size != facts.get("bytes"):
-            raise UserError(f"{path} has {size} bytes, the manifest says {facts.get('bytes')}; build the bundle again")
+            raise InputError(
+                f"{path} has {size} bytes, the manifest says {facts.get('bytes')}", "build the bundle again"
+            )
 
 
 def check_sha256(path: Path, facts: dict[str, Any], found: str) -> None:
     """UserError unless `found` is what the manifest says of the file."""
     if found != facts.get("sha256"):
-        raise UserError(f"{path} is damaged: its sha256 is not the manifest's; build the bundle again")
+        raise InputError(f"{path} is damaged: its sha256 is not the manifest's", "build the bundle again")
 
 
 def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any], but: str = "") -> None:
@@ -160,4 +162,4 @@ def sha256(path: Path) -> str:
         with open(open_regular(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}") from error

@@ -10,7 +10,7 @@ from mobile_bundle.container import cache
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models.spec import ModelConfig
 
 _WEIGHTS = "weights.ptd"
@@ -39,11 +39,11 @@ def verify_bundle(directory: str | os.PathLike[str]) -> list[str]:
                 checked.append(cache.NAME)
             found = {entry.name: (entry.header.rows, entry.header.columns, entry.bytes) for entry in weights.entries}
     except ContainerError as error:
-        raise UserError(f"{path}: {error}; build the bundle again") from error
+        raise InputError(f"{path}: {error}", "build the bundle again") from error
     manifests.check_sha256(path, manifest["files"][_WEIGHTS], digest)
     listed = {tensor["name"]: (tensor["rows"], tensor["columns"], tensor["bytes"]) for tensor in manifest["tensors"]}
     if found != listed:
-        raise UserError(f"{path} does not hold the tensors that the manifest lists; build the bundle again")
+        raise InputError(f"{path} does not hold the tensors that the manifest lists", "build the bundle again")
     return checked
 
 
@@ -54,6 +54,6 @@ def _refuse_strays(directory: Path, manifest: dict[str, Any]) -> None:
         known = name in manifest["files"] or name in (manifests.NAME, cache.NAME)
         if (path.is_dir() and not path.is_symlink()) or known or name.startswith(cache.PARTIAL):
             continue
-        raise UserError(f"{path} is not part of the bundle: its manifest does not name it; remove the file")
+        raise InputError(f"{path} is not part of the bundle: its manifest does not name it", "remove the file")
     if _WEIGHTS not in manifest["files"]:
-        raise UserError(f"{directory / manifests.NAME} is damaged: it names no {_WEIGHTS}; build the bundle again")
+        raise InputError(f"{directory / manifests.NAME} is damaged: it names no {_WEIGHTS}", "build the bundle again")

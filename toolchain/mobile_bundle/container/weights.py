@@ -21,7 +21,7 @@ from mobile_bundle.container.flat_tensor import (
 )
 from mobile_bundle.container.index import CRC_OFFSET as INDEX_CRC_OFFSET
 from mobile_bundle.container.index import ContainerError, IndexEntry, index_bytes, pack_index, parse_index
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models.limits import MOST_INDEX_BYTES
 
@@ -169,7 +169,7 @@ class WeightsReader:
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise UserError(f"cannot open {self.path}: {error.strerror}") from error
+            raise InputError(f"cannot open {self.path}: {error.strerror}") from error
         try:
             self.file_bytes = os.fstat(self._fd).st_size
             self.config, self.entries = self._open()

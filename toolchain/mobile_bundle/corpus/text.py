@@ -5,7 +5,7 @@ from __future__ import annotations
 import lzma
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files import inputs
 
 DEFAULT_TEXT = Path(__file__).with_name("default.txt.xz")
@@ -22,7 +22,9 @@ def read_text(path: Path) -> str:
         with open(inputs.open_regular(path), "rb") as packed, lzma.open(packed) as file:
             data = file.read(MOST_TEXT + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MOST_TEXT:
-        raise UserError(f"{path} has more than {MOST_TEXT:,} bytes of text, the most that is read; give a part of it")
+        raise InputError(
+            f"{path} has more than {MOST_TEXT:,} bytes of text, the most that is read", "give a part of it"
+        )
     return inputs.decode_text(data, path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.native.tokenizer import Tokenizer
 
 DOCUMENT_SEPARATOR = "\n\x1e\n"
@@ -33,5 +33,5 @@ def token_windows(tokenizer: Tokenizer, bos: int | None, text: str, context: int
             break
     found = total // context if windows == 0 else min(total // context, windows)
     if found == 0:
-        raise UserError(f"the text has {total} tokens: not one window of {context}; give a longer text or --context")
+        raise InputError(f"the text has {total} tokens: not one window of {context}", "give a longer text or `context`")
     return np.concatenate(pieces)[: found * context].reshape(found, context)

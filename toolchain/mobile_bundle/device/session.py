@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.container.manifest import read_manifest, verify_files
-from mobile_bundle.device.adb import Device
-from mobile_bundle.device.baseline import check_comparable, compare
-from mobile_bundle.device.cells import ANSWER_TOKENS, Cell, Settings, context_of, in_turns, plan_cells
-from mobile_bundle.device.errors import DeviceError, DeviceTimeout, ShellFailed
-from mobile_bundle.device.facts import DeviceFacts
-from mobile_bundle.device.figures import runner_figures
-from mobile_bundle.device.fit import choose_abi, reasons_against
-from mobile_bundle.device.outcome import Outcome
-from mobile_bundle.device.places import DEFAULT_WORK, Places, folder_name
-from mobile_bundle.device.probe import probe
-from mobile_bundle.device.programs import runtime_subjects
-from mobile_bundle.device.push import Progress
-from mobile_bundle.device.results import CellResult, Check, Report, Run, new_cell, settle
-from mobile_bundle.device.run import run_cell
-from mobile_bundle.device.stage import stage, stored_bytes
-from mobile_bundle.device.subject import SHORT_PROMPT, Subject
-from mobile_bundle.device.verdict import Budgets, Tolerances, judge
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.device.measuring.cells import ANSWER_TOKENS, Cell, Settings, context_of, in_turns, plan_cells
+from mobile_bundle.device.measuring.fit import choose_abi, reasons_against
+from mobile_bundle.device.measuring.outcome import Outcome
+from mobile_bundle.device.measuring.program import SHORT_PROMPT, MeasuredProgram
+from mobile_bundle.device.measuring.result import Run
+from mobile_bundle.device.measuring.run import run_cell
+from mobile_bundle.device.measuring.runners import available_runners
+from mobile_bundle.device.measuring.stage import stage, stored_bytes
+from mobile_bundle.device.report.baseline import check_comparable, compare
+from mobile_bundle.device.report.results import CellResult, Check, Report, new_cell, settle
+from mobile_bundle.device.report.verdict import Budgets, Tolerances, judge
+from mobile_bundle.device.transport.adb import Device
+from mobile_bundle.device.transport.device_info import DeviceInfo
+from mobile_bundle.device.transport.errors import DeviceTimeout, ShellFailed
+from mobile_bundle.device.transport.places import DEFAULT_WORK, Places, folder_name
+from mobile_bundle.device.transport.probe import probe
+from mobile_bundle.device.transport.push import Progress
+from mobile_bundle.errors import DeviceError, UserError, printable
+from mobile_bundle.events.kinds import TokenEvent
+from mobile_bundle.events.parse import read_output
 from mobile_bundle.report.facts import identity
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 from mobile_bundle.version import __version__
@@ -53,7 +55,7 @@ class Asked:
     work: str = DEFAULT_WORK
     label: str = ""
     command: str = ""
-    peers: tuple[Subject, ...] = ()
+    peers: tuple[MeasuredProgram, ...] = ()
 
 
 Save = Callable[[Report], None]
@@ -92,44 +94,44 @@ class _Test:
             command=asked.command,
             label=asked.label,
             device=None,
-            bundle=_bundle_facts(asked.bundle, manifest),
+            bundle=_bundle_entry(asked.bundle, manifest),
             settings={**asdict(asked.settings), "context": self._context, "budgets": asdict(asked.budgets)},
         )
 
     def run(self) -> None:
         """Everything, in order. Raises DeviceError where the device ends it."""
         self._device.connect()
-        facts = probe(self._device, self._asked.work)
-        self.report.device, self.report.label = facts, self._asked.label or facts.label
+        info = probe(self._device, self._asked.work)
+        self.report.device, self.report.label = info, self._asked.label or info.label
         if self._asked.baseline is not None:
             check_comparable(self._asked.baseline, self.report)
-        abi = choose_abi(self._manifest, facts)
+        abi = choose_abi(self._manifest, info)
         places = Places(self._asked.work, abi or "", folder_name(self._asked.bundle.resolve().name))
         there = stored_bytes(self._device, self._manifest, places)
-        self.report.refused = reasons_against(self._manifest, facts, self._context, there)
+        self.report.refused = reasons_against(self._manifest, info, self._context, there)
         if self.report.refused and (abi is None or not self._asked.force):
             self._extra.append(Check("fits", "native", "", False, "; ".join(self.report.refused)))
             self.judge()
             self.report.finished = True
             return
         assert abi is not None
-        subjects = self._subjects(abi, facts)
-        todo = self._plan(subjects, plan_cells(self._asked.settings, self._manifest, facts))
+        programs = self._programs(abi, info)
+        todo = self._plan(programs, plan_cells(self._asked.settings, self._manifest, info))
         self._save(self.report)
-        self._say(f"{facts.model}, {facts.system}: pushing what changed to {self._asked.work}")
+        self._say(f"{info.model}, {info.system}: pushing what changed to {self._asked.work}")
         self.report.pushed_bytes = stage(
-            self._device, self._asked.bundle, self._manifest, places, subjects, self._context, self._progress
+            self._device, self._asked.bundle, self._manifest, places, programs, self._context, self._progress
         )
         self._answers = _host_answers(self._asked.bundle, self._asked.runtimes, self._asked.settings.timeout)
-        self._measure(facts, places, todo)
+        self._measure(info, places, todo)
         self.report.finished = True
         self.judge()
 
-    def _subjects(self, abi: str, facts: DeviceFacts) -> list[Subject]:
+    def _programs(self, abi: str, info: DeviceInfo) -> list[MeasuredProgram]:
         """The runtimes that there are, and the peers; of those that there are not the report says why."""
         asked = self._asked
-        found, missing = runtime_subjects(
-            asked.bundle, self._manifest, asked.runtimes, abi, facts, asked.settings, asked.force
+        found, missing = available_runners(
+            asked.bundle, self._manifest, asked.runtimes, abi, info, asked.settings, asked.force
         )
         for runtime, why in missing.items():
             self.report.cells.append(CellResult(runtime, False, "", "", outcome=Outcome("not-available", why)))
@@ -137,35 +139,37 @@ class _Test:
                 self._extra.append(Check("available", runtime, "", False, why))
         return [*found, *self._asked.peers]
 
-    def _plan(self, subjects: Sequence[Subject], cells: Sequence[Cell]) -> list[tuple[Subject, Cell, CellResult, int]]:
+    def _plan(
+        self, programs: Sequence[MeasuredProgram], cells: Sequence[Cell]
+    ) -> list[tuple[MeasuredProgram, Cell, CellResult, int]]:
         """Every run in its order, with the cell that it belongs to."""
         pairs = []
         places = Places("", "", "")  # only whether there is a command matters here
         for cell in cells:
-            for subject in subjects:
-                if subject.command(cell, places, 1) is not None:
-                    result = new_cell(subject.name, subject.peer, cell)
+            for program in programs:
+                if program.command(cell, places, 1) is not None:
+                    result = new_cell(program.name, program.peer, cell)
                     self.report.cells.append(result)
-                    pairs.append((subject, cell, result))
+                    pairs.append((program, cell, result))
         return [(*pair, number) for pair, number in in_turns(pairs, lambda pair: pair[1].runs)]
 
     def _measure(
-        self, facts: DeviceFacts, places: Places, todo: Sequence[tuple[Subject, Cell, CellResult, int]]
+        self, info: DeviceInfo, places: Places, todo: Sequence[tuple[MeasuredProgram, Cell, CellResult, int]]
     ) -> None:
-        warm: set[str] = set()  # the subjects whose files are in the device's memory
-        for subject, cell, result, number in todo:
-            timed, repetitions = self._soak(subject, cell)
-            command = subject.command(cell, places, repetitions)
+        warm: set[str] = set()  # the programs whose files are in the device's memory
+        for program, cell, result, number in todo:
+            timed, repetitions = self._soak(program, cell)
+            command = program.command(cell, places, repetitions)
             assert command is not None
             try:
-                if cell.name == "warm-load" and subject.name not in warm:
-                    run_cell(self._device, facts, places, subject, timed, number, command)
-                run = run_cell(self._device, facts, places, subject, timed, number, command)
-                warm = {subject.name} if cell.drop_caches else {*warm, subject.name}
+                if cell.name == "warm-load" and program.name not in warm:
+                    run_cell(self._device, info, places, program, timed, number, command)
+                run = run_cell(self._device, info, places, program, timed, number, command)
+                warm = {program.name} if cell.drop_caches else {*warm, program.name}
             except (DeviceTimeout, ShellFailed) as error:
-                run = Run(number, Outcome(error.kind, str(error)))
+                run = Run(number, Outcome(error.code, str(error)))
             except DeviceError as error:
-                result.runs.append(Run(number, Outcome(error.kind, str(error))))
+                result.runs.append(Run(number, Outcome(error.code, str(error))))
                 settle(result)
                 raise
             result.runs.append(run)
@@ -174,12 +178,12 @@ class _Test:
             self.judge()
             self._save(self.report)
 
-    def _soak(self, subject: Subject, cell: Cell) -> tuple[Cell, int]:
-        """A soak is one process that decodes for about so long: by what this subject's decode cell has shown."""
+    def _soak(self, program: MeasuredProgram, cell: Cell) -> tuple[Cell, int]:
+        """A soak is one process that decodes for about so long: by what this program's decode cell has shown."""
         if cell.name != "soak":
             return cell, 1
         seconds = self._asked.settings.soak_seconds
-        decode = self.report.cell(subject.name, "decode")
+        decode = self.report.cell(program.name, "decode")
         rate = decode.rate if decode is not None else None
         repetitions = round(seconds * rate.mean / cell.tokens) if rate is not None else _SOAK_DEFAULT
         return replace(cell, timeout=cell.timeout + 3 * seconds), min(max(repetitions, 2), 1000)
@@ -193,7 +197,7 @@ class _Test:
         self.report.checks = checks
 
 
-def _bundle_facts(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _bundle_entry(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": printable(bundle.resolve().name),
         "model": manifest["model"]["name"],
@@ -217,8 +221,12 @@ def _host_answers(bundle: Path, runtimes: Sequence[str], timeout: float) -> dict
                 env=runner_environment(runtime),
             )  # fmt: skip
             if process.returncode == 0:
-                answers[runtime] = runner_figures(process.stdout.decode("utf-8", "replace").splitlines()).answer
+                answers[runtime] = _answer(process.stdout)
     return answers
+
+
+def _answer(output: bytes) -> list[int]:
+    return [event.id for event in read_output(output) if isinstance(event, TokenEvent) and event.id >= 0]
 
 
 def _line(result: CellResult, cell: Cell, run: Run) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, InputError, NotFinite
 from mobile_bundle.evaluate.perplexity import CHUNK
 from mobile_bundle.native.engine import Model, Session
 
@@ -58,12 +58,12 @@ def compare(
     shorter than the windows, or when logits are not finite."""
     count, context = windows.shape
     if model.vocabulary != original.vocabulary:
-        raise UserError(
+        raise InputError(
             f"the model has {model.vocabulary} tokens, its original {original.vocabulary}: they cannot be compared"
         )
     longest = min(model.context, original.context)
     if context > longest:
-        raise UserError(f"windows of {context} tokens: these models were trained for {longest} at most (--context)")
+        raise ArgumentError(f"windows of {context} tokens: these models were trained for {longest} at most (`context`)")
     losses: list[Rows] = []
     divergences: list[Rows] = []
     agreeing: list[NDArray[np.bool_]] = []
@@ -85,7 +85,7 @@ def compare(
             progress(index + 1, count)
     loss, divergence, agrees = np.concatenate(losses, axis=1), np.concatenate(divergences), np.concatenate(agreeing)
     if not (np.isfinite(loss).all() and np.isfinite(divergence).all()):
-        raise UserError("a model computes logits that are not finite: its weights are damaged")
+        raise NotFinite("a model computes logits that are not finite: its weights are damaged")
     tokens, share = divergence.size, float(agrees.mean())
     return Divergence(
         math.exp(-float(loss[0].mean(dtype=np.float64))),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, NotFinite
 from mobile_bundle.native.engine import Model
 
 CHUNK = 64
@@ -51,7 +51,9 @@ def measure(
     Raises UserError when the model's context is shorter than the windows, or its logits are not finite."""
     count, context = windows.shape
     if context > model.context:
-        raise UserError(f"windows of {context} tokens: this model was trained for {model.context} at most (--context)")
+        raise ArgumentError(
+            f"windows of {context} tokens: this model was trained for {model.context} at most (`context`)"
+        )
     total = 0.0
     with model.session(context, threads, CHUNK, kv_type, all_logits=True) as session:
         for index, window in enumerate(windows):
@@ -63,5 +65,5 @@ def measure(
             progress(index + 1, count)
     scored = count * (context - 1)
     if not total / scored < LARGEST_LOG:
-        raise UserError("the model computes logits that are not finite, or no text at all: its weights are damaged")
+        raise NotFinite("the model computes logits that are not finite, or no text at all: its weights are damaged")
     return Perplexity(math.exp(total / scored), scored, count, context)

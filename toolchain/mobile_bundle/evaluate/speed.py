@@ -7,8 +7,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
-from mobile_bundle.files.inputs import json_lines
+from mobile_bundle.errors import RuntimeFailure
+from mobile_bundle.events.kinds import BenchEvent, ErrorEvent
+from mobile_bundle.events.parse import read_output
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 
 
@@ -52,24 +53,23 @@ def measure_speed(
     if threads:
         command += ["--threads", str(threads)]
     process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=runner_environment(runtime))
-    for event in json_lines(process.stdout.decode("utf-8", "replace").splitlines()):
-        if event["event"] == "error":
-            raise UserError(event["message"])
-        if event["event"] == "bench":
-            rates = event["tokens_per_second"]
-            memory = event["memory"]
+    for event in read_output(process.stdout):
+        if isinstance(event, ErrorEvent):
+            raise RuntimeFailure(event.message)
+        if isinstance(event, BenchEvent):
+            rates = event.tokens_per_second
             return Speed(
                 runtime=runtime,
-                test=event["test"],
-                threads=event["threads"],
+                test=event.test,
+                threads=event.threads,
                 tokens_per_second=Rate(statistics.mean(rates), statistics.stdev(rates) if len(rates) > 1 else 0.0),
-                load_seconds=event["load_seconds"],
-                first_token_seconds=event["first_token_seconds"],
-                peak_rss_bytes=memory["peak_rss_bytes"],
-                peak_anon_bytes=memory["peak_anon_bytes"],
-                major_faults=memory["major_faults"],
+                load_seconds=event.load_seconds,
+                first_token_seconds=event.first_token_seconds,
+                peak_rss_bytes=event.memory.peak_rss_bytes,
+                peak_anon_bytes=event.memory.peak_anon_bytes,
+                major_faults=event.memory.major_faults,
             )
-    raise UserError(
+    raise RuntimeFailure(
         f"{Path(command[0]).name} ended with status {process.returncode} and no result: "
         f"{process.stderr.decode('utf-8', 'replace').strip()}"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InstallationError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.models.spec import ModelConfig
 
@@ -38,7 +38,9 @@ def export_executorch(directory: Path) -> str:
         try:
             import mobile_bundle.export.executorch_delegate as delegate
         except ImportError as error:
-            raise UserError(f"ExecuTorch is needed ({error}): pip install 'mobile-bundle[executorch]'") from error
+            raise InstallationError(
+                f"ExecuTorch is needed ({error})", "pip install 'mobile-bundle[executorch]'"
+            ) from error
         program = delegate.lower(processed, config.vocabulary, config.default_context, metadata(config))
     write_file(directory / NAME, program)
     return version("executorch")

@@ -1,4 +1,4 @@
-"""The forms of a program that a bundle can carry beside its weights: `--formats` of build-mobile-bundle."""
+"""The forms of a program that a bundle can carry beside its weights."""
 
 from __future__ import annotations
 

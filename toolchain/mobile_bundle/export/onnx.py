@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, InstallationError
 from mobile_bundle.export import genai_config
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.models.spec import ModelConfig
@@ -30,7 +30,7 @@ def export_onnx(directory: Path, recipe: str) -> str:
     try:
         import onnx
     except ImportError:
-        raise UserError("model.onnx needs the onnx package: pip install 'mobile-bundle[onnx]'") from None
+        raise InstallationError("model.onnx needs the onnx package", "pip install 'mobile-bundle[onnx]'") from None
     from mobile_bundle.export.onnx_decoder import OPSETS, decoder_graph
     from mobile_bundle.export.onnx_graph import Graph
 
@@ -39,7 +39,7 @@ def export_onnx(directory: Path, recipe: str) -> str:
             config = ModelConfig.parse(weights.config)
             graph = decoder_graph(config, Graph(weights))
         except (ContainerError, ValueError) as error:
-            raise UserError(f"{weights.path}: {error}; build the bundle again") from error
+            raise InputError(f"{weights.path}: {error}", "build the bundle again") from error
         kind = genai_config.decoder_type(config, {entry.name for entry in weights.entries})
     model = onnx.helper.make_model(
         graph,

@@ -16,7 +16,7 @@ from mobile_bundle.codecs.blob import HEADER_BYTES
 from mobile_bundle.codecs.raw import is_float_vector
 from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.planning.sharing import shared_name
 
 DOMAIN = "mobile_bundle"
@@ -59,7 +59,7 @@ class Graph:
         """A float32 vector of weights.ptd, shape (columns,). UserError if it is not float32."""
         entry = self._entry(name)
         if not is_float_vector(entry.header):
-            raise UserError(f"{self._weights.path}: {name} is not a float32 vector; build the bundle again")
+            raise InputError(f"{self._weights.path}: {name} is not a float32 vector", "build the bundle again")
         if entry.header.payload_bytes < EXTERNAL_FROM:
             payload = self._weights.blob(name).payload
             return self.constant(name, np.frombuffer(payload, "<f4").astype(np.float32))
@@ -94,7 +94,7 @@ class Graph:
         try:
             return self._weights.entry(name)
         except KeyError:
-            raise UserError(f"{self._weights.path}: tensor {name} is missing; build the bundle again") from None
+            raise InputError(f"{self._weights.path}: tensor {name} is missing", "build the bundle again") from None
 
     def _blob(self, name: str) -> str:
         entry = self._entry(name)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import OutputError
 from mobile_bundle.files.commit import give_name
 from mobile_bundle.files.disk import disk_errors, sync_tree
 from mobile_bundle.files.rename import Place
@@ -67,11 +67,11 @@ class AtomicDirectory:
         except FileNotFoundError:
             return None
         if not stat.S_ISDIR(status.st_mode):
-            raise UserError(f"{self.target} is a file; choose another name for the bundle")
+            raise OutputError(f"{self.target} is a file", "choose another name for the bundle")
         if not os.listdir(self.target):
             return status, ""
         if why := self._obstacle(self.target):
-            raise UserError(f"{self.target} {why}; choose another name, or move it away")
+            raise OutputError(f"{self.target} {why}", "choose another name, or move it away")
         return status, self._fingerprint(self.target)
 
     def _known(self, place: Place) -> bool:

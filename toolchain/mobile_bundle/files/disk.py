@@ -20,7 +20,7 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             size = f"{needed / 1e6:.1f} MB" if needed >= 100_000 else f"{needed / 1e3:.1f} kB"
             raise ResumableError(
-                f"no room for {path}: it needs {size}; free some space or choose another place"
+                f"no room for {path}: it needs {size}", "free some space or choose another place"
             ) from error
         raise ResumableError(f"cannot write {path}: {error.strerror or error}") from error
 

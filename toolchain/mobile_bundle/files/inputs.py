@@ -6,17 +6,15 @@ FileNotFoundError, which callers have their own words for; everything else that 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UserError
 from mobile_bundle.files.git_lfs import refuse_pointer
 
 MOST_BYTES = 128 << 20
@@ -39,7 +37,9 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise UserError(f"{Path(path)}: {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}; give a file")
+        raise InputError(
+            f"{Path(path)}: {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}", "give a file"
+        )
     return descriptor
 
 
@@ -53,7 +53,7 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
         except OSError as error:
             raise _unreadable(path, error) from error
     if size > most:
-        raise UserError(f"{Path(path)} has more than {most:,} bytes, the most that is read of such a file")
+        raise InputError(f"{Path(path)} has more than {most:,} bytes, the most that is read of such a file")
     return data
 
 
@@ -67,7 +67,7 @@ def decode_text(data: bytes, path: str | os.PathLike[str]) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{Path(path)}: not UTF-8 (byte {error.start}): convert it first") from error
+        raise InputError(f"{Path(path)}: not UTF-8 (byte {error.start}): convert it first") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -82,7 +82,7 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     """As read_json, for a file that must hold an object."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise UserError(f"{Path(path)} is not a JSON object")
+        raise InputError(f"{Path(path)} is not a JSON object")
     return value
 
 
@@ -96,31 +96,20 @@ def parse_json(data: bytes | str, where: str) -> Any:
         text = data if isinstance(data, str) else data.decode("utf-8")
         value = json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_int)
     except UnicodeDecodeError as error:
-        raise UserError(f"{where} cannot be read: not UTF-8 (byte {error.start})") from error
+        raise InputError(f"{where} cannot be read: not UTF-8 (byte {error.start})") from error
     except RecursionError:
         raise _too_deep(where) from None
     except ValueError as error:
-        raise UserError(f"{where} cannot be read: not JSON: {error}") from error
+        raise InputError(f"{where} cannot be read: not JSON: {error}") from error
     _check_depth(value, where)
     if re.search(r"\\u[dD][89a-fA-F]", text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(
+            raise InputError(
                 f"{where} cannot be read: it holds one half of a surrogate pair, which is no text"
             ) from None
     return value
-
-
-def json_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The lines that are JSON objects; what else a program prints, or a broken connection cuts off, is passed over."""
-    found = []
-    for line in lines:
-        if line.startswith("{"):
-            with contextlib.suppress(UserError):
-                value = parse_json(line, "the line")
-                found.append(value)
-    return found
 
 
 def _no_number(name: str) -> NoReturn:
@@ -155,8 +144,8 @@ def _check_depth(value: Any, where: str) -> None:
 
 
 def _too_deep(where: str) -> UserError:
-    return UserError(f"{where} cannot be read: its JSON has more than {_MOST_DEPTH} levels")
+    return InputError(f"{where} cannot be read: its JSON has more than {_MOST_DEPTH} levels")
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> UserError:
-    return UserError(f"{Path(path)}: cannot be read: {getattr(error, 'strerror', None) or error}")
+    return InputError(f"{Path(path)}: cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import OutputError
 from mobile_bundle.files.commit import give_name
 from mobile_bundle.files.disk import disk_errors, write_file
 from mobile_bundle.files.rename import Place
@@ -22,11 +22,11 @@ class OutputFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.realpath(path))
         if self.path.exists() and not self.path.is_file():
-            raise UserError(f"{path} cannot be written: it is not a file")
+            raise OutputError(f"{path} cannot be written: it is not a file")
         try:
             self.work_folder().close()  # or fail before any work
         except OSError as error:
-            raise UserError(
+            raise OutputError(
                 f"{path} cannot be written ({error.strerror}): it must be a file in a folder that exists and is yours"
             ) from error
         self._before = _identity(self._status())

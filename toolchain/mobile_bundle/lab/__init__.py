@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, DeviceError
 from mobile_bundle.lab import native_device, requirements, virtual_machine
 from mobile_bundle.lab.cache import cache_folder, cached
 from mobile_bundle.lab.initramfs import make_machine_system
@@ -84,10 +84,10 @@ class _Answers:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise UserError("the lab's supervisor has ended")
+            raise DeviceError("the lab's supervisor has ended")
         answer: dict[str, object] = json.loads(line)
         if "error" in answer:
-            raise UserError(str(answer["error"]))
+            raise DeviceError(str(answer["error"]))
         return answer
 
     def command(self, word: str) -> None:
@@ -96,7 +96,7 @@ class _Answers:
             self._process.stdin.write(word + "\n")
             self._process.stdin.flush()
         except (OSError, ValueError) as error:
-            raise UserError("the lab has ended") from error
+            raise DeviceError("the lab has ended") from error
         self.read()
 
 
@@ -112,11 +112,11 @@ def start(
 
     Raises UserError when the machine cannot do it: no root, no memory cgroup, a program that cannot be installed."""
     if name not in _PROCESSORS:
-        raise UserError(f"there is no lab {name!r}: of {', '.join(LAB_NAMES)}")
+        raise ArgumentError(f"there is no lab {name!r}: of {', '.join(LAB_NAMES)}")
     if data_dir is not None and not data_dir.is_dir():
-        raise UserError(f"{data_dir}: no such folder, which was to be the device's data")
+        raise ArgumentError(f"{data_dir}: no such folder, which was to be the device's data")
     if (why := obstacle(name)) is not None:
-        raise UserError(why)
+        raise DeviceError(why)
     processor = _PROCESSORS[name]
     requirements.need_programs(virtual_machine.PROGRAMS if processor else native_device.PROGRAMS)
     specification = {

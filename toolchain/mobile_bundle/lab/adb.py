@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError
 
 
 def _adb(*arguments: str, timeout: float = 10) -> str:
@@ -30,7 +30,7 @@ def start_server() -> None:
         )
         if done.returncode == 0:
             return
-    raise UserError("the adb server does not start: see what `adb start-server` says")
+    raise DeviceError("the adb server does not start: see what `adb start-server` says")
 
 
 def connect(serial: str, pause: Callable[[float], bool]) -> bool:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def memory_hierarchy(mounts: str | None = None) -> Hierarchy:
         controllers = path / "cgroup.controllers"
         if kind == "cgroup2" and controllers.exists() and "memory" in controllers.read_text().split():
             return Hierarchy(2, path)
-    raise UserError("the native lab needs the kernel's memory cgroup, which is not mounted here")
+    raise UnsupportedError("the native lab needs the kernel's memory cgroup, which is not mounted here")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Cgroup:
                 if (self.path / "memory.swap.max").exists():
                     self._write("memory.swap.max", 0)
         except OSError as error:
-            raise UserError(f"the memory cgroup {self.path} cannot be made: {error.strerror}") from error
+            raise DeviceError(f"the memory cgroup {self.path} cannot be made: {error.strerror}") from error
 
     def _write(self, name: str, value: int) -> None:
         (self.path / name).write_text(str(value))

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError, InstallationError
 from mobile_bundle.lab.requirements import run
 
 _SUITE = "trixie"  # the first with an adbd that needs neither Android's properties nor its init
@@ -40,7 +40,7 @@ def _archive() -> str:
         origin, label, address = line.split(maxsplit=2)
         if (origin, label) == ("Debian", "Debian"):
             return address
-    raise UserError("the lab takes its system from Debian's archive, which this machine's apt does not know")
+    raise DeviceError("the lab takes its system from Debian's archive, which this machine's apt does not know")
 
 
 def _keyring() -> str:
@@ -49,7 +49,7 @@ def _keyring() -> str:
     for line in files.splitlines():
         if re.search(r"/debian-archive-keyring\.(gpg|pgp)$", line):
             return line
-    raise UserError("the package debian-archive-keyring has no keyring in it: install it again")
+    raise InstallationError("the package debian-archive-keyring has no keyring in it", "install it again")
 
 
 class Archive:
@@ -79,6 +79,6 @@ class Archive:
         """The kernel that a metapackage stands for, as one .deb file without what it would need when installed."""
         match = re.search(r"^\s*Depends: (\S+)$", self._run("apt-cache", "depends", metapackage), re.MULTILINE)
         if not match:
-            raise UserError(f"Debian's {_SUITE} has no package {metapackage}")
+            raise DeviceError(f"Debian's {_SUITE} has no package {metapackage}")
         self._run("apt-get", "-qq", "download", match[1])
         return next(self._packages.glob(f"{match[1]}_*.deb"))

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError
 from mobile_bundle.lab.debian import Archive
 from mobile_bundle.lab.system import FILES, make_root, unpack
 
@@ -57,7 +57,7 @@ def make_machine_system(folder: Path) -> None:
             (root / "modules" / f"{name}.ko").write_bytes(lzma.decompress(packed.read_bytes()))
             order.append(name)
     if "virtio_blk" not in order:
-        raise UserError("Debian's arm64 kernel has its modules where the lab does not look for them")
+        raise DeviceError("Debian's arm64 kernel has its modules where the lab does not look for them")
     (root / "modules/order").write_text("\n".join(order) + "\n")
     shutil.copy(FILES / "machine_init.sh", root / "init")
     (root / "init").chmod(0o755)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError
 from mobile_bundle.lab.cgroup import Cgroup
 from mobile_bundle.lab.device import FIRST_PORT, LAST_PORT, Specification
 from mobile_bundle.lab.proc_files import meminfo, vmstat
@@ -37,7 +37,7 @@ def _listen() -> socket.socket:
             return listener
         except OSError:
             listener.close()
-    raise UserError(f"no port from {FIRST_PORT} to {LAST_PORT} is free on 127.0.0.1")
+    raise DeviceError(f"no port from {FIRST_PORT} to {LAST_PORT} is free on 127.0.0.1")
 
 
 def _fill(folder: Path, source: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError, InstallationError, UserError
 from mobile_bundle.lab.cgroup import memory_hierarchy
 
 
@@ -52,7 +52,7 @@ def need_programs(packages: Mapping[str, str]) -> None:
         return
     names = " ".join(missing)
     if not shutil.which("apt-get"):
-        raise UserError(f"the lab needs {names} (Debian's names): install them")
+        raise InstallationError(f"the lab needs {names} (Debian's names)", "install them")
     print(f"lab: installing {names}", file=sys.stderr, flush=True)
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -70,5 +70,5 @@ def run(
     )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{failure}: {lines[-1] if lines else f'{command[0]} gave {done.returncode}'}")
+        raise DeviceError(f"{failure}: {lines[-1] if lines else f'{command[0]} gave {done.returncode}'}")
     return done.stdout

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError, UserError
 from mobile_bundle.lab import adb
 from mobile_bundle.lab.device import Device, Specification
 from mobile_bundle.lab.native_device import NativeDevice
@@ -64,7 +64,7 @@ class _Supervisor:
             self._device.start(self._pause)
             serial = f"127.0.0.1:{self._device.port}"
             if not adb.connect(serial, self._pause):
-                raise UserError(f"the lab did not answer adb: {last_line(self._device.log())}")
+                raise DeviceError(f"the lab did not answer adb: {last_line(self._device.log())}")
             _say(port=self._device.port)
             while self._wait(_TICK):
                 self._serve()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import DeviceError
 from mobile_bundle.lab.device import FIRST_PORT, LAST_PORT, Specification
 from mobile_bundle.lab.process import last_line, start_bound
 from mobile_bundle.lab.requirements import run
@@ -58,8 +58,8 @@ class VirtualMachine:
             else:
                 return
             if "hostfwd" not in last_line(self.log()) and "forwarding" not in last_line(self.log()):
-                raise UserError(f"the virtual machine did not start: {last_line(self.log())}")
-        raise UserError(f"no port from {FIRST_PORT} to {LAST_PORT} is free on 127.0.0.1")
+                raise DeviceError(f"the virtual machine did not start: {last_line(self.log())}")
+        raise DeviceError(f"no port from {FIRST_PORT} to {LAST_PORT} is free on 127.0.0.1")
 
     def _launch(self, disk: Path) -> subprocess.Popen[bytes]:
         given = self._specification

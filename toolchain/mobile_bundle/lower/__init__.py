@@ -23,9 +23,9 @@ from __future__ import annotations
 try:
     import torch  # noqa: F401  (asked for here, so that whoever lacks it reads what to install)
 except ImportError as _error:
-    from mobile_bundle.errors import UserError
+    from mobile_bundle.errors import InstallationError
 
-    raise UserError("mobile_bundle.lower needs torch: pip install 'mobile-bundle[executorch]'") from _error
+    raise InstallationError("mobile_bundle.lower needs torch", "pip install 'mobile-bundle[executorch]'") from _error
 
 from mobile_bundle.lower.modules import CompressedEmbedding, CompressedLinear
 from mobile_bundle.lower.quantize import Swapped, quantize_

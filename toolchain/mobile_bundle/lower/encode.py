@@ -8,7 +8,7 @@ import torch
 
 from mobile_bundle.codecs import ArraySource, StreamCodec
 from mobile_bundle.codecs.entropy import SUFFIX
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, InputError, UnsupportedError
 from mobile_bundle.planning.recipe import fitted_codec
 
 
@@ -34,27 +34,27 @@ def operator_codec(name: str, columns: int) -> StreamCodec:
     UserError if it is not known, or makes nothing that an operator can compute with."""
     codec = fitted_codec(name, columns)
     if codec.rules.wraps:
-        raise UserError(f"{name} is a stored form, which operators cannot compute with: drop {SUFFIX!r}")
+        raise UnsupportedError(f"{name} is a stored form, which operators cannot compute with: drop {SUFFIX!r}")
     if installed := codec.rules.installed:
-        raise UserError(
+        raise UnsupportedError(
             f"{name} is a stored form, which operators cannot compute with: use {installed.codec}, which is "
             "what a bundle decodes it to when it is installed"
         )
     if not codec.rules.operator:
-        raise UserError(f"there is no operator for {name}: leave the module out")
+        raise UnsupportedError(f"there is no operator for {name}: leave the module out")
     if codec.shared_codebook:
-        raise UserError(f"{name} takes its codebook from another tensor: drop '-shared'")
+        raise UnsupportedError(f"{name} takes its codebook from another tensor: drop '-shared'")
     return codec
 
 
 def encode_weight(weight: torch.Tensor, codec: StreamCodec) -> EncodedWeight:
     """weight: (rows, columns), any floating type. UserError for values that cannot be coded."""
     if weight.is_meta:
-        raise UserError("the weight is on the meta device: load the checkpoint first")
+        raise ArgumentError("the weight is on the meta device: load the checkpoint first")
     parts = bytearray()
     try:
         encoded = codec.encode_stream(ArraySource(weight.detach().to("cpu", torch.float32).numpy()), parts.extend)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise InputError(str(error)) from error
     blob = torch.frombuffer(parts, dtype=torch.uint8).clone()  # of torch's own memory, aligned to 64 bytes
     return EncodedWeight(blob, codec.name, encoded.header.rows, encoded.header.columns, encoded.relative_error)

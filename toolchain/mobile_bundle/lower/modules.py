@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mobile_bundle.codecs.blob import BlobHeader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import UnsupportedError
 from mobile_bundle.lower.encode import encode_weight, operator_codec
 from mobile_bundle.lower.ops import EMBEDDING, LINEAR, NAMESPACE
 
@@ -36,7 +36,7 @@ class CompressedLinear(_Compressed):
     def __init__(self, blob: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__(blob)
         if self._header.format not in LINEAR:
-            raise UserError(f"there is no linear operator for format {self._header.format.name}")
+            raise UnsupportedError(f"there is no linear operator for format {self._header.format.name}")
         self.in_features, self.out_features = self._header.columns, self._header.rows
         self._operator = LINEAR[self._header.format]
         self.register_buffer("bias", bias)
@@ -92,4 +92,6 @@ def float_bias(linear: nn.Linear) -> torch.Tensor | None:
 def check_embedding(embedding: nn.Embedding) -> None:
     """UserError for an embedding that does more than look rows up."""
     if embedding.max_norm is not None:
-        raise UserError("an embedding with max_norm changes its weight at run time: leave it out, or unset max_norm")
+        raise UnsupportedError(
+            "an embedding with max_norm changes its weight at run time: leave it out, or unset max_norm"
+        )

@@ -20,7 +20,7 @@ import torch
 
 from mobile_bundle.codecs import BlobError, BlobHeader, Format
 from mobile_bundle.codecs.declaration import all_rules
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, InputError
 from mobile_bundle.native import linear as native_linear
 
 NAMESPACE = "mobile_bundle"
@@ -38,11 +38,11 @@ def operator_names() -> list[str]:
 
 def _header(weight: torch.Tensor) -> BlobHeader:
     if weight.dtype != torch.uint8 or weight.dim() != 1 or not weight.is_contiguous():
-        raise UserError(f"a weight is a blob, uint8 (bytes,), not {weight.dtype} {tuple(weight.shape)}")
+        raise ArgumentError(f"a weight is a blob, uint8 (bytes,), not {weight.dtype} {tuple(weight.shape)}")
     try:
         return BlobHeader.parse(weight[:64].numpy().data)
     except BlobError as error:
-        raise UserError(str(error)) from error
+        raise InputError(str(error)) from error
 
 
 def _linear(format: Format) -> Callable[..., torch.Tensor]:
@@ -51,9 +51,9 @@ def _linear(format: Format) -> Callable[..., torch.Tensor]:
     ) -> torch.Tensor:
         header = _header(weight)
         if header.format is not format:
-            raise UserError(f"{LINEAR[format]} got a weight of format {header.format.name}: use its own operator")
+            raise ArgumentError(f"{LINEAR[format]} got a weight of format {header.format.name}: use its own operator")
         if (header.rows, header.columns) != (out_features, x.shape[-1]):
-            raise UserError(
+            raise ArgumentError(
                 f"the weight is {header.rows} x {header.columns}, yet x has {x.shape[-1]} columns and the result "
                 f"{out_features}"
             )
@@ -71,9 +71,9 @@ def _checked_linear(function: Callable[..., torch.Tensor]) -> Callable[..., torc
         x: torch.Tensor, weight: torch.Tensor, out_features: int, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
         if x.dtype != torch.float32 or x.dim() == 0:
-            raise UserError(f"x is float32 (..., columns), not {x.dtype} {tuple(x.shape)}: use model.float()")
+            raise ArgumentError(f"x is float32 (..., columns), not {x.dtype} {tuple(x.shape)}: use model.float()")
         if bias is not None and (bias.dtype != torch.float32 or tuple(bias.shape) != (out_features,)):
-            raise UserError(f"the bias is float32 ({out_features},), not {bias.dtype} {tuple(bias.shape)}")
+            raise ArgumentError(f"the bias is float32 ({out_features},), not {bias.dtype} {tuple(bias.shape)}")
         return function(x, weight, out_features, bias)
 
     return linear
@@ -86,7 +86,7 @@ def _fake_linear(x: torch.Tensor, weight: torch.Tensor, out_features: int, bias:
 def _embedding(weight: torch.Tensor, indices: torch.Tensor, embedding_dim: int) -> torch.Tensor:
     header = _header(weight)
     if header.columns != embedding_dim:
-        raise UserError(f"the weight has {header.columns} columns, not {embedding_dim}")
+        raise ArgumentError(f"the weight has {header.columns} columns, not {embedding_dim}")
     _check_indices(indices)
     rows = native_linear.embedding(weight.numpy(), indices.reshape(-1).contiguous().numpy(), embedding_dim)
     return torch.from_numpy(rows).reshape(*indices.shape, embedding_dim)
@@ -99,7 +99,7 @@ def _fake_embedding(weight: torch.Tensor, indices: torch.Tensor, embedding_dim: 
 
 def _check_indices(indices: torch.Tensor) -> None:
     if indices.dtype != torch.int64:
-        raise UserError(f"indices are int64, not {indices.dtype}")
+        raise ArgumentError(f"indices are int64, not {indices.dtype}")
 
 
 def _register(name: str, arguments: str, run: Callable[..., torch.Tensor], fake: Callable[..., torch.Tensor]) -> None:

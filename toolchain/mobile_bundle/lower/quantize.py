@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, UserError
 from mobile_bundle.lower.encode import EncodedWeight, encode_weight, operator_codec
 from mobile_bundle.lower.modules import CompressedEmbedding, CompressedLinear, check_embedding, float_bias
 from mobile_bundle.planning.recipe import named_recipe
@@ -43,7 +43,7 @@ def quantize_(model: nn.Module, recipe: str | Mapping[str, str], filter_fn: Filt
     """Swaps every nn.Linear and nn.Embedding for a CompressedLinear or CompressedEmbedding and says, by module name,
     what each became.
 
-    recipe: a name that `build-mobile-bundle --recipe` takes, such as "affine-4bit" or "bitnet+affine-8bit": embeddings,
+    recipe: the name of a recipe, such as "affine-4bit" or "bitnet+affine-8bit": embeddings,
     and linear layers that share their weight or are the model's get_output_embeddings(), get the embedding's codec,
     other linear layers the body's. Or a mapping of patterns of module names to names of codecs, the first that matches
     counts: {"*.down_proj": "affine-8bit", "layers.*": "affine-2bit"}; modules that no pattern matches stay as they are.
@@ -58,7 +58,7 @@ def quantize_(model: nn.Module, recipe: str | Mapping[str, str], filter_fn: Filt
     places = [p for p in _places(model) if filter_fn is None or filter_fn(p.layer, p.name)]
     codec_names = _by_recipe(model, places, recipe) if isinstance(recipe, str) else _by_pattern(places, recipe)
     if not codec_names:
-        raise UserError("the model has no nn.Linear or nn.Embedding that was selected")
+        raise ArgumentError("the model has no nn.Linear or nn.Embedding that was selected")
     encoded = _encode(places, codec_names)
     replacements: dict[tuple[int, str], nn.Module] = {}  # a layer may hang in several places
     for place in places:
@@ -76,7 +76,7 @@ def quantize_(model: nn.Module, recipe: str | Mapping[str, str], filter_fn: Filt
 
 def _places(model: nn.Module) -> Iterator[_Place]:
     if type(model) in (nn.Linear, nn.Embedding):
-        raise UserError("the model is a single layer, which cannot be swapped in place: put it into a module")
+        raise ArgumentError("the model is a single layer, which cannot be swapped in place: put it into a module")
     for prefix, parent in model.named_modules():
         for attribute, child in parent._modules.items():
             if type(child) is nn.Linear or type(child) is nn.Embedding:
@@ -87,7 +87,7 @@ def _by_recipe(model: nn.Module, places: list[_Place], recipe: str) -> dict[str,
     """Module name to codec name."""
     chosen = named_recipe(recipe)
     if chosen.entropy:
-        raise UserError(f"{recipe} is a stored form, which operators cannot compute with: drop '+entropy'")
+        raise ArgumentError(f"{recipe} is a stored form, which operators cannot compute with: drop '+entropy'")
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     output = getattr(model, "get_output_embeddings", lambda: None)()
     return {
@@ -100,7 +100,7 @@ def _by_pattern(places: list[_Place], patterns: Mapping[str, str]) -> dict[str, 
     """Module name to codec name. UserError for a pattern that matches nothing, which is a mistake."""
     for pattern in patterns:
         if not any(fnmatchcase(p.name, pattern) for p in places):
-            raise UserError(f"pattern {pattern!r} matches no nn.Linear or nn.Embedding of the model")
+            raise ArgumentError(f"pattern {pattern!r} matches no nn.Linear or nn.Embedding of the model")
     matches = {p.name: [codec for pattern, codec in patterns.items() if fnmatchcase(p.name, pattern)] for p in places}
     return {name: codecs[0] for name, codecs in matches.items() if codecs}
 
@@ -121,7 +121,7 @@ def _encode(places: list[_Place], codec_names: Mapping[str, str]) -> dict[str, E
             if key not in done:
                 done[key] = encode_weight(weight, codec)
         except UserError as error:
-            raise UserError(f"{place.name}: {error}") from error
+            raise type(error)(f"{place.name}: {error.message}", error.remedy) from error
         encoded[place.name] = done[key]
     return encoded
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InstallationError
 from mobile_bundle.lower.ops import operator_names
 from mobile_bundle.native.library import package_file
 
@@ -26,7 +26,7 @@ def load_operators() -> None:
     try:
         from executorch.extension.pybindings import portable_lib
     except ImportError as error:
-        raise UserError("needs executorch: pip install 'mobile-bundle[executorch]'") from error
+        raise InstallationError("needs executorch", "pip install 'mobile-bundle[executorch]'") from error
     # Registering a name twice ends the process, so the registry is asked and not a flag.
     if set(operator_names()) <= set(portable_lib._get_operator_names()):
         return
@@ -34,4 +34,6 @@ def load_operators() -> None:
     try:
         ctypes.CDLL(str(path))  # registers itself with the libexecutorch.so that portable_lib has loaded
     except OSError as error:
-        raise UserError(f"{path} cannot be loaded ({error}): build it for the installed executorch") from error
+        raise InstallationError(
+            f"{path} cannot be loaded ({error})", "build it for the installed executorch"
+        ) from error

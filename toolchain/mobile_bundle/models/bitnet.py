@@ -4,7 +4,7 @@
 The projections are ternary whether the checkpoint holds them packed or as bf16 master weights (models/ternary.py).
 """
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models.config import Config, Defaults, decoder_spec
 from mobile_bundle.models.spec import DecoderSpec
 
@@ -24,5 +24,7 @@ def read(config: Config) -> DecoderSpec:
         sub_norms=True,
     )
     if spec.heads * spec.head_dim != spec.hidden:
-        raise UserError(f"BitNet needs heads x head_dim = hidden_size; {spec.heads} x {spec.head_dim} != {spec.hidden}")
+        raise InputError(
+            f"BitNet needs heads x head_dim = hidden_size; {spec.heads} x {spec.head_dim} != {spec.hidden}"
+        )
     return spec

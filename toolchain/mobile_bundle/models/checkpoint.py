@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.models.foreign import refuse_adapter, refuse_other_paths, without_config, without_weights
 from mobile_bundle.models.ranged_file import changed
@@ -35,12 +35,12 @@ class CheckpointTensor:
 
     def __init__(self, file: SafetensorsFile, stored: StoredTensor) -> None:
         if stored.dtype not in ("BF16", "F16", "F32", "F64"):
-            raise UserError(
+            raise InputError(
                 f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16, F32 or F64 "
                 f"(save the checkpoint in one of these, or with the quantisation removed)"
             )
         if not 1 <= len(stored.shape) <= 2 or 0 in stored.shape:
-            raise UserError(f"tensor {stored.name} in {file.path.name} has the shape {list(stored.shape)}")
+            raise InputError(f"tensor {stored.name} in {file.path.name} has the shape {list(stored.shape)}")
         self._file = file
         self._stored = stored
 
@@ -90,7 +90,7 @@ class CheckpointTensor:
             finite = (halves.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00
             floats = halves.astype(np.float32)
         if not finite:
-            raise UserError(f"tensor {self.name} holds NaN or infinite values; the checkpoint is damaged or diverged")
+            raise InputError(f"tensor {self.name} holds NaN or infinite values; the checkpoint is damaged or diverged")
         return floats
 
 
@@ -170,7 +170,7 @@ class Checkpoint:
         file, stored = self._find(name)
         self._expect(stored, shape)
         if stored.dtype != "U8":
-            raise UserError(f"tensor {name} is {stored.dtype}, expected U8 (packed weights)")
+            raise InputError(f"tensor {name} is {stored.dtype}, expected U8 (packed weights)")
         columns = shape[1]
         data = file.read(stored.offset + begin * columns, (end - begin) * columns)
         return np.frombuffer(data, np.uint8).reshape(end - begin, columns)
@@ -197,12 +197,12 @@ class Checkpoint:
 
     def _find(self, name: str) -> Copy:
         if name not in self._tensors:
-            raise UserError(f"{self.directory} has no tensor {name}; is the checkpoint complete?")
+            raise InputError(f"{self.directory} has no tensor {name}; is the checkpoint complete?")
         return self._tensors[name]
 
     def _expect(self, stored: StoredTensor, shape: tuple[int, ...]) -> None:
         if stored.shape != shape:
-            raise UserError(
+            raise InputError(
                 f"tensor {stored.name} has the shape {list(stored.shape)}, config.json asks for {list(shape)}"
             )
 
@@ -212,7 +212,7 @@ class Checkpoint:
             return read_json_object(path)
         except FileNotFoundError:
             if path.is_symlink():
-                raise UserError(f"{path} is a link to a file that is not there; download it again") from None
+                raise InputError(f"{path} is a link to a file that is not there", "download it again") from None
             return None
 
     def _open(self) -> None:
@@ -228,7 +228,7 @@ class Checkpoint:
                 copies.setdefault(stored.name, []).append((file, stored))
         for tensor, shard in chosen.weight_map.items():
             if tensor not in copies:
-                raise UserError(f"{INDEX} says that {shard} holds {tensor}, but it does not; download both again")
+                raise InputError(f"{INDEX} says that {shard} holds {tensor}, but it does not", "download both again")
         for tensor, found in copies.items():
             self._tensors[tensor] = found[0] if len(found) == 1 else _named_copy(found, chosen.weight_map.get(tensor))
         self._note_copies({tensor: found for tensor, found in copies.items() if len(found) > 1})
@@ -252,7 +252,7 @@ def _named_copy(found: list[Copy], shard: str | None) -> Copy:
     named = next((copy for copy in found if copy[0].path.name == shard), None)
     if named is None:
         names = " and ".join(file.path.name for file, _ in found)
-        raise UserError(f"tensor {found[0][1].name} is in two files, {names}, and no index says which one to use")
+        raise InputError(f"tensor {found[0][1].name} is in two files, {names}, and no index says which one to use")
     return named
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models.limits import MOST, MOST_ATTENTION
 from mobile_bundle.models.rope import inverse_frequencies
 from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
@@ -53,24 +53,24 @@ class Config:
         if value is None:
             value = default
         if value is None:
-            raise UserError(f"config.json has no {key}" + (" (it is null)" if key in self.values else ""))
+            raise InputError(f"config.json has no {key}" + (" (it is null)" if key in self.values else ""))
         largest = _LIMITS.get(key, _LARGEST)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-            raise UserError(f"{key} in config.json is {shown(value)}, not a whole number from 1 to {largest}")
+            raise InputError(f"{key} in config.json is {shown(value)}, not a whole number from 1 to {largest}")
         return value
 
     def number(self, key: str, default: float) -> float:
         """A number of at least 0."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_FLOAT:
-            raise UserError(f"{key} in config.json is {shown(value)}, not a number of at least 0")
+            raise InputError(f"{key} in config.json is {shown(value)}, not a number of at least 0")
         return float(value)
 
     def flag(self, key: str) -> bool:
         """True or false; false where the key is missing."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, bool):
-            raise UserError(f"{key} in config.json is {shown(value)}, not true or false")
+            raise InputError(f"{key} in config.json is {shown(value)}, not true or false")
         return bool(value)
 
 
@@ -86,20 +86,20 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
     absent = "num_key_value_heads" not in config.values  # null means as many as heads in every family
     kv_heads = config.count("num_key_value_heads", defaults.kv_heads if absent and defaults.kv_heads else heads)
     if heads % kv_heads or heads // kv_heads > 128:
-        raise UserError(
+        raise InputError(
             f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
         )
     head_dim = _head_dim(config, hidden, heads, defaults.head_dim)
     if heads * head_dim > MOST_ATTENTION:
-        raise UserError(
+        raise InputError(
             f"num_attention_heads {heads} times head_dim {head_dim} in config.json is more than {MOST_ATTENTION}"
         )
     if head_dim % 2:
-        raise UserError(f"head_dim {head_dim} is odd; rotary positions need an even one")
+        raise InputError(f"head_dim {head_dim} is odd; rotary positions need an even one")
     activation = str(config.values.get("hidden_act") or defaults.activation)
     activation = "silu" if activation == "swish" else activation
     if activation not in ACTIVATIONS:
-        raise UserError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+        raise UnsupportedError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
     context = config.count("max_position_embeddings", defaults.context)
     fields: dict[str, Any] = {
         "architecture": architecture,
@@ -126,7 +126,7 @@ def _head_dim(config: Config, hidden: int, heads: int, default: int) -> int:
     if config.values.get("head_dim") is not None or default:
         return config.count("head_dim", default)
     if hidden % heads or hidden // heads > _LIMITS["head_dim"]:
-        raise UserError(
+        raise InputError(
             f"hidden_size {hidden} in config.json is not num_attention_heads {heads} times a number up to "
             f"{_LIMITS['head_dim']}"
         )
@@ -140,14 +140,14 @@ def layer_window(config: Config, window: int, default_types: list[str] | None = 
     """
     types = config.values.get("layer_types") or default_types
     if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
-        raise UserError("layer_types in config.json is not a list of names")
+        raise InputError("layer_types in config.json is not a list of names")
     context = config.count("max_position_embeddings", MOST["context"])
     if not window or window >= context or not types or set(types) == {"full_attention"}:
         return 0
     if set(types) == {"sliding_attention"}:
         return window
     which = "layer_types" if config.values.get("layer_types") else "use_sliding_window with max_window_layers"
-    raise UserError(f"config.json mixes full and sliding attention ({which}), which is not supported")
+    raise UnsupportedError(f"config.json mixes full and sliding attention ({which}), which is not supported")
 
 
 def config_tokens(values: dict[str, Any]) -> tuple[int, tuple[int, ...]]:

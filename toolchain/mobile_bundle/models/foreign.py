@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UserError
 
 _GIVE = "give the directory of a Hugging Face checkpoint"
 _CONVERT = "load it with transformers and call save_pretrained(DIRECTORY)"
@@ -37,27 +37,27 @@ def refuse_other_paths(path: Path) -> None:
         try:
             next(path.iterdir(), None)
         except OSError as error:
-            raise UserError(f"cannot read the directory {path}: {error.strerror}") from error
+            raise InputError(f"cannot read the directory {path}: {error.strerror}") from error
         return
     if path.is_symlink() and not path.exists():
-        raise UserError(f"{path} is not a directory: it is a link to something that is not there")
+        raise InputError(f"{path} is not a directory: it is a link to something that is not there")
     if path.exists():
         what = _FILES.get(path.suffix.lower(), f"is not a directory; {_GIVE}")
-        raise UserError(f"{path} {what}")
+        raise InputError(f"{path} {what}")
     text = str(path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not path.parent.exists():
-        raise UserError(
+        raise InputError(
             f"{text} is not a directory here; if it is a name on the hub, download it first: "
             f"hf download {text} --local-dir {path.name}"
         )
-    raise UserError(f"{text} is not a directory: there is nothing of that name; {_GIVE}")
+    raise InputError(f"{text} is not a directory: there is nothing of that name; {_GIVE}")
 
 
 def refuse_adapter(directory: Path) -> None:
     """UserError for a directory with a LoRA or another PEFT adapter: transformers would not load the plain model."""
     found = next((name for name in _ADAPTERS if (directory / name).exists()), None)
     if found:
-        raise UserError(
+        raise InputError(
             f"{directory} holds an adapter (LoRA or another of PEFT, {found}), not a whole model: merge it into its "
             f"base model with peft (AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload(), then "
             f"save_pretrained(DIRECTORY)) and give that directory"
@@ -75,7 +75,7 @@ def without_config(directory: Path) -> UserError:
 
 
 def _error(directory: Path, lacks: str) -> UserError:
-    return UserError(f"{directory} has {lacks}{_explain(directory)}")
+    return InputError(f"{directory} has {lacks}{_explain(directory)}")
 
 
 def _explain(directory: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models.checkpoint import Checkpoint
 
 HEAD = "lm_head.weight"
@@ -27,7 +27,7 @@ def output_head(checkpoint: Checkpoint, embedding: str, tied: bool) -> OutputHea
     """embedding: the name of its tensor; tied: config.json's tie_word_embeddings. UserError if there is no head."""
     if not tied:
         if HEAD not in checkpoint:
-            raise UserError(
+            raise InputError(
                 f"{checkpoint.directory} has no tensor {HEAD}; if the embedding is its output head, set "
                 f'"tie_word_embeddings": true in config.json'
             )

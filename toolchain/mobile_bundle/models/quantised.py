@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models.checkpoint import Checkpoint
 
 _FLOATS = ("BF16", "F16", "F32", "F64")
@@ -41,15 +41,15 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
     if section is None and found is None:
         return
     if section is None:
-        raise UserError(f"{checkpoint.directory} is already quantised ({found}); {_INSTEAD}")
+        raise InputError(f"{checkpoint.directory} is already quantised ({found}); {_INSTEAD}")
     key = key or "quantization_config"
     method = _method(key, section)
     if found is None:
-        raise UserError(
+        raise InputError(
             f"config.json says that the checkpoint is already quantised ({method}, {key}), but its tensors are plain "
             f"floats: if they are the original weights, remove {key} from config.json"
         )
-    raise UserError(f"{checkpoint.directory} is already quantised ({method}, {key} in config.json); {_INSTEAD}")
+    raise InputError(f"{checkpoint.directory} is already quantised ({method}, {key} in config.json); {_INSTEAD}")
 
 
 def _method(key: str, section: Any) -> str:

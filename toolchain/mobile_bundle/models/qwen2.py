@@ -1,6 +1,6 @@
 """Qwen2 and Qwen2.5: Qwen2ForCausalLM. Llama with biases on query, key and value."""
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models.config import Config, Defaults, decoder_spec, layer_window, shown
 from mobile_bundle.models.spec import DecoderSpec
 
@@ -21,6 +21,6 @@ def qwen_window(config: Config) -> int:
     layers = config.count("num_hidden_layers")
     first = config.values.get("max_window_layers", 28)
     if isinstance(first, bool) or not isinstance(first, int):
-        raise UserError(f"max_window_layers in config.json is {shown(first)}, not a whole number")
+        raise InputError(f"max_window_layers in config.json is {shown(first)}, not a whole number")
     types = ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
     return layer_window(config, config.count("sliding_window", 4096), types)

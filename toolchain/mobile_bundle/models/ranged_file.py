@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files.inputs import open_regular
 
 PIECE = 1 << 20
@@ -53,9 +53,9 @@ class RangedFile:
             try:
                 part = os.pread(self._fd, count, offset)
             except OSError as error:
-                raise UserError(f"cannot read {self.path}: {error.strerror}") from error
+                raise InputError(f"cannot read {self.path}: {error.strerror}") from error
             if not part:
-                raise UserError(f"{self.path} ended while it was read; is it still being downloaded?")
+                raise InputError(f"{self.path} ended while it was read; is it still being downloaded?")
             parts.append(part)
             offset += len(part)
             count -= len(part)
@@ -78,9 +78,9 @@ class RangedFile:
         return digest.hexdigest()
 
 
-def changed(path: Path) -> UserError:
+def changed(path: Path) -> InputError:
     """What to tell a person whose checkpoint is written to while it is read."""
-    return UserError(f"{path} changed while it was read; run the command again when the checkpoint is complete")
+    return InputError(f"{path} changed while it was read", "run the command again when the checkpoint is complete")
 
 
 def file_identity(status: os.stat_result) -> tuple[int, ...]:

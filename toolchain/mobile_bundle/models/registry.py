@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models import bitnet, llama, mistral, names, qwen2, qwen3
 from mobile_bundle.models.checkpoint import Checkpoint
 from mobile_bundle.models.config import Config, config_tokens
@@ -57,7 +57,7 @@ def architecture(config: dict[str, Any]) -> str:
         reason = " (a model of text and images or sound: its text part alone can be built, saved as a model of its own)"
     elif "Classification" in first:
         reason = " (it classifies and writes no text)"
-    raise UserError(
+    raise UnsupportedError(
         f"unsupported architecture {what[:80] or 'none named in config.json'}{reason}; supported: "
         f"{', '.join(ARCHITECTURES)}"
     )
@@ -132,7 +132,7 @@ def _open(checkpoint: Checkpoint) -> Model:
     config = checkpoint.config
     name = architecture(config)
     if config.get("per_layer_config"):
-        raise UserError("config.json has a per_layer_config: layers that differ in shape are not supported")
+        raise UnsupportedError("config.json has a per_layer_config: layers that differ in shape are not supported")
     refuse_quantised(checkpoint)
     spec = ARCHITECTURES[name](Config(config))
     _check_layers(checkpoint, spec.layers)
@@ -172,7 +172,7 @@ def _open_gguf(path: str | os.PathLike[str]) -> Model:
             model.source(tensor)
         unused = set(checkpoint.names()) - {tensor.source for tensor in tensors}
         if unused:
-            raise UserError(f"{path}: a {spec.architecture} with the tensor {min(unused)} is not supported")
+            raise UnsupportedError(f"{path}: a {spec.architecture} with the tensor {min(unused)} is not supported")
         return model
     except BaseException:
         checkpoint.close()
@@ -189,13 +189,13 @@ def _check_layers(checkpoint: Checkpoint, asked: int) -> None:
     """Before a list of tensors is made of the number: UserError if the checkpoint holds fewer layers."""
     found = [int(match[1]) for name in checkpoint.names() if (match := _LAYER.match(name))]
     if not found:
-        raise UserError(
+        raise InputError(
             f"{checkpoint.directory} has no tensor model.layers.0...: its tensors are {_some(checkpoint.names())}; "
             f"save the model with transformers' save_pretrained"
         )
     held = max(found) + 1
     if asked > held:
-        raise UserError(
+        raise InputError(
             f"config.json asks for {asked} layers (num_hidden_layers), the weights hold {held}: there is no tensor "
             f"model.layers.{held}...; is the checkpoint complete?"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
 """Of every parameter: float32 holds the quotients, too."""
@@ -26,7 +26,7 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int, context: int, the
         table = _table(config, head_dim, context, theta)
         angles = table * np.float32(context)
     if not np.isfinite(angles).all():
-        raise UserError(
+        raise InputError(
             "the rotary parameters in config.json (rope_theta, rope_scaling) give positions that are not finite: "
             "they are damaged"
         )
@@ -36,15 +36,15 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int, context: int, the
 def _table(config: dict[str, Any], head_dim: int, context: int, theta: float) -> NDArray[np.float32]:
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(scaling, dict):
-        raise UserError("rope_scaling in config.json is not an object")
+        raise InputError("rope_scaling in config.json is not an object")
     if any(isinstance(value, dict) for value in scaling.values()):
-        raise UserError("rotary parameters that differ between layers are not supported")
+        raise UnsupportedError("rotary parameters that differ between layers are not supported")
     kind = str(scaling.get("rope_type", scaling.get("type", "default")) or "default")
     if kind not in SUPPORTED:
-        raise UserError(f"rotary scaling {kind!r} is not supported; supported: {', '.join(SUPPORTED)}")
+        raise UnsupportedError(f"rotary scaling {kind!r} is not supported; supported: {', '.join(SUPPORTED)}")
     partial = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     if partial not in (None, 1, 1.0):
-        raise UserError(f"partial_rotary_factor {partial} is not supported; only whole heads are rotated")
+        raise UnsupportedError(f"partial_rotary_factor {partial} is not supported; only whole heads are rotated")
     base = _number(scaling, "rope_theta", config.get("rope_theta") or theta)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     table: NDArray[np.float32] = np.float32(1.0) / np.power(base, exponents.astype(np.float64)).astype(np.float32)
@@ -65,7 +65,7 @@ def _llama3(
     key = "original_max_position_embeddings"
     original = _number(scaling if config.get(key) is None else config, key, context)
     if high == low:
-        raise UserError("rope_scaling in config.json: high_freq_factor equals low_freq_factor")
+        raise InputError("rope_scaling in config.json: high_freq_factor equals low_freq_factor")
     wave = np.float32(2 * math.pi) * np.reciprocal(table)  # torch divides a number by a tensor in this way
     smooth = (np.float32(original) * np.reciprocal(wave) - np.float32(low)) / np.float32(high - low)
     blended = (np.float32(1) - smooth) * table / factor + smooth * table
@@ -77,7 +77,7 @@ def _llama3(
 def _number(values: dict[str, Any], key: str, default: Any = None) -> float:
     value = values.get(key, default)
     if value is None:
-        raise UserError(f"config.json has no rotary parameter {key}")
+        raise InputError(f"config.json has no rotary parameter {key}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not _SMALLEST <= value <= _LARGEST:
-        raise UserError(f"rotary parameter {key} in config.json is {value!r}, not a positive number")
+        raise InputError(f"rotary parameter {key} in config.json is {value!r}, not a positive number")
     return float(value)

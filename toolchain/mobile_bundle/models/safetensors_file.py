@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UserError
 from mobile_bundle.files.git_lfs import refuse_pointer
 from mobile_bundle.files.inputs import parse_json
 from mobile_bundle.models.ranged_file import RangedFile
@@ -42,7 +42,7 @@ class SafetensorsFile(RangedFile):
         try:
             super().__init__(path)
         except FileNotFoundError as error:
-            raise UserError(f"cannot open {path}: {error.strerror}") from error
+            raise InputError(f"cannot open {path}: {error.strerror}") from error
 
     def digest(self, tensor: StoredTensor) -> str:
         """SHA-256, hexadecimal, of a tensor's dtype, shape and bytes. UserError if they cannot be read."""
@@ -52,20 +52,20 @@ class SafetensorsFile(RangedFile):
         size = self.size
         refuse_pointer(self.path, self.read(0, min(size, 64)))
         if size < 8:
-            raise UserError(f"{self.path} is truncated: {size} bytes; download it again")
+            raise InputError(f"{self.path} is truncated: {size} bytes", "download it again")
         length = int.from_bytes(self.read(0, 8), "little")
         if length > _MAX_HEADER:
-            raise UserError(
-                f"{self.path} is not a safetensors file (its header claims {length} bytes); download it again"
+            raise InputError(
+                f"{self.path} is not a safetensors file (its header claims {length} bytes)", "download it again"
             )
         if 8 + length > size:
-            raise UserError(f"{self.path} is truncated inside its header; download it again")
+            raise InputError(f"{self.path} is truncated inside its header", "download it again")
         try:
             header = parse_json(self.read(8, length), "its header")
         except UserError as error:
-            raise UserError(f"{self.path} is damaged: {error}; download it again") from error
+            raise InputError(f"{self.path} is damaged: {error}", "download it again") from error
         if not isinstance(header, dict):
-            raise UserError(f"{self.path} is damaged: its header is not a JSON object; download it again")
+            raise InputError(f"{self.path} is damaged: its header is not a JSON object", "download it again")
         data = 8 + length
         self.tensors = {
             name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"
@@ -78,10 +78,10 @@ class SafetensorsFile(RangedFile):
         for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.bytes)):
             if tensor.offset != at:
                 what = "lies over the one before it" if tensor.offset < at else "does not follow the one before it"
-                raise UserError(f"{self.path} is damaged: tensor {tensor.name} {what}; download it again")
+                raise InputError(f"{self.path} is damaged: tensor {tensor.name} {what}", "download it again")
             at += tensor.bytes
         if at != size:
-            raise UserError(f"{self.path} is damaged: {size - at} bytes belong to no tensor; download it again")
+            raise InputError(f"{self.path} is damaged: {size - at} bytes belong to no tensor", "download it again")
 
     def _entry(self, name: str, entry: Any, data: int, size: int) -> StoredTensor:
         try:
@@ -92,13 +92,13 @@ class SafetensorsFile(RangedFile):
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:
-            raise UserError(f"{self.path} is damaged: the entry of tensor {name} makes no sense; download it again")
+            raise InputError(f"{self.path} is damaged: the entry of tensor {name} makes no sense", "download it again")
         if data + end > size:
-            raise UserError(
+            raise InputError(
                 f"{self.path} is truncated: tensor {name} ends at byte {data + end}, the file at {size}; "
                 f"download it again"
             )
         width = _WIDTH.get(dtype)
         if width is not None and math.prod(shape) * width != end - begin:
-            raise UserError(f"{self.path} is damaged: tensor {name} of shape {list(shape)} has {end - begin} bytes")
+            raise InputError(f"{self.path} is damaged: tensor {name} of shape {list(shape)} has {end - begin} bytes")
         return StoredTensor(name, dtype, shape, data + begin, end - begin)

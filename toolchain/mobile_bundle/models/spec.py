@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models import limits
 
 ACTIVATIONS = {"silu": 1, "relu2": 2}  # mb_activation
@@ -83,7 +83,7 @@ class DecoderSpec:
         """mb_model_config, 256 bytes. UserError for a model beyond the limits of weights.ptd."""
         problem = limits.problem(self)
         if problem:
-            raise UserError(f"the model cannot be stored: {problem}")
+            raise InputError(f"the model cannot be stored: {problem}")
         eos = self.eos[:MAX_EOS]
         return _CONFIG.pack(
             FLAG_INT8_ACTIVATIONS if self.ternary else 0,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.ternary import absmean_scale
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models.checkpoint import Checkpoint, CheckpointTensor
 
 Floats = NDArray[np.float32]
@@ -42,12 +42,14 @@ def ternary_scheme(config: dict[str, Any], is_bitnet: bool) -> TernaryScheme | N
     listed = section.get("modules_to_not_convert") or []
     for name in listed if isinstance(listed, list) else [listed]:
         if name not in ("lm_head", "embed_tokens"):
-            raise UserError(f"quantization_config leaves {name} unquantised; only whole ternary models are supported")
+            raise UnsupportedError(
+                f"quantization_config leaves {name} unquantised; only whole ternary models are supported"
+            )
     if section.get("use_rms_norm"):
-        raise UserError("quantization_config.use_rms_norm is not supported")
+        raise UnsupportedError("quantization_config.use_rms_norm is not supported")
     linear, mode = section.get("linear_class", "bitlinear"), section.get("quantization_mode", "offline")
     if linear not in ("bitlinear", "autobitlinear") or mode not in ("offline", "online"):
-        raise UserError(f"quantization_config: linear_class {linear!r} in mode {mode!r} is not supported")
+        raise UnsupportedError(f"quantization_config: linear_class {linear!r} in mode {mode!r} is not supported")
     return TernaryScheme(online=linear == "autobitlinear" and mode == "online", divide=linear == "bitlinear")
 
 
@@ -79,7 +81,7 @@ class PackedTernary:
     def __init__(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], scale: np.float32) -> None:
         self.rows, self.columns = shape
         if self.rows % 4:
-            raise UserError(f"tensor {name} is packed four rows a byte, but config.json asks for {self.rows} rows")
+            raise InputError(f"tensor {name} is packed four rows a byte, but config.json asks for {self.rows} rows")
         self._checkpoint, self._name, self._scale = checkpoint, name, scale
         checkpoint.read_bytes(name, (self.rows // 4, self.columns), 0, 0)  # checks the shape now, not in the middle
 
@@ -99,7 +101,7 @@ class PackedTernary:
             )
             codes = (packed >> np.uint8(2 * i)) & np.uint8(3)
             if codes.max() > 2:
-                raise UserError(f"tensor {self._name} holds a code that is not ternary; the checkpoint is damaged")
+                raise InputError(f"tensor {self._name} holds a code that is not ternary; the checkpoint is damaged")
             part = out[first - begin : last - begin]
             np.subtract(codes, np.float32(1.0), out=part, dtype=np.float32)
             part *= self._scale
@@ -150,10 +152,10 @@ def _stored_scale(checkpoint: Checkpoint, scheme: TernaryScheme, name: str) -> n
     key = f"{name}_scale"
     shape = checkpoint.shape(key)
     if shape not in ((), (1,), (1, 1)):
-        raise UserError(f"tensor {key} has the shape {list(shape)}; one scale per tensor is supported")
+        raise UnsupportedError(f"tensor {key} has the shape {list(shape)}; one scale per tensor is supported")
     value = checkpoint.scalar(key)
     if scheme.divide:
         value = np.float32(1.0) / value if value else np.float32(np.inf)
     if not np.isfinite(value) or value == 0:
-        raise UserError(f"tensor {key} is not a usable scale; the checkpoint is damaged")
+        raise InputError(f"tensor {key} is not a usable scale; the checkpoint is damaged")
     return np.float32(value)

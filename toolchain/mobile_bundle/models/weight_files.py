@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -43,7 +43,7 @@ def choose_weight_files(directory: Path, named: Any, index: dict[str, Any] | Non
     shards = shard_names(directory)
     if named is not None:
         if not isinstance(named, str) or "/" in named or not named.endswith(".safetensors"):
-            raise UserError(
+            raise UnsupportedError(
                 f"transformers_weights in config.json of {directory} is {named!r}; only the name of a safetensors file "
                 f"in that directory is supported"
             )
@@ -65,7 +65,7 @@ def choose_weight_files(directory: Path, named: Any, index: dict[str, Any] | Non
 def _by_index(directory: Path, index: dict[str, Any], shards: list[str]) -> WeightFiles:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise UserError(f"{directory / INDEX} has no weight_map; download it again")
+        raise InputError(f"{directory / INDEX} has no weight_map", "download it again")
     names = sorted(set(weight_map.values()))
     for name in names:
         _require(directory, name, INDEX, shards)
@@ -83,16 +83,17 @@ def _without_index(directory: Path, shards: list[str]) -> WeightFiles:
         numbers[int(match[1])] = name
         totals.add(int(match[2]))
     if len(totals) > 1:
-        raise UserError(
+        raise InputError(
             f"{directory} holds shards of {' and of '.join(str(total) for total in sorted(totals))}, and no {INDEX} "
-            f"says which of them belong together; download it again into an empty directory"
+            "says which of them belong together",
+            "download it again into an empty directory",
         )
     total = totals.pop()
     missing = next((number for number in range(1, total + 1) if number not in numbers), None)
     if missing is not None:
-        raise UserError(
-            f"{directory} has no {_like(shards[0], missing)}: {len(numbers)} of {total} shards are there; download the "
-            f"rest"
+        raise InputError(
+            f"{directory} has no {_like(shards[0], missing)}: {len(numbers)} of {total} shards are there",
+            "download the rest",
         )
     for name in shards:
         _require(directory, name, "the directory", shards)
@@ -112,10 +113,10 @@ def _require(directory: Path, name: str, who: str, shards: list[str]) -> None:
     if "/" not in name and path.is_file():
         return
     if "/" not in name and path.is_symlink():
-        raise UserError(f"{path} is a link to a file that is not there; download the checkpoint again")
+        raise InputError(f"{path} is a link to a file that is not there", "download the checkpoint again")
     wanted = _SHARD.fullmatch(name)
     same_set = [shard for shard in shards if wanted and shard.endswith(f"-of-{wanted[2]}.safetensors")]
     hint = "download it"
     if shards and not same_set:
         hint = f"it holds {shards[0]}: the index is of other files; download the checkpoint again"
-    raise UserError(f"{who} names {name}, which is not in {directory}; {hint}")
+    raise InputError(f"{who} names {name}, which is not in {directory}; {hint}")

@@ -118,6 +118,7 @@ def engine_library() -> ctypes.CDLL:
         "mb_session_open": [pointer, options, out],
         "mb_session_close": [pointer],
         "mb_session_memory": [pointer, memory],
+        "mb_session_get_options": [pointer],
         "mb_session_position": [pointer],
         "mb_session_rewind": [pointer, u32],
         "mb_session_feed": [pointer, tokens, size, floats],
@@ -128,6 +129,7 @@ def engine_library() -> ctypes.CDLL:
         "mb_model_kernels": text,
         "mb_model_get_config": ctypes.POINTER(ModelConfig),
         "mb_session_close": None,
+        "mb_session_get_options": options,
         "mb_session_position": u32,
     })  # fmt: skip
 
@@ -191,6 +193,11 @@ class Session:
         check(engine_library().mb_session_rewind(self._handle, position))
 
     @property
+    def context(self) -> int:
+        """Tokens that the session can hold."""
+        return int(engine_library().mb_session_get_options(self._handle).contents.context)
+
+    @property
     def position(self) -> int:
         """Tokens that the session holds."""
         return int(engine_library().mb_session_position(self._handle))
@@ -222,6 +229,8 @@ class Model:
         config = engine_library().mb_model_get_config(self._handle).contents
         self.vocabulary = int(config.vocabulary)
         self.context = int(config.context)
+        self.bos = int(config.bos_token) if config.bos_token >= 0 else None
+        self.end_tokens = frozenset(config.eos_tokens[: config.eos_count])
 
     def close(self) -> None:
         """Unmaps the weights; sessions must be closed before."""

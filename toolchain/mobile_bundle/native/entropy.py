@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import RuntimeFailure
 from mobile_bundle.native.library import check, declared
 
 _ENTROPY_SLACK = 4096
@@ -33,7 +33,7 @@ def rans_encode(blob: NDArray[np.uint8]) -> bytes:
     written = ctypes.c_uint64()
     check(_library().mb_rans_encode(blob.ctypes.data, len(blob), out.ctypes.data, len(out), ctypes.byref(written)))
     if written.value == 0:
-        raise UserError("the rANS body of a blob is larger than the blob itself; report this as a bug")
+        raise RuntimeFailure("the rANS body of a blob is larger than the blob itself", "report this as a bug")
     return out[: written.value].tobytes()
 
 

@@ -9,20 +9,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import (
+    ArgumentError,
+    Cancelled,
+    InputError,
+    InstallationError,
+    NotFinite,
+    OutOfMemory,
+    UserError,
+)
+
+
+def find_package_file(*parts: str) -> Path | None:
+    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so"). None: not
+    there."""
+    import mobile_bundle
+
+    # An editable install has two folders: the sources, and what was built.
+    paths = (Path(directory, *parts) for directory in mobile_bundle.__path__)
+    return next((path for path in paths if path.exists()), None)
 
 
 def package_file(*parts: str) -> Path:
-    """A file that the build put into the installed package, e.g. ("lib", "libmobile_bundle.so").
-
-    Raises UserError when the package was not built with its C runtime."""
-    import mobile_bundle
-
-    for directory in mobile_bundle.__path__:
-        path = Path(directory, *parts)
-        if path.exists():
-            return path
-    raise UserError(f"{'/'.join(parts)} is not in the installed package: install it with `pip install .`")
+    """As find_package_file. Raises UserError when the package was built without the file."""
+    path = find_package_file(*parts)
+    if path is None:
+        raise InstallationError(f"{'/'.join(parts)} is not in the installed package", "install it with `pip install .`")
+    return path
 
 
 def library_path() -> Path:
@@ -40,7 +53,7 @@ def library() -> ctypes.CDLL:
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        raise UserError(f"{path} cannot be loaded ({error}): install the package again") from error
+        raise InstallationError(f"{path} cannot be loaded ({error})", "install the package again") from error
     lib.mb_version.restype = lib.mb_error_message.restype = ctypes.c_char_p
     lib.mb_version.argtypes = lib.mb_error_message.argtypes = []
     return lib
@@ -57,7 +70,18 @@ def declared(signatures: Mapping[str, list[Any]], results: Mapping[str, Any] | N
     return lib
 
 
+_ERRORS: dict[int, type[UserError]] = {
+    1: ArgumentError,
+    2: InputError,
+    3: InputError,
+    4: OutOfMemory,
+    5: Cancelled,
+    6: NotFinite,
+}
+"""mb_status."""
+
+
 def check(status: int) -> None:
-    """UserError with the library's own message, unless the status of one of its functions is 0."""
+    """Unless the status of one of the library's functions is 0: the error of that kind, with the library's message."""
     if status:
-        raise UserError((library().mb_error_message() or b"").decode("utf-8", "replace"))
+        raise _ERRORS[status]((library().mb_error_message() or b"").decode("utf-8", "replace"))

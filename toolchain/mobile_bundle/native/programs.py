@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
-from mobile_bundle.native.library import package_file
+from mobile_bundle.errors import InputError, UnsupportedError
+from mobile_bundle.native.library import find_package_file, package_file
 
 ABIS = ("arm64-v8a", "armeabi-v7a", "x86_64")
 """Android ABIs that a bundle carries a runner for."""
 
 
 def runner_paths() -> dict[str, Path]:
-    """mobile-run of every ABI."""
-    return {abi: package_file("bin", abi, "mobile-run") for abi in ABIS}
+    """mobile-run by ABI: of all ABIS, or of this machine's alone where the package was installed by `make dev`.
+    Raises UserError when there is none."""
+    package_file("bin")  # or say what to do
+    found = {abi: find_package_file("bin", abi, "mobile-run") for abi in ABIS}
+    return {abi: path for abi, path in found.items() if path}
+
+
+def missing_runners(abis: Collection[str]) -> list[str]:
+    """The note of a bundle that has runners for these ABIs, where they are not all of ABIS."""
+    missing = [abi for abi in ABIS if abi not in abis]
+    if not missing:
+        return []
+    built_for, lacking = ", ".join(abis), ", ".join(missing)
+    return [f"no runner for {lacking} in the bundle: this installation of mobile-bundle was built for {built_for} only"]
 
 
 def machine_abi() -> str:
     """The Android ABI whose programs this machine runs. Raises UserError when there is none."""
     abi = {"x86_64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}.get(os.uname().machine)
     if os.uname().sysname != "Linux" or abi is None:
-        raise UserError(f"there is no mobile-run for {os.uname().sysname} on {os.uname().machine}")
+        raise UnsupportedError(f"there is no mobile-run for {os.uname().sysname} on {os.uname().machine}")
     return abi
 
 
@@ -30,7 +43,7 @@ def bundle_runner(bundle: Path) -> Path:
     abi = machine_abi()
     runner = bundle / "bin" / abi / "mobile-run"
     if not runner.exists():
-        raise UserError(
+        raise InputError(
             f"{bundle}: no bin/{abi}/mobile-run in it: not a bundle, not a whole one, or built without native"
         )
     return runner

@@ -1,4 +1,4 @@
-"""A bundle's weights, entropy-coded: what `build-mobile-bundle --recipe NAME+entropy` would have written."""
+"""A bundle's weights, entropy-coded: what a build by the recipe NAME+entropy would have written."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mobile_bundle.container.flat_tensor import SEGMENT_ALIGNMENT
 from mobile_bundle.container.manifest import NAME as MANIFEST
 from mobile_bundle.container.manifest import read_manifest, write_manifest
 from mobile_bundle.container.verify import verify_bundle
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files.disk import disk_errors
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.native.programs import ABIS
@@ -49,7 +49,7 @@ def pack_bundle(
     manifest = read_manifest(bundle)
     for abi in abis:
         if _runner(abi) not in manifest["files"]:
-            raise UserError(f"{bundle} has no runner for {abi}; build it with --formats native")
+            raise InputError(f"{bundle} has no runner for {abi}", "build it with `formats` native")
     manifest = without_files(manifest, {_runner(abi) for abi in ABIS if abi not in abis})
     with disk_errors(target, manifest["bytes"]):
         target.parent.mkdir(parents=True, exist_ok=True)

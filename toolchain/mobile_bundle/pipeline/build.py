@@ -13,7 +13,7 @@ from mobile_bundle.export.formats import export_programs, program_bytes
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.commit import OutputTaken
 from mobile_bundle.files.disk import disk_errors, drop_cached, write_file
-from mobile_bundle.native.programs import runner_paths
+from mobile_bundle.native.programs import missing_runners, runner_paths
 from mobile_bundle.pipeline.check import check_forward, check_records
 from mobile_bundle.pipeline.choose import Choosing, Chosen
 from mobile_bundle.pipeline.describe import describe, stored_bytes
@@ -67,18 +67,21 @@ def _write_small_files(directory: Path, request: BuildRequest, source: Source) -
     runners: Mapping[str, Path] = runner_paths() if "native" in request.formats else {}
     for abi, runner in runners.items():
         _copy_runner(runner, directory / "bin" / abi / "mobile-run")
+    if runners:
+        source.model.notes.extend(missing_runners(runners))
     programs = program_bytes(request.formats, source.spec.layers)
     return sizes_of(source.spec, source.model.tensors, len(source.tokenizer.data), runners, programs)
 
 
 def _code(pool: PartPool, source: Source, chosen: Chosen, path: Path, listener: Listener) -> list[TensorRecord]:
     """Stage 3: weights.ptd."""
+    progress = listener.stage("coding weights")
     if chosen.calibration is None:
-        return write_weights(pool, source.spec, chosen.assignment, path, listener.progress)
+        return write_weights(pool, source.spec, chosen.assignment, path, progress)
     from mobile_bundle.pipeline.calibrated import write_calibrated  # needs torch
 
     used = chosen.calibration
-    records = write_calibrated(pool, source.spec, chosen.assignment, path, used, listener.progress)
+    records = write_calibrated(pool, source.spec, chosen.assignment, path, used, progress)
     source.model.notes.append(used.note)
     return records
 

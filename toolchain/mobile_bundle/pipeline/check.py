@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, NotFinite, UserError
 from mobile_bundle.models import DecoderSpec
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ def check_records(records: Iterable[TensorRecord], sources: Mapping[str, str]) -
     the checkpoint of the bundle's tensors."""
     for record in records:
         if not math.isfinite(record.relative_error):
-            raise UserError(
+            raise InputError(
                 f"tensor {sources[record.name]} holds values that are too large for {record.codec}; "
                 "the checkpoint is damaged or diverged"
             )
@@ -50,7 +50,7 @@ def check_forward(directory: Path, spec: DecoderSpec, sources: Mapping[str, str]
                 session.check(tokens)
             except UserError as error:
                 reason = " ".join(sources.get(word, word) for word in str(error).split(" "))
-                raise UserError(
+                raise NotFinite(
                     f"the model computes no finite logits: {reason}; the checkpoint's weights are damaged or too large"
                 ) from error
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mobile_bundle.calibrate.calibration import Calibration, calibrate
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.codecs.registry import entropy_coded
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError
 from mobile_bundle.models import Model
 from mobile_bundle.pipeline.default_recipe import choose_recipe
 from mobile_bundle.pipeline.pool import PartPool
@@ -50,7 +50,7 @@ class Choosing:
         request, (model, tokenizer) = self._request, (self._source.model, self._source.tokenizer)
         used = None
         if self._planner or request.calibration:
-            used = calibrate(model, tokenizer, request.calibration, listener.progress, listener.tell)
+            used = calibrate(model, tokenizer, request.calibration, listener.stage("calibrating"), listener.tell)
         if self._planner and used:
             chosen = self._planned(self._planner, used, listener)
         else:
@@ -96,14 +96,14 @@ def _asked(request: BuildRequest, model: Model) -> Recipe:
     if not request.budget:
         resolved = resolve_recipe(recipe, model.spec, model.tensors)
         if not resolved.body or not resolved.embedding:
-            raise UserError(
-                f"the recipe {resolved.name} has no body or no embedding; add them, or a budget (--max-size)"
+            raise ArgumentError(
+                f"the recipe {resolved.name} has no body or no embedding", "add them, or a budget (`max_size`)"
             )
         return resolved
     if recipe is None:
         return Recipe("", "", (), "planned")
     if isinstance(recipe, str) or recipe.body or recipe.embedding:
-        raise UserError(
+        raise ArgumentError(
             "a recipe fixes every tensor; with a budget give none, or a recipe file without body and embedding"
         )
     return recipe

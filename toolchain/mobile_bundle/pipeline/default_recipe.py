@@ -1,4 +1,4 @@
-"""Without --recipe: the smallest of a few recipes that keeps the quality, found by trying them.
+"""Without a recipe: the smallest of a few recipes that keeps the quality, found by trying them.
 
 How many bits a model needs cannot be told from its weights: of two models whose weights have the same error one loses
 2 % of perplexity at 4 bits, the other 60 % (docs/RESULTS.md). So the recipes of a ladder are coded one after the other,
@@ -71,7 +71,7 @@ def choose_recipe(
     this one.
 
     UserError for a checkpoint that cannot be coded."""
-    model, tell, progress = pool.model, listener.tell, listener.progress
+    model, tell = pool.model, listener.tell
     if all(tensor.name in exact for tensor in model.tensors if tensor.role != "vector"):
         return _LADDER[0]  # nothing is left that it would code
 
@@ -86,23 +86,29 @@ def choose_recipe(
         recipe = next((recipe for recipe in _BELOW if fits(recipe)), _BELOW[-1])
         tell(
             f"{recipe.name}: at 4 bits the model would need more than the {TARGETS[target] / 1e6:.0f} MB of memory of "
-            f"the target {target}. So few bits cost much of the quality; --max-size with --calibration loses less"
+            f"the target {target}. So few bits cost much of the quality; `max_size` with `calibration` loses less"
         )
         return recipe
     windows = calibration_windows(tokenizer, DEFAULT_TEXT, min(spec.context, _CONTEXT), _WINDOWS)
     with scratch_folder() as folder:
         original = folder / "original.ptd"
-        write_weights(pool, spec, assign_codecs(model.tensors, spec, named_recipe("raw")), original, progress)
+        write_weights(
+            pool,
+            spec,
+            assign_codecs(model.tensors, spec, named_recipe("raw")),
+            original,
+            listener.stage("coding raw to compare with"),
+        )
         for recipe in fitting:
             tried = folder / "tried.ptd"
             tried.unlink(missing_ok=True)
-            write_weights(pool, spec, assignment(recipe), tried, progress)
+            write_weights(pool, spec, assignment(recipe), tried, listener.stage(f"trying {recipe.name}"))
             result = _compared(tried, original, windows)
             if result.increase <= MOST_INCREASE and result.kl <= MOST_KL:
                 tell(f"{recipe.name}: {_figures(result)}")
                 return recipe
             tell(f"not {recipe.name}: {_figures(result)}")
-    tell(f"{recipe.name} is the best that fits the target {target}; --calibration loses less")
+    tell(f"{recipe.name} is the best that fits the target {target}; `calibration` loses less")
     return recipe
 
 

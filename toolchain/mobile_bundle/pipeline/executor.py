@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import ResumableError, UserError
+from mobile_bundle.errors import ArgumentError, InstallationError, ResumableError, UserError
 from mobile_bundle.pipeline.identity import tool_identity
 
 _BEGINNING = 1 << 20
@@ -39,10 +39,10 @@ class Workers(ABC):
         """What to tell a person if the exception means that a worker died; None for any other."""
         if isinstance(error, BrokenExecutor):
             return ResumableError(
-                "a worker process was killed, perhaps because memory ran out; try again, with fewer --jobs"
+                "a worker process was killed, perhaps because memory ran out", "try again, with fewer `jobs`"
             )
         if isinstance(error, MemoryError):
-            return ResumableError("memory ran out; try again, with fewer --jobs")
+            return ResumableError("memory ran out", "try again, with fewer `jobs`")
         return None
 
 
@@ -85,17 +85,17 @@ class ClusterWorkers(Workers):
         try:
             import distributed
         except ImportError as error:
-            raise UserError("--cluster needs Dask: pip install 'mobile-bundle[cluster]'") from error
+            raise InstallationError("`cluster` needs Dask", "pip install 'mobile-bundle[cluster]'") from error
         connect: Any = distributed.Client
         try:
             self._client = connect(address, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot reach a Dask scheduler at {address}: {error}") from error
+            raise ArgumentError(f"cannot reach a Dask scheduler at {address}: {error}") from error
         try:
             # threads of all workers: so many tensors are coded at a time
             count = sum(self._client.nthreads().values())
             if count == 0:
-                raise UserError(
+                raise ArgumentError(
                     f"the Dask cluster at {address} has no workers: start some with `dask worker {address}`"
                 )
             _check_workers(self._client, address, checkpoint, parts)
@@ -114,7 +114,7 @@ class ClusterWorkers(Workers):
         # Dask's futures fail in several ways when a worker or the scheduler goes, with a TypeError among them
         what = " ".join(f"{type(error).__name__} {error}".split())
         return ResumableError(
-            f"the Dask cluster failed ({what}); see whether its workers are still running, and try again"
+            f"the Dask cluster failed ({what})", "see whether its workers are still running, and try again"
         )
 
 
@@ -169,17 +169,17 @@ def _check_workers(client: Any, address: str, checkpoint: Path, parts: Path) -> 
     try:
         answers = client.run(_identities, paths)
     except ImportError as error:
-        raise UserError(f"the workers of {address} lack mobile-bundle ({error}): install it there") from error
+        raise InstallationError(f"the workers of {address} lack mobile-bundle ({error})", "install it there") from error
     finally:
         marker.unlink()
     for worker, there in answers.items():
         if there[0] != here[0]:
-            raise UserError(
-                f"the worker {worker} has mobile-bundle {there[0]}, here is {here[0]}: install the same version there"
+            raise InstallationError(
+                f"the worker {worker} has mobile-bundle {there[0]}, here is {here[0]}", "install the same version there"
             )
         for path, ours, theirs in zip(paths, here[1:], there[1:], strict=True):
             if ours != theirs:
-                raise UserError(
+                raise ArgumentError(
                     f"the worker {worker} does not see {path}: checkpoint and output must lie on a file system that "
                     f"all workers share, under the same path"
                 )

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from mobile_bundle.codecs import BlobHeader, Stats, StreamCodec, codec_by_name
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, OutputError
 from mobile_bundle.files.disk import disk_errors
 from mobile_bundle.models import Model, TensorSpec, open_model
 from mobile_bundle.pipeline.identity import config_digest, tensor_digest, tool_identity
@@ -117,7 +117,7 @@ def load_stats(path: Path) -> Stats:
         with np.load(path) as file:
             return Stats(**{name: file[name] for name in Stats.__dataclass_fields__ if name in file})
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read the statistics in {path}: {error}") from error
+        raise InputError(f"cannot read the statistics in {path}: {error}") from error
 
 
 def code_part(model_dir: Path, name: str, codec: str, inputs: Path | None, path: Path, key: str) -> TensorRecord:
@@ -128,7 +128,7 @@ def code_part(model_dir: Path, name: str, codec: str, inputs: Path | None, path:
     with open_model(model_dir) as model:
         tensor = next((tensor for tensor in model.tensors if tensor.name == name), None)
         if tensor is None:
-            raise UserError(f"{model_dir} has no tensor {name}")
+            raise InputError(f"{model_dir} has no tensor {name}")
         return code_open_part(model, tensor, codec_by_name(codec), inputs, path, key)
 
 
@@ -160,9 +160,9 @@ def code_open_part(
             try:
                 encoded = codec.encode_stream(model.source(tensor), write, stats)
             except ValueError as error:
-                raise UserError(f"cannot code tensor {tensor.source or tensor.name}: {error}") from error
+                raise InputError(f"cannot code tensor {tensor.source or tensor.name}: {error}") from error
         if not math.isfinite(encoded.relative_error):
-            raise UserError(
+            raise InputError(
                 f"cannot code tensor {tensor.source or tensor.name} by {codec.name}: its values are too large for it; "
                 f"see whether the checkpoint is damaged, or try the recipe raw"
             )
@@ -219,7 +219,7 @@ class PartStore:
                 return True
         except BlockingIOError:
             os.close(lock)
-            raise UserError(f"another build is writing {self.directory}; wait for it, or stop it") from None
+            raise OutputError(f"another build is writing {self.directory}", "wait for it, or stop it") from None
         except FileNotFoundError:
             pass
         os.close(lock)

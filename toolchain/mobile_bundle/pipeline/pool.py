@@ -172,7 +172,8 @@ class PartPool:
         if needed > free:
             raise ResumableError(
                 f"no room for {self._store.directory} and the file made of it: {needed / 1e6:,.1f} MB are needed, "
-                f"{free / 1e6:,.1f} MB are free; free some space or choose another place"
+                f"{free / 1e6:,.1f} MB are free",
+                "free some space or choose another place",
             )
 
     def _open_workers(self) -> Workers:
@@ -217,7 +218,7 @@ class PartPool:
     def _damaged(self, tensor: TensorSpec) -> UserError:
         self._store.forget(tensor.name)
         return ResumableError(
-            f"{self._store.path(tensor.name)} was changed after it was written; run the command again"
+            f"{self._store.path(tensor.name)} was changed after it was written", "run the command again"
         )
 
 
@@ -228,5 +229,5 @@ def _part_header(part: Part) -> BlobHeader:
             return BlobHeader.parse(file.read(HEADER_BYTES))
     except (OSError, BlobError) as error:
         raise ResumableError(
-            f"{part.path} was changed after it was written ({error}); run the command again"
+            f"{part.path} was changed after it was written ({error})", "run the command again"
         ) from error

@@ -36,9 +36,27 @@ class BuildRequest:
 
 
 @dataclass(frozen=True)
-class Listener:
-    """progress: counts what is coded; an exception that it raises ends the build as Ctrl-C does, and what is coded is
-    kept for the next one. tell: takes a line for a person (the plan, what was used)."""
+class Step:
+    """`done` of `total` units of a stage are done, the last of them `tensor` ("": of no tensor). The unit is the
+    stage's own: weights where tensors are coded, windows where a text is read."""
 
-    progress: Progress | None = None
+    stage: str
+    done: int
+    total: int
+    tensor: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {100 * self.done // self.total} %" + (f" ({self.tensor})" if self.tensor else "")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """progress: takes every step, in the thread that builds; an exception that it raises ends the build as Ctrl-C does,
+    and what is coded is kept for the next one. tell: takes a line for a person (the plan, what was used)."""
+
+    progress: Callable[[Step], None] = lambda step: None
     tell: Callable[[str], None] = lambda line: None
+
+    def stage(self, name: str) -> Progress:
+        """What counts the steps of that stage."""
+        return lambda done, total, tensor: self.progress(Step(name, done, total, tensor))

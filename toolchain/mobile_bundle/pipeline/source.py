@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models import DecoderSpec, Model, open_model
 from mobile_bundle.models.spec import MAX_EOS
 from mobile_bundle.pipeline.request import BuildRequest
@@ -29,7 +29,7 @@ def open_source(request: BuildRequest) -> Iterator[Source]:
     with open_model(request.model) as model:
         tokenizer = compile_tokenizer(request.model, model.checkpoint.config, request.chat_options)
         if tokenizer.vocabulary > model.spec.vocabulary:
-            raise UserError(
+            raise InputError(
                 f"{request.model}: the tokenizer has {tokenizer.vocabulary} tokens, the model only "
                 f"{model.spec.vocabulary}: they do not belong together"
             )

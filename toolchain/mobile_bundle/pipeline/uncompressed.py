@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mobile_bundle.container.manifest import read_manifest
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.models import open_model
@@ -36,7 +36,7 @@ def open_subject(
             with _opened(weights, tokens) as (model, tokenizer):
                 yield model, tokenizer, compiled.bos
     else:
-        raise UserError(f"{path}: neither a bundle nor a checkpoint; there is nothing of that name")
+        raise InputError(f"{path}: neither a bundle nor a checkpoint; there is nothing of that name")
 
 
 @contextmanager

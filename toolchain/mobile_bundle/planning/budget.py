@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import BudgetError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.allocate import Choice, allocate, cheapest
 from mobile_bundle.planning.candidates import Candidate, candidates
@@ -82,12 +82,16 @@ class Planner:
         self._budget, self._tensors, self._spec, self._fixed, self._measure = budget, tensors, spec, fixed, measure
         sizes = measure(smallest_assignment(tensors, spec, fixed))
         if budget.max_size is not None and sizes.total > budget.max_size:
-            raise UserError(_size_is_impossible(budget.max_size, tensors, sizes))
+            raise _size_is_impossible(budget.max_size, tensors, sizes)
         if budget.max_ram is not None and sizes.peak > budget.max_ram:
-            raise UserError(
-                f"--max-ram {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
+            raise BudgetError(
+                f"`max_ram` {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
                 f"predicted to need {_mb(sizes.peak)} at its peak: its weights are mapped, KV cache and scratch come "
-                f"on top; take a smaller model"
+                "on top",
+                "take a smaller model",
+                limit="max_ram",
+                asked=budget.max_ram,
+                best=sizes.peak,
             )
 
     def plan(self, sensitivities: Mapping[str, float], base_loss: float, exact: Mapping[str, StreamCodec]) -> Plan:
@@ -112,11 +116,15 @@ class Planner:
         best = allocate(options, lambda choice: self._within(self._measure(assignment(choice))))
         wanted = math.inf if budget.max_perplexity is None else math.log(budget.max_perplexity) - base_loss
         if sum(lost(best).values()) > wanted:
-            raise UserError(
-                f"--max-perplexity {budget.max_perplexity:g} cannot be met"
+            reached = math.exp(base_loss + sum(lost(best).values()))
+            raise BudgetError(
+                f"`max_perplexity` {budget.max_perplexity:g} cannot be met"
                 + (" within the other limits" if budget.max_size or budget.max_ram else "")
                 + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan is "
-                f"predicted to have {math.exp(base_loss + sum(lost(best).values())):.3f}"
+                f"predicted to have {reached:.3f}",
+                limit="max_perplexity",
+                asked=budget.max_perplexity or 0,
+                best=reached,
             )
         if budget.max_perplexity is not None:
             best = cheapest(options, lambda choice: sum(lost(choice).values()) <= wanted)
@@ -127,8 +135,12 @@ class Planner:
         plan keeps the promise, and this looks whether it did."""
         limit = self._budget.max_size
         if limit is not None and stored > limit:
-            raise UserError(
-                f"the bundle takes {stored:,} bytes on a phone, {limit:,} were asked for; give a smaller --max-size"
+            raise BudgetError(
+                f"the bundle takes {stored:,} bytes on a phone, {limit:,} were asked for",
+                "give a smaller `max_size`",
+                limit="max_size",
+                asked=limit,
+                best=stored,
             )
 
     def _within(self, sizes: Sizes) -> bool:
@@ -144,16 +156,20 @@ def smallest_assignment(
     return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
 
 
-def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Sizes) -> str:
+def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Sizes) -> BudgetError:
     weights = sum(tensor.rows * tensor.columns for tensor in tensors if tensor.source)
     error = max(GAUSSIAN_ERROR.values())
     parts = ", ".join(f"{name} {_mb(size)}" for name, size in smallest.stored.items())
-    return (
-        f"--max-size {_mb(limit)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
+    return BudgetError(
+        f"`max_size` {_mb(limit)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
         f"{8 * limit / weights:.4f} bits per weight; the smallest plan takes {_mb(smallest.total)} ({parts}"
         f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight) and changes the weights by a relative "
-        f"squared error of {error:.2f}, which without training costs much of the quality; take a smaller model for "
-        f"a smaller bundle"
+        f"squared error of {error:.2f}, which without training costs much of the quality",
+        "take a smaller model for a smaller bundle",
+        limit="max_size",
+        asked=limit,
+        best=smallest.total,
+        parts=smallest.stored,
     )
 
 

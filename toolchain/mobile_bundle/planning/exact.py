@@ -9,7 +9,7 @@ from dataclasses import replace
 from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.grids import find_grid
 from mobile_bundle.codecs.kept import PREFIX
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models import Model, TensorSpec
 from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.processors import default_jobs
@@ -32,7 +32,7 @@ def exact_codecs(model: Model) -> dict[str, StreamCodec]:
         try:
             return find_grid(model.source(tensor))
         except ValueError as error:
-            raise UserError(f"cannot code tensor {tensor.source}: {error}") from error
+            raise InputError(f"cannot code tensor {tensor.source}: {error}") from error
 
     with ThreadPoolExecutor(default_jobs()) as pool:
         found = zip(matrices, pool.map(find, matrices), strict=True)
@@ -40,7 +40,7 @@ def exact_codecs(model: Model) -> dict[str, StreamCodec]:
 
 
 def kept_codecs(model: Model) -> dict[str, StreamCodec]:
-    """What `--recipe keep` does with the matrices of a quantised file whose type it has an answer to."""
+    """What the recipe keep does with the matrices of a quantised file whose type it has an answer to."""
     return {tensor.name: codec_by_name(tensor.keep) for tensor in model.tensors if tensor.keep}
 
 

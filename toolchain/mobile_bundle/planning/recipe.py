@@ -10,7 +10,7 @@ from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.entropy import SUFFIX
 from mobile_bundle.codecs.kept import PREFIX
 from mobile_bundle.codecs.registry import RECIPE_EMBEDDINGS, entropy_coded
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, InputError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 
 KEEP = "keep"
@@ -43,7 +43,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The names `--recipe` takes."""
+    """The names that a recipe may have."""
     return list(_EMBEDDINGS)
 
 
@@ -58,7 +58,7 @@ def named_recipe(name: str, embedding: str | None = None) -> Recipe:
     UserError for a name that is not known."""
     body, plus, asked = name.removesuffix(SUFFIX).partition("+")
     if body not in _EMBEDDINGS:
-        raise UserError(f"unknown recipe {name!r}; known: {', '.join(_EMBEDDINGS)}")
+        raise ArgumentError(f"unknown recipe {name!r}; known: {', '.join(_EMBEDDINGS)}")
     chosen = embedding or (asked if plus else _EMBEDDINGS[body])
     if chosen != KEEP:
         codec_by_name(chosen)
@@ -79,7 +79,7 @@ def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec, tensors: Sequ
         return named_recipe(KEEP) if quantised else default_recipe(spec)
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     if KEEP in (chosen.body, chosen.embedding) and not any(tensor.stored for tensor in tensors):
-        raise UserError("the recipe keep carries over the codes of a GGUF file; this model is none")
+        raise InputError("the recipe keep carries over the codes of a GGUF file; this model is none")
     return chosen
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import InputError, UserError, printable
 from mobile_bundle.files.inputs import read_text
 from mobile_bundle.models import TensorSpec
 from mobile_bundle.planning.recipe import Recipe, named_recipe
@@ -36,22 +36,22 @@ def read_recipe_file(path: Path) -> Recipe:
     an unknown key or an unknown codec."""
     data = _read_yaml(path)
     if not isinstance(data, dict) or not data:
-        raise UserError(f"the recipe {path} must be a mapping with some of the keys {', '.join(_KEYS)}")
+        raise InputError(f"the recipe {path} must be a mapping with some of the keys {', '.join(_KEYS)}")
     unknown = [str(key) for key in data if key not in _KEYS]
     if unknown:
-        raise UserError(f"the recipe {path} has the unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
+        raise InputError(f"the recipe {path} has the unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
     body, embedding = (_codec(path, key, data.get(key)) for key in ("body", "embedding"))
     tensors = data.get("tensors", _NOTHING[0])
     if tensors in _NOTHING:
         tensors = {}
     if not isinstance(tensors, dict):
-        raise UserError(f"`tensors` of the recipe {path} must map name patterns to codecs")
+        raise InputError(f"`tensors` of the recipe {path} must map name patterns to codecs")
     overrides = tuple((str(pattern), _codec(path, str(pattern), name)) for pattern, name in tensors.items())
     if body and not embedding:
         embedding = named_recipe(body).embedding
     entropy = data.get("entropy", "false")
     if entropy not in _TRUTH:
-        raise UserError(f"`entropy` of the recipe {path} must be true or false")
+        raise InputError(f"`entropy` of the recipe {path} must be true or false")
     return Recipe(body, embedding, overrides, printable(path.stem), _TRUTH[entropy])
 
 
@@ -63,7 +63,7 @@ def _refuse_repeated(path: Path, node: yaml.Node | None) -> None:
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
-                raise UserError(f"the recipe {path} has the key {printable(key.value)!r} twice")
+                raise InputError(f"the recipe {path} has the key {printable(key.value)!r} twice")
             seen.add(key.value)
         _refuse_repeated(path, value)
 
@@ -74,19 +74,19 @@ def _read_yaml(path: Path) -> Any:
     try:
         text = read_text(path, _MOST_BYTES)
     except FileNotFoundError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-                raise UserError(f"the recipe {path} has an anchor, an alias or a tag; write everything out")
+                raise InputError(f"the recipe {path} has an anchor, an alias or a tag", "write everything out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > 2:
-                raise UserError(f"the recipe {path} has more than two levels; only `tensors` has a second one")
+                raise InputError(f"the recipe {path} has more than two levels; only `tensors` has a second one")
         _refuse_repeated(path, yaml.compose(text, Loader=yaml.BaseLoader))
         return yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"the recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"the recipe {path} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def fixed_codecs(recipe: Recipe, tensors: list[TensorSpec]) -> dict[str, StreamCodec]:
@@ -94,8 +94,8 @@ def fixed_codecs(recipe: Recipe, tensors: list[TensorSpec]) -> dict[str, StreamC
     matrices = [tensor for tensor in tensors if tensor.role != "vector"]
     for pattern, _ in recipe.overrides:
         if not any(fnmatchcase(tensor.name, pattern) for tensor in matrices):
-            raise UserError(
-                f"the recipe's pattern {pattern!r} fits no matrix of this model; see `mobile-bundle inspect`"
+            raise InputError(
+                f"the recipe's pattern {pattern!r} fits no matrix of this model", "see `mobile-bundle inspect`"
             )
     found = {}
     for tensor in matrices:
@@ -109,8 +109,8 @@ def _codec(path: Path, key: str, name: Any) -> str:
     if name is None or name in _NOTHING:
         return ""
     if not isinstance(name, str):
-        raise UserError(f"the recipe {path} gives {key!r} the codec {name!r}, which is no name")
+        raise InputError(f"the recipe {path} gives {key!r} the codec {name!r}, which is no name")
     try:
         return codec_by_name(name).name
     except UserError as error:
-        raise UserError(f"the recipe {path}, {key!r}: {error}") from error
+        raise type(error)(f"the recipe {path}, {key!r}: {error.message}", error.remedy) from error

@@ -19,7 +19,7 @@ from mobile_bundle.container.manifest import read_manifest, sha256, verify_files
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.corpus.windows import token_windows
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import ArgumentError, InputError, printable
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufCheckpoint
@@ -105,7 +105,7 @@ def bundle_names(bundles: Sequence[Path]) -> list[str]:
     real = [bundle.resolve() for bundle in bundles]
     for number, path in enumerate(real):
         if path in real[:number]:
-            raise UserError(f"{bundles[number]} is named twice")
+            raise ArgumentError(f"{bundles[number]} is named twice")
     short = [path.name.removesuffix(".mbundle") for path in real]
     chosen = [str(bundle) if short.count(name) > 1 else name for bundle, name in zip(bundles, short, strict=True)]
     return [printable(name) for name in chosen]
@@ -133,9 +133,9 @@ def _checked_manifest(bundle: Path, model: Model) -> dict[str, Any]:
     theirs = {tensor["name"]: (tensor["rows"], tensor["columns"]) for tensor in manifest["tensors"]}
     for tensor in model.tensors:
         if theirs.get(tensor.name) != (tensor.rows, tensor.columns):
-            raise UserError(
-                f"{bundle} is not a bundle of {model.checkpoint.path}: {tensor.name} is missing or of another "
-                f"shape; give the checkpoint it was built from with --against"
+            raise InputError(
+                f"{bundle} is not a bundle of {model.checkpoint.path}: {tensor.name} is missing or of another shape",
+                "give the checkpoint it was built from with `against`",
             )
     verify_files(bundle, manifest)
     return manifest
@@ -151,9 +151,10 @@ def _common_windows(asked: Asked, manifests: Sequence[dict[str, Any]], text: str
         finally:
             tokenizer.close()
         if common is not None and not np.array_equal(common, windows):
-            raise UserError(
+            raise InputError(
                 f"{bundle} and {asked.bundles[0]} turn the text into different tokens: perplexities of different "
-                f"tokens cannot be compared; report them apart"
+                "tokens cannot be compared",
+                "report them apart",
             )
         common = windows
     assert common is not None
@@ -165,9 +166,10 @@ def _perplexity(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, 
     with open_subject(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
         own = token_windows(tokenizer, bos, read_text(asked.text), asked.context, asked.windows)
         if not np.array_equal(own, windows):
-            raise UserError(
+            raise InputError(
                 f"{subject} turns the text into other tokens than {asked.bundles[0]}: the bundle was built from "
-                f"another tokenizer; give the checkpoint it was built from with --against"
+                "another tokenizer",
+                "give the checkpoint it was built from with `against`",
             )
         bar = new_bar(f"{name}: perplexity", "window")
         found = measure(model, windows, asked.kv, asked.threads, lambda done, total: bar(done, total, ""))
@@ -179,7 +181,7 @@ def _errors(model: Model, bundle: Path, bar: Bar) -> dict[str, TensorError]:
         with WeightsReader(bundle / "weights.ptd") as weights:
             return tensor_errors(model, weights, bar)
     except ContainerError as error:
-        raise UserError(f"{bundle / 'weights.ptd'}: {error}; build the bundle again") from error
+        raise InputError(f"{bundle / 'weights.ptd'}: {error}", "build the bundle again") from error
 
 
 def _with_front(bundles: Sequence[BundleReport]) -> list[BundleReport]:

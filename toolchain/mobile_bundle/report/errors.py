@@ -14,7 +14,7 @@ from mobile_bundle.codecs.codec import source_chunks, sum_squares
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models import Model
 from mobile_bundle.models.registry import Source
 from mobile_bundle.planning.sharing import shared_name
@@ -44,10 +44,10 @@ def tensor_errors(model: Model, weights: WeightsReader, progress: Progress) -> d
     UserError if weights.ptd is not of this model; ContainerError if it is damaged."""
     for tensor in model.tensors:
         if tensor.name not in weights:
-            raise UserError(f"{weights.path} has no tensor {tensor.name}: it is not a bundle of {model.spec.name}")
+            raise InputError(f"{weights.path} has no tensor {tensor.name}: it is not a bundle of {model.spec.name}")
         header = weights.entry(tensor.name).header
         if (header.rows, header.columns) != (tensor.rows, tensor.columns):
-            raise UserError(
+            raise InputError(
                 f"{weights.path}: {tensor.name} is {header.rows} x {header.columns}, in {model.spec.name} "
                 f"{tensor.rows} x {tensor.columns}: it is not a bundle of that model"
             )

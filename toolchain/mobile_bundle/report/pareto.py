@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import InputError, printable
 from mobile_bundle.files.inputs import read_json
 
 
@@ -50,36 +50,36 @@ def read_points(path: Path, context: int, windows: int) -> PointSet:
     try:
         data = read_json(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     head = data if isinstance(data, dict) else {}
     listed = head.get("points") if isinstance(data, dict) else data
     if not isinstance(listed, list) or not listed:
-        raise UserError(
+        raise InputError(
             f'{path}: a list of {{"name", "bytes", "perplexity"}} is needed, or an object with it as "points"'
         )
     theirs = head.get("context", context), head.get("windows", windows)
     if not all(type(number) is int for number in theirs):
-        raise UserError(f"{path}: context and windows must be whole numbers")
+        raise InputError(f"{path}: context and windows must be whole numbers")
     if theirs != (context, windows):
-        raise UserError(
+        raise InputError(
             f"{path}: measured on {theirs[1]} windows of {theirs[0]} tokens, this report on {windows} of {context}: "
-            f"they cannot be compared (give --context {theirs[0]} --windows {theirs[1]}, or leave --points out)"
+            f"they cannot be compared (give `context` {theirs[0]} `windows` {theirs[1]}, or leave `points` out)"
         )
     points = [_point(path, number, item) for number, item in enumerate(listed)]
     origin, note = head.get("origin", path.name), head.get("note", "")
     if not isinstance(origin, str) or not isinstance(note, str):
-        raise UserError(f"{path}: origin and note must be text")
+        raise InputError(f"{path}: origin and note must be text")
     return PointSet(printable(origin), printable(note), points)
 
 
 def _point(path: Path, number: int, item: Any) -> Point:
     if not isinstance(item, dict):
-        raise UserError(f"{path}: entry {number + 1} is not an object")
+        raise InputError(f"{path}: entry {number + 1} is not an object")
     name, size, perplexity = item.get("name"), item.get("bytes"), item.get("perplexity")
     if not isinstance(name, str) or not name:
-        raise UserError(f"{path}: entry {number + 1} has no name")
+        raise InputError(f"{path}: entry {number + 1} has no name")
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
-        raise UserError(f"{path}: {name!r}: bytes must be a whole number above 0")
+        raise InputError(f"{path}: {name!r}: bytes must be a whole number above 0")
     if isinstance(perplexity, bool) or not isinstance(perplexity, (int, float)) or perplexity < 1:
-        raise UserError(f"{path}: {name!r}: perplexity must be a number of at least 1")
+        raise InputError(f"{path}: {name!r}: perplexity must be a number of at least 1")
     return Point(printable(name), size, float(perplexity))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from mobile_bundle.errors import UserError, printable
+from mobile_bundle.errors import InputError, printable
 from mobile_bundle.files.inputs import read_json
 from mobile_bundle.report.errors import TensorError
 from mobile_bundle.report.pareto import PointSet
@@ -148,19 +148,19 @@ def read_report(path: Path) -> Report:
     try:
         data = read_json(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
-        raise UserError(f"{path} is not the JSON of a report of version {REPORT_VERSION}; make it again")
+        raise InputError(f"{path} is not the JSON of a report of version {REPORT_VERSION}", "make it again")
     try:
         report = _record(Report, data)
     except TypeError as error:
-        raise UserError(f"{path} is damaged ({error}); make the report again") from error
+        raise InputError(f"{path} is damaged ({error})", "make the report again") from error
     figures = [report.original.perplexity, *(bundle.perplexity for bundle in report.bundles)]
     sums = [value for b in report.bundles for t in b.tensors for value in (t.squared_weight, t.squared_error)]
     if any(figure is not None and figure < 1 for figure in figures) or any(
         value is not None and value < 0 for value in sums
     ):
-        raise UserError(f"{path} is damaged (a perplexity below 1, or a square below 0); make the report again")
+        raise InputError(f"{path} is damaged (a perplexity below 1, or a square below 0)", "make the report again")
     return report
 
 

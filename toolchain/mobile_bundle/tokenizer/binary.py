@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.chat_template.compile import ChatTemplate
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.tokenizer import steps as step
 from mobile_bundle.tokenizer.steps import Steps
 from mobile_bundle.tokenizer.vocabulary import BYTE_ALPHABET, Vocabulary, token_bytes
@@ -33,9 +33,9 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | N
     added_table, added_bytes, added_raw = _added(vocabulary)
     template = np.array([*steps.prefix, *steps.suffix], np.int32)
     if template.size and not 0 <= template.min() <= template.max() < vocabulary.size:
-        raise UserError("tokenizer.json: the post-processor's ids are not in the vocabulary")
+        raise InputError("tokenizer.json: the post-processor's ids are not in the vocabulary")
     if max(len(steps.prefix), len(steps.suffix)) > 64:
-        raise UserError("tokenizer.json: the post-processor adds more than 64 ids")
+        raise InputError("tokenizer.json: the post-processor adds more than 64 ids")
     sections = [
         offsets.tobytes(),
         blob,
@@ -99,13 +99,13 @@ def _token_bytes(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) ->
             try:
                 data, is_byte = token_bytes(text, steps)
             except UnicodeEncodeError:
-                raise UserError(f"tokenizer.json: token {number} is not valid Unicode") from None
+                raise InputError(f"tokenizer.json: token {number} is not valid Unicode") from None
             blob += data
             longest = max(longest, len(data))
             marks |= IS_BYTE * is_byte | IS_SPECIAL * (text in vocabulary.special)
         offsets[number] = marks
     if len(blob) >= 1 << 29:
-        raise UserError("tokenizer.json: the tokens are more than 512 MB")
+        raise InputError("tokenizer.json: the tokens are more than 512 MB")
     offsets[vocabulary.size] = len(blob)
     return offsets, bytes(blob), longest
 
@@ -155,7 +155,9 @@ def _place(hashes: NDArray[np.uint32], what: str) -> tuple[list[int], int, int]:
             # A search for what is not there ends one slot later, at an empty one.
             return places, slots, probes + 1
         slots += slots // 2
-    raise UserError(f"tokenizer.json: too many {what} have the same hash; it was made to fill memory, take another one")
+    raise InputError(
+        f"tokenizer.json: too many {what} have the same hash; it was made to fill memory, take another one"
+    )
 
 
 def _try_place(first: list[int], slots: int) -> tuple[list[int], int] | None:
@@ -212,7 +214,7 @@ def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -
         return np.empty(0, np.int32), 0
     for text in wanted:
         if texts[vocabulary.tokens[text]] != text:
-            raise UserError(f"tokenizer.json: the token {text!r} is also an added token that normalization changes")
+            raise InputError(f"tokenizer.json: the token {text!r} is also an added token that normalization changes")
     hashes = np.array([string_hash(token_bytes(text, steps)[0]) for text in wanted], np.uint32)
     places, slots, probes = _place(hashes, "tokens")
     table = np.full(slots, -1, np.int32)

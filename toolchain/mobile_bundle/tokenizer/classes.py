@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.tokenizer.steps import MARK, QWEN2_EXPRESSION
 
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer", "PythonBackend", "BloomTokenizer", "")
@@ -35,7 +35,7 @@ def tokenizer_class(settings: _Json, config: _Json, description: _Json) -> str:
     settings: of tokenizer_config.json; config: of config.json; description: of tokenizer.json."""
     named = settings.get("tokenizer_class") or config.get("tokenizer_class") or ""
     if not isinstance(named, str):
-        raise UserError("tokenizer_config.json: tokenizer_class is not a name")
+        raise InputError("tokenizer_config.json: tokenizer_class is not a name")
     name = named if named == "PreTrainedTokenizerFast" else named.removesuffix("Fast")
     family = config.get("model_type")
     if family == "mistral":
@@ -70,7 +70,7 @@ def _flag(values: _Json, key: str, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UserError(f"tokenizer_config.json: {key} is {str(value)[:40]!r}, not true or false")
+        raise InputError(f"tokenizer_config.json: {key} is {str(value)[:40]!r}, not true or false")
     return value
 
 

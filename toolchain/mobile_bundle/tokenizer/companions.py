@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.tokenizer.classes import CLASSES, GENERIC, tokenizer_class
 
@@ -80,22 +80,23 @@ def _optional(path: Path) -> dict[str, Any]:
 def _refuse_settings(settings: dict[str, Any]) -> None:
     """UserError for what changes ids or texts and the runtime does not do."""
     if settings.get("split_special_tokens"):
-        raise UserError(
+        raise UnsupportedError(
             f"{_CONFIG}: split_special_tokens is not supported: special tokens in a text would be taken apart"
         )
     if settings.get("fix_mistral_regex"):
-        raise UserError(
-            f"{_CONFIG}: fix_mistral_regex is not supported; load and save the tokenizer with transformers, so that "
-            "tokenizer.json has the right expression"
+        raise UnsupportedError(
+            f"{_CONFIG}: fix_mistral_regex is not supported",
+            "load and save the tokenizer with transformers, so that tokenizer.json has the right expression",
         )
     if settings.get("clean_up_tokenization_spaces") and settings.get(
         "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
     ):
-        raise UserError(f"{_CONFIG}: clean_up_tokenization_spaces is not supported for BPE; set it to false")
+        raise UnsupportedError(f"{_CONFIG}: clean_up_tokenization_spaces is not supported for BPE", "set it to false")
     files = settings.get("fast_tokenizer_files", ["tokenizer.json"])
     if files != ["tokenizer.json"]:
-        raise UserError(
-            f"{_CONFIG}: fast_tokenizer_files names other files than tokenizer.json, which is not supported; remove it"
+        raise UnsupportedError(
+            f"{_CONFIG}: fast_tokenizer_files names other files than tokenizer.json, which is not supported",
+            "remove it",
         )
 
 
@@ -113,7 +114,7 @@ def _arguments(
     if "added_tokens_decoder" in settings:
         listed = settings["added_tokens_decoder"]
         if not isinstance(listed, dict):
-            raise UserError(f"{_CONFIG}: added_tokens_decoder is not an object of ids and tokens")
+            raise InputError(f"{_CONFIG}: added_tokens_decoder is not an object of ids and tokens")
         for key, entry in listed.items():
             decoder[_number(key)] = _token(entry, "added_tokens_decoder")
     else:
@@ -121,7 +122,7 @@ def _arguments(
         for entry in _listed(description):
             number = entry.get("id") if isinstance(entry, dict) else None
             if type(number) is not int:
-                raise UserError("tokenizer.json: an added token has no id that is a whole number")
+                raise InputError("tokenizer.json: an added token has no id that is a whole number")
             decoder[number] = _token(entry, "added_tokens")
     if "additional_special_tokens" in values and "extra_special_tokens" not in values:
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
@@ -153,7 +154,7 @@ def _read_older_files(
     special = {_token(value, key)["content"] for key, value in listed if not _is_serialized(value)}
     for content, number in _optional(model_dir / "added_tokens.json").items():
         if type(number) is not int:
-            raise UserError(f"added_tokens.json: the id of {content!r} is not a whole number")
+            raise InputError(f"added_tokens.json: the id of {content!r} is not a whole number")
         is_special = content in special
         decoder[number] = {"content": content, "special": is_special, "normalized": not is_special}
 
@@ -162,14 +163,14 @@ def _listed(description: dict[str, Any]) -> list[Any]:
     """The added tokens that tokenizer.json lists."""
     listed = description.get("added_tokens") or []
     if not isinstance(listed, list):
-        raise UserError("tokenizer.json: added_tokens is not a list")
+        raise InputError("tokenizer.json: added_tokens is not a list")
     return list(listed)
 
 
 def _extra_values(values: dict[str, Any]) -> list[Any]:
     listed = values.get("extra_special_tokens") or []
     if not isinstance(listed, list):
-        raise UserError("extra_special_tokens of the tokenizer's files is neither a list nor an object")
+        raise InputError("extra_special_tokens of the tokenizer's files is neither a list nor an object")
     return list(listed)
 
 
@@ -202,12 +203,12 @@ def _token(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"content": value, "special": True}
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise UserError(f"{where} of the tokenizer's files holds {_shown(value)}, which is not a token")
+        raise InputError(f"{where} of the tokenizer's files holds {_shown(value)}, which is not a token")
     token = {"content": value["content"]}
     for key in _FLAGS:
         if key in value:
             if not isinstance(value[key], bool):
-                raise UserError(f"{where} of the tokenizer's files: {key} of {_shown(value)} is not true or false")
+                raise InputError(f"{where} of the tokenizer's files: {key} of {_shown(value)} is not true or false")
             token[key] = value[key]
     return token
 
@@ -216,7 +217,7 @@ def _number(key: str) -> int:
     try:
         return int(key[:20])
     except ValueError:
-        raise UserError(f"{_CONFIG}: the id {key[:40]!r} in added_tokens_decoder is not a whole number") from None
+        raise InputError(f"{_CONFIG}: the id {key[:40]!r} in added_tokens_decoder is not a whole number") from None
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mobile_bundle.chat_template.compile import COMPILED, compile_chat_template
 from mobile_bundle.chat_template.find import find_chat_template
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import ArgumentError, InputError, UserError
 from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.models.gguf import GgufFile, is_gguf
 from mobile_bundle.models.gguf.config import generation_json
@@ -75,7 +75,8 @@ def compile_tokenizer(
     try:
         return _compiled(model_dir, found, config, chat_options)
     except UserError as error:
-        raise UserError(f"{model_dir}, its tokenizer: {str(error).removeprefix('tokenizer.json: ')}") from error
+        reason = error.message.removeprefix("tokenizer.json: ")
+        raise type(error)(f"{model_dir}, its tokenizer: {reason}", error.remedy) from error
 
 
 def _from_directory(model_dir: Path, config: dict[str, Any]) -> _Sources:
@@ -83,7 +84,7 @@ def _from_directory(model_dir: Path, config: dict[str, Any]) -> _Sources:
     if not path.is_file():
         other = next((name for name in ("tokenizer.model", "vocab.json") if (model_dir / name).is_file()), None)
         hint = f" from its {other}" if other else ""
-        raise UserError(
+        raise InputError(
             f"{path} is missing: make it{hint} with transformers: "
             "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
         )
@@ -109,7 +110,7 @@ def _compiled(
         steps = parse_steps(files.description)
         vocabulary = read_vocabulary(files.description, steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path} is not a tokenizer that can be read ({type(error).__name__}: {error})") from error
     rows = config.get("vocab_size")
     left_out = vocabulary.leave_out(rows) if isinstance(rows, int) else []
     source, reason = found.template
@@ -120,7 +121,7 @@ def _compiled(
     if chat and (used := next((token for token in left_out if any(token in text for text in chat.samples)), "")):
         chat, status = None, f"the chat template cannot be used: the model has no row for the token {used} in it"
     if chat_options and chat is None:
-        raise UserError(f"chat options were given, and {status}")
+        raise ArgumentError(f"chat options were given, and {status}")
     sources: list[dict[str, Any]] = [found.generation, config, files.special]
     bos = _token_ids("bos_token", sources, vocabulary)
     return CompiledTokenizer(

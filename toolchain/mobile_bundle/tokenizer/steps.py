@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError, UserError
 
 BYTE_LEVEL, NFC, PREPEND, REPLACE, PREFIX_SPACE, DIGITS, DIGIT_RUNS = (1 << bit for bit in range(7))
 METASPACE, METASPACE_FIRST, METASPACE_ALWAYS, METASPACE_SPLIT, CUT_WORDS = (1 << bit for bit in range(7, 12))
@@ -55,7 +55,7 @@ def parse_steps(description: dict[str, Any]) -> Steps:
 
 def _refuse(step: str, value: Any, reason: str = "is not one the runtime knows") -> UserError:
     shown = json.dumps(value, ensure_ascii=False)
-    return UserError(
+    return InputError(
         f"tokenizer.json: this {step} {reason}: {shown[:400]}; supported are byte-level BPE with the GPT-2, Llama-3 or "
         "Qwen2 split and SentencePiece-style BPE"
     )
@@ -124,7 +124,7 @@ def _regular_expression(part: dict[str, Any]) -> int:
     pattern = part.get("pattern")
     regex = pattern.get("Regex") if isinstance(pattern, dict) else None
     if regex not in REGULAR_EXPRESSIONS:
-        raise UserError(
+        raise UnsupportedError(
             f"tokenizer.json: splits words by a regular expression that the runtime does not know: {regex or pattern} "
             "(supported are those of GPT-2, Llama-3 and Qwen2)"
         )
@@ -169,7 +169,7 @@ def _template_ids(part: dict[str, Any], name: str) -> list[int]:
     """The ids that a template puts where it names a special token."""
     ids: list[int] = part["special_tokens"][name]["ids"]
     if not isinstance(ids, list) or not all(type(number) is int and 0 <= number < 1 << 31 for number in ids):
-        raise UserError(f"tokenizer.json: the post-processor's ids of {name[:40]!r} are not a list of token ids")
+        raise InputError(f"tokenizer.json: the post-processor's ids of {name[:40]!r} are not a list of token ids")
     return ids
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.tokenizer import steps as step
 from mobile_bundle.tokenizer.steps import MARK, Steps
 
@@ -78,18 +78,18 @@ def read_vocabulary(description: dict[str, Any], steps: Steps) -> Vocabulary:
     model = description.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
         kind = model.get("type") if isinstance(model, dict) else None
-        raise UserError(f"tokenizer.json: a model of type {kind!r} is not supported, only BPE is")
+        raise UnsupportedError(f"tokenizer.json: a model of type {kind!r} is not supported, only BPE is")
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):
-            raise UserError(f"tokenizer.json: BPE with {key}={model[key]!r} is not supported")
+            raise UnsupportedError(f"tokenizer.json: BPE with {key}={model[key]!r} is not supported")
     tokens: dict[str, int] = model["vocab"]
     _check_ids(tokens)
     if len(set(tokens.values())) != len(tokens):
-        raise UserError("tokenizer.json: two tokens of the vocabulary have the same id")
+        raise InputError("tokenizer.json: two tokens of the vocabulary have the same id")
     added, special = _added_tokens(description.get("added_tokens") or [], tokens, steps)
     highest = max([*tokens.values(), *(token.id for token in added)], default=-1)
     if not 0 <= highest < MAX_VOCABULARY:
-        raise UserError(
+        raise UnsupportedError(
             f"tokenizer.json: a vocabulary of {highest + 1} tokens; from 1 to {MAX_VOCABULARY} are supported"
         )
     merges = _merges(model["merges"], tokens)
@@ -101,7 +101,7 @@ def read_vocabulary(description: dict[str, Any], steps: Steps) -> Vocabulary:
 def _check_ids(tokens: dict[str, Any]) -> None:
     for text, number in tokens.items():
         if type(number) is not int or not 0 <= number < MAX_VOCABULARY:
-            raise UserError(
+            raise InputError(
                 f"tokenizer.json: the token {text[:40]!r} has the id {str(number)[:40]}: ids must be whole numbers "
                 f"from 0 to {MAX_VOCABULARY - 1}"
             )
@@ -109,18 +109,20 @@ def _check_ids(tokens: dict[str, Any]) -> None:
 
 def _merges(listed: Any, tokens: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
     if not isinstance(listed, list):
-        raise UserError("tokenizer.json: the merges are not a list")
+        raise InputError("tokenizer.json: the merges are not a list")
     if listed and isinstance(listed[0], str):
         listed = [str(line).split(" ") for line in listed if not str(line).startswith("#version")]
     if len(listed) >= MAX_MERGES:
-        raise UserError(f"tokenizer.json: {len(listed)} merges are more than the {MAX_MERGES} that are supported")
+        raise UnsupportedError(
+            f"tokenizer.json: {len(listed)} merges are more than the {MAX_MERGES} that are supported"
+        )
     merges = {}
     for rank, pair in enumerate(listed):
         try:
             left, right = pair
             merges[tokens[left], tokens[right]] = (rank, tokens[left + right])
         except (ValueError, KeyError, TypeError):
-            raise UserError(
+            raise InputError(
                 f"tokenizer.json: merge {rank} ({repr(pair)[:80]}) is not of two tokens that give a third"
             ) from None
     return merges
@@ -168,9 +170,9 @@ def _added_tokens(listed: list[dict[str, Any]], tokens: dict[str, int], steps: S
     added = list(by_id.values())
     for token in added:
         if len(token.text.encode()) > 512:
-            raise UserError(f"tokenizer.json: the added token {token.text[:40]!r}... is longer than 512 bytes")
+            raise InputError(f"tokenizer.json: the added token {token.text[:40]!r}... is longer than 512 bytes")
     if len({(token.text, token.normalized) for token in added}) != len(added):
-        raise UserError("tokenizer.json: two added tokens are the same text after normalization")
+        raise InputError("tokenizer.json: two added tokens are the same text after normalization")
     return added, special
 
 
@@ -181,11 +183,11 @@ def _model_flags(model: dict[str, Any], vocabulary: Vocabulary, steps: Steps) ->
         if model.get("ignore_merges"):
             vocabulary.flags |= step.IGNORE_MERGES
         if model.get("byte_fallback") and not complete:
-            raise UserError("tokenizer.json: byte_fallback in a byte-level tokenizer is not supported")
+            raise UnsupportedError("tokenizer.json: byte_fallback in a byte-level tokenizer is not supported")
     else:
         complete = False
         if model.get("ignore_merges"):
-            raise UserError("tokenizer.json: ignore_merges is only supported in byte-level tokenizers")
+            raise UnsupportedError("tokenizer.json: ignore_merges is only supported in byte-level tokenizers")
         if model.get("byte_fallback"):
             vocabulary.flags |= step.BYTE_FALLBACK
             complete = all(f"<0x{byte:02X}>" in tokens for byte in range(256))
@@ -194,7 +196,7 @@ def _model_flags(model: dict[str, Any], vocabulary: Vocabulary, steps: Steps) ->
     unknown = model.get("unk_token")
     if unknown is not None and not complete:
         if unknown not in tokens:
-            raise UserError(f"tokenizer.json: the unknown token {str(unknown)[:40]!r} is not in the vocabulary")
+            raise InputError(f"tokenizer.json: the unknown token {str(unknown)[:40]!r} is not in the vocabulary")
         vocabulary.unknown = tokens[unknown]
     # Where unknown characters vanish, what stands before and after them can merge.
     if (complete or vocabulary.unknown >= 0) and _can_cut_words(vocabulary, steps):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.kept import Codes
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models.gguf.config import config_json, generation_json
 from mobile_bundle.models.gguf.container import GgufFile, GgufTensor
 from mobile_bundle.models.gguf.kept import has_codes, keep_codec, read_codes
@@ -39,7 +39,7 @@ class GgufMatrix:
             if len(self._stored.shape) == 1 and self._head_dim:
                 floats = floats[:, original_rows(0, self.columns, self._head_dim)]
             if not np.isfinite(floats).all():
-                raise UserError(
+                raise InputError(
                     f"tensor {self._stored.name} holds NaN or infinite values; the file is damaged, or the model"
                 )
             yield np.ascontiguousarray(floats)
@@ -114,7 +114,7 @@ class GgufCheckpoint:
         return self._find(name).type
 
     def keep(self, name: str) -> str:
-        """The codec that `--recipe keep` stores the matrix with, "" for the default recipe's."""
+        """The codec that the recipe keep stores the matrix with, "" for the default recipe's."""
         return keep_codec(self.type(name))
 
     @property
@@ -145,19 +145,19 @@ class GgufCheckpoint:
         """The tensor of that transformers name. UserError if it is missing or of another shape."""
         stored = self._find(name)
         if stored.shape != shape:
-            raise UserError(
+            raise InputError(
                 f"{self.path}: tensor {stored.name} has the shape {list(stored.shape)}, its metadata asks for "
                 f"{list(shape)}"
             )
         if len(shape) == 1 and stored.type not in _VECTOR_TYPES:
-            raise UserError(f"{self.path}: tensor {stored.name} is {stored.type}; vectors must be F32, F16 or BF16")
+            raise InputError(f"{self.path}: tensor {stored.name} is {stored.type}; vectors must be F32, F16 or BF16")
         dequantise(np.zeros((1, stored.row_bytes), np.uint8), stored.type)  # refuses an unknown type now, not midway
         head_dim = self.config["head_dim"] if is_permuted(self._architecture, name) else 0
         return (CodedMatrix if has_codes(stored.type) else GgufMatrix)(self._file, stored, head_dim)
 
     def _find(self, name: str) -> GgufTensor:
         if name not in self._tensors:
-            raise UserError(f"{self.path} has no tensor for {name}; is it a whole model?")
+            raise InputError(f"{self.path} has no tensor for {name}; is it a whole model?")
         return self._tensors[name]
 
     def _named(self) -> dict[str, GgufTensor]:
@@ -168,7 +168,7 @@ class GgufCheckpoint:
                 continue
             name = transformers_name(stored.name)
             if name is None:
-                raise UserError(
+                raise UnsupportedError(
                     f"{self.path}: a model with the tensor {stored.name} is not supported ({self._architecture})"
                 )
             found[name] = stored
@@ -179,7 +179,7 @@ class GgufCheckpoint:
         if stored is None:
             return None
         if len(stored.shape) != 1 or stored.type != "F32" or stored.bytes > 1 << 16:
-            raise UserError(f"{self.path}: the tensor {ROPE_FACTORS} is no vector of rotary factors")
+            raise InputError(f"{self.path}: the tensor {ROPE_FACTORS} is no vector of rotary factors")
         return np.frombuffer(self._file.read(stored.offset, stored.bytes), "<f4").astype(np.float32)
 
 
@@ -201,5 +201,5 @@ def dequantise(rows: NDArray[np.uint8], type_: str) -> Floats:
     try:
         floats: Floats = library("quants").dequantize(rows, quantisation)
     except NotImplementedError as error:
-        raise UserError(f"weights of GGML type {type_} cannot be read ({error})") from error
+        raise InputError(f"weights of GGML type {type_} cannot be read ({error})") from error
     return floats

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UnsupportedError, UserError
 from mobile_bundle.files.git_lfs import refuse_pointer
 from mobile_bundle.models.gguf.library import library, version
 from mobile_bundle.models.ranged_file import PIECE, RangedFile
@@ -80,7 +80,7 @@ class GgufFile(RangedFile):
         try:
             super().__init__(Path(path))
         except FileNotFoundError:
-            raise UserError(f"{path} is not there; give a GGUF file") from None
+            raise InputError(f"{path} is not there", "give a GGUF file") from None
 
     def digest(self, tensor: GgufTensor) -> str:
         """SHA-256, hexadecimal, of a tensor's type, shape and bytes. UserError if they cannot be read."""
@@ -91,12 +91,14 @@ class GgufFile(RangedFile):
         refuse_pointer(self.path, self.read(0, min(self.size, 64)))
         magic = cursor.take(4)
         if magic != _MAGIC:
-            raise UserError(f"{self.path} is not a GGUF file: it begins with {magic!r}")
+            raise InputError(f"{self.path} is not a GGUF file: it begins with {magic!r}")
         number = cursor.number("<I")
         if number & 0xFFFF == 0 and number:
-            raise UserError(f"{self.path} is big-endian; only little-endian GGUF is read: convert it with llama.cpp")
+            raise UnsupportedError(
+                f"{self.path} is big-endian; only little-endian GGUF is read: convert it with llama.cpp"
+            )
         if number not in _VERSIONS:
-            raise UserError(f"{self.path} is GGUF version {number}; versions 2 and 3 are read")
+            raise UnsupportedError(f"{self.path} is GGUF version {number}; versions 2 and 3 are read")
         tensors, entries = cursor.count("tensors", _MOST_ENTRIES), cursor.count("metadata entries", _MOST_ENTRIES)
         for _ in range(entries):
             key = cursor.string(_LONGEST_NAME)
@@ -119,8 +121,8 @@ class GgufFile(RangedFile):
         if isinstance(count, int) and count > 1:
             part = self.metadata.get("split.no")
             which = f"part {part + 1} of {count}" if isinstance(part, int) else f"one of {count} parts"
-            raise UserError(
-                f"{self.path} is {which}; join them with llama.cpp: llama-gguf-split --merge FIRST_PART OUT.gguf"
+            raise InputError(
+                f"{self.path} is {which}", "join them with llama.cpp: llama-gguf-split --merge FIRST_PART OUT.gguf"
             )
 
     def _alignment(self, cursor: _Cursor) -> int:
@@ -142,7 +144,7 @@ class GgufFile(RangedFile):
         try:
             type_ = constants.GGMLQuantizationType(kind)
         except ValueError:
-            raise UserError(
+            raise UnsupportedError(
                 f"{self.path}: the tensor {name} is of GGML type {kind}, which gguf {version()} does not know; "
                 f"try a newer one: pip install --upgrade gguf"
             ) from None
@@ -154,7 +156,7 @@ class GgufFile(RangedFile):
         row_bytes = shape[-1] // block * block_bytes
         size = math.prod(shape[:-1]) * row_bytes
         if offset + size > self.size:
-            raise UserError(
+            raise InputError(
                 f"{self.path} is truncated: the tensor {name} ends at byte {offset + size}, the file at {self.size}; "
                 f"download it again"
             )
@@ -177,7 +179,7 @@ class _Cursor:
         self._data = b""
 
     def damaged(self, what: str) -> UserError:
-        return UserError(f"{self._file.path} is damaged: {what}; download it again")
+        return InputError(f"{self._file.path} is damaged: {what}", "download it again")
 
     def take(self, count: int) -> bytes:
         begin = self._need(count)
@@ -242,8 +244,8 @@ class _Cursor:
         end = begin + count
         if end > len(self._data):
             if end > self._file.size:
-                raise UserError(
-                    f"{self._file.path} is truncated inside its header ({self._file.size} bytes); download it again"
+                raise InputError(
+                    f"{self._file.path} is truncated inside its header ({self._file.size} bytes)", "download it again"
                 )
             if end > _MOST_METADATA:
                 raise self.damaged(f"its header is longer than {_MOST_METADATA >> 20} MiB")

@@ -32,7 +32,7 @@ class Exact:
 
 
 def keep_codec(type_: str) -> str:
-    """The codec that `--recipe keep` stores a matrix of that GGML type with; "" leaves it to the default recipe.
+    """The codec that the recipe keep stores a matrix of that GGML type with; "" leaves it to the default recipe.
 
     BF16 is stored as it is. F16 and F32 hold more than bfloat16 does, and become 8 bits."""
     if type_ in _EXACT:

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 from types import ModuleType
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InstallationError
 
 
 def library(module: str) -> ModuleType:
@@ -14,7 +14,9 @@ def library(module: str) -> ModuleType:
     try:
         return importlib.import_module(f"gguf.{module}")
     except ImportError as error:
-        raise UserError("reading a GGUF file needs the gguf package: pip install 'mobile-bundle[gguf]'") from error
+        raise InstallationError(
+            "reading a GGUF file needs the gguf package", "pip install 'mobile-bundle[gguf]'"
+        ) from error
 
 
 def version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mobile_bundle.errors import UserError
+from mobile_bundle.errors import InputError, UserError
 from mobile_bundle.models.gguf.container import GgufFile
 
 
@@ -53,7 +53,7 @@ class Metadata:
 
     def error(self, what: str) -> UserError:
         """An error about this file."""
-        return UserError(f"{self._path}: {what}")
+        return InputError(f"{self._path}: {what}")
 
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self._values.get(key)

@@ -29,12 +29,15 @@ sealed class GenerationRequest {
 
     /**
      * A conversation to answer, by the model's own chat template. Send all of it every time: what the model has computed
-     * already is not computed again. One that ends with the assistant's message has that message continued.
+     * already is not computed again. One that ends with the assistant's message has that message continued. [thinking]:
+     * whether the model is to think first, null for what its template does by itself; where the template cannot switch it
+     * (`chat_thinking` of the manifest is false) the answer is [ModelError.BadRequest].
      */
     data class Chat(
         val messages: List<Message>,
         override val maxNewTokens: Int = 128,
         override val sampling: Sampling = Sampling(),
+        val thinking: Boolean? = null,
     ) : GenerationRequest()
 }
 

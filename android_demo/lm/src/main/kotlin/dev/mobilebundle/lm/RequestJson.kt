@@ -8,7 +8,10 @@ internal fun GenerationRequest.toJson(): JSONObject {
     val json = JSONObject()
     when (this) {
         is GenerationRequest.Text -> json.put("prompt", prompt)
-        is GenerationRequest.Chat -> json.put("messages", JSONArray(messages.map { it.toJson() }))
+        is GenerationRequest.Chat -> {
+            json.put("messages", JSONArray(messages.map { it.toJson() }))
+            thinking?.let { json.put("thinking", it) }
+        }
     }
     json.put("max_new_tokens", maxNewTokens)
     json.put("temperature", sampling.temperature.toDouble())

@@ -1,0 +1,117 @@
+/* Where things lie in a payload (mobile_bundle/packed_formats.h), in one place for all kernels. */
+#ifndef MB_PACKED_LAYOUT_H
+#define MB_PACKED_LAYOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "packed/formats.h"
+
+#define MB_MAX_GROUP 128
+
+/* Bits per weight code of a strip format; 0 for the row-major ones. */
+static inline uint32_t mb_format_bits(uint32_t format) {
+  switch (format) {
+    case MB_FORMAT_SIGN1:
+      return 1;
+    case MB_FORMAT_TERNARY2:
+    case MB_FORMAT_AFFINE2:
+      return 2;
+    case MB_FORMAT_AFFINE3:
+      return 3;
+    case MB_FORMAT_AFFINE4:
+      return 4;
+    case MB_FORMAT_AFFINE5:
+      return 5;
+    case MB_FORMAT_AFFINE6:
+      return 6;
+    case MB_FORMAT_AFFINE8:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+/* Formats of records, one per strip and group of columns: scales, then codes. Signs are the codes 0 and 2. */
+static inline bool mb_is_affine(uint32_t format) {
+  return (format >= MB_FORMAT_AFFINE2 && format <= MB_FORMAT_AFFINE8) ||
+         (format >= MB_FORMAT_AFFINE5 && format <= MB_FORMAT_SIGN1);
+}
+
+/* The place of a strip format in a table of kernels: ternary; affine 2, 3, 4, 8, 5, 6; signs. */
+#define MB_STRIP_FORMATS 8
+static inline uint32_t mb_strip_format(uint32_t format) {
+  return format <= MB_FORMAT_AFFINE8 ? format - MB_FORMAT_TERNARY2 : format - MB_FORMAT_AFFINE5 + 5;
+}
+
+/* What a symmetric code is relative to: 2^(bits-1); 8-bit codes are signed already. */
+static inline int32_t mb_symmetric_offset(uint32_t bits) { return bits == 8 ? 0 : (int32_t)1 << (bits - 1); }
+
+static inline uint32_t mb_ternary_blocks(const mb_matrix *w) { return mb_round_up(w->columns, 16) / 16; }
+static inline size_t mb_ternary_strip_bytes(const mb_matrix *w) { return (size_t)mb_ternary_blocks(w) * 64; }
+
+static inline uint32_t mb_affine_groups(const mb_matrix *w) { return mb_round_up(w->columns, w->group) / w->group; }
+static inline bool mb_is_asymmetric(const mb_matrix *w) { return (w->flags & MB_FLAG_ASYMMETRIC) != 0; }
+/* One record (a group of columns of one strip): 16 scales, perhaps 16 offsets, then the codes. */
+static inline size_t mb_record_head_bytes(bool asymmetric) { return asymmetric ? 64 : 32; }
+static inline size_t mb_code_bytes(uint32_t bits, uint32_t columns) {
+  return (size_t)columns * bits * 2; /* x 16 / 8 */
+}
+static inline size_t mb_record_bytes(const mb_matrix *w) {
+  return mb_record_head_bytes(mb_is_asymmetric(w)) + mb_code_bytes(mb_format_bits(w->format), w->group);
+}
+static inline size_t mb_affine_strip_bytes(const mb_matrix *w) {
+  return (size_t)mb_affine_groups(w) * mb_record_bytes(w);
+}
+
+/* The codes of one row (0..15) of a strip for `columns` columns from the start of `codes`: columns is a multiple of 16
+ * for 2 and 6 bits, 32 for 3 and 5 bits, 8 for signs (1 bit: codes 0 and 2) and 4 bits, and 4 for 8 bits. */
+static inline void mb_row_codes(uint32_t bits, const uint8_t *codes, uint32_t row, uint32_t columns, int8_t *out) {
+  const uint8_t *own = codes + 4 * row;
+  for (uint32_t c = 0; c < columns; c++) {
+    uint32_t k = c % 4;
+    switch (bits) {
+      case 1:
+        out[c] = (int8_t)(codes[(size_t)(c / 8) * 16 + row] >> c % 8 << 1 & 2);
+        break;
+      case 2:
+        out[c] = (int8_t)(own[c / 16 * 64 + k] >> c % 16 / 4 * 2 & 3);
+        break;
+      case 3: {
+        const uint8_t *block = own + (size_t)(c / 32) * 192;
+        uint32_t low = block[c % 32 / 16 * 64 + k] >> c % 16 / 4 * 2 & 3u;
+        uint32_t high = block[128 + k] >> c % 32 / 4 & 1u;
+        out[c] = (int8_t)(low | high << 2);
+        break;
+      }
+      case 4:
+        out[c] = (int8_t)(own[c / 8 * 64 + k] >> c % 8 / 4 * 4 & 15);
+        break;
+      case 5: {
+        const uint8_t *block = own + (size_t)(c / 32) * 320;
+        uint32_t high = block[c % 32 / 8 * 64 + k] >> c % 8 / 4 * 4 & 15u;
+        uint32_t low = block[256 + k] >> c % 32 / 4 & 1u;
+        out[c] = (int8_t)(high << 1 | low);
+        break;
+      }
+      case 6: {
+        const uint8_t *block = own + (size_t)(c / 16) * 192;
+        uint32_t high = block[c % 16 / 8 * 64 + k] >> c % 8 / 4 * 4 & 15u;
+        uint32_t low = block[128 + k] >> c % 16 / 4 * 2 & 3u;
+        out[c] = (int8_t)(high << 2 | low);
+        break;
+      }
+      default:
+        out[c] = (int8_t)own[(size_t)(c / 4) * 64 + k];
+        break;
+    }
+  }
+}
+
+/* Rows of a multiply that exist: row_end may be the padded row count. */
+static inline uint32_t mb_last_row(const mb_matrix *w, uint32_t row_end) {
+  return row_end < w->rows ? row_end : w->rows;
+}
+
+#endif

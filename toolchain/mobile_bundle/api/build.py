@@ -1,0 +1,117 @@
+"""Building a bundle."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from mobile_bundle.api.bundle import Bundle
+from mobile_bundle.api.sizes import byte_size
+from mobile_bundle.api.stop import Cancel, is_cancelled
+from mobile_bundle.corpus.text import DEFAULT_TEXT
+from mobile_bundle.errors import ArgumentError, Cancelled
+from mobile_bundle.export.formats import FORMATS
+from mobile_bundle.pipeline.build import build_bundle
+from mobile_bundle.pipeline.request import BuildRequest, Listener, Step
+from mobile_bundle.planning.budget import Budget
+from mobile_bundle.planning.recipe import Recipe, named_recipe
+from mobile_bundle.planning.recipe_file import SUFFIXES, read_recipe_file
+
+log = logging.getLogger("mobile_bundle")
+
+
+def build(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    max_size: int | str | None = None,
+    max_ram: int | str | None = None,
+    max_perplexity: float | None = None,
+    calibration: bool | str | os.PathLike[str] = False,
+    formats: Collection[str] = ("native",),
+    jobs: int | None = None,
+    cluster: str | None = None,
+    chat_options: Mapping[str, Any] | None = None,
+    progress: Callable[[Step], None] = lambda step: None,
+    cancel: Cancel = None,
+) -> Bundle:
+    """Builds the bundle `output` (NAME.mbundle; replaced if it is one already) of a checkpoint directory or GGUF file.
+
+    It appears whole, or not at all. What was coded when a build fails, is cancelled or is killed lies in
+    OUTPUT.parts beside it, and the same call goes on from there.
+
+    recipe: how weights are coded: a name ("affine-4bit", "bitnet+entropy"), a recipe file (.yaml), or a Recipe; None:
+    found by trying. max_size (what a phone stores for one ABI), max_ram (predicted peak memory): a budget, in bytes or
+    as "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
+    every tensor. calibration: a text file (UTF-8, or .xz) that says which weights matter, True for the one that ships
+    with the tool, which budgets use anyway. formats: of "native", "executorch", "onnx". jobs: tensors that are coded at
+    a time, each in a process of its own. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of the
+    chat template that the bundle fixes.
+
+    progress: called with every Step, in this thread; `print` will do. What a person should know meanwhile (the plan,
+    what was tried) goes to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
+
+    Call it from any thread; one build per output at a time. With jobs, a script needs `if __name__ == "__main__":`.
+    UserError says what is wrong: InputError for the checkpoint, ArgumentError for what was asked for, BudgetError,
+    OutputError, ResumableError, InstallationError for a package that is missing, Cancelled."""
+
+    def step(done: Step) -> None:
+        progress(done)
+        if is_cancelled(cancel):
+            raise Cancelled()
+
+    request = BuildRequest(
+        Path(model),
+        Path(output),
+        recipe=None if recipe is None else find_recipe(recipe),
+        budget=Budget(_size(max_size), _size(max_ram), _perplexity(max_perplexity)),
+        calibration=_calibration(calibration),
+        formats=_formats(formats),
+        jobs=_jobs(jobs, cluster),
+        cluster=cluster,
+        chat_options=dict(chat_options or {}),
+    )
+    build_bundle(request, Listener(step, lambda line: log.info("%s", line)))
+    return Bundle(output)
+
+
+def find_recipe(recipe: Recipe | str | os.PathLike[str]) -> Recipe:
+    """A recipe by its name or file. ArgumentError for a name that is not known, InputError for a file."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    path = Path(recipe)
+    return read_recipe_file(path) if path.suffix in SUFFIXES else named_recipe(str(recipe))
+
+
+def _size(size: int | str | None) -> int | None:
+    return None if size is None else byte_size(size)
+
+
+def _perplexity(limit: float | None) -> float | None:
+    if limit is not None and not 0 < limit < math.inf:
+        raise ArgumentError(f"`max_perplexity` {limit}: must be a number above 0")
+    return limit
+
+
+def _calibration(text: bool | str | os.PathLike[str]) -> Path | None:
+    if isinstance(text, bool):
+        return DEFAULT_TEXT if text else None
+    return Path(text)
+
+
+def _formats(formats: Collection[str]) -> tuple[str, ...]:
+    for name in formats:
+        if isinstance(formats, str) or name not in FORMATS:
+            raise ArgumentError(f"`formats` {formats!r}: must be a list of names: {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(formats))
+
+
+def _jobs(jobs: int | None, cluster: str | None) -> int | None:
+    if jobs is not None and (jobs < 1 or cluster is not None):
+        raise ArgumentError("`jobs`: must be at least 1, and cannot be given together with `cluster`")
+    return jobs

@@ -1,0 +1,33 @@
+"""What a bundle would take, without building it."""
+
+from __future__ import annotations
+
+import os
+
+from mobile_bundle.api.build import find_recipe
+from mobile_bundle.planning.estimate import (
+    DEFAULT_BANDWIDTH,
+    BundleEstimate,
+    Subject,
+    checkpoint_subject,
+    estimate_bundle,
+)
+from mobile_bundle.planning.recipe import Recipe
+
+
+def estimate(
+    model: str | os.PathLike[str] | Subject,
+    recipe: Recipe | str | os.PathLike[str],
+    *,
+    context: int = 0,
+    kv: str = "int8",
+    bandwidth: float = DEFAULT_BANDWIDTH,
+) -> BundleEstimate:
+    """Size, memory and speed of a bundle of that recipe: exact but for the speed, and for recipes with +entropy, of
+    which the largest size is counted.
+
+    model: a checkpoint directory, a GGUF file, or a Subject (planning/estimate.py: one that is open already, or the
+    shape of a well-known model). context: tokens (0: the model's default). kv: type of the KV cache, "int8" or "f16".
+    bandwidth: of the phone's memory, bytes per second. UserError as `build`'s."""
+    subject = model if isinstance(model, Subject) else checkpoint_subject(model)
+    return estimate_bundle(subject, find_recipe(recipe), context, kv, bandwidth)

@@ -1,0 +1,32 @@
+"""How the command line names what the library calls a parameter."""
+
+from __future__ import annotations
+
+import re
+
+_OPTIONS = {
+    "against": "--against",
+    "calibration": "--calibration",
+    "cluster": "--cluster",
+    "context": "--context",
+    "formats": "--formats",
+    "jobs": "--jobs",
+    "kv": "--kv",
+    "lab": "--lab",
+    "max_perplexity": "--max-perplexity",
+    "max_ram": "--max-ram",
+    "max_size": "--max-size",
+    "points": "--points",
+    "pressure": "--pressure",
+    "reps": "--reps",
+    "save_baseline": "--save-baseline",
+    "serial": "--serial",
+    "threads": "--threads",
+    "windows": "--windows",
+    "work": "--work",
+}
+
+
+def with_options(text: str) -> str:
+    """The text with options for the parameters that stand in backticks: `max_size` is --max-size."""
+    return re.sub(r"`(\w+)`", lambda found: _OPTIONS.get(found[1], found[0]), text)

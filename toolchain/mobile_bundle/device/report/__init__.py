@@ -1,0 +1,1 @@
+"""What all runs came to: cells, verdict, baseline; as JSON, as text and as a page."""
