@@ -197,7 +197,7 @@ def test_what_cannot_be_compared_is_refused(bundles, text, points, tmp_path, cap
     fails(capsys, "cannot be compared (give --context 64 --windows 3", bundles[0], *common, "--windows", 1,
           "--context", 64, "--points", points)  # fmt: skip
     fails(capsys, "is named twice", bundles[0], bundles[0], *common)
-    fails(capsys, "cannot both be", bundles[0], *common, "--json", tmp_path / "x.html")
+    fails(capsys, "cannot be the same file", bundles[0], *common, "--json", tmp_path / "x.html")
     fails(capsys, "cannot be written", bundles[0], *common, "-o", tmp_path / "none" / "x.html")
     fails(capsys, "is not the JSON of a report", bundles[0], *common, "--reuse", points)
     fails(capsys, "is not a bundle", EXAMPLE, *common)
