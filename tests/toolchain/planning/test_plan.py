@@ -196,9 +196,9 @@ class _Shape:
     """Qwen2.5-1.5B's tensors without a checkpoint."""
 
     def __init__(self) -> None:
-        from mobile_bundle.planning.estimate import shape_subject
+        from mobile_bundle.planning.estimate import published_shape
 
-        subject = shape_subject("1.5b")
+        subject = published_shape("1.5b")
         self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes
 
     def measure(self) -> Measure:
