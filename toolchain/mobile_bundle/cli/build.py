@@ -46,7 +46,9 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "name to entropy-code every tensor that shrinks. Default: the smallest recipe that keeps the quality",
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
-    budget.add_argument("--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB")
+    budget.add_argument(
+        "--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB"
+    )
     budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="maximum predicted peak memory, e.g. 600MB")
     budget.add_argument(
         "--max-perplexity",
