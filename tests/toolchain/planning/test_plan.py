@@ -214,7 +214,7 @@ def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
     assert "1.544 billion weights in it are 0.0124 bits per weight" in text
     assert "the smallest plan takes" in text
     assert "\n" not in text
-    with pytest.raises(UserError, match=r"--max-ram 100\.0 MB cannot be met"):
+    with pytest.raises(UserError, match=r"`max_ram` 100\.0 MB cannot be met"):
         Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
     Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())
 
