@@ -29,7 +29,7 @@ static const char usage_begin[] =
     "  --threads N              default: one per processor, at most 4\n"
     "  --prefill-chunk N        prompt tokens computed together (default 32)\n"
     "  --cache DIR              where what install decodes is kept (default: in the bundle)\n"
-    "  --force                  run although less memory is available than the context can come to need\n"
+    "  --force                  run even if free memory is below the full-context peak\n"
     "  --json                   one event per line: install, installed, load, prompt, token, done, bench, verified,\n"
     "                           error\n";
 

@@ -25,7 +25,7 @@ typedef enum {
   MB_ERROR_ARGUMENT = 1, /* the caller asked for something that cannot be */
   MB_ERROR_IO = 2,       /* a file is missing or cannot be read */
   MB_ERROR_FORMAT = 3,   /* a file is damaged, foreign or of another version */
-  MB_ERROR_MEMORY = 4,   /* the memory asked for is not to be had */
+  MB_ERROR_MEMORY = 4,   /* there is not enough memory */
   MB_ERROR_CANCELLED = 5,
   MB_ERROR_NUMERIC = 6, /* the model computes values that are not finite */
 } mb_status;
@@ -41,8 +41,8 @@ typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
 typedef struct mb_model mb_model;
 typedef struct mb_session mb_session;
 
-/* What a long task has done: `done` of `total` bytes, now at `what` (NULL: at the end). false: stop, as soon as may be,
- * with MB_ERROR_CANCELLED. */
+/* What a long task has done: `done` of `total` bytes, now at `what` (NULL: at the end). false: stop soon, with
+ * MB_ERROR_CANCELLED. */
 typedef bool (*mb_progress)(void *context, uint64_t done, uint64_t total, const char *what);
 
 /* Asked now and then by a task that may take long. false: stop, with MB_ERROR_CANCELLED. */
@@ -53,15 +53,14 @@ typedef enum {
   MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped when it has been used, the next one's read ahead */
 } mb_mapping;
 
-/* Structs of options begin with their size, set by the caller: a program that was built with an older header then works
- * with this library, which takes what its struct does not have for 0. */
+/* Every options struct begins with its size, which the caller sets: a program built with an older header then works
+ * with this library, and the options that it does not know are 0. */
 typedef struct {
-  uint32_t size;       /* sizeof of this struct */
-  const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
-  const char
-      *cache_dir; /* where the cache of stored forms is and is made, one folder a bundle; NULL: beside weights.ptd */
+  uint32_t size;         /* sizeof of this struct */
+  const char *kernels;   /* NULL: the best for this processor; else one of mb_kernels_available() */
+  const char *cache_dir; /* folder for the cache of stored forms, one folder per bundle; NULL: beside weights.ptd */
   mb_mapping mapping;
-  mb_progress progress; /* of an installation on the first load; NULL: silent */
+  mb_progress progress; /* called while the first load installs; NULL: not called */
   void *progress_context;
 } mb_model_options;
 
@@ -72,7 +71,7 @@ typedef struct {
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
   mb_kv_type kv_type;
   bool all_logits; /* room for logits of a whole chunk: for perplexity only */
-  bool unchecked;  /* opened although less memory is available than the session can come to need */
+  bool unchecked;  /* open even if free memory is below what the full context needs */
 } mb_session_options;
 
 typedef struct {
@@ -90,7 +89,7 @@ typedef struct {
 typedef struct {
   uint32_t size;         /* sizeof of this struct */
   const char *cache_dir; /* as in mb_model_options */
-  mb_progress progress;  /* NULL: silent; bytes are those of the decoded blobs */
+  mb_progress progress;  /* counts bytes of decoded blobs; NULL: not called */
   void *progress_context;
 } mb_install_options;
 
@@ -98,7 +97,7 @@ typedef struct {
   uint32_t tensors;       /* stored forms that the bundle holds; 0: there is nothing to install */
   uint64_t stored_bytes;  /* of their blobs in weights.ptd */
   uint64_t decoded_bytes; /* of their packed blobs, written by this call; 0: a whole cache was there already */
-  uint64_t cache_bytes;   /* size of the cache file; 0 where there is none to be */
+  uint64_t cache_bytes;   /* size of the cache file; 0 if the bundle needs none */
 } mb_install_result;
 
 /* Decodes every stored form of the bundle (formats from MB_FIRST_STORED_FORMAT on) into its cache file, weights.cache,
@@ -106,12 +105,12 @@ typedef struct {
  * any other is replaced. Memory: a few MB, whatever the model. options and result may be NULL. */
 MB_API mb_status mb_install(const char *bundle, const mb_install_options *options, mb_install_result *result);
 
-/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A cache
- * that is absent is no error, one that does not fit is. */
+/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A missing
+ * cache is not an error, one that does not fit is. */
 MB_API mb_status mb_verify(const char *bundle, const char *cache_dir);
 
-/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. Installs a bundle of stored forms
- * that has no cache that fits. */
+/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. A bundle with stored forms and
+ * without a cache that fits is installed first. */
 MB_API mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **model);
 MB_API void mb_model_close(mb_model *model);
 MB_API const mb_model_config *mb_model_get_config(const mb_model *model);
