@@ -324,7 +324,7 @@ def test_a_folder_that_appears_while_a_bundle_is_built(tmp_path: Path) -> None:
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     last = errors.strip().splitlines()[-1]
-    assert last.startswith(f"build-mobile-bundle: {out} appeared meanwhile and was left alone; the finished result is")
+    assert last.startswith(f"build-mobile-bundle: {out} appeared in the meantime and was left alone; the finished result is")
     assert contents(out) == {"thesis.txt": "three years"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mbundle", "out.mbundle.new"]
     assert run(*TOOL, "verify", tmp_path / "out.mbundle.new").returncode == 0
@@ -393,7 +393,7 @@ def test_outputs_that_would_overwrite_inputs(bundle: Callable[..., Path], tmp_pa
         command = ["report", packed, "--against", EXAMPLE, "--text", text, "-o", tmp_path / "r.html", "--json", output]
         failed = run(*TOOL, *command)
         assert failed.returncode == 1
-        assert f"{output} is read by this report and would be overwritten" in failed.stderr
+        assert f"{output} is an input of this report and would be overwritten" in failed.stderr
         assert output.read_bytes() == before
     same = run(*TOOL, "device-test", packed, "--json", tmp_path / "x", "--html", tmp_path / "x")
     assert (same.returncode, same.stderr.count("\n")) == (1, 1)

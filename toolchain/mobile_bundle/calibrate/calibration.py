@@ -38,7 +38,9 @@ def calibrate(
 ) -> Calibration:
     """text: None for the one that ships with the tool. UserError if torch is missing or the text is of no use."""
     if importlib.util.find_spec("torch") is None:
-        raise InstallationError("calibration and budgets need torch", "pip install 'mobile-bundle[calibrate]'")
+        raise InstallationError(
+            "calibration and budgets need torch", "pip install '.[calibrate]' in a checkout of mobile-bundle"
+        )
     from mobile_bundle.calibrate.profile import profile_model
     from mobile_bundle.corpus.calibration import calibration_windows
 

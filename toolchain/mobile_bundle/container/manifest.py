@@ -45,7 +45,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a bundle. UserError if the directory is not a bundle, or one this version cannot read."""
     path = Path(directory) / NAME
     if not path.parent.is_dir():
-        raise InputError(f"{directory} is not a bundle: it is no directory")
+        raise InputError(f"{directory} is not a bundle: it is not a directory")
     try:
         data = read_bytes(path)
     except FileNotFoundError:
@@ -53,9 +53,11 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         manifest = _printable(parse_json(data, "it"))
     except UserError as error:
-        raise InputError(f"{path} is damaged or not a bundle's ({error})", "build the bundle again") from error
+        raise InputError(
+            f"{path} is damaged, or not the manifest of a bundle ({error})", "build the bundle again"
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path} is damaged or not a bundle's", "build the bundle again")
+        raise InputError(f"{path} is damaged, or not the manifest of a bundle", "build the bundle again")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
@@ -130,7 +132,7 @@ def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> 
     for name, facts in manifest["files"].items():
         path = root / name
         if not isinstance(facts, dict) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{root / NAME} is damaged: its entry for {name!r} makes no sense")
+            raise InputError(f"{root / NAME} is damaged: its entry for {name!r} is invalid")
         if path.is_symlink() or not path.is_file():
             raise InputError(f"{root} is incomplete: {name} is missing", "build the bundle again")
         size = path.stat().st_size
@@ -143,7 +145,7 @@ def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> 
 def check_sha256(path: Path, facts: dict[str, Any], found: str) -> None:
     """UserError unless `found` is what the manifest says of the file."""
     if found != facts.get("sha256"):
-        raise InputError(f"{path} is damaged: its sha256 is not the manifest's", "build the bundle again")
+        raise InputError(f"{path} is damaged: its sha256 differs from the manifest", "build the bundle again")
 
 
 def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any], but: str = "") -> None:

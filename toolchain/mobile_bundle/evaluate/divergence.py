@@ -63,7 +63,7 @@ def compare(
         )
     longest = min(model.context, original.context)
     if context > longest:
-        raise ArgumentError(f"windows of {context} tokens: these models were trained for {longest} at most (`context`)")
+        raise ArgumentError(f"`context` {context} is too large: these models were trained for {longest} tokens")
     losses: list[Rows] = []
     divergences: list[Rows] = []
     agreeing: list[NDArray[np.bool_]] = []

@@ -57,8 +57,7 @@ def parse_event(line: str) -> Event | None:
         where = "/".join(map(str, problem.absolute_path))
         at = f" at {where}" if where else ""
         raise EventError(
-            f"the event {name!r} is not as expected{at}: {problem.message}; "
-            "use the programs of the same mobile-bundle version"
+            f"the event {name!r} is invalid{at}: {problem.message}; use the programs of the same mobile-bundle version"
         )
     taken = {field.name: value[field.name] for field in fields(kind) if field.name in value}
     for field, cls in _OBJECTS.items():

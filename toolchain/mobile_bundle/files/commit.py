@@ -89,7 +89,9 @@ def _in_place(work: WorkFolder) -> bool:
 def _keep(source: Place, wanted: Place, why: str, work: WorkFolder) -> OutputTaken:
     """Gives the result a name that is free; the error that says so."""
     kept = work.parent_now() / _spare_name(source, wanted, "new")
-    return OutputTaken(f"{why} meanwhile and was left alone; the finished result is {kept}: move it where you want it")
+    return OutputTaken(
+        f"{why} in the meantime and was left alone; the finished result is {kept}: move it where you want it"
+    )
 
 
 def _spare_name(source: Place, wanted: Place, word: str) -> str:

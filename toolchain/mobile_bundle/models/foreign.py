@@ -40,7 +40,7 @@ def refuse_other_paths(path: Path) -> None:
             raise InputError(f"cannot read the directory {path}: {error.strerror}") from error
         return
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is not a directory: it is a link to something that is not there")
+        raise InputError(f"{path} is not a directory: it is a link to something that does not exist")
     if path.exists():
         what = _FILES.get(path.suffix.lower(), f"is not a directory; {_GIVE}")
         raise InputError(f"{path} {what}")
@@ -50,7 +50,7 @@ def refuse_other_paths(path: Path) -> None:
             f"{text} is not a directory here; if it is a name on the hub, download it first: "
             f"hf download {text} --local-dir {path.name}"
         )
-    raise InputError(f"{text} is not a directory: there is nothing of that name; {_GIVE}")
+    raise InputError(f"{text} does not exist; {_GIVE}")
 
 
 def refuse_adapter(directory: Path) -> None:
@@ -86,16 +86,16 @@ def _explain(directory: Path) -> str:
         return next(name for name in names if name.lower().endswith(endings))
 
     if "manifest.json" in names and "weights.ptd" in names:
-        return ": it is a bundle already; give the checkpoint it was built of"
+        return ": it is already a bundle; give the checkpoint that it was built from"
     if "model_index.json" in names:
-        return ": it is a diffusers pipeline, which makes no text"
+        return ": it is a diffusers pipeline, which does not generate text"
     if directory.name.startswith("models--") and "snapshots" in names:
         revisions = sorted(path.name for path in (directory / "snapshots").iterdir())
         return f": it is a cache of the hub; give {Path('snapshots', revisions[0] if revisions else 'REVISION')} in it"
     others = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith("adapter"))
     if "params.json" in names and any(name.startswith("consolidated.") for name in names):
         return (
-            f": it holds the model in its maker's own layout ({first('.pth', '.safetensors')}); {_GIVE} in "
+            f": it holds the model in its publisher's own layout ({first('.pth', '.safetensors')}); {_GIVE} in "
             f"transformers' layout"
         )
     if others:
@@ -111,7 +111,7 @@ def _explain(directory: Path) -> str:
             f"save_pretrained(DIRECTORY), after zero_to_fp32.py for DeepSpeed or `accelerate merge-weights` for FSDP"
         )
     if ".gguf" in suffixes:
-        return f"; it holds a GGUF file ({first('.gguf')}), which is a model by itself: give that file"
+        return f"; it holds a GGUF file ({first('.gguf')}), which is a whole model: give that file"
     if ".onnx" in suffixes or (directory / "onnx").is_dir():
         return f"; it holds an ONNX model; {_GIVE} in safetensors that it was exported from"
     if suffixes & {".h5", ".msgpack", ".ot"} or "saved_model.pb" in names:
@@ -120,7 +120,7 @@ def _explain(directory: Path) -> str:
             f"(from_pretrained(..., from_tf=True or from_flax=True) of transformers 4)"
         )
     if "tokenizer.json" in names or "tokenizer.model" in names or "tokenizer_config.json" in names:
-        return ": it holds a tokenizer alone; download the weights too"
+        return ": it holds only a tokenizer; download the weights too"
     inner = [name for name in names if (directory / name / "config.json").is_file()]
     if inner:
         return f"; did you mean {directory / inner[0]}?"

@@ -36,7 +36,7 @@ def open_subject(
             with _opened(weights, tokens) as (model, tokenizer):
                 yield model, tokenizer, compiled.bos
     else:
-        raise InputError(f"{path}: neither a bundle nor a checkpoint; there is nothing of that name")
+        raise InputError(f"{path} does not exist; give a bundle, a checkpoint directory or a GGUF file")
 
 
 @contextmanager

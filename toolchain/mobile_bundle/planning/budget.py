@@ -86,9 +86,8 @@ class Planner:
             raise _size_is_impossible(budget.max_size, tensors, sizes)
         if budget.max_ram is not None and sizes.peak > budget.max_ram:
             raise BudgetError(
-                f"`max_ram` {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
-                f"predicted to need {_mb(sizes.peak)} at its peak: its weights are mapped, KV cache and scratch come "
-                "on top",
+                f"`max_ram` {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) has a "
+                f"predicted peak of {_mb(sizes.peak)} (mapped weights, KV cache and scratch memory)",
                 "take a smaller model",
                 limit="max_ram",
                 asked=budget.max_ram,
@@ -121,8 +120,8 @@ class Planner:
             raise BudgetError(
                 f"`max_perplexity` {budget.max_perplexity:g} cannot be met"
                 + (" within the other limits" if budget.max_size or budget.max_ram else "")
-                + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan is "
-                f"predicted to have {reached:.3f}",
+                + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan a "
+                f"predicted {reached:.3f}",
                 limit="max_perplexity",
                 asked=budget.max_perplexity or 0,
                 best=reached,
@@ -137,7 +136,7 @@ class Planner:
         limit = self._budget.max_size
         if limit is not None and stored > limit:
             raise BudgetError(
-                f"the bundle takes {stored:,} bytes on a phone, {limit:,} were asked for",
+                f"the bundle takes {stored:,} bytes on a phone, more than the {limit:,} allowed",
                 "give a smaller `max_size`",
                 limit="max_size",
                 asked=limit,
@@ -162,10 +161,10 @@ def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Siz
     error = max(GAUSSIAN_ERROR.values())
     parts = ", ".join(f"{name} {_mb(size)}" for name, size in smallest.stored.items())
     return BudgetError(
-        f"`max_size` {_mb(limit)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
-        f"{8 * limit / weights:.4f} bits per weight; the smallest plan takes {_mb(smallest.total)} ({parts}"
-        f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight) and changes the weights by a relative "
-        f"squared error of {error:.2f}, which without training costs much of the quality",
+        f"`max_size` {_mb(limit)} cannot be met: that leaves {8 * limit / weights:.4f} bits per weight for "
+        f"{weights / 1e9:.3f} billion weights. The smallest plan takes {_mb(smallest.total)} ({parts}"
+        f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight), with a relative squared error of "
+        f"{error:.2f}, which costs much of the quality",
         "take a smaller model for a smaller bundle",
         limit="max_size",
         asked=limit,

@@ -156,7 +156,7 @@ def _place(hashes: NDArray[np.uint32], what: str) -> tuple[list[int], int, int]:
             return places, slots, probes + 1
         slots += slots // 2
     raise InputError(
-        f"tokenizer.json: too many {what} have the same hash; it was made to fill memory, take another one"
+        f"tokenizer.json: too many {what} have the same hash; it may be an attack on memory; use another tokenizer"
     )
 
 

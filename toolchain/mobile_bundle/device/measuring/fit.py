@@ -38,10 +38,10 @@ def reasons_against(manifest: dict[str, Any], info: DeviceInfo, context: int, th
     abi = choose_abi(manifest, info)
     if abi is None:
         runs = ", ".join(info.abis) or f"a {info.machine} processor"
-        reasons.append(f"no program for this device: it runs {runs}, the bundle carries {', '.join(carried) or 'none'}")
+        reasons.append(f"no runner for this device: it runs {runs}, the bundle has {', '.join(carried) or 'none'}")
     trained = manifest["model"]["context"]
     if context > trained:
-        reasons.append(f"a context of {context} tokens is asked for, the model is trained for {trained}")
+        reasons.append(f"a context of {context} tokens was requested, but the model was trained for {trained}")
     predicted = predicted_at(manifest, context)
     peak, anon = predicted["peak_bytes"], predicted["anon_bytes"]
     parts = (
@@ -49,16 +49,18 @@ def reasons_against(manifest: dict[str, Any], info: DeviceInfo, context: int, th
         f"{megabytes(max(peak - anon - predicted['file_bytes'], 0))} program = {megabytes(peak)} at {context} tokens"
     )
     if peak > info.memory_bytes:
-        reasons.append(f"too large for its memory: {parts}, the device has {megabytes(info.memory_bytes)} in all")
+        reasons.append(
+            f"too large for the device's memory: {parts}; the device has {megabytes(info.memory_bytes)} in total"
+        )
     elif peak > info.available_bytes + info.swap_bytes:
         reasons.append(
-            f"too large for what is free: {parts}, the device has {megabytes(info.available_bytes)} available and "
+            f"too large for the free memory: {parts}; the device has {megabytes(info.available_bytes)} available and "
             f"{megabytes(info.swap_bytes)} of swap; close other apps"
         )
     needed = disk_bytes(manifest, abi or "") - there_bytes
     if needed > 0 and needed + _SPARE_DISK > info.free_bytes:
         reasons.append(
-            f"too large for its disk: {megabytes(needed)} to store and {megabytes(_SPARE_DISK)} to spare, "
+            f"too large for the device's storage: it needs {megabytes(needed)}, plus {megabytes(_SPARE_DISK)} spare; "
             f"{megabytes(info.free_bytes)} are free in the work folder"
         )
     return reasons

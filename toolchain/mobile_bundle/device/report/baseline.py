@@ -33,7 +33,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
-        raise InputError(f"{path} is not the JSON of a device test of version {REPORT_VERSION}", "make it again")
+        raise InputError(f"{path} is not a device-test report of version {REPORT_VERSION}", "make it again")
     problem = best_match(Draft202012Validator(report_schema()).iter_errors(data))
     if problem is not None:
         where = "/".join(map(str, problem.absolute_path)) or "it"
@@ -51,7 +51,9 @@ def check_comparable(baseline: dict[str, Any], report: Report) -> None:
         ("number of threads", baseline["settings"]["threads"], report.settings["threads"]),
     ):
         if old != new:
-            raise InputError(f"the baseline is of another {what} ({old}, this one is {new}): make one for it")
+            raise InputError(
+                f"the baseline was recorded with a different {what} ({old}, now {new})", "record a new one"
+            )
 
 
 def compare(baseline: dict[str, Any], report: Report, tolerances: Tolerances) -> Iterator[Check]:

@@ -80,7 +80,7 @@ def _push_file(device: Device, local: Path, remote: str, digest: str, sent: Call
     found = remote_sha256(device, [f"{remote}.partial"], [size]).get(f"{remote}.partial")
     if found != digest:
         device.shell(f"rm -f {partial}")
-        raise DeviceError(f"{device.serial}: {remote} arrived damaged (its sha256 is another)", "run again")
+        raise DeviceError(f"{device.serial}: {remote} was damaged on the way (its sha256 differs)", "run again")
     device.shell(f"chmod 755 {partial} && mv {partial} {whole}")
     return size - start
 
