@@ -324,7 +324,7 @@ def test_a_folder_that_appears_while_a_bundle_is_built(tmp_path: Path) -> None:
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     last = errors.strip().splitlines()[-1]
-    assert last.startswith(f"build-mobile-bundle: {out} appeared in the meantime and was left alone; the finished result is")
+    assert last.startswith(f"build-mobile-bundle: {out} appeared meanwhile and was left alone; the finished result is")
     assert contents(out) == {"thesis.txt": "three years"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mbundle", "out.mbundle.new"]
     assert run(*TOOL, "verify", tmp_path / "out.mbundle.new").returncode == 0

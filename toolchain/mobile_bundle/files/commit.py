@@ -90,7 +90,7 @@ def _keep(source: Place, wanted: Place, why: str, work: WorkFolder) -> OutputTak
     """Gives the result a name that is free; the error that says so."""
     kept = work.parent_now() / _spare_name(source, wanted, "new")
     return OutputTaken(
-        f"{why} in the meantime and was left alone; the finished result is {kept}: move it where you want it"
+        f"{why} meanwhile and was left alone; the finished result is {kept}: move it where you want it"
     )
 
 
