@@ -105,7 +105,6 @@ lint: .venv/test-tools
 	$(BIN)/python scripts/check_includes.py
 	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	PYTHONPATH=toolchain $(BIN)/lint-imports --no-logo
-	@[ ! -e scripts/check_includes.py ] || $(BIN)/python scripts/check_includes.py
 
 # Tests run in so many processes at once where nothing speaks against it (the marker `serial` does).
 JOBS ?= 2
@@ -137,6 +136,7 @@ fuzz: $(FUZZ)/seeds
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S runtime -B $(FUZZ)/cmake -DMB_SANITIZE=ON -DMB_TESTS=ON -DMB_WERROR=ON
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(FUZZ)/cmake --target fuzzers
 	cp $(FUZZ)/cmake/fuzz_* $(FUZZ)/
+	$(PYTEST) -q -m hypothesis --hypothesis-profile default
 	scripts/fuzz.sh $(FUZZ) --minutes $(MINUTES)
 
 test-large: .venv/runtimes .venv/test-tools

@@ -11,14 +11,24 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 from mobile_bundle import lab
 from mobile_bundle.planning.recipe import Recipe
-from support.builds import build as build_a
+from support.builds import build
 from support.checkpoints import pack_bitnet, write_tiny
 from support.paths import EXAMPLE, SHARED
-from support.processes import common_folder
+from support.processes import FUZZ_SEED, common_folder
+
+# Every run tries the same examples; `--hypothesis-profile default` tries others, as `make fuzz` does.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
+
+
+def pytest_report_header() -> str:
+    """The random numbers behind this run."""
+    return f"random seeds: fixed, {FUZZ_SEED} for the fuzz targets; `make fuzz` takes fresh ones"
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     directory = common_folder(tmp_path_factory, "bundles")
 
     @functools.cache
-    def build(
+    def built(
         recipe: str | Recipe | None = None, model: Path = EXAMPLE, formats: tuple[str, ...] = ("native",)
     ) -> Path:
         name = recipe.name if isinstance(recipe, Recipe) else recipe
@@ -44,10 +54,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         out = directory / f"{model.name}-{name}-{'-'.join(formats)}-{asked}.mbundle"
         with FileLock(out.with_suffix(".lock")):
             if not out.exists():
-                build_a(model, out, recipe, formats=formats)
+                build(model, out, recipe, formats=formats)
         return out
 
-    return build
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -229,6 +229,8 @@ static void other_functions(int repeats) {
     cache[i] = (int8_t)(rand() % 255 - 127), half[i] = (uint16_t)(0x2c00 + rand() % 0x1000);
   for (int i = 0; i < HEADS * HEAD_SIZE; i++)
     queries[i] = (int8_t)(rand() % 255 - 127), queries_f32[i] = 0.1f, out[i] = 0;
+  const mb_queries all = {queries, queries_f32, queries_f32, HEADS};
+  const mb_kv_head int8 = {cache, half, HEAD_SIZE, POSITIONS}, f16 = {half, NULL, HEAD_SIZE, POSITIONS};
   mb_activations x = activations(1536, 64, 64);
   double seconds[OTHERS][MOST_REPEATS];
   for (int i = 0; i < repeats; i++)
@@ -237,16 +239,16 @@ static void other_functions(int repeats) {
       double start = now();
       for (int again = 0; again < 20; again++) switch (f) {
           case SCORES8:
-            kernels->scores_int8(queries, queries_f32, HEADS, cache, half, HEAD_SIZE, POSITIONS, scores, POSITIONS);
+            kernels->scores_int8(&all, &int8, scores, POSITIONS);
             break;
           case MIX8:
-            kernels->mix_int8(scores, POSITIONS, HEADS, cache, half, HEAD_SIZE, POSITIONS, out);
+            kernels->mix_int8(scores, POSITIONS, HEADS, &int8, out);
             break;
           case SCORES16:
-            kernels->scores_f16(queries_f32, HEADS, half, HEAD_SIZE, POSITIONS, scores, POSITIONS);
+            kernels->scores_f16(&all, &f16, scores, POSITIONS);
             break;
           case MIX16:
-            kernels->mix_f16(scores, POSITIONS, HEADS, half, HEAD_SIZE, POSITIONS, out);
+            kernels->mix_f16(scores, POSITIONS, HEADS, &f16, out);
             break;
           case SOFTMAX:
             kernels->softmax_terms(scores, HEADS * POSITIONS);

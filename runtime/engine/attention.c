@@ -133,24 +133,25 @@ static void attend_items(void *context, uint32_t first, uint32_t last, uint32_t 
     const uint32_t positions = position + 1 - start;
     const size_t query = (size_t)n * c->heads + (size_t)kv_head * group + from;
     const size_t at = ((size_t)job->layer * c->kv_heads + kv_head) * context_size + start;
-    const uint8_t *keys = b->keys + at * stride * layout->kv_value_bytes;
-    const uint8_t *values = b->values + at * stride * layout->kv_value_bytes;
-    if (layout->options.kv_type == MB_KV_INT8) {
-      kernels->scores_int8(b->query_codes + query * stride, b->query_scales + query * blocks, heads,
-                           (const int8_t *)keys, b->key_scales + at * blocks, stride, positions, scores, scores_stride);
+    const bool int8 = layout->options.kv_type == MB_KV_INT8;
+    mb_queries queries = {.heads = heads};
+    mb_kv_head keys = {
+        .values = b->keys + at * stride * layout->kv_value_bytes, .stride = stride, .positions = positions};
+    mb_kv_head values = keys;
+    values.values = b->values + at * stride * layout->kv_value_bytes;
+    if (int8) {
+      queries.codes = b->query_codes + query * stride;
+      queries.scales = b->query_scales + query * blocks;
+      keys.scales = b->key_scales + at * blocks;
+      values.scales = b->value_scales + at * blocks;
     } else {
-      kernels->scores_f16(b->query_padded + query * stride, heads, (const uint16_t *)(const void *)keys, stride,
-                          positions, scores, scores_stride);
+      queries.values = b->query_padded + query * stride;
     }
+    (int8 ? kernels->scores_int8 : kernels->scores_f16)(&queries, &keys, scores, scores_stride);
     float sums[MB_MOST_SHARED_HEADS];
     for (uint32_t h = 0; h < heads; h++) sums[h] = kernels->softmax_terms(scores + h * scores_stride, positions);
     memset(mixed, 0, (size_t)heads * stride * sizeof *mixed);
-    if (layout->options.kv_type == MB_KV_INT8) {
-      kernels->mix_int8(scores, scores_stride, heads, (const int8_t *)values, b->value_scales + at * blocks, stride,
-                        positions, mixed);
-    } else {
-      kernels->mix_f16(scores, scores_stride, heads, (const uint16_t *)(const void *)values, stride, positions, mixed);
-    }
+    (int8 ? kernels->mix_int8 : kernels->mix_f16)(scores, scores_stride, heads, &values, mixed);
     for (uint32_t h = 0; h < heads; h++) {
       float *out = b->attention + n * attention_padded + (size_t)(kv_head * group + from + h) * c->head_dim;
       const float inverse = 1.0f / sums[h];

@@ -15,6 +15,13 @@ extern "C" {
 mb_status mb_model_memory(const mb_model *model, const mb_session_options *options, mb_session_options *resolved,
                           mb_memory *memory);
 
+/* Whether `count` tokens can be fed behind `position` others: MB_ERROR_ARGUMENT where there are none, where they do not
+ * fit the context, or where one is not in the vocabulary. */
+mb_status mb_tokens_check(const mb_model_config *config, uint32_t context, uint32_t position, const int32_t *tokens,
+                          size_t count);
+/* Moves a position back to `to`; MB_ERROR_ARGUMENT where that lies ahead. */
+mb_status mb_position_rewind(uint32_t *position, uint32_t to);
+
 /* The tensor whose blob is bytes offset..offset + bytes - 1 of weights.ptd; NULL: there is none. */
 const mb_index_record *mb_model_record_at(const mb_model *model, uint64_t offset, uint64_t bytes);
 /* That tensor as the decoder sees it: in its packed form, and with its codebook. It lies in the model's mapping. */

@@ -89,28 +89,37 @@ const mb_session_options *mb_session_get_options(const mb_session *session) { re
 
 uint32_t mb_session_position(const mb_session *session) { return session->position; }
 
-mb_status mb_session_rewind(mb_session *session, uint32_t position) {
-  if (position > session->position)
-    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: the session holds %u", position, session->position);
-  session->position = position;
+mb_status mb_position_rewind(uint32_t *position, uint32_t to) {
+  if (to > *position)
+    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: the session holds %u", to, *position);
+  *position = to;
   return MB_OK;
 }
 
-static mb_status check(const mb_session *session, const int32_t *tokens, size_t count) {
-  const uint32_t context = session->layout.options.context, vocabulary = session->model->weights.config.vocabulary;
+mb_status mb_session_rewind(mb_session *session, uint32_t position) {
+  return mb_position_rewind(&session->position, position);
+}
+
+mb_status mb_tokens_check(const mb_model_config *config, uint32_t context, uint32_t position, const int32_t *tokens,
+                          size_t count) {
   if (count == 0) return mb_fail(MB_ERROR_ARGUMENT, "no tokens were given");
-  if (count > context - session->position)
+  if (count > context - position)
     return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens after %u do not fit a context of %u: shorten the text or raise it",
-                   count, session->position, context);
+                   count, position, context);
   for (size_t i = 0; i < count; i++) {
-    if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocabulary)
-      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], vocabulary);
+    if (tokens[i] < 0 || (uint32_t)tokens[i] >= config->vocabulary)
+      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], config->vocabulary);
   }
   return MB_OK;
 }
 
+static mb_status check_tokens(const mb_session *session, const int32_t *tokens, size_t count) {
+  return mb_tokens_check(&session->model->weights.config, session->layout.options.context, session->position, tokens,
+                         count);
+}
+
 mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits) {
-  mb_status status = check(session, tokens, count);
+  mb_status status = check_tokens(session, tokens, count);
   while (status == MB_OK && count > 0) {
     const uint32_t chunk = session->layout.options.prefill_chunk, n = count < chunk ? (uint32_t)count : chunk;
     status = mb_decoder_forward(session, tokens, n);
@@ -130,7 +139,7 @@ mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t
   if (!o->all_logits) return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
   if (count > o->prefill_chunk)
     return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, o->prefill_chunk);
-  mb_status status = check(session, tokens, count);
+  mb_status status = check_tokens(session, tokens, count);
   if (status != MB_OK) return status;
   status = mb_decoder_forward(session, tokens, (uint32_t)count);
   if (status != MB_OK) return status;

@@ -9,7 +9,7 @@
  * reads, this knows no more than that it lies in the file. MB_ERROR_FORMAT with a message that says what is damaged. */
 mb_status mb_weights_verify_file(const mb_weights *weights);
 /* The same for a cache, whose head is the fixed header and an identity. */
-mb_status mb_cache_verify_file(const mb_weights *cache);
+mb_status mb_weights_cache_verify_file(const mb_weights *cache);
 /* Both: `weights`, and its cache if it has one. */
 mb_status mb_weights_verify(const mb_weights *weights);
 

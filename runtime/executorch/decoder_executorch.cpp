@@ -16,8 +16,7 @@ extern "C" {
 #include "base/error.h"
 }
 #include "executorch/program.h"
-#include "runner/decoder.h"
-#include "runner/facts.h"
+#include "runner/foreign.h"
 
 using executorch::extension::from_blob;
 using executorch::extension::Module;
@@ -26,11 +25,10 @@ using executorch::runtime::Error;
 using executorch::runtime::LoadBackendOptionsMap;
 
 struct decoder {
-  bundle_facts facts = {};
+  foreign_bundle bundle = {};
   BackendOptions<8> options;  // what the module refers to must live as long as it
   LoadBackendOptionsMap options_map;
   std::unique_ptr<Module> module;
-  uint32_t position = 0;
   std::vector<int64_t> tokens;
   std::atomic<bool> cancelled{false};
 };
@@ -66,7 +64,7 @@ void clear_errors() {
 }
 
 Error set_options(const runner_options *o, decoder *d) {
-  const mb_session_options &s = d->facts.options;
+  const mb_session_options &s = d->bundle.options;
   Error error = d->options.set_option("threads", static_cast<int>(s.threads));
   if (error == Error::Ok) error = d->options.set_option("context", static_cast<int>(s.context));
   if (error == Error::Ok) error = d->options.set_option("prefill_chunk", static_cast<int>(s.prefill_chunk));
@@ -81,7 +79,7 @@ Error set_options(const runner_options *o, decoder *d) {
 mb_status load(const runner_options *o, decoder *d) {
   executorch::runtime::runtime_init();
   executorch::runtime::register_pal(executorch::runtime::PalImpl::create(keep_error, __FILE__));
-  mb_status status = bundle_facts_read(o, &d->facts);
+  mb_status status = foreign_open(o, &d->bundle);
   if (status != MB_OK) return status;
   const std::string bundle = o->bundle, program = bundle + "/model.pte", weights = bundle + "/weights.ptd";
   if (access(program.c_str(), R_OK) != 0)
@@ -106,45 +104,24 @@ mb_status decoder_open(const runner_options *options, decoder **out) {
 
 void decoder_close(decoder *d) { delete d; }
 
-const mb_model_config *decoder_config(const decoder *d) { return &d->facts.config; }
-
-const char *decoder_kernels(const decoder *d) { return d->facts.kernels; }
-
-const mb_session_options *decoder_options(const decoder *d) { return &d->facts.options; }
-
 mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
-  return bundle_facts_memory(&d->facts, chunk, memory);
+  return foreign_memory(&d->bundle, chunk, memory);
 }
 
-uint32_t decoder_position(const decoder *d) { return d->position; }
+foreign_bundle *foreign_bundle_of(const decoder *d) { return &const_cast<decoder *>(d)->bundle; }
 
-mb_status decoder_rewind(decoder *d, uint32_t position) {
-  if (position > d->position)
-    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: %u are fed", position, d->position);
-  d->position = position;
+mb_status foreign_compute(decoder *d, const int32_t *tokens, uint32_t count, const float **logits) {
+  clear_errors();
+  if (d->cancelled.exchange(false)) return mb_fail(MB_ERROR_CANCELLED, "cancelled");
+  d->tokens.assign(tokens, tokens + count);
+  int64_t position = d->bundle.position;
+  auto result =
+      d->module->forward({from_blob(d->tokens.data(), {1, static_cast<int>(count)}, executorch::aten::ScalarType::Long),
+                          from_blob(&position, {1}, executorch::aten::ScalarType::Long)});
+  if (!result.ok()) return fail(result.error());
+  *logits = result->at(0).toTensor().const_data_ptr<float>();
   return MB_OK;
 }
 
-// In chunks, so that cancelling is noticed between them.
-mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
-  const size_t chunk = d->facts.options.prefill_chunk;
-  *logits = nullptr;
-  clear_errors();
-  while (count > 0) {
-    if (d->cancelled.exchange(false)) return mb_fail(MB_ERROR_CANCELLED, "cancelled");
-    const size_t n = count < chunk ? count : chunk;
-    d->tokens.assign(tokens, tokens + n);
-    int64_t position = d->position;
-    auto result =
-        d->module->forward({from_blob(d->tokens.data(), {1, static_cast<int>(n)}, executorch::aten::ScalarType::Long),
-                            from_blob(&position, {1}, executorch::aten::ScalarType::Long)});
-    if (!result.ok()) return fail(result.error());
-    *logits = result->at(0).toTensor().const_data_ptr<float>();
-    d->position += static_cast<uint32_t>(n);
-    tokens += n;
-    count -= n;
-  }
-  return *logits ? MB_OK : mb_fail(MB_ERROR_ARGUMENT, "no tokens were given");
-}
-
+// Noticed between chunks.
 void decoder_cancel(decoder *d) { d->cancelled = true; }

@@ -39,6 +39,22 @@ typedef struct {
                     zero for the vectors that round up; filled by `quantise`, read by `multiply` */
 } mb_activations;
 
+/* The keys or the values of one KV head, of neighbouring positions. stride: head_dim rounded up to MB_KV_BLOCK; what
+ * fills a vector up is zero. */
+typedef struct {
+  const void *values;     /* [positions][stride], int8_t or fp16 as uint16_t */
+  const uint16_t *scales; /* int8 alone: [positions][stride / MB_KV_BLOCK] fp16 */
+  uint32_t stride, positions;
+} mb_kv_head;
+
+/* The query heads that share one KV head, with the stride of its keys. */
+typedef struct {
+  const int8_t *codes; /* int8 cache: [heads][stride], with */
+  const float *scales; /* [heads][stride / MB_KV_BLOCK] */
+  const float *values; /* fp16 cache: [heads][stride] */
+  uint32_t heads;
+} mb_queries;
+
 typedef struct {
   const char *name; /* "scalar", "avx2", "neon", "neon_dotprod" */
 
@@ -62,24 +78,18 @@ typedef struct {
   void (*multiply)(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                    uint32_t row_end);
 
-  /* Attention over the int8 KV cache. The cache of one KV head: keys [position][stride] int8, stride = head_dim rounded
-   * up to 32 (zero-padded), and scales [position][stride / 32] fp16.
+  /* Attention over the int8 KV cache.
    * scores[h * scores_stride + p] = sum over blocks b in order, in 8 lanes: lane j += (float)D_j * (qs[b] * ks[p][b]),
-   *   D_j = sum of the products of values 4j..4j+3 of the block; lanes then add as (i, i + 4), (i, i + 2), (0 + 1).
-   * queries: int8 [heads][stride], query_scales: float [heads][stride / 32]. `heads` query heads share this KV head. */
-  void (*scores_int8)(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
-                      const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
-                      size_t scores_stride);
+   *   D_j = sum of the products of values 4j..4j+3 of the block, qs and ks the blocks' scales; lanes then add as
+   *   (i, i + 4), (i, i + 2), (0 + 1). */
+  void (*scores_int8)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
   /* out[h * stride + d] += for p in order: weights[h * weights_stride + p] * ((float)v[p][d] * vs[p][d / 32]) */
-  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
-                   const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out);
+  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out);
 
-  /* The same over an fp16 cache: keys and values [position][stride] fp16, queries float32 [heads][stride].
+  /* The same over an fp16 cache.
    * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes add as above. */
-  void (*scores_f16)(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
-                     float *scores, size_t scores_stride);
-  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values, uint32_t stride,
-                  uint32_t positions, float *out);
+  void (*scores_f16)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
+  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out);
 
   /* Vector functions of the decoder, on n floats. */
   float (*sum_squares)(const float *v, uint32_t n); /* 8 partial sums, element i in sum i % 8; lanes add as above */

@@ -1,8 +1,6 @@
 /* The NEON table, aarch64 without dot products and armv7: multiply-accumulate into 16 bits. */
-#include "kernels/neon_attention.h"
 #include "kernels/neon_common.h"
-#include "kernels/neon_dense.h"
-#include "kernels/neon_functions.h"
+#include "kernels/neon_functions-impl.h"
 #include "kernels/tables.h"
 
 /* Four rows x four columns side by side in 16 bits; a step adds one product to each. */
@@ -69,24 +67,12 @@ MB_INLINE quad_sums quad_add(quad_sums sums, quad s) {
 
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return pairwise_add(sums.low, sums.high); }
 
-#include "kernels/neon_multiply.h"
-
-static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
-                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
-                        size_t scores_stride) {
-  scores_int8_with(dot_4_by_mull, queries, query_scales, heads, keys, key_scales, stride, positions, scores,
-                   scores_stride);
+MB_INLINE int32x4_t dot_4(int8x16_t a, int8x16_t b) {
+  return pairwise_add(vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))),
+                      vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b))));
 }
 
-const mb_kernels mb_neon_kernels = {
-    .name = "neon",
-    .quantise = quantise,
-    .multiply = multiply,
-    .scores_int8 = scores_int8,
-    .mix_int8 = mix_int8,
-    .scores_f16 = scores_f16,
-    .mix_f16 = mix_f16,
-    .sum_squares = sum_squares,
-    .silu_multiply = silu_multiply,
-    .softmax_terms = softmax_terms,
-};
+#include "kernels/neon_attention-impl.h"
+#include "kernels/neon_multiply-impl.h"
+
+const mb_kernels mb_neon_kernels = MB_KERNEL_TABLE("neon", multiply);

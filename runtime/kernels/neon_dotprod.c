@@ -1,8 +1,6 @@
 /* The NEON table with dot products (sdot, Armv8.2 on): what they speed up; the rest is as in neon.c. */
-#include "kernels/neon_attention.h"
 #include "kernels/neon_common.h"
-#include "kernels/neon_dense.h"
-#include "kernels/neon_functions.h"
+#include "kernels/neon_functions-impl.h"
 #include "kernels/tables.h"
 
 typedef int32x4_t quad; /* sums of four columns, one row per lane */
@@ -41,26 +39,9 @@ MB_INLINE quad_sums quad_sums_zero(void) { return vdupq_n_s32(0); }
 MB_INLINE quad_sums quad_add(quad_sums sums, quad s) { return vaddq_s32(sums, s); }
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return sums; }
 
-#include "kernels/neon_multiply.h"
+MB_INLINE int32x4_t dot_4(int8x16_t a, int8x16_t b) { return vdotq_s32(vdupq_n_s32(0), a, b); }
 
-MB_INLINE int32x4_t dot_4_by_sdot(int8x16_t a, int8x16_t b) { return vdotq_s32(vdupq_n_s32(0), a, b); }
+#include "kernels/neon_attention-impl.h"
+#include "kernels/neon_multiply-impl.h"
 
-static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
-                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
-                        size_t scores_stride) {
-  scores_int8_with(dot_4_by_sdot, queries, query_scales, heads, keys, key_scales, stride, positions, scores,
-                   scores_stride);
-}
-
-const mb_kernels mb_neon_dotprod_kernels = {
-    .name = "neon_dotprod",
-    .quantise = quantise,
-    .multiply = multiply,
-    .scores_int8 = scores_int8,
-    .mix_int8 = mix_int8,
-    .scores_f16 = scores_f16,
-    .mix_f16 = mix_f16,
-    .sum_squares = sum_squares,
-    .silu_multiply = silu_multiply,
-    .softmax_terms = softmax_terms,
-};
+const mb_kernels mb_neon_dotprod_kernels = MB_KERNEL_TABLE("neon_dotprod", multiply);

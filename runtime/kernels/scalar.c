@@ -6,8 +6,8 @@
 #include "kernels/exponential.h"
 #include "kernels/kernels.h"
 #include "kernels/quantise.h"
-#include "kernels/scalar_sparse.h"
-#include "kernels/scalar_vector.h"
+#include "kernels/scalar_sparse-impl.h"
+#include "kernels/scalar_vector-impl.h"
 #include "kernels/tables.h"
 #include "packed/layout.h"
 
@@ -33,9 +33,7 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
   }
 }
 
-static void quantise(mb_activations *x, uint32_t first, uint32_t last) {
-  mb_quantise_vectors(x, first, last, quantise_group);
-}
+#include "kernels/quantise-impl.h"
 
 /* ---- matrix products: one row of w times vector n of x ---- */
 
@@ -123,52 +121,53 @@ static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size
 
 /* ---- attention ---- */
 
-static void scores_int8(const int8_t *queries, const float *query_scales, uint32_t heads, const int8_t *keys,
-                        const uint16_t *key_scales, uint32_t stride, uint32_t positions, float *scores,
-                        size_t scores_stride) {
-  uint32_t blocks = stride / MB_KV_BLOCK;
+static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
+  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions,
+                 blocks = stride / MB_KV_BLOCK;
   for (uint32_t h = 0; h < heads; h++)
     for (uint32_t p = 0; p < positions; p++) {
       float lanes[8] = {0};
       for (uint32_t b = 0; b < blocks; b++) {
-        const int8_t *q = queries + (size_t)h * stride + b * MB_KV_BLOCK;
-        const int8_t *k = keys + (size_t)p * stride + b * MB_KV_BLOCK;
-        float scale = query_scales[h * blocks + b] * mb_f16_to_f32(key_scales[(size_t)p * blocks + b]);
+        const int8_t *q = queries->codes + (size_t)h * stride + b * MB_KV_BLOCK;
+        const int8_t *k = (const int8_t *)keys->values + (size_t)p * stride + b * MB_KV_BLOCK;
+        float scale = queries->scales[h * blocks + b] * mb_f16_to_f32(keys->scales[(size_t)p * blocks + b]);
         for (int j = 0; j < 8; j++) lanes[j] += (float)dot_codes(k + 4 * j, 0, q + 4 * j, 4) * scale;
       }
       scores[h * scores_stride + p] = add_8_parts(lanes);
     }
 }
 
-static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const int8_t *values,
-                     const uint16_t *value_scales, uint32_t stride, uint32_t positions, float *out) {
-  uint32_t blocks = stride / MB_KV_BLOCK;
+static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values,
+                     float *out) {
+  const uint32_t stride = values->stride, positions = values->positions, blocks = stride / MB_KV_BLOCK;
+  const int8_t *codes = values->values;
   for (uint32_t h = 0; h < heads; h++)
     for (uint32_t p = 0; p < positions; p++)
       for (uint32_t d = 0; d < stride; d++) {
-        float scale = mb_f16_to_f32(value_scales[(size_t)p * blocks + d / MB_KV_BLOCK]);
-        out[(size_t)h * stride + d] +=
-            weights[h * weights_stride + p] * ((float)values[(size_t)p * stride + d] * scale);
+        float scale = mb_f16_to_f32(values->scales[(size_t)p * blocks + d / MB_KV_BLOCK]);
+        out[(size_t)h * stride + d] += weights[h * weights_stride + p] * ((float)codes[(size_t)p * stride + d] * scale);
       }
 }
 
-static void scores_f16(const float *queries, uint32_t heads, const uint16_t *keys, uint32_t stride, uint32_t positions,
-                       float *scores, size_t scores_stride) {
+static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
+  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions;
+  const uint16_t *halves = keys->values;
   for (uint32_t h = 0; h < heads; h++)
     for (uint32_t p = 0; p < positions; p++) {
       float lanes[8] = {0};
       for (uint32_t d = 0; d < stride; d++)
-        lanes[d % 8] += queries[(size_t)h * stride + d] * mb_f16_to_f32(keys[(size_t)p * stride + d]);
+        lanes[d % 8] += queries->values[(size_t)h * stride + d] * mb_f16_to_f32(halves[(size_t)p * stride + d]);
       scores[h * scores_stride + p] = add_8_parts(lanes);
     }
 }
 
-static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const uint16_t *values,
-                    uint32_t stride, uint32_t positions, float *out) {
+static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out) {
+  const uint32_t stride = values->stride, positions = values->positions;
+  const uint16_t *halves = values->values;
   for (uint32_t h = 0; h < heads; h++)
     for (uint32_t p = 0; p < positions; p++)
       for (uint32_t d = 0; d < stride; d++)
-        out[(size_t)h * stride + d] += weights[h * weights_stride + p] * mb_f16_to_f32(values[(size_t)p * stride + d]);
+        out[(size_t)h * stride + d] += weights[h * weights_stride + p] * mb_f16_to_f32(halves[(size_t)p * stride + d]);
 }
 
 /* ---- vector functions ---- */
@@ -194,15 +193,4 @@ static float softmax_terms(float *scores, uint32_t n) {
   return add_8_parts(sums);
 }
 
-const mb_kernels mb_scalar_kernels = {
-    .name = "scalar",
-    .quantise = quantise,
-    .multiply = multiply,
-    .scores_int8 = scores_int8,
-    .mix_int8 = mix_int8,
-    .scores_f16 = scores_f16,
-    .mix_f16 = mix_f16,
-    .sum_squares = sum_squares,
-    .silu_multiply = silu_multiply,
-    .softmax_terms = softmax_terms,
-};
+const mb_kernels mb_scalar_kernels = MB_KERNEL_TABLE("scalar", multiply);

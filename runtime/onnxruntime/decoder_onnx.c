@@ -9,8 +9,7 @@
 #include "base/error.h"
 #include "base/sizes.h"
 #include "onnxruntime/runtime_library.h"
-#include "runner/decoder.h"
-#include "runner/facts.h"
+#include "runner/foreign.h"
 
 enum {
   NAME_BYTES = 40,
@@ -23,7 +22,7 @@ enum {
 };
 
 struct decoder {
-  bundle_facts facts;
+  foreign_bundle bundle;
   const OrtApi *api;
   OrtEnv *env;
   OrtSession *session;
@@ -41,7 +40,6 @@ struct decoder {
   size_t area_bytes;
   int64_t *tokens, *mask;
   float *logits;
-  uint32_t position;
   atomic_bool cancelled;
 };
 
@@ -66,7 +64,7 @@ static mb_status fail(const decoder *d, OrtStatus *status) {
   } while (0)
 
 static mb_status open_session(decoder *d, const char *model, const char *operators, OrtSessionOptions *options) {
-  TRY(d->api->SetIntraOpNumThreads(options, (int)d->facts.options.threads));
+  TRY(d->api->SetIntraOpNumThreads(options, (int)d->bundle.options.threads));
   TRY(d->api->SetInterOpNumThreads(options, 1));
   TRY(d->api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL));
   /* A plan of memory is kept for every set of input shapes, and each step has a longer mask than the one before. */
@@ -132,8 +130,8 @@ static void name_tensors(decoder *d) {
 }
 
 static mb_status make_room(decoder *d) {
-  const mb_model_config *c = &d->facts.config;
-  const mb_session_options *o = &d->facts.options;
+  const mb_model_config *c = &d->bundle.config;
+  const mb_session_options *o = &d->bundle.options;
   const size_t inputs = OWN_INPUTS + d->caches, outputs = OWN_OUTPUTS + d->caches;
   const uint64_t vector = mb_size_multiply(c->kv_heads, mb_size_multiply(c->head_dim, sizeof(float)));
   const uint64_t cache = aligned(mb_size_multiply(vector, o->context));
@@ -178,9 +176,9 @@ static mb_status load(const runner_options *o, decoder *d) {
   /* Errors are told once, by whoever called; below them ONNX Runtime's log has nothing for a person. */
   TRY(d->api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, decoder_program, &d->env));
   if (o->model.cache_dir) setenv("MOBILE_BUNDLE_CACHE_DIR", o->model.cache_dir, 1);
-  status = bundle_facts_read(o, &d->facts);
+  status = foreign_open(o, &d->bundle);
   if (status != MB_OK) return status;
-  d->caches = 2 * d->facts.config.layers;
+  d->caches = 2 * d->bundle.config.layers;
   TRY(d->api->CreateRunOptions(&d->run_options));
   TRY(d->api->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &d->memory));
   status = open_model(o, d);
@@ -218,50 +216,26 @@ void decoder_close(decoder *d) {
   free(d);
 }
 
-const mb_model_config *decoder_config(const decoder *d) { return &d->facts.config; }
-
-const char *decoder_kernels(const decoder *d) { return d->facts.kernels; }
-
-const mb_session_options *decoder_options(const decoder *d) { return &d->facts.options; }
-
 mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
-  const mb_model_config *c = &d->facts.config;
-  const mb_status status = bundle_facts_memory(&d->facts, chunk, memory);
+  const mb_model_config *c = &d->bundle.config;
+  const mb_status status = foreign_memory(&d->bundle, chunk, memory);
   memory->kv_bytes_per_token = (uint64_t)d->caches * c->kv_heads * c->head_dim * sizeof(float);
-  memory->kv_bytes = memory->kv_bytes_per_token * d->facts.options.context;
+  memory->kv_bytes = memory->kv_bytes_per_token * d->bundle.options.context;
   memory->process_bytes += SESSION_BYTES;
   return status;
 }
 
-uint32_t decoder_position(const decoder *d) { return d->position; }
+foreign_bundle *foreign_bundle_of(const decoder *d) { return (foreign_bundle *)(uintptr_t)&d->bundle; }
 
-mb_status decoder_rewind(decoder *d, uint32_t position) {
-  if (position > d->position)
-    return mb_fail(MB_ERROR_ARGUMENT, "cannot rewind to token %u: %u are fed", position, d->position);
-  d->position = position;
-  return MB_OK;
-}
-
-static mb_status check(const decoder *d, const int32_t *tokens, size_t count) {
-  const uint32_t context = d->facts.options.context, vocabulary = d->facts.config.vocabulary;
-  if (count == 0) return mb_fail(MB_ERROR_ARGUMENT, "no tokens were given");
-  if (count > context - d->position)
-    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens after %u do not fit a context of %u: shorten the text or raise it",
-                   count, d->position, context);
-  for (size_t i = 0; i < count; i++)
-    if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocabulary)
-      return mb_fail(MB_ERROR_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], vocabulary);
-  return MB_OK;
-}
-
-static mb_status run(decoder *d, const int32_t *tokens, uint32_t count) {
+mb_status foreign_compute(decoder *d, const int32_t *tokens, uint32_t count, const float **logits) {
+  *logits = d->logits;
   for (uint32_t i = 0; i < count; i++) d->tokens[i] = tokens[i];
   for (uint32_t i = 0; i < OWN_INPUTS; i++) {
     if (d->inputs[i]) d->api->ReleaseValue(d->inputs[i]);
     d->inputs[i] = NULL;
   }
   mb_status status = make_integers(d, d->tokens, count, &d->inputs[0]);
-  if (status == MB_OK) status = make_integers(d, d->mask, d->position + count, &d->inputs[1]);
+  if (status == MB_OK) status = make_integers(d, d->mask, d->bundle.position + count, &d->inputs[1]);
   if (status != MB_OK) return status;
   OrtStatus *error = d->api->Run(d->session, d->run_options, d->input_names, (const OrtValue *const *)d->inputs,
                                  OWN_INPUTS + d->caches, d->output_names, OWN_OUTPUTS + d->caches, d->outputs);
@@ -270,21 +244,6 @@ static mb_status run(decoder *d, const int32_t *tokens, uint32_t count) {
   d->api->ReleaseStatus(error);
   TRY(d->api->RunOptionsUnsetTerminate(d->run_options));
   return mb_fail(MB_ERROR_CANCELLED, "cancelled");
-}
-
-mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
-  const uint32_t chunk = d->facts.options.prefill_chunk;
-  mb_status status = check(d, tokens, count);
-  while (status == MB_OK && count > 0) {
-    const uint32_t n = count < chunk ? (uint32_t)count : chunk;
-    status = run(d, tokens, n);
-    if (status != MB_OK) break;
-    d->position += n;
-    tokens += n;
-    count -= n;
-  }
-  *logits = status == MB_OK ? d->logits : NULL;
-  return status;
 }
 
 void decoder_cancel(decoder *d) {

@@ -32,14 +32,14 @@ static void *listen(void *unused) {
   }
 }
 
-void cancel_watch(decoder *decoder) {
+void cancel_watch(decoder *answering) {
   pthread_mutex_lock(&lock);
-  watched = decoder;
+  watched = answering;
   pthread_mutex_unlock(&lock);
 }
 
-void cancel_listen(decoder *decoder) {
-  cancel_watch(decoder);
+void cancel_listen(decoder *answering) {
+  cancel_watch(answering);
   pthread_t thread;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.codecs import Blob, BlobHeader, Format
-from mobile_bundle.codecs.blob import FLAG_SHARED_CODEBOOK, VectorLayout, round_up
+from mobile_bundle.codecs.blob import FLAG_SHARED_CODEBOOK, round_up
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.container import IndexEntry, WeightsReader
 from mobile_bundle.container.index import index_bytes, pack_index
 from mobile_bundle.pipeline.weights import build_weights

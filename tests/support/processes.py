@@ -1,4 +1,4 @@
-"""What the processes share that run tests at the same time (pytest-xdist)."""
+"""What a run of the tests has in common, in however many processes it runs (pytest-xdist)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+FUZZ_SEED = 1
+"""Where the fuzz targets start that are run as tests."""
 
 
 def common_folder(factory: pytest.TempPathFactory, name: str) -> Path:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+from support.processes import FUZZ_SEED
 
 INPUTS = {"bundle": 20_000, "weights": 10_000, "tokenizer": 10_000, "storage": 5_000, "request": 20_000}
 """By target: a few seconds each."""
-SEED = 1
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def seeds(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("target", INPUTS)
 def test_hostile_input(sanitized, seeds, tmp_path, target):
     process = subprocess.run(
-        [sanitized / f"fuzz_{target}", "--seed", str(SEED), "--inputs", str(INPUTS[target]), "--found", tmp_path,
+        [sanitized / f"fuzz_{target}", "--seed", str(FUZZ_SEED), "--inputs", str(INPUTS[target]), "--found", tmp_path,
          *sorted((seeds / target).iterdir())],
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
-    assert process.stdout == f"fuzz_{target}: {INPUTS[target]} inputs, 0 findings, seed {SEED}\n"
+    assert process.stdout == f"fuzz_{target}: {INPUTS[target]} inputs, 0 findings, seed {FUZZ_SEED}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -145,7 +145,7 @@ def test_executorch_s_operators_under_sanitizers(sanitized, tmp_path):
         file.write_bytes(packed(codec, 45, 150).numpy().tobytes())
         operator = LINEAR[Blob.parse(file.read_bytes()).header.format]
         process = subprocess.run(
-            [sanitized / "executorch/ops/test_executorch_operators", str(SEED), operator, file],
+            [sanitized / "executorch/ops/test_executorch_operators", str(FUZZ_SEED), operator, file],
             capture_output=True, text=True,
         )  # fmt: skip
         assert process.returncode == 0, f"{codec}\n{process.stderr[-4000:]}"

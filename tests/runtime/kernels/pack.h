@@ -136,12 +136,12 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
         size_t i = (size_t)r * columns + c;
         float value = random_unit();
         if (format == MB_FORMAT_BF16) value = mb_bits_float(mb_float_bits(value) & 0xffff0000u);
-        uint32_t bits = mb_float_bits(value);
-        uint16_t half = (uint16_t)(bits >> 16);
+        uint32_t whole = mb_float_bits(value);
+        uint16_t half = (uint16_t)(whole >> 16);
         if (format == MB_FORMAT_BF16)
           memcpy(p + 2 * i, &half, 2);
         else
-          memcpy(p + 4 * i, &bits, 4);
+          memcpy(p + 4 * i, &whole, 4);
         t.weights[i] = value;
       }
       continue;

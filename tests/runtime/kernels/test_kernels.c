@@ -20,10 +20,10 @@ static const uint32_t counts[] = {1, 2, 3, 4, 5, 7, 32, 33, MOST, 70};
 typedef struct {
   mb_activations x;
   guarded values, codes, scales, sums, panel;
-} vectors;
+} inputs;
 
-static vectors vectors_new(uint32_t columns, uint32_t group, uint32_t count) {
-  vectors v = {
+static inputs inputs_new(uint32_t columns, uint32_t group, uint32_t count) {
+  inputs v = {
       .x = {.columns = columns, .padded = mb_round_up(columns, MB_COLUMN_PADDING), .group = group, .count = count}};
   mb_activations *x = &v.x;
   x->groups = group != 0 ? x->padded / group : 1;
@@ -42,7 +42,7 @@ static vectors vectors_new(uint32_t columns, uint32_t group, uint32_t count) {
   return v;
 }
 
-static void vectors_free(vectors *v) {
+static void inputs_free(inputs *v) {
   guarded_free(&v->values);
   guarded_free(&v->codes);
   guarded_free(&v->scales);
@@ -107,7 +107,7 @@ static void test_quantise(const mb_kernels *scalar, const mb_kernels *const *tab
     for (size_t g = 0; g < LENGTH(groups); g++)
       for (size_t c = 0; c < LENGTH(counts); c++) {
         if (columns[i] > 640 && counts[c] > 33) continue;
-        vectors v = vectors_new(columns[i], groups[g], counts[c]);
+        inputs v = inputs_new(columns[i], groups[g], counts[c]);
         float *values = v.values.at;
         fill_values(values, columns[i], v.x.padded, counts[c]);
         for (uint32_t n = 3; n < counts[c]; n++) { /* ties, tiny, huge and broken values */
@@ -125,7 +125,7 @@ static void test_quantise(const mb_kernels *scalar, const mb_kernels *const *tab
         quantise_in_parts(scalar, &v.x);
         check_quantised(&v.x);
         for (int t = 0; tables[t] != NULL; t++) {
-          vectors o = vectors_new(columns[i], groups[g], counts[c]);
+          inputs o = inputs_new(columns[i], groups[g], counts[c]);
           memcpy(o.values.at, v.values.at, v.values.bytes);
           quantise_in_parts(tables[t], &o.x);
           check(memcmp(o.codes.at, v.codes.at, v.codes.bytes) == 0 &&
@@ -133,9 +133,9 @@ static void test_quantise(const mb_kernels *scalar, const mb_kernels *const *tab
                     memcmp(o.scales.at, v.scales.at, v.scales.bytes) == 0 &&
                     memcmp(o.sums.at, v.sums.at, v.sums.bytes) == 0,
                 "%s quantise: columns %u group %u count %u", tables[t]->name, columns[i], groups[g], counts[c]);
-          vectors_free(&o);
+          inputs_free(&o);
         }
-        vectors_free(&v);
+        inputs_free(&v);
       }
 }
 
@@ -203,7 +203,7 @@ static const uint32_t parts[][2] = {{0, 1}, {1, 1}, {2, 1}, {3, 1},  {4, 1},  {0
 static void test_overflow_stays_visible(const mb_kernels *k, const packed *t, const mb_matrix *w) {
   static const float broken[] = {INFINITY, -INFINITY, NAN};
   const size_t stride = t->rows;
-  vectors v = vectors_new(t->columns, t->group, 3);
+  inputs v = inputs_new(t->columns, t->group, 3);
   guarded whole = guarded_new(3 * stride * 4), y = guarded_new(3 * stride * 4);
   float *values = v.values.at, *got = y.at;
   fill_values(values, t->columns, v.x.padded, 3);
@@ -224,13 +224,13 @@ static void test_overflow_stays_visible(const mb_kernels *k, const packed *t, co
   }
   guarded_free(&y);
   guarded_free(&whole);
-  vectors_free(&v);
+  inputs_free(&v);
 }
 
 static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables, const packed *t, const mb_matrix *w) {
   check_decoded(t, w);
   size_t stride = t->rows + 3;
-  vectors all = vectors_new(t->columns, t->group, LAST_COUNT);
+  inputs all = inputs_new(t->columns, t->group, LAST_COUNT);
   fill_values(all.values.at, t->columns, all.x.padded, LAST_COUNT);
   scalar->quantise(&all.x, 0, LAST_COUNT);
   guarded expected = guarded_new(((LAST_COUNT - 1) * stride + t->rows) * 4);
@@ -239,7 +239,7 @@ static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables,
   check_scalar(t, w, &all.x, expected.at, stride);
   for (size_t c = 0; c < LENGTH(parts); c++) {
     const uint32_t first = parts[c][0], count = parts[c][1];
-    vectors v = vectors_new(t->columns, t->group, count);
+    inputs v = inputs_new(t->columns, t->group, count);
     guarded y = guarded_new(((count - 1) * stride + t->rows) * 4);
     memcpy(v.values.at, (const float *)all.values.at + (size_t)first * v.x.padded, v.values.bytes);
     scalar->quantise(&v.x, 0, count);
@@ -250,10 +250,10 @@ static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables,
             "%s multiply, vectors %u, first %u: %s", tables[i]->name, count, first, describe(t));
     }
     guarded_free(&y);
-    vectors_free(&v);
+    inputs_free(&v);
   }
   guarded_free(&expected);
-  vectors_free(&all);
+  inputs_free(&all);
   for (int i = 0; tables[i] != NULL; i++) test_overflow_stays_visible(tables[i], t, w);
 }
 

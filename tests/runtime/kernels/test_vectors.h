@@ -52,19 +52,21 @@ static void attention_free(attention *a) {
 
 /* All four functions: 0, 1 scores; 2, 3 mixes. */
 static void attend(const mb_kernels *k, const attention *a, int function, float *out, size_t scores_stride) {
+  const mb_queries queries = {a->queries.at, a->query_scales.at, a->queries_f32.at, a->heads};
+  const mb_kv_head int8 = {a->cache.at, a->cache_scales.at, a->stride, a->positions};
+  const mb_kv_head f16 = {a->cache_f16.at, NULL, a->stride, a->positions};
   switch (function) {
     case 0:
-      k->scores_int8(a->queries.at, a->query_scales.at, a->heads, a->cache.at, a->cache_scales.at, a->stride,
-                     a->positions, out, scores_stride);
+      k->scores_int8(&queries, &int8, out, scores_stride);
       break;
     case 1:
-      k->scores_f16(a->queries_f32.at, a->heads, a->cache_f16.at, a->stride, a->positions, out, scores_stride);
+      k->scores_f16(&queries, &f16, out, scores_stride);
       break;
     case 2:
-      k->mix_int8(a->weights.at, a->positions, a->heads, a->cache.at, a->cache_scales.at, a->stride, a->positions, out);
+      k->mix_int8(a->weights.at, a->positions, a->heads, &int8, out);
       break;
     default:
-      k->mix_f16(a->weights.at, a->positions, a->heads, a->cache_f16.at, a->stride, a->positions, out);
+      k->mix_f16(a->weights.at, a->positions, a->heads, &f16, out);
   }
 }
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mobile_bundle.codecs import ArraySource, Blob, BlobError, Format, codec_by_name, codec_for, codec_names
 from mobile_bundle.codecs.affine import AffineCodec, power_of_two_scale
-from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, HEADER_BYTES, payload_bytes
+from mobile_bundle.codecs.blob import HEADER_BYTES, payload_bytes
+from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT
 from mobile_bundle.codecs.raw import from_bfloat16, to_bfloat16
 from mobile_bundle.errors import UserError
 from numpy.typing import NDArray

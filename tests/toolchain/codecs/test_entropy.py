@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 from mobile_bundle.codecs import ArraySource, Blob, BlobError, codec_by_name, codec_for
-from mobile_bundle.codecs.blob import BlobHeader, Format, VectorLayout
+from mobile_bundle.codecs.blob import BlobHeader, Format
 from mobile_bundle.codecs.entropy import EntropyCodec, compress, expand
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.errors import UserError
 from mobile_bundle.native.entropy import decode_with, rans_encode
 from numpy.typing import NDArray

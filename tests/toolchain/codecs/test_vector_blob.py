@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mobile_bundle.codecs.blob import Blob, BlobError, VectorLayout
+from mobile_bundle.codecs.blob import Blob, BlobError
 from mobile_bundle.codecs.vector_blob import (
     VectorParts,
     decode_vector,
@@ -24,6 +24,7 @@ from mobile_bundle.codecs.vector_blob import (
     unpack_indices,
     unpack_vector,
 )
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.errors import UserError
 from mobile_bundle.native import vector as native_vector
 from mobile_bundle.native.vector import nearest

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 from mobile_bundle.codecs import Stats, codec_by_name, codec_for
-from mobile_bundle.codecs.blob import VectorLayout
 from mobile_bundle.codecs.codebook import nearest_pair, train_codebooks
 from mobile_bundle.codecs.propagation import DAMPING, importance, inverse_factor, propagate
 from mobile_bundle.codecs.vector_blob import decode_vector, stack_codebooks, unpack_vector
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.codecs.vptq import VptqCodec, full_name, parse_name
 from numpy.typing import NDArray
 

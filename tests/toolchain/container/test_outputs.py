@@ -291,9 +291,7 @@ def test_only_dead_processes_folders_are_removed(tmp_path: Path) -> None:
 
 
 def test_scratch_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = (
-        "from mobile_bundle.container.work_folder import scratch_folder\nimport os\nwith scratch_folder() as path:\n"
-    )
+    script = "from mobile_bundle.files.work_folder import scratch_folder\nimport os\nwith scratch_folder() as path:\n"
     script += "    (path / 'weights.ptd').write_text('x')\n    os.kill(os.getpid(), 9)"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -signal.SIGKILL

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from mobile_bundle.codecs import ArraySource, Blob, Stats, codec_by_name, codec_for
-from mobile_bundle.codecs.blob import HEADER_BYTES, BlobHeader, Format, VectorLayout
+from mobile_bundle.codecs.blob import HEADER_BYTES, BlobHeader, Format
 from mobile_bundle.codecs.codebook import train_codebooks
 from mobile_bundle.codecs.vector_blob import decode_vector, stack_codebooks
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.codecs.vptq import VptqCodec
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.export.onnx import export_onnx

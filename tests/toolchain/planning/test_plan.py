@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mobile_bundle.codecs import Stats, StreamCodec, codec_by_name, codec_for
+from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, TensorSpec, open_model
 from mobile_bundle.planning.allocate import allocate
 from mobile_bundle.planning.budget import Budget, Measure, Planner, Sizes
-from mobile_bundle.planning.candidates import GAUSSIAN_ERROR, Candidate, candidates
+from mobile_bundle.planning.candidates import Candidate, candidates
 from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.planning.recipe_file import fixed_codecs, read_recipe_file
 from mobile_bundle.planning.sharing import codebook_headers, sharing

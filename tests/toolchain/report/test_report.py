@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mobile_bundle.cli.main import main
 from mobile_bundle.codecs import codec_for
-from mobile_bundle.codecs.blob import Blob, BlobHeader, Format, VectorLayout
+from mobile_bundle.codecs.blob import Blob, BlobHeader, Format
 from mobile_bundle.codecs.vector_blob import VectorParts, pack_vector, stack_codebooks
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.container.manifest import read_manifest, write_manifest
 from mobile_bundle.container.weights import PlannedTensor, WeightsReader, WeightsWriter
 from mobile_bundle.models import open_model

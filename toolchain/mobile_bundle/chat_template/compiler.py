@@ -274,6 +274,17 @@ class _Compiler:
                 return self._item(node)
             case nodes.Compare():
                 return self._compare(node)
+            case nodes.Call():
+                return self._call(node)
+            case nodes.Filter():
+                return self._filter(node, consumed)
+            case nodes.Test():
+                return self._test(node)
+        return self._operation(node)
+
+    def _operation(self, node: nodes.Node) -> int:
+        """What only combines the values of its parts."""
+        match node:
             case nodes.Not():
                 return self._add("NOT", [self._expression(node.node)])
             case nodes.Neg():
@@ -283,12 +294,6 @@ class _Compiler:
                 return self._add("IF_ELSE", [self._expression(node.test), self._expression(node.expr1), otherwise])
             case nodes.Concat():
                 return self._add("JOIN", [self._expression(part) for part in node.nodes])
-            case nodes.Call():
-                return self._call(node)
-            case nodes.Filter():
-                return self._filter(node, consumed)
-            case nodes.Test():
-                return self._test(node)
             case nodes.BinExpr() if type(node) in _LOGIC | _BINARY:
                 op = (_LOGIC | _BINARY)[type(node)]
                 return self._add(op, [self._expression(node.left), self._expression(node.right)])

@@ -12,6 +12,7 @@ interleaved (interleave.py). Columns are padded to the group with code 0, rows t
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
 from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric, large_ones_count
 from mobile_bundle.codecs.affine_propagated import Propagated, fit_propagated
-from mobile_bundle.codecs.blob import AFFINE_BITS, FLAG_ASYMMETRIC, STRIP_ROWS, Blob, round_up
+from mobile_bundle.codecs.blob import FLAG_ASYMMETRIC, STRIP_ROWS, Blob, BlobHeader, round_up
 from mobile_bundle.codecs.codec import (
     Encoded,
     StreamCodec,
@@ -29,11 +30,22 @@ from mobile_bundle.codecs.codec import (
     source_chunks,
     sum_squares,
 )
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
-_FORMAT = {bits: format for format, bits in AFFINE_BITS.items()}
+GROUPS = (32, 64, 128)
+"""Columns that may share a scale."""
+_FORMAT = {
+    2: Format.AFFINE2,
+    3: Format.AFFINE3,
+    4: Format.AFFINE4,
+    5: Format.AFFINE5,
+    6: Format.AFFINE6,
+    8: Format.AFFINE8,
+}
 # Ranges to try and regressions to follow (affine_fit.py), measured on Gaussian and on trained weights.
 _SHRINK: dict[int, tuple[float, ...]] = {
     2: (1.0, 0.8, 0.6),
@@ -49,18 +61,21 @@ _REFITS = {2: 4, 3: 2, 4: 2, 5: 2, 6: 1, 8: 0}
 
 
 class AffineCodec(StreamCodec):
-    """bits 2, 3, 4, 5, 6 or 8; group 32, 64 or 128 columns."""
+    """bits 2, 3, 4, 5, 6 or 8; group 32, 64 or 128 columns. name: a short one, for the best setting of so many bits.
+
+    ValueError for other bits or groups."""
 
     calibrated = True
 
     def __init__(self, bits: int, group: int, asymmetric: bool, name: str | None = None) -> None:
-        if bits not in _FORMAT or group not in (32, 64, 128):
+        if bits not in _FORMAT or group not in GROUPS:
             raise ValueError(f"no affine layout of {bits} bits in groups of {group}")
         self.bits = bits
         self.format = _FORMAT[bits]
         self.group = group
         self.asymmetric = asymmetric
         self.flags = FLAG_ASYMMETRIC if asymmetric else 0
+        self._short = name is not None
         self._name = name or f"affine-{bits}bit-g{group}-{'asym' if asymmetric else 'sym'}"
         self.shrink, self.refits = _SHRINK[bits], _REFITS[bits]
 
@@ -102,6 +117,12 @@ class AffineCodec(StreamCodec):
                 codes[:, begin:end] = fit.codes.reshape(count, -1)
             write(self._strips(source.columns, codes, d, m))
         return Encoded(header, error * scale * scale, total * scale * scale)
+
+    def fitted(self, columns: int) -> AffineCodec:
+        if not self._short:
+            return self  # its full name asks for exactly this group
+        smaller = [AffineCodec(self.bits, group, self.asymmetric) for group in GROUPS if group < self.group]
+        return min([*smaller, self], key=lambda each: each.blob_bytes(1, columns))
 
     def pack_rows(self, codes: Floats, d: Halves, m: Halves | None) -> memoryview:
         """Whole strips of rows whose codes are known: w = d * code (+ m). codes: whole numbers, float32 (rows,
@@ -208,3 +229,71 @@ def power_of_two_scale(largest: float) -> float:
         return 1.0
     _, exponent = math.frexp(largest)  # largest = f * 2**exponent, f in [0.5, 1)
     return math.ldexp(1.0, max(exponent - 15, -126))
+
+
+def strip_size(bits: int) -> SizeRule:
+    """The size rule of formats whose strips are records of scales (and offsets) and codes of so many bits."""
+
+    def payload_bytes(rows: int, columns: int, group: int, flags: int) -> int:
+        record = 2 * (2 if flags & FLAG_ASYMMETRIC else 1) + group * bits // 8  # of one row and group
+        return pad_rows(rows) * (round_up(columns, group) // group) * record
+
+    return payload_bytes
+
+
+def _full_name(name: str) -> AffineCodec | None:
+    match = re.fullmatch(r"affine-([234568])bit-g(32|64|128)-(a?)sym", name)
+    return AffineCodec(int(match[1]), int(match[2]), match[3] == "a") if match else None
+
+
+def _rules(bits: int, decode_cost: float) -> FormatRules:
+    def decoder(header: BlobHeader) -> AffineCodec:
+        return AffineCodec(bits, header.group, bool(header.flags & FLAG_ASYMMETRIC))
+
+    return FormatRules(
+        _FORMAT[bits],
+        payload_bytes=strip_size(bits),
+        decoder=decoder,
+        decode_cost=decode_cost,
+        groups=GROUPS,
+        flags=FLAG_ASYMMETRIC,
+        operator=True,
+    )
+
+
+DECLARATION = Declaration(
+    formats=(
+        _rules(8, 1.0),
+        _rules(6, 1.0),
+        _rules(5, 1.0),
+        _rules(4, 1.0),
+        _rules(3, 1.0),
+        _rules(2, 1.0),
+    ),
+    codecs=(
+        AffineCodec(8, 32, False, "affine-8bit"),
+        AffineCodec(6, 64, False, "affine-6bit"),
+        AffineCodec(5, 64, False, "affine-5bit"),
+        AffineCodec(4, 64, False, "affine-4bit"),
+        AffineCodec(3, 64, False, "affine-3bit"),
+        AffineCodec(2, 128, True, "affine-2bit"),
+    ),
+    recipes={
+        "affine-8bit": "affine-8bit",
+        "affine-6bit": "affine-6bit",
+        "affine-5bit": "affine-5bit",
+        "affine-4bit": "affine-4bit",
+        "affine-3bit": "affine-4bit",
+        "affine-2bit": "affine-4bit",
+    },
+    gaussian_error={
+        "affine-8bit": 2.9e-5,
+        "affine-6bit": 0.00054,
+        "affine-5bit": 0.0021,
+        "affine-4bit": 0.0082,
+        "affine-4bit-g128-sym": 0.0094,
+        "affine-3bit": 0.0314,
+    },
+    full_name=_full_name,
+    full_names="affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>",
+)

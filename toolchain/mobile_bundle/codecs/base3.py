@@ -10,13 +10,12 @@ has code 1. The scale is the header's, or float32 per row at the next multiple o
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mobile_bundle.codecs.bitnet import round_ternary, ternary_scales
-from mobile_bundle.codecs.blob import FLAG_ROW_SCALES, Blob, BlobError, Format, round_up
-from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
-from mobile_bundle.codecs.source import MatrixSource
-from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.codecs.blob import FLAG_ROW_SCALES, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Installed
+from mobile_bundle.codecs.formats import BlobError, Format
+from mobile_bundle.codecs.source import Floats
+from mobile_bundle.codecs.ternary import TernaryCodec
 
 CODES_PER_BYTE = 5
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)
@@ -24,58 +23,58 @@ _CODES = (np.arange(243, dtype=np.uint8)[:, None] // _POWERS % 3).astype(np.floa
 """float32 (243, 5): the five weights of every byte."""
 
 
-class Base3Codec(StreamCodec):
+class Base3Codec(TernaryCodec):
     """row_scales: as BitnetCodec's."""
 
     format = Format.BASE3
-
-    def __init__(self, row_scales: bool = False) -> None:
-        self.row_scales = row_scales
-        self.flags = FLAG_ROW_SCALES if row_scales else 0
 
     @property
     def name(self) -> str:
         return "bitnet-1.6bit-row" if self.row_scales else "bitnet-1.6bit"
 
-    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        del stats  # rounding alone
-        scales, inverse = ternary_scales(source, self.row_scales)
-        header = self._header(source, 1.0 if self.row_scales else float(scales[0]))
-        write(header.pack())
-        row_bytes = -(-source.columns // CODES_PER_BYTE)
-        error = total = 0.0
-        begin = 0
-        for chunk in source_chunks(source):
-            count = len(chunk)
-            here = slice(begin, begin + count) if self.row_scales else slice(0, 1)
-            ternary = round_ternary(chunk, inverse[here])
-            codes = np.ones((count, row_bytes * CODES_PER_BYTE), np.uint8)
-            codes[:, : source.columns] = (ternary + np.float32(1.0)).astype(np.uint8)
-            digits = codes.reshape(count, row_bytes, CODES_PER_BYTE)
-            packed = digits[..., 0].copy()
-            for i in range(1, CODES_PER_BYTE):
-                packed += digits[..., i] * _POWERS[i]
-            write(packed.data.cast("B"))
-            ternary *= scales[here, None]
-            ternary -= chunk
-            error += sum_squares(ternary)
-            total += sum_squares(chunk)
-            begin += count
-        if self.row_scales:
-            write(bytes(-source.rows * row_bytes % 4))
-            write(scales.astype("<f4", copy=False).data.cast("B"))
-        return Encoded(header, error, total)
+    def _pack(self, ternary: Floats) -> memoryview:
+        count, columns = ternary.shape
+        row_bytes = -(-columns // CODES_PER_BYTE)
+        codes = np.ones((count, row_bytes * CODES_PER_BYTE), np.uint8)
+        codes[:, :columns] = (ternary + np.float32(1.0)).astype(np.uint8)
+        digits = codes.reshape(count, row_bytes, CODES_PER_BYTE)
+        packed = digits[..., 0].copy()
+        for i in range(1, CODES_PER_BYTE):
+            packed += digits[..., i] * _POWERS[i]
+        return packed.data.cast("B")
 
-    def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
-        header = blob.header
-        row_bytes = -(-header.columns // CODES_PER_BYTE)
+    def _unpack(self, blob: Blob, begin: int, end: int) -> Floats:
+        row_bytes = -(-blob.header.columns // CODES_PER_BYTE)
         packed = np.frombuffer(blob.payload, np.uint8, (end - begin) * row_bytes, begin * row_bytes)
         if packed.max() >= len(_CODES):
             raise BlobError("base-3 blob holds a byte above 242")
-        values = np.ascontiguousarray(_CODES[packed].reshape(end - begin, -1)[:, : header.columns])
-        if header.flags & FLAG_ROW_SCALES:
-            scales = np.frombuffer(blob.payload, "<f4", offset=round_up(header.rows * row_bytes, 4))
-            values *= scales[begin:end, None]
-        else:
-            values *= np.float32(header.scale)
-        return values
+        return np.ascontiguousarray(_CODES[packed].reshape(end - begin, -1)[:, : blob.header.columns])
+
+    def _scales_at(self, header: BlobHeader) -> tuple[int, int]:
+        return round_up(_code_bytes(header.rows, header.columns), 4), header.rows
+
+
+def _code_bytes(rows: int, columns: int) -> int:
+    return rows * -(-columns // CODES_PER_BYTE)
+
+
+def _payload_bytes(rows: int, columns: int, group: int, flags: int) -> int:
+    del group
+    codes = _code_bytes(rows, columns)
+    return round_up(codes, 4) + 4 * rows if flags & FLAG_ROW_SCALES else codes
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.BASE3,
+            payload_bytes=_payload_bytes,
+            decoder=lambda header: Base3Codec(bool(header.flags & FLAG_ROW_SCALES)),
+            decode_cost=1.0,
+            flags=FLAG_ROW_SCALES,
+            installed=Installed(Format.TERNARY2, "bitnet", keeps_scale=True),
+        ),
+    ),
+    codecs=(Base3Codec(), Base3Codec(row_scales=True)),
+    recipes={"bitnet-1.6bit": "affine-4bit"},
+)

@@ -3,151 +3,74 @@
 Layout: strips of 16 rows, per 16 columns one 64-byte block: byte 4*r + k, bits 2f..2f+1 = code of column 4*f + k.
 Padding has code 1. The scale is the header's, or float32 per row after the last strip (MB_FLAG_ROW_SCALES).
 
-Two ways in. A matrix that is ternary already (every value -a, 0 or a) is stored without loss, s = a. Any other is
-rounded as BitNet b1.58 does (Ma et al. 2024, arXiv:2402.17764; transformers' WeightQuant): m = max(mean|W|, 1e-5),
-t = clip(round_half_even(w * (1/m)), -1, 1), s = 1 / (1/m) in float32: what the model was trained with.
+How weights are rounded: ternary.py.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import FLAG_ROW_SCALES, STRIP_ROWS, Blob, Format, round_up
-from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, pad_rows, source_chunks, sum_squares
+from mobile_bundle.codecs.blob import FLAG_ROW_SCALES, STRIP_ROWS, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.codec import pad_rows
+from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.source import Floats, MatrixSource
-from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.codecs.source import Floats
+from mobile_bundle.codecs.ternary import TernaryCodec
 
 BLOCK_COLUMNS = 16
 
 
-class BitnetCodec(StreamCodec):
+class BitnetCodec(TernaryCodec):
     """row_scales: one scale per row (mean|w| of the row, or its exact value) instead of one per tensor."""
 
     format = Format.TERNARY2
-
-    def __init__(self, row_scales: bool = False) -> None:
-        self.row_scales = row_scales
-        self.flags = FLAG_ROW_SCALES if row_scales else 0
 
     @property
     def name(self) -> str:
         return "bitnet-row" if self.row_scales else "bitnet"
 
-    def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        del stats  # rounding alone
-        scales, inverse = ternary_scales(source, self.row_scales)
-        header = self._header(source, 1.0 if self.row_scales else float(scales[0]))
-        write(header.pack())
-        columns = round_up(source.columns, BLOCK_COLUMNS)
-        error = total = 0.0
-        begin = 0
-        for chunk in source_chunks(source):
-            count = len(chunk)
-            here = slice(begin, begin + count) if self.row_scales else slice(0, 1)
-            ternary = round_ternary(chunk, inverse[here])
-            codes = np.ones((pad_rows(count), columns), np.uint8)
-            codes[:count, : source.columns] = (ternary + np.float32(1.0)).astype(np.uint8)
-            words = pack_words(codes, 2)  # (rows, blocks): one word per row and block
-            write(np.ascontiguousarray(to_strips(words[:, :, None])).data.cast("B"))
-            ternary *= scales[here, None]
-            ternary -= chunk
-            error += sum_squares(ternary)
-            total += sum_squares(chunk)
-            begin += count
-        if self.row_scales:
-            padded = np.zeros(pad_rows(source.rows), "<f4")
-            padded[: source.rows] = scales
-            write(padded.data.cast("B"))
-        return Encoded(header, error, total)
+    def _pack(self, ternary: Floats) -> memoryview:
+        count, columns = ternary.shape
+        codes = np.ones((pad_rows(count), round_up(columns, BLOCK_COLUMNS)), np.uint8)
+        codes[:count, :columns] = (ternary + np.float32(1.0)).astype(np.uint8)
+        words = pack_words(codes, 2)  # (rows, blocks): one word per row and block
+        return np.ascontiguousarray(to_strips(words[:, :, None])).data.cast("B")
 
-    def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
-        header = blob.header
-        blocks = round_up(header.columns, BLOCK_COLUMNS) // BLOCK_COLUMNS
-        strips = pad_rows(header.rows) // STRIP_ROWS
+    def _unpack(self, blob: Blob, begin: int, end: int) -> Floats:
+        blocks = round_up(blob.header.columns, BLOCK_COLUMNS) // BLOCK_COLUMNS
+        strips = pad_rows(blob.header.rows) // STRIP_ROWS
         words = np.frombuffer(blob.payload, "<u4", strips * blocks * STRIP_ROWS).reshape(strips, blocks, 1, STRIP_ROWS)
         first, last = begin // STRIP_ROWS, (end + STRIP_ROWS - 1) // STRIP_ROWS
         codes = unpack_words(from_strips(words[first:last])[:, :, 0], 2)  # (rows, blocks * 16)
-        values = codes[: end - begin, : header.columns].astype(np.float32)
+        values = codes[: end - begin, : blob.header.columns].astype(np.float32)
         values -= np.float32(1.0)
-        if header.flags & FLAG_ROW_SCALES:
-            scales = np.frombuffer(blob.payload, "<f4", offset=words.nbytes)
-            values *= scales[begin:end, None]
-        else:
-            values *= np.float32(header.scale)
         return values
 
-
-def ternary_scales(source: MatrixSource, by_row: bool) -> tuple[Floats, Floats]:
-    """The scales s, float32 (1,) or by row (rows,), and the reciprocals that multiply the weights before rounding.
-
-    ValueError if a value is not finite."""
-    return _row_scales(source) if by_row else _tensor_scale(source)
+    def _scales_at(self, header: BlobHeader) -> tuple[int, int]:
+        return _code_bytes(header.rows, header.columns), pad_rows(header.rows)
 
 
-def round_ternary(weight: Floats, inverse: Floats) -> Floats:
-    """-1, 0 or 1 per weight, float32 of its shape (rows, columns). inverse: (1,) or (rows,), of ternary_scales."""
-    ternary = weight * inverse[:, None]
-    np.rint(ternary, out=ternary)
-    return np.clip(ternary, -1.0, 1.0, out=ternary)
+def _code_bytes(rows: int, columns: int) -> int:
+    return pad_rows(rows) * round_up(columns, BLOCK_COLUMNS) // 4
 
 
-def is_ternary(values: Floats, magnitude: float) -> bool:
-    """True if every value is -magnitude, 0 or magnitude, exactly."""
-    positive = np.abs(values)
-    return bool(((positive == 0) | (positive == np.float32(magnitude))).all())
+def _payload_bytes(rows: int, columns: int, group: int, flags: int) -> int:
+    del group
+    return _code_bytes(rows, columns) + (4 * pad_rows(rows) if flags & FLAG_ROW_SCALES else 0)
 
 
-def absmean_scale(mean: NDArray[np.float64]) -> tuple[Floats, Floats]:
-    """(scale, reciprocal) of BitNet's rule from mean|W|, both float32."""
-    inverse = np.reciprocal(np.maximum(mean, 1e-5).astype(np.float32))
-    return np.reciprocal(inverse), inverse
-
-
-def _tensor_scale(source: MatrixSource) -> tuple[Floats, Floats]:
-    """One scale: the exact one of a ternary matrix, else BitNet's. ValueError if a value is not finite."""
-    magnitude = 0.0
-    total = 0.0
-    ternary = True
-    for chunk in source_chunks(source):
-        positive = np.abs(chunk)
-        top = float(positive.max())
-        if not math.isfinite(top):
-            raise ValueError("the weights hold NaN or infinite values")
-        total += float(positive.sum(axis=1).sum(dtype=np.float64))
-        if ternary and top > 0:
-            magnitude = magnitude or top
-            ternary = top == magnitude and is_ternary(chunk, top)
-    if ternary:
-        return _exact(np.array([magnitude], np.float32))
-    return absmean_scale(np.array([total / (source.rows * source.columns)]))
-
-
-def _row_scales(source: MatrixSource) -> tuple[Floats, Floats]:
-    """As _tensor_scale, for every row by itself: float32 (rows,) twice."""
-    scales = np.empty(source.rows, np.float32)
-    inverse = np.empty(source.rows, np.float32)
-    begin = 0
-    for chunk in source_chunks(source):
-        here = slice(begin, begin + len(chunk))
-        positive = np.abs(chunk)
-        top = positive.max(axis=1)
-        if not np.isfinite(top).all():
-            raise ValueError("the weights hold NaN or infinite values")
-        exact = ((positive == 0) | (positive == top[:, None])).all(axis=1)
-        s, i = absmean_scale(positive.mean(axis=1, dtype=np.float64))
-        s_exact, i_exact = _exact(top)
-        scales[here] = np.where(exact, s_exact, s)
-        inverse[here] = np.where(exact, i_exact, i)
-        begin += len(chunk)
-    return scales, inverse
-
-
-def _exact(magnitude: Floats) -> tuple[Floats, Floats]:
-    """Scales of values that are -a, 0, a; where a is 0 the scale is 0. The reciprocal stays finite for subnormal a."""
-    with np.errstate(divide="ignore", over="ignore"):
-        inverse = np.where(magnitude > 0, np.float32(1.0) / magnitude, np.float32(0.0))
-    return magnitude, np.minimum(inverse, np.finfo(np.float32).max)
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.TERNARY2,
+            payload_bytes=_payload_bytes,
+            decoder=lambda header: BitnetCodec(bool(header.flags & FLAG_ROW_SCALES)),
+            decode_cost=1.0,
+            flags=FLAG_ROW_SCALES,
+            operator=True,
+        ),
+    ),
+    codecs=(BitnetCodec(), BitnetCodec(row_scales=True)),
+    recipes={"bitnet": "affine-4bit"},
+)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import VectorLayout
 from mobile_bundle.codecs.source import Floats
+from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.native.vector import nearest
 
 Indices = NDArray[np.uint32]

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import HEADER_BYTES, STRIP_ROWS, Blob, BlobHeader, Format, payload_bytes
+from mobile_bundle.codecs.blob import HEADER_BYTES, STRIP_ROWS, Blob, BlobHeader, payload_bytes
+from mobile_bundle.codecs.declaration import FormatRules, rules_of
+from mobile_bundle.codecs.formats import BlobError, Format
+from mobile_bundle.codecs.shared_codebook import Codebook
 from mobile_bundle.codecs.source import ArraySource, Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
 
@@ -38,32 +41,86 @@ class Encoded:
 
 class StreamCodec(ABC):
     """The interface that planner and container lean on. A blob is made in one forward pass, after at most one more for
-    the header's scale."""
+    the header's scale.
+
+    format, group, flags: of the headers it writes."""
 
     format: Format
     group: int = 0
     flags: int = 0
     calibrated: bool = False
     """Whether `encode_stream` has a use for stats."""
+    carries_codes: bool = False
+    """Whether it keeps the codes that the source has, instead of choosing some."""
 
     @property
     @abstractmethod
     def name(self) -> str:
         """The name it is registered by."""
 
+    @property
+    def rules(self) -> FormatRules:
+        """What is declared of the format it writes."""
+        return rules_of(self.format)
+
+    @property
+    def packed(self) -> StreamCodec:
+        """The codec whose blobs the engine computes with: itself, but for the entropy stage around another."""
+        return self
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """The codebook in which its blobs look weights up; None: there is none."""
+        return None
+
+    @property
+    def shared_codebook(self) -> Codebook | None:
+        """The same where it is a tensor of its own, which the matrices of one kind share; else None."""
+        return None
+
+    def with_codebook(self, shared: bool) -> StreamCodec:
+        """The same codec with a codebook that is shared, or stands in each blob. Itself where there is no codebook."""
+        del shared
+        return self
+
+    def reading(self, codebook: NDArray[np.int8]) -> StreamCodec:
+        """The codec that decodes blobs with this shared codebook, int8 (entries, stride). Itself if it needs none."""
+        del codebook
+        return self
+
+    def fitted(self, columns: int) -> StreamCodec:
+        """The codec that a recipe takes for matrices of so many columns in place of this one: perhaps smaller groups,
+        where padding would cost more than they do. It depends on the columns alone, so projections that share an input
+        share their group."""
+        del columns
+        return self
+
+    def trained_ternary(self) -> StreamCodec | None:
+        """The codec that keeps the body of a ternary checkpoint exactly where a recipe names this one; None: `bitnet`
+        does that."""
+        return None
+
     @abstractmethod
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        """Hands the blob to `write` piece by piece, header first. ValueError for values that are not finite.
+        """Hands the blob of a matrix, float32 (rows, columns), to `write` piece by piece, header first. ValueError for
+        values that are not finite.
 
         stats: what calibration knows of the matrix's inputs; a codec that has no use for it ignores it."""
 
     @abstractmethod
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
-        """Rows begin..end-1 of the matrix, float32 (end - begin, columns); begin a multiple of 16."""
+        """Rows begin..end-1 of the matrix, float32 (end - begin, columns); begin a multiple of 16.
+
+        ValueError for a blob of another format, group or flags, and for one whose codebook is another tensor (see
+        `reading`); BlobError for damaged contents."""
 
     def blob_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a blob of that shape, its 64-byte header included."""
         return HEADER_BYTES + payload_bytes(self.format, rows, columns, self.group, self.flags)
+
+    def planned_header(self, rows: int, columns: int) -> BlobHeader:
+        """The header that a blob of that shape will have, but for its scale: of the largest size, if that varies."""
+        return BlobHeader(self.format, rows, columns, self.group, self.flags)
 
     def bits_per_weight(self, rows: int, columns: int) -> float:
         """Exact: 8 * bytes of the blob, its 64-byte header included, / (rows * columns)."""
@@ -76,7 +133,7 @@ class StreamCodec(ABC):
         return Blob(encoded.header, b"".join(parts)[HEADER_BYTES:])
 
     def decode(self, blob: Blob) -> NDArray[np.float32]:
-        """float32 (rows, columns): the reference that the kernels are held to."""
+        """float32 (rows, columns): the reference that the kernels are held to. Errors as decode_rows."""
         out = np.empty((blob.header.rows, blob.header.columns), np.float32)
         begin = 0
         for chunk in self.decode_chunks(blob):
@@ -85,18 +142,27 @@ class StreamCodec(ABC):
         return out
 
     def decode_chunks(self, blob: Blob) -> Iterator[NDArray[np.float32]]:
-        """The matrix in chunks of rows, float32 (n, columns), for matrices too large to decode whole."""
+        """The matrix in chunks of rows, float32 (n, columns), for matrices too large to decode whole. Errors as
+        decode_rows."""
         self._check(blob)
         step = chunk_rows(blob.header.columns)
         for begin in range(0, blob.header.rows, step):
             yield self.decode_rows(blob, begin, min(begin + step, blob.header.rows))
 
     def _header(self, source: MatrixSource, scale: float = 1.0) -> BlobHeader:
-        return BlobHeader(self.format, source.rows, source.columns, self.group, self.flags, scale)
+        return replace(StreamCodec.planned_header(self, source.rows, source.columns), scale=scale)
 
     def _check(self, blob: Blob) -> None:
         if blob.header.format != self.format:
             raise ValueError(f"codec {self.name} does not read format {blob.header.format.name}")
+
+
+def codec_for(header: BlobHeader) -> StreamCodec:
+    """The codec that decodes a blob with this header. BlobError where nothing in Python does."""
+    decoder = rules_of(header.format).decoder
+    if decoder is None:
+        raise BlobError(f"there is no decoder in Python for format {header.format.name}")
+    return decoder(header)
 
 
 def source_chunks(source: MatrixSource) -> Iterator[Floats]:

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, HEADER_BYTES, Blob, BlobError, BlobHeader, Format
-from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write
+from mobile_bundle.codecs.blob import HEADER_BYTES, Blob, BlobHeader
+from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, codec_for
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, rules_of
+from mobile_bundle.codecs.formats import BlobError, Format
 from mobile_bundle.codecs.installed import decode_stored
+from mobile_bundle.codecs.shared_codebook import Codebook
 from mobile_bundle.codecs.source import MatrixSource
 from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.native.entropy import rans_encode
@@ -63,19 +66,41 @@ class Compressed:
 
 class EntropyCodec(StreamCodec):
     """inner: the codec whose packed blobs are compressed. Without one, a codec that only decodes: the blob says what is
-    inside."""
+    inside. book: int8 (entries, stride), the shared codebook that decoding needs, if it does.
+
+    ValueError for an inner codec whose blobs are a stored form already."""
 
     format = Format.ENTROPY
 
-    def __init__(self, inner: StreamCodec | None = None) -> None:
-        if inner is not None and inner.format >= FIRST_STORED_FORMAT:
+    def __init__(self, inner: StreamCodec | None = None, book: NDArray[np.int8] | None = None) -> None:
+        if inner is not None and inner.rules.stored:
             raise ValueError(f"the blobs of codec {inner.name} are a stored form already and are not entropy-coded")
         self.inner = inner
+        self._book = book
         self.calibrated = inner is not None and inner.calibrated
+        self.carries_codes = inner is not None and inner.carries_codes
 
     @property
     def name(self) -> str:
         return (self.inner.name if self.inner else "") + SUFFIX
+
+    @property
+    def packed(self) -> StreamCodec:
+        return self.inner or self
+
+    @property
+    def codebook(self) -> Codebook | None:
+        return self.inner.codebook if self.inner else None
+
+    @property
+    def shared_codebook(self) -> Codebook | None:
+        return self.inner.shared_codebook if self.inner else None
+
+    def with_codebook(self, shared: bool) -> EntropyCodec:
+        return EntropyCodec(self.inner.with_codebook(shared), self._book) if self.inner else self
+
+    def reading(self, codebook: NDArray[np.int8]) -> EntropyCodec:
+        return EntropyCodec(self.inner, codebook)
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> EntropyEncoded:
         """As StreamCodec.encode_stream, but the packed blob and its coded form are in RAM meanwhile. Where nothing
@@ -100,16 +125,23 @@ class EntropyCodec(StreamCodec):
 
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
         packed = expand(blob)
-        return _codec_of(packed).decode_rows(packed, begin, end)
+        return self._decoder(packed).decode_rows(packed, begin, end)
 
     def decode_chunks(self, blob: Blob) -> Iterator[NDArray[np.float32]]:
         self._check(blob)
         packed = expand(blob)
-        return _codec_of(packed).decode_chunks(packed)
+        return self._decoder(packed).decode_chunks(packed)
 
     def blob_bytes(self, rows: int, columns: int) -> int:
         """At most: the blob's size depends on the weights. This is what it takes when nothing makes it smaller."""
         return HEAD_BYTES + self._inner().blob_bytes(rows, columns)
+
+    def planned_header(self, rows: int, columns: int) -> BlobHeader:
+        return BlobHeader(Format.ENTROPY, rows, columns, coded_bytes=self.blob_bytes(rows, columns) - HEADER_BYTES)
+
+    def _decoder(self, packed: Blob) -> StreamCodec:
+        codec = codec_for(packed.header)
+        return codec if self._book is None else codec.reading(self._book)
 
     def _inner(self) -> StreamCodec:
         if self.inner is None:
@@ -119,7 +151,7 @@ class EntropyCodec(StreamCodec):
 
 def compress(packed: Blob) -> Compressed:
     """The smallest entropy-coded form of a packed blob. BlobError if it is a stored form already."""
-    if packed.header.format >= FIRST_STORED_FORMAT:
+    if rules_of(packed.header.format).stored:
         raise BlobError(f"format {packed.header.format.name} is a stored form already")
     payload = memoryview(packed.payload)
     bodies: dict[str, tuple[int, bytes | memoryview]] = {
@@ -189,7 +221,18 @@ def _lzma(payload: memoryview, setting: _Setting) -> tuple[int, bytes]:
     return lc + 9 * (lp + 5 * pb), body
 
 
-def _codec_of(packed: Blob) -> StreamCodec:
-    from mobile_bundle.codecs.registry import codec_for  # here: the registry knows this codec
+def _no_size(rows: int, columns: int, group: int, flags: int) -> int:
+    raise BlobError("the size of an entropy-coded blob does not follow from its shape")
 
-    return codec_for(packed.header)
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.ENTROPY,
+            payload_bytes=_no_size,
+            decoder=lambda header: EntropyCodec(),
+            decode_cost=0.0,
+            wraps=True,
+        ),
+    ),
+)

@@ -19,11 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import LATTICE_HEAD, Blob, BlobError, Format
+from mobile_bundle.codecs.blob import Blob
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Installed
+from mobile_bundle.codecs.formats import BlobError, Format
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
+LATTICE_HEAD = 64
+"""Bytes before the codes."""
 NODES = 1600
 TURNS = 40
 CLASSES = 4
@@ -211,3 +215,20 @@ def _unpack(packed: bytes | memoryview, first: int, count: int) -> NDArray[np.ui
     wide = np.zeros((count, 16), np.uint8)
     wide[:, :BITS] = bits
     return np.packbits(wide, axis=1, bitorder="little").view("<u2")[:, 0].astype(np.uint16)
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.LATTICE,
+            payload_bytes=lambda rows, columns, group, flags: (
+                LATTICE_HEAD + (rows * ((columns + 1) // 2) * BITS + 7) // 8
+            ),
+            decoder=lambda header: HyperCodec(),
+            decode_cost=1.0,
+            installed=Installed(Format.AFFINE8, "affine-8bit", group=32),
+        ),
+    ),
+    codecs=(HyperCodec(),),
+    recipes={"hyper": "affine-4bit"},
+)

@@ -6,37 +6,37 @@ Known from the headers alone, as runtime/storage and runtime/engine/install.c co
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import ALIGNMENT, FIRST_STORED_FORMAT, Blob, BlobError, BlobHeader, Format, round_up
+from mobile_bundle.codecs.blob import ALIGNMENT, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.declaration import rules_of
+from mobile_bundle.codecs.formats import BlobError
 from mobile_bundle.native import search
 
 CACHE_INDEX_OFFSET = 16384
 """Where the index of weights.cache begins (weights_cache.h)."""
 _INDEX_BYTES = 64 + 256  # mb_index_header, mb_model_config
 _RECORD_BYTES = 64
-_SEEDED_GROUP = 32
 
 
 def is_stored(header: BlobHeader) -> bool:
     """Whether the blob must be decoded, at install, before it can be computed with."""
-    return header.format >= FIRST_STORED_FORMAT
+    return rules_of(header.format).stored
 
 
 def installed_header(header: BlobHeader, inner: BlobHeader | None = None) -> BlobHeader:
     """The header of the packed blob that a stored one is decoded to; a packed one's is its own.
 
-    inner: for ENTROPY, the header of the blob that was coded, which stands at the start of the payload. SEEDLM and
-    LATTICE find their scale by decoding: it is 1 here. BlobError if `inner` is missing or is itself a stored form."""
-    if not is_stored(header):
+    inner: for an entropy-coded blob, the header of the packed one, which stands at the start of the payload. The scale
+    is 1 where decoding finds it (Installed.keeps_scale). BlobError if `inner` is missing or is itself a stored form."""
+    rules = rules_of(header.format)
+    if not rules.stored:
         return header
-    if header.format is Format.BASE3:
-        return replace(header, format=Format.TERNARY2)
-    if header.format in (Format.SEEDLM, Format.LATTICE):
-        return BlobHeader(Format.AFFINE8, header.rows, header.columns, _SEEDED_GROUP)
+    if into := rules.installed:
+        scale = header.scale if into.keeps_scale else 1.0
+        return BlobHeader(into.format, header.rows, header.columns, into.group, header.flags, scale)
     if inner is None or is_stored(inner):
         raise BlobError("an entropy-coded blob has the header of a packed one at the start of its payload")
     return inner

@@ -46,6 +46,8 @@ class KeptCodec(StreamCodec):
     """An affine or sign format whose codes come from the source. The header's scale is 1, so d and m are stored as they
     are. inner: the codec of that format, which decodes."""
 
+    carries_codes = True
+
     def __init__(self, inner: AffineCodec | SignCodec) -> None:
         self.inner = inner
         self.format, self.group, self.flags = inner.format, inner.group, inner.flags

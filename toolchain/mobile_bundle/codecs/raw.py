@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import Blob, Format
+from mobile_bundle.codecs.blob import Blob, BlobHeader
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
+from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.source import MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
@@ -49,6 +51,9 @@ class RawCodec(StreamCodec):
             error += sum_squares(from_bfloat16(bits) - chunk)
         return Encoded(header, error, total)
 
+    def trained_ternary(self) -> RawCodec:
+        return self
+
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
         bits = np.frombuffer(blob.payload, "<u2").reshape(blob.header.rows, blob.header.columns)
         return from_bfloat16(bits[begin:end])
@@ -73,3 +78,30 @@ class Float32Codec(StreamCodec):
     def decode_rows(self, blob: Blob, begin: int, end: int) -> NDArray[np.float32]:
         values = np.frombuffer(blob.payload, "<f4").reshape(blob.header.rows, blob.header.columns)
         return values[begin:end].astype(np.float32)
+
+
+def is_float_vector(header: BlobHeader) -> bool:
+    """Whether the blob is a vector, float32 (1, columns), as norms, biases and tables are stored."""
+    return header.format is Format.F32 and header.rows == 1
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.BF16,
+            payload_bytes=lambda rows, columns, group, flags: 2 * rows * columns,
+            decoder=lambda header: RawCodec(),
+            decode_cost=4.0,
+            operator=True,
+        ),
+        FormatRules(
+            Format.F32,
+            payload_bytes=lambda rows, columns, group, flags: 4 * rows * columns,
+            decoder=lambda header: Float32Codec(),
+            decode_cost=0.0,
+            matrix=False,
+        ),
+    ),
+    codecs=(RawCodec(), Float32Codec()),
+    recipes={"raw": "raw"},
+)

@@ -1,63 +1,45 @@
-"""Codecs by name, and the codec that reads a blob.
+"""Codecs and recipes by name, collected from the codecs' files (formats.CODEC_FILES).
 
-Recipe names (DESIGN section 6) stand for the best setting measured at that many bits (docs/FORMAT.md); a full name such
-as `affine-4bit-g32-asym` asks for exactly that one.
+A short name, such as `affine-4bit`, stands for the best setting measured at that many bits (docs/FORMAT.md, section 3);
+a full name, such as `affine-4bit-g32-asym`, asks for exactly that one.
 """
 
 from __future__ import annotations
 
-import re
+from importlib import import_module
 
 from mobile_bundle.codecs.affine import AffineCodec
-from mobile_bundle.codecs.base3 import Base3Codec
-from mobile_bundle.codecs.bitnet import BitnetCodec
-from mobile_bundle.codecs.blob import (
-    AFFINE_BITS,
-    FIRST_STORED_FORMAT,
-    FLAG_ASYMMETRIC,
-    FLAG_ROW_SCALES,
-    BlobHeader,
-    Format,
-    VectorLayout,
-)
 from mobile_bundle.codecs.codec import StreamCodec
+from mobile_bundle.codecs.declaration import Declaration, all_rules, declare
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
-from mobile_bundle.codecs.hyper import HyperCodec
+from mobile_bundle.codecs.formats import CODEC_FILES, Format
 from mobile_bundle.codecs.kept import PREFIX, KeptCodec
-from mobile_bundle.codecs.raw import Float32Codec, RawCodec
-from mobile_bundle.codecs.seedlm import SeedLMCodec
 from mobile_bundle.codecs.sign import SignCodec
-from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
-from mobile_bundle.codecs.vptq import VptqCodec, parse_name
 from mobile_bundle.errors import ArgumentError
 
-_CODECS: dict[str, StreamCodec] = {
-    codec.name: codec
-    for codec in (
-        RawCodec(),
-        Float32Codec(),
-        AffineCodec(8, 32, False, "affine-8bit"),
-        AffineCodec(6, 64, False, "affine-6bit"),
-        AffineCodec(5, 64, False, "affine-5bit"),
-        AffineCodec(4, 64, False, "affine-4bit"),
-        AffineCodec(3, 64, False, "affine-3bit"),
-        AffineCodec(2, 128, True, "affine-2bit"),
-        SignCodec(128),
-        SignCodec(64),
-        SignCodec(32),
-        BitnetCodec(),
-        BitnetCodec(row_scales=True),
-        Base3Codec(),
-        Base3Codec(row_scales=True),
-        SparseTernaryCodec(),
-        SparseTernaryCodec(row_scales=True),
-        SeedLMCodec(4),
-        SeedLMCodec(3),
-        HyperCodec(),
-        VptqCodec(VectorLayout(4, 8), "vptq-2bit"),
-    )
+
+def _collect() -> list[Declaration]:
+    """What the codecs' files declare. Their formats are known afterwards. ValueError where they do not fit together."""
+    found: list[Declaration] = [import_module(f"mobile_bundle.codecs.{name}").DECLARATION for name in CODEC_FILES]
+    for declaration in found:
+        for rules in declaration.formats:
+            declare(rules)
+    missing = set(Format) - {rules.format for rules in all_rules()}
+    if missing:
+        raise ValueError(f"no codec's file declares {', '.join(sorted(format.name for format in missing))}")
+    return found
+
+
+_DECLARATIONS = _collect()
+_CODECS: dict[str, StreamCodec] = {codec.name: codec for each in _DECLARATIONS for codec in each.codecs}
+RECIPE_EMBEDDINGS: dict[str, str] = {name: codec for each in _DECLARATIONS for name, codec in each.recipes.items()}
+"""Recipes that are named after the codec of the projections, and the codec of each one's embedding and output head:
+every token passes through these, so they keep at least 4 bits."""
+GAUSSIAN_ERROR: dict[str, float] = {
+    name: error for each in _DECLARATIONS for name, error in each.gaussian_error.items()
 }
-_FULL_NAME = re.compile(r"affine-([234568])bit-g(32|64|128)-(a?)sym")
+"""||W - W'||^2 / ||W||^2 of Gaussian weights, without data, of every codec that a plan may choose
+(tests/toolchain/planning measures them). With calibration the loss of a matrix is this share of its sensitivity."""
 
 
 def codec_names() -> list[str]:
@@ -69,20 +51,23 @@ def codec_by_name(name: str) -> StreamCodec:
     """UserError for a name that is not known."""
     if name in _CODECS:
         return _CODECS[name]
-    if name.startswith(PREFIX):
-        return _kept(name.removeprefix(PREFIX))
     if name.endswith(SUFFIX):
         return _entropy_coded(name.removesuffix(SUFFIX))
-    match = _FULL_NAME.fullmatch(name)
-    if match:
-        return AffineCodec(int(match[1]), int(match[2]), match[3] == "a")
-    vector = parse_name(name)
-    if vector:
-        return VptqCodec(vector)
+    if name.startswith(PREFIX):
+        return _kept(name.removeprefix(PREFIX))
+    for declaration in _DECLARATIONS:
+        codec = declaration.full_name(name) if declaration.full_name else None
+        if codec:
+            return codec
+    known = [*codec_names(), *(each.full_names for each in _DECLARATIONS if each.full_names)]
     raise ArgumentError(
-        f"unknown codec {name!r}; known: {', '.join(codec_names())}, affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>, "
-        f"vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]; and any of them that is not a stored form, with {SUFFIX}"
+        f"unknown codec {name!r}; known: {', '.join(known)}; and any of them that is not a stored form, with {SUFFIX}"
     )
+
+
+def entropy_coded(codec: StreamCodec) -> StreamCodec:
+    """The codec with the lossless stage behind it; stored forms have none."""
+    return codec if codec.rules.stored else EntropyCodec(codec)
 
 
 def _kept(name: str) -> KeptCodec:
@@ -92,33 +77,8 @@ def _kept(name: str) -> KeptCodec:
     return KeptCodec(inner)
 
 
-def _entropy_coded(name: str) -> EntropyCodec:
+def _entropy_coded(name: str) -> StreamCodec:
     inner = codec_by_name(name)
-    if inner.format >= FIRST_STORED_FORMAT:
+    if inner.rules.stored:
         raise ArgumentError(f"codec {name} makes a stored form already, which cannot be entropy-coded: drop {SUFFIX!r}")
     return EntropyCodec(inner)
-
-
-def codec_for(header: BlobHeader) -> StreamCodec:
-    """The codec that decodes a blob with this header."""
-    if header.format is Format.F32:
-        return Float32Codec()
-    if header.format is Format.BF16:
-        return RawCodec()
-    if header.format is Format.TERNARY2:
-        return BitnetCodec(bool(header.flags & FLAG_ROW_SCALES))
-    if header.format is Format.SPARSE_TERNARY:
-        return SparseTernaryCodec(bool(header.flags & FLAG_ROW_SCALES))
-    if header.format is Format.SIGN1:
-        return SignCodec(header.group)
-    if header.format is Format.BASE3:
-        return Base3Codec(bool(header.flags & FLAG_ROW_SCALES))
-    if header.format is Format.LATTICE:
-        return HyperCodec()
-    if header.format is Format.SEEDLM:
-        return SeedLMCodec(4 if header.group == 8 else 3)
-    if header.format is Format.ENTROPY:
-        return EntropyCodec()
-    if header.format is Format.VECTOR:
-        return VptqCodec(VectorLayout.from_flags(header.flags))
-    return AffineCodec(AFFINE_BITS[header.format], header.group, bool(header.flags & FLAG_ASYMMETRIC))

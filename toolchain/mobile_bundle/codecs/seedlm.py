@@ -19,8 +19,10 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import Blob, BlobError, Format
+from mobile_bundle.codecs.blob import Blob
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, largest_magnitude, source_chunks, sum_squares
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Installed
+from mobile_bundle.codecs.formats import BlobError, Format
 from mobile_bundle.codecs.seedlm_search import SHAPES, random_matrices, tables
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
@@ -124,3 +126,26 @@ def _weights(seeds: NDArray[np.uint16], nibbles: NDArray[np.uint8], length: int,
     steps = np.ldexp(scale, np.arange(-8, 8)).astype(np.float32)
     values: Floats = sums.astype(np.float32) * steps[nibbles[:, 0], None]
     return values
+
+
+def _payload_bytes(rows: int, columns: int, group: int, flags: int) -> int:
+    del flags
+    blocks = rows * -(-columns // group)
+    nibbles = 1 + next(coefficients for length, coefficients in SHAPES.values() if length == group)
+    return 2 * blocks + (blocks * nibbles + 1) // 2
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.SEEDLM,
+            payload_bytes=_payload_bytes,
+            decoder=lambda header: SeedLMCodec(4 if header.group == 8 else 3),
+            decode_cost=1.0,
+            groups=(8, 12),
+            installed=Installed(Format.AFFINE8, "affine-8bit", group=32),
+        ),
+    ),
+    codecs=(SeedLMCodec(4), SeedLMCodec(3)),
+    recipes={"seedlm-4bit": "affine-4bit", "seedlm-3bit": "affine-4bit"},
+)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.affine import power_of_two_scale
-from mobile_bundle.codecs.blob import STRIP_ROWS, Blob, Format, round_up
+from mobile_bundle.codecs.affine import GROUPS, power_of_two_scale, strip_size
+from mobile_bundle.codecs.blob import STRIP_ROWS, Blob, round_up
 from mobile_bundle.codecs.codec import (
     Encoded,
     StreamCodec,
@@ -24,17 +24,19 @@ from mobile_bundle.codecs.codec import (
     source_chunks,
     sum_squares,
 )
+from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
 
 class SignCodec(StreamCodec):
-    """group: 32, 64 or 128 columns that share a scale."""
+    """group: 32, 64 or 128 columns that share a scale. ValueError for another."""
 
     format = Format.SIGN1
 
     def __init__(self, group: int = 128) -> None:
-        if group not in (32, 64, 128):
+        if group not in GROUPS:
             raise ValueError(f"no layout of signs in groups of {group}")
         self.group = group
 
@@ -110,3 +112,18 @@ class SignCodec(StreamCodec):
     def _record(self) -> np.dtype[np.void]:
         """One strip's record of one group of columns."""
         return np.dtype([("d", "<f2", (STRIP_ROWS,)), ("bits", "u1", (self.group // 8, STRIP_ROWS))])
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.SIGN1,
+            payload_bytes=strip_size(1),
+            decoder=lambda header: SignCodec(header.group),
+            decode_cost=1.0,
+            groups=GROUPS,
+            operator=True,
+        ),
+    ),
+    codecs=(SignCodec(128), SignCodec(64), SignCodec(32)),
+)

@@ -22,22 +22,20 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import (
-    FLAG_ROW_SCALES,
-    SPARSE_BLOCK,
-    SPARSE_HEAD,
-    SPARSE_STRIP_ROWS,
-    SPARSE_TILE,
-    Blob,
-    Format,
-    round_up,
-)
+from mobile_bundle.codecs.blob import FLAG_ROW_SCALES, Blob, round_up
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, sum_squares
+from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.codecs.ternary import scaled_rows
 
 Bytes = NDArray[np.uint8]
 
+SPARSE_STRIP_ROWS = 32
+SPARSE_TILE = 1600
+SPARSE_HEAD = 4 * SPARSE_STRIP_ROWS
+SPARSE_BLOCK = 160
 BLOCK_COLUMNS = 32
 TILE_BLOCKS = SPARSE_TILE // BLOCK_COLUMNS
 
@@ -55,6 +53,10 @@ class SparseTernaryCodec(StreamCodec):
     @property
     def name(self) -> str:
         return "bitnet-1.25bit-row" if self.row_scales else "bitnet-1.25bit"
+
+    def trained_ternary(self) -> SparseTernaryCodec | None:
+        """One that refuses what it cannot hold, rather than change a trained model."""
+        return None if self.row_scales else SparseTernaryCodec(exact=True)
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
         """As StreamCodec. Takes two passes over the source, and RAM for the packed bytes of the columns from the second
@@ -116,11 +118,7 @@ class SparseTernaryCodec(StreamCodec):
             here = out[:, tile * BLOCK_COLUMNS : (tile + width) * BLOCK_COLUMNS]
             here[:] = _values(cases[skip : skip + end - begin])[:, : here.shape[1]]
             at += strips * strip
-        if header.flags & FLAG_ROW_SCALES:
-            out *= np.frombuffer(blob.payload, "<f4", offset=at)[begin:end, None]
-        else:
-            out *= np.float32(header.scale)
-        return out
+        return scaled_rows(out, blob, at, begin)
 
 
 def _chunks(source: MatrixSource) -> Iterator[Floats]:
@@ -220,3 +218,29 @@ def _group(case: int) -> list[int]:
 
 _CASE_OF = np.array([_case(key) for key in range(64)], np.uint8)
 _TERNARY = np.array([_group(case) for case in range(32)], np.float32)
+
+
+def _payload_bytes(rows: int, columns: int, group: int, flags: int) -> int:
+    del group
+    strips = round_up(rows, SPARSE_STRIP_ROWS) // SPARSE_STRIP_ROWS
+    blocks = round_up(columns, BLOCK_COLUMNS) // BLOCK_COLUMNS
+    tiles = -(-blocks // TILE_BLOCKS)
+    scales = 4 * SPARSE_STRIP_ROWS * strips if flags & FLAG_ROW_SCALES else 0
+    return strips * (tiles * SPARSE_HEAD + blocks * SPARSE_BLOCK) + scales
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.SPARSE_TERNARY,
+            payload_bytes=_payload_bytes,
+            decoder=lambda header: SparseTernaryCodec(bool(header.flags & FLAG_ROW_SCALES)),
+            decode_cost=1.0,
+            flags=FLAG_ROW_SCALES,
+            rows_apart=False,  # a strip's tiles lie apart
+            operator=True,
+        ),
+    ),
+    codecs=(SparseTernaryCodec(), SparseTernaryCodec(row_scales=True)),
+    recipes={"bitnet-1.25bit": "affine-4bit"},
+)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.blob import VECTOR_SLACK, Blob, BlobError, BlobHeader, Format, VectorLayout
+from mobile_bundle.codecs.blob import Blob, BlobHeader
+from mobile_bundle.codecs.formats import BlobError, Format
 from mobile_bundle.codecs.source import chunk_rows
+from mobile_bundle.codecs.vector_layout import VECTOR_SLACK, VectorLayout
 
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.int8]

@@ -13,19 +13,31 @@ Without a Hessian (data-free) every input counts the same and nothing is propaga
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine import power_of_two_scale
-from mobile_bundle.codecs.blob import Blob, Format, VectorLayout
+from mobile_bundle.codecs.blob import Blob, BlobHeader
 from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
+from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate
+from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
-from mobile_bundle.codecs.vector_blob import VectorParts, decode_vector, pack_vector, split_codebooks
+from mobile_bundle.codecs.vector_blob import (
+    Codes,
+    VectorParts,
+    decode_vector,
+    pack_vector,
+    split_codebooks,
+    stack_codebooks,
+)
+from mobile_bundle.codecs.vector_layout import VectorLayout, vector_bytes
 from mobile_bundle.native.vector import nearest
 
 Order = NDArray[np.intp]
@@ -34,22 +46,40 @@ _NAME = re.compile(r"vptq-v(\d+)-b(\d+)(?:-r(\d+))?(?:-o(\d+))?(-shared)?")
 
 
 class VptqCodec(StreamCodec):
-    """layout: vector length, bits of the indices and of the residual's, outlier columns, shared codebook or its own."""
+    """layout: vector length, bits of the indices and of the residual's, outlier columns, shared codebook or its own.
+    book: int8 (entries, stride), the shared codebook, for a codec that decodes blobs that need one.
+
+    ValueError for a layout that the format does not have."""
 
     format = Format.VECTOR
     calibrated = True
 
-    def __init__(self, layout: VectorLayout, name: str | None = None) -> None:
+    def __init__(self, layout: VectorLayout, name: str | None = None, book: Codes | None = None) -> None:
         if not layout.valid:
             raise ValueError(f"no vector layout {layout}")
         self.layout = layout
         self.group = layout.group
         self.flags = layout.flags
         self._name = name or full_name(layout)
+        self._book = book
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def codebook(self) -> VectorCodebook:
+        return VectorCodebook(self.layout)
+
+    @property
+    def shared_codebook(self) -> VectorCodebook | None:
+        return self.codebook if self.layout.shared else None
+
+    def with_codebook(self, shared: bool) -> VptqCodec:
+        return self if shared == self.layout.shared else VptqCodec(replace(self.layout, shared=shared))
+
+    def reading(self, codebook: Codes) -> VptqCodec:
+        return VptqCodec(self.layout, self._name, codebook) if self.layout.shared else self
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
         """The matrix is in RAM as a whole, as float32, a few times. ValueError where a shared codebook is missing."""
@@ -65,10 +95,38 @@ class VptqCodec(StreamCodec):
         return Encoded(blob.header, sum_squares(difference), sum_squares(weight))
 
     def decode_rows(self, blob: Blob, begin: int, end: int) -> Floats:
-        """ValueError for a blob whose codebook is another tensor: vector_blob.decode_vector takes it."""
-        if self.layout.shared:
+        """ValueError without the codebook that the blob shares with others (`reading`)."""
+        if self.layout.shared and self._book is None:
             raise ValueError(f"the codebook of {self.name} is another tensor")
-        return decode_vector(blob, None, begin, end)
+        return decode_vector(blob, self._book, begin, end)
+
+
+class VectorCodebook:
+    """The codebooks of a layout, as planner and builder see them (shared_codebook.Codebook)."""
+
+    def __init__(self, layout: VectorLayout) -> None:
+        self._layout = layout
+
+    @property
+    def key(self) -> str:
+        layout = self._layout
+        return f"v{layout.length}.b{layout.index_bits}.r{layout.residual_bits}"
+
+    @property
+    def header(self) -> BlobHeader:
+        return BlobHeader(Format.INT8, self._layout.entries, self._layout.stride)
+
+    @property
+    def samples_wanted(self) -> int:
+        return samples_wanted(self._layout)
+
+    def sample(self, weight: Floats, stats: Stats, per_column: Floats, count: int) -> tuple[Floats, Floats]:
+        return training_sample(weight, stats, per_column, self._layout, count)
+
+    def train(self, points: Floats, weights: Floats) -> TrainedCodebook:
+        books = train_codebooks(points, weights, self._layout)
+        stacked = stack_codebooks(self._layout, books.first, books.second)
+        return TrainedCodebook(stacked, np.array([books.step], np.float32))
 
 
 def full_name(layout: VectorLayout) -> str:
@@ -253,3 +311,42 @@ class _Encoder:
         if self.residual_indices is not None:
             q += self._books[1][self.residual_indices[:, vector], dims]
         return columns.astype(np.uint32), np.clip(self._outlier_codes - q, -127, 127).astype(np.int8)
+
+
+def _full_name(name: str) -> VptqCodec | None:
+    layout = parse_name(name)
+    return VptqCodec(layout) if layout else None
+
+
+DECLARATION = Declaration(
+    formats=(
+        FormatRules(
+            Format.VECTOR,
+            payload_bytes=vector_bytes,
+            decoder=lambda header: VptqCodec(VectorLayout.from_flags(header.flags)),
+            decode_cost=1.0,
+            groups=(0, 128),
+            flags=0xFFFFFFFF,  # they hold the layout, which the size rule checks
+            rows_apart=False,  # scales and indices lie apart
+            operator=True,
+        ),
+        FormatRules(  # shared codebooks
+            Format.INT8,
+            payload_bytes=lambda rows, columns, group, flags: rows * columns,
+            decoder=None,
+            decode_cost=0.0,
+            matrix=False,
+        ),
+    ),
+    codecs=(VptqCodec(VectorLayout(4, 8), "vptq-2bit"),),
+    recipes={"vptq-2bit": "affine-4bit"},
+    gaussian_error={
+        "vptq-v4-b12": 0.0240,
+        "vptq-v4-b11": 0.0346,
+        "vptq-v4-b10": 0.0500,
+        "vptq-v4-b9": 0.0712,
+        "vptq-v4-b8": 0.0995,
+    },
+    full_name=_full_name,
+    full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]",
+)

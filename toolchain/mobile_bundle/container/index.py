@@ -7,7 +7,9 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mobile_bundle.codecs.blob import HEADER_BYTES, VERSION, BlobError, BlobHeader, Format
+from mobile_bundle.codecs import BlobError, Format
+from mobile_bundle.codecs.blob import HEADER_BYTES, VERSION, BlobHeader
+from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.models.limits import MOST_INDEX_BYTES, MOST_NAME_BYTES, MOST_TENSORS
 from mobile_bundle.models.spec import CONFIG_BYTES
 
@@ -160,7 +162,7 @@ def _entry(record: bytes, names: bytes, file_bytes: int, number: int) -> IndexEn
         raise ContainerError(f"the name hash of tensor {name!r} is wrong")
     if version != VERSION or any(rest):
         raise ContainerError(f"the record of tensor {name} is not of a version this reader knows")
-    coded = size - HEADER_BYTES if known is Format.ENTROPY else None
+    coded = size - HEADER_BYTES if rules_of(known).wraps else None
     if coded is not None and coded < 0:
         raise ContainerError(f"tensor {name} is smaller than a blob's header")
     header = BlobHeader(known, rows, columns, group, flags, coded_bytes=coded)

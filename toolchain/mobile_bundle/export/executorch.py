@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import InstallationError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.models.spec import ModelConfig
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "model.pte"
 BACKEND = "MobileBundleBackend"

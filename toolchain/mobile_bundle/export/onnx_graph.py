@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from mobile_bundle.codecs.blob import FLAG_SHARED_CODEBOOK, HEADER_BYTES, Format, VectorLayout
+from mobile_bundle.codecs import codec_for
+from mobile_bundle.codecs.blob import HEADER_BYTES
+from mobile_bundle.codecs.raw import is_float_vector
 from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import InputError
@@ -56,7 +58,7 @@ class Graph:
     def vector(self, name: str) -> str:
         """A float32 vector of weights.ptd, shape (columns,). UserError if it is not float32."""
         entry = self._entry(name)
-        if entry.header.format is not Format.F32 or entry.header.rows != 1:
+        if not is_float_vector(entry.header):
             raise InputError(f"{self._weights.path}: {name} is not a float32 vector", "build the bundle again")
         if entry.header.payload_bytes < EXTERNAL_FROM:
             payload = self._weights.blob(name).payload
@@ -71,9 +73,8 @@ class Graph:
     def matrix(self, name: str) -> list[str]:
         """The blob of a matrix, uint8 (bytes,), and behind it the codebook that it shares with others, if it does."""
         names = [self._blob(name)]
-        packed = self._weights.packed_header(name)
-        if packed.format is Format.VECTOR and packed.flags & FLAG_SHARED_CODEBOOK:
-            names.append(self._blob(shared_name(name, VectorLayout.from_flags(packed.flags))))
+        if shared := codec_for(self._weights.packed_header(name)).shared_codebook:
+            names.append(self._blob(shared_name(name, shared)))
         return names
 
     def shape(self, name: str) -> tuple[int, int]:

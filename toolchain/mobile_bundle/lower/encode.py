@@ -7,14 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from mobile_bundle.codecs import ArraySource, StreamCodec
-from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT, FLAG_SHARED_CODEBOOK, Format
 from mobile_bundle.codecs.entropy import SUFFIX
 from mobile_bundle.errors import ArgumentError, InputError, UnsupportedError
-from mobile_bundle.lower.ops import LINEAR
 from mobile_bundle.planning.recipe import fitted_codec
-
-_INSTALLED = {Format.BASE3: "bitnet", Format.SEEDLM: "affine-8bit", Format.LATTICE: "affine-8bit"}
-"""Stored forms, and the codec whose packed format they are decoded to when a bundle is installed."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +33,16 @@ def operator_codec(name: str, columns: int) -> StreamCodec:
 
     UserError if it is not known, or makes nothing that an operator can compute with."""
     codec = fitted_codec(name, columns)
-    if codec.format is Format.ENTROPY:
+    if codec.rules.wraps:
         raise UnsupportedError(f"{name} is a stored form, which operators cannot compute with: drop {SUFFIX!r}")
-    if codec.format >= FIRST_STORED_FORMAT:
+    if installed := codec.rules.installed:
         raise UnsupportedError(
-            f"{name} is a stored form, which operators cannot compute with: use {_INSTALLED[codec.format]}, which is "
+            f"{name} is a stored form, which operators cannot compute with: use {installed.codec}, which is "
             "what a bundle decodes it to when it is installed"
         )
-    if codec.format not in LINEAR:
+    if not codec.rules.operator:
         raise UnsupportedError(f"there is no operator for {name}: leave the module out")
-    if codec.format is Format.VECTOR and codec.flags & FLAG_SHARED_CODEBOOK:
+    if codec.shared_codebook:
         raise UnsupportedError(f"{name} takes its codebook from another tensor: drop '-shared'")
     return codec
 

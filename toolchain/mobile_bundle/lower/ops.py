@@ -18,27 +18,13 @@ from collections.abc import Callable
 
 import torch
 
-from mobile_bundle.codecs.blob import BlobError, BlobHeader, Format
+from mobile_bundle.codecs import BlobError, BlobHeader, Format
+from mobile_bundle.codecs.declaration import all_rules
 from mobile_bundle.errors import ArgumentError, InputError
 from mobile_bundle.native import linear as native_linear
 
 NAMESPACE = "mobile_bundle"
-LINEAR = {
-    format: f"linear_{format.name.lower()}"
-    for format in (
-        Format.BF16,
-        Format.AFFINE2,
-        Format.AFFINE3,
-        Format.AFFINE4,
-        Format.AFFINE8,
-        Format.AFFINE5,
-        Format.AFFINE6,
-        Format.SIGN1,
-        Format.TERNARY2,
-        Format.SPARSE_TERNARY,
-        Format.VECTOR,
-    )
-}
+LINEAR = {rules.format: f"linear_{rules.format.name.lower()}" for rules in all_rules() if rules.operator}
 """The linear operator of every packed format."""
 EMBEDDING = "embedding"
 

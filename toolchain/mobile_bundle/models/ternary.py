@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.bitnet import absmean_scale
+from mobile_bundle.codecs.ternary import absmean_scale
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models.checkpoint import Checkpoint, CheckpointTensor
 

@@ -9,14 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_bundle.codecs.blob import Blob, BlobHeader, Format
+from mobile_bundle.codecs.blob import Blob, BlobHeader
+from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.codecs.entropy import compress
-from mobile_bundle.codecs.installed import is_stored
 from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import PlannedTensor, WeightsReader, WeightsWriter
-
-_NOT_MATRICES = (Format.F32, Format.INT8)
-"""Vectors and shared codebooks, which are small and stay as they are."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -70,7 +67,8 @@ def _coded_blobs(reader: WeightsReader, entries: list[IndexEntry]) -> Iterator[t
 
 def _code(reader: WeightsReader, entry: IndexEntry) -> Blob:
     blob = reader.blob(entry.name)
-    if entry.header.format in _NOT_MATRICES or is_stored(entry.header):
+    rules = rules_of(entry.header.format)
+    if not rules.matrix or rules.stored:
         return blob
     coded = compress(blob).blob
     return coded if coded.header.blob_bytes < blob.header.blob_bytes else blob
@@ -78,7 +76,7 @@ def _code(reader: WeightsReader, entry: IndexEntry) -> Blob:
 
 def _segment_of(entry: IndexEntry) -> str:
     """The segment of weights.ptd in which the builder puts the tensor."""
-    if entry.header.format in _NOT_MATRICES:
+    if not rules_of(entry.header.format).matrix:
         return "vectors"
     kind, _, rest = entry.name.partition(".")
     return f"layers.{rest.partition('.')[0]}" if kind == "layers" else kind

@@ -15,14 +15,12 @@ from mobile_bundle.calibrate.calibration import Calibration
 from mobile_bundle.calibrate.decoder import PROJECTIONS
 from mobile_bundle.calibrate.profile import Profile
 from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights, read_matrix
-from mobile_bundle.codecs import Format, Stats, StreamCodec, codec_for
-from mobile_bundle.codecs.entropy import EntropyCodec, expand
-from mobile_bundle.codecs.vector_blob import decode_vector
-from mobile_bundle.codecs.vptq import VptqCodec
+from mobile_bundle.codecs import Blob, Stats, StreamCodec, codec_for
+from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.pipeline.parts import TensorRecord
 from mobile_bundle.pipeline.pool import PartPool, Progress
-from mobile_bundle.pipeline.shared_codebooks import SharedCodebook, train_shared
+from mobile_bundle.pipeline.shared_codebooks import train_shared
 from mobile_bundle.planning.sharing import shared_name
 
 
@@ -60,7 +58,7 @@ def write_calibrated(
             if tensor.role == "body":
                 weights[name] = torch.from_numpy(work.decoded(tensor))
         walk.advance(weights)
-    extras = {name: shared.blob for name, shared in work.shared.items()}
+    extras = work.codebook_blobs()
     return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records())
 
 
@@ -71,7 +69,7 @@ class _Work:
         self, pool: PartPool, assignment: Mapping[str, StreamCodec], profile: Profile, progress: Progress | None
     ) -> None:
         self._pool, self._assignment, self._profile, self._progress = pool, assignment, profile, progress
-        self.shared: dict[str, SharedCodebook] = train_shared(pool.model, assignment, profile)
+        self._shared = train_shared(pool.model, assignment, profile)
         self._futures: dict[str, Future[TensorRecord]] = {}
         self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
         self._done = 0
@@ -84,7 +82,7 @@ class _Work:
             stats = Stats(
                 hessian,
                 self._profile.matrices[tensor.name].row_weights,
-                shared.codebook if shared else None,
+                shared.codes if shared else None,
                 shared.step if shared else None,
                 drift,
             )
@@ -97,12 +95,14 @@ class _Work:
         if self._progress:
             self._progress(self._done, self._total, tensor.name)
         blob = self._pool.blob(tensor)
-        if blob.header.format is Format.ENTROPY:
-            blob = expand(blob)
-        shared = self._codebook(tensor)
-        if blob.header.format is Format.VECTOR:
-            return decode_vector(blob, shared.codebook if shared else None)
-        return codec_for(blob.header).decode(blob)
+        codec, shared = codec_for(blob.header), self._codebook(tensor)
+        return (codec.reading(shared.codes) if shared else codec).decode(blob)
+
+    def codebook_blobs(self) -> dict[str, Blob]:
+        """The codebooks that matrices share, as they are stored, by name."""
+        return {
+            name: Blob(codebook.header, trained.codes.tobytes()) for name, (codebook, trained) in self._shared.items()
+        }
 
     def records(self) -> dict[str, TensorRecord]:
         records = {name: future.result() for name, future in self._futures.items()}
@@ -110,9 +110,6 @@ class _Work:
             self._progress(self._total, self._total, "")
         return records
 
-    def _codebook(self, tensor: TensorSpec) -> SharedCodebook | None:
-        codec: StreamCodec | None = self._assignment[tensor.name]
-        codec = codec.inner if isinstance(codec, EntropyCodec) else codec
-        if isinstance(codec, VptqCodec) and codec.layout.shared:
-            return self.shared[shared_name(tensor.name, codec.layout)]
-        return None
+    def _codebook(self, tensor: TensorSpec) -> TrainedCodebook | None:
+        codebook = self._assignment[tensor.name].shared_codebook
+        return self._shared[shared_name(tensor.name, codebook)][1] if codebook else None

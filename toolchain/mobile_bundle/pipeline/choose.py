@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from mobile_bundle.calibrate.calibration import Calibration, calibrate
 from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.codecs.registry import entropy_coded
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.models import Model
 from mobile_bundle.pipeline.default_recipe import choose_recipe
@@ -17,7 +18,7 @@ from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.budget import Measure, Planner
 from mobile_bundle.planning.carried_over import carried_over
 from mobile_bundle.planning.exact import exact_codecs, exact_line, exact_recipe, kept_codecs, lossless_codecs
-from mobile_bundle.planning.recipe import Recipe, entropy_coded, resolve_recipe
+from mobile_bundle.planning.recipe import Recipe, resolve_recipe
 from mobile_bundle.planning.recipe_file import fixed_codecs
 from mobile_bundle.planning.sizes import plan_table
 

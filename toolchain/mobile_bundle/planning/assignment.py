@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mobile_bundle.codecs import BlobHeader, Format, StreamCodec
-from mobile_bundle.codecs.blob import HEADER_BYTES
+from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.container import PlannedTensor
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.recipe import Recipe, tensor_codec
@@ -23,16 +22,11 @@ def segment_of(tensor: TensorSpec) -> str:
     return tensor.role if tensor.layer < 0 else f"layers.{tensor.layer}"
 
 
-def planned_header(codec: StreamCodec, tensor: TensorSpec) -> BlobHeader:
-    """The header that the tensor's blob will have, but for its scale. An entropy-coded blob has its largest size."""
-    rows, columns = tensor.rows, tensor.columns
-    coded = codec.blob_bytes(rows, columns) - HEADER_BYTES if codec.format is Format.ENTROPY else None
-    return BlobHeader(codec.format, rows, columns, codec.group, codec.flags, coded_bytes=coded)
-
-
 def plan_weights(tensors: Iterable[TensorSpec], assignment: Mapping[str, StreamCodec]) -> list[PlannedTensor]:
     """Format and size of every tensor, in the order of the file; nothing is read. Exact, but for entropy coding."""
     return [
-        PlannedTensor(segment_of(tensor), tensor.name, planned_header(assignment[tensor.name], tensor))
+        PlannedTensor(
+            segment_of(tensor), tensor.name, assignment[tensor.name].planned_header(tensor.rows, tensor.columns)
+        )
         for tensor in tensors
     ]

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
-from mobile_bundle.codecs.blob import VectorLayout
-from mobile_bundle.codecs.vptq import VptqCodec, full_name
+from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.errors import BudgetError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.allocate import Choice, allocate, cheapest
-from mobile_bundle.planning.candidates import GAUSSIAN_ERROR, Candidate, candidates
+from mobile_bundle.planning.candidates import Candidate, candidates
 from mobile_bundle.planning.sharing import kind_of
 
 Assignment = dict[str, StreamCodec]
@@ -215,16 +214,12 @@ def _assignment(
 def _unshare_single(tensors: Sequence[TensorSpec], chosen: Assignment) -> Assignment:
     """A codebook that only one matrix would share becomes its own."""
     users = Counter(
-        (kind_of(tensor.name), codec.name)
-        for tensor in tensors
-        if isinstance(codec := chosen[tensor.name], VptqCodec) and codec.layout.shared
+        (kind_of(tensor.name), codec.name) for tensor in tensors if (codec := chosen[tensor.name]).shared_codebook
     )
     for tensor in tensors:
         codec = chosen[tensor.name]
-        if users.get((kind_of(tensor.name), codec.name)) == 1 and isinstance(codec, VptqCodec):
-            layout = codec.layout
-            own = VectorLayout(layout.length, layout.index_bits, layout.residual_bits, layout.outliers)
-            chosen[tensor.name] = codec_by_name(full_name(own))
+        if users.get((kind_of(tensor.name), codec.name)) == 1:
+            chosen[tensor.name] = codec.with_codebook(shared=False)
     return chosen
 
 

@@ -5,25 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
-from mobile_bundle.codecs.blob import HEADER_BYTES, VectorLayout
-from mobile_bundle.codecs.vptq import VptqCodec, full_name
+from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.models import TensorSpec
 
-GAUSSIAN_ERROR = {
-    "affine-8bit": 2.9e-5,
-    "affine-6bit": 0.00054,
-    "affine-5bit": 0.0021,
-    "affine-4bit": 0.0082,
-    "affine-4bit-g128-sym": 0.0094,
-    "affine-3bit": 0.0314,
-    "vptq-v4-b12": 0.0240,
-    "vptq-v4-b11": 0.0346,
-    "vptq-v4-b10": 0.0500,
-    "vptq-v4-b9": 0.0712,
-    "vptq-v4-b8": 0.0995,
-}
-"""||W - W'||^2 / ||W||^2 of Gaussian weights, without data (test_plan.py measures them). With calibration the
-loss of a matrix is this share of its sensitivity (calibrate/profile.py)."""
 _SHARING_BITS = 0.01
 """A codebook of its own may cost so many bits per weight; a dearer one is shared over the layers."""
 
@@ -48,25 +32,17 @@ def candidates(
     for name, error in GAUSSIAN_ERROR.items():
         codec = _shared(codec_by_name(name), tensor, sharers)
         size = float(codec.blob_bytes(tensor.rows, tensor.columns))
-        if isinstance(codec, VptqCodec) and codec.layout.shared:
-            size += codebook_bytes(codec.layout) / sharers
+        if shared := codec.shared_codebook:
+            size += shared.header.blob_bytes / sharers
         found.append(Candidate(codec, size, error * sensitivity))
     return _hull(found)
 
 
-def codebook_bytes(layout: VectorLayout) -> int:
-    """Bytes of a shared codebook's blob."""
-    return HEADER_BYTES + layout.entries * layout.stride
-
-
 def _shared(codec: StreamCodec, tensor: TensorSpec, sharers: int) -> StreamCodec:
-    if not isinstance(codec, VptqCodec) or sharers < 2:
+    if codec.codebook is None or sharers < 2:
         return codec
-    layout = codec.layout
-    own = 8 * layout.entries * layout.stride / (tensor.rows * tensor.columns)
-    if own <= _SHARING_BITS:
-        return codec
-    return codec_by_name(full_name(VectorLayout(layout.length, layout.index_bits, layout.residual_bits, 0, True)))
+    own = 8 * codec.codebook.header.payload_bytes / (tensor.rows * tensor.columns)
+    return codec if own <= _SHARING_BITS else codec.with_codebook(shared=True)
 
 
 def _hull(found: list[Candidate]) -> list[Candidate]:

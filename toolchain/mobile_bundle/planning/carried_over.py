@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from mobile_bundle.codecs import StreamCodec
-from mobile_bundle.codecs.entropy import EntropyCodec
-from mobile_bundle.codecs.kept import PREFIX, KeptCodec
+from mobile_bundle.codecs.kept import PREFIX
 from mobile_bundle.models import TensorSpec
 
 _FLOATS = ("F32", "F16", "BF16")
@@ -19,8 +18,7 @@ def carried_over(tensors: Iterable[TensorSpec], assignment: Mapping[str, StreamC
     for tensor in tensors:
         if tensor.stored:
             codec = assignment[tensor.name]
-            inner = codec.inner if isinstance(codec, EntropyCodec) else codec
-            found[tensor.stored, codec.name, isinstance(inner, KeptCodec)] += 1
+            found[tensor.stored, codec.name, codec.carries_codes] += 1
     return [_line(count, *key) for key, count in found.most_common()]
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_bundle.codecs.entropy import EntropyCodec
 from mobile_bundle.codecs.installed import cache_bytes, installed_header, is_stored
 from mobile_bundle.container.weights import WeightsLayout
 from mobile_bundle.models import DecoderSpec, TensorSpec, open_model
@@ -22,7 +21,7 @@ from mobile_bundle.models.config import Config
 from mobile_bundle.models.names import tensors as decoder_tensors
 from mobile_bundle.models.registry import ARCHITECTURES, architecture
 from mobile_bundle.native.programs import runner_paths
-from mobile_bundle.planning.assignment import assign_codecs, plan_weights, planned_header
+from mobile_bundle.planning.assignment import assign_codecs, plan_weights
 from mobile_bundle.planning.memory import PredictedMemory, mapped_weights, predict_memory
 from mobile_bundle.planning.recipe import Recipe, resolve_recipe
 from mobile_bundle.tokenizer.compile import compile_tokenizer
@@ -110,9 +109,9 @@ def estimate_bundle(
     weights = WeightsLayout(planned).file_bytes
     headers = {tensor.name: tensor.header for tensor in planned}
     inner = {
-        tensor.name: planned_header(codec.inner, tensor)
+        tensor.name: codec.packed.planned_header(tensor.rows, tensor.columns)
         for tensor in subject.tensors
-        if isinstance(codec := assignment[tensor.name], EntropyCodec) and codec.inner
+        if (codec := assignment[tensor.name]).rules.wraps
     }
     installed = [
         (name, installed_header(header, inner.get(name)).blob_bytes)

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mobile_bundle.codecs.blob import BlobHeader, Format
+from mobile_bundle.codecs.blob import BlobHeader
+from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.codecs.installed import cache_bytes, installed_header, is_stored
 from mobile_bundle.native.engine import estimate_memory
 
@@ -92,7 +93,7 @@ def mapped_weights(
 
 def _head_share(head: BlobHeader, largest_layer: int) -> int:
     """Bytes of the rows of the output head that are mapped at a time: as large as a layer, where rows lie together."""
-    if head.format in (Format.SPARSE_TERNARY, Format.VECTOR):
+    if not rules_of(head.format).rows_apart:
         return head.payload_bytes
     rows = max(largest_layer * head.rows // head.payload_bytes // _SHARE_ROWS * _SHARE_ROWS, _SHARE_ROWS)
     return head.payload_bytes if rows >= head.rows else head.payload_bytes // head.rows * rows

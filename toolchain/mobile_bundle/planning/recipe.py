@@ -7,37 +7,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
-from mobile_bundle.codecs.affine import AffineCodec
-from mobile_bundle.codecs.blob import FIRST_STORED_FORMAT
-from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
+from mobile_bundle.codecs.entropy import SUFFIX
 from mobile_bundle.codecs.kept import PREFIX
-from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
+from mobile_bundle.codecs.registry import RECIPE_EMBEDDINGS, entropy_coded
 from mobile_bundle.errors import ArgumentError, InputError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 
 KEEP = "keep"
 """The recipe that carries over what a quantised file holds; for the matrices that no packed format holds, the default
 recipe of such a model."""
-_EMBEDDINGS = {
-    "raw": "raw",
-    "affine-8bit": "affine-8bit",
-    "affine-6bit": "affine-6bit",
-    "affine-5bit": "affine-5bit",
-    "affine-4bit": "affine-4bit",
-    "affine-3bit": "affine-4bit",
-    "affine-2bit": "affine-4bit",
-    "bitnet": "affine-4bit",
-    "vptq-2bit": "affine-4bit",
-    "bitnet-1.6bit": "affine-4bit",
-    "bitnet-1.25bit": "affine-4bit",
-    "seedlm-4bit": "affine-4bit",
-    "seedlm-3bit": "affine-4bit",
-    "hyper": "affine-4bit",
-    KEEP: KEEP,
-}
-"""Recipe, and the codec of its embedding: every token passes through that one, so it keeps at least 4 bits."""
-_LOSSLESS_TERNARY = ("bitnet", "bitnet-1.6bit")
-"""Recipes that can store the body of a ternary checkpoint as it is; the others leave that to the first."""
+_EMBEDDINGS = {**RECIPE_EMBEDDINGS, KEEP: KEEP}
+"""Recipe, and the codec of its embedding."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +89,6 @@ def tensor_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> Strea
     return entropy_coded(codec) if recipe.entropy and tensor.role != "vector" else codec
 
 
-def entropy_coded(codec: StreamCodec) -> StreamCodec:
-    """The codec with the lossless stage behind it; stored forms have none."""
-    return codec if codec.format >= FIRST_STORED_FORMAT else EntropyCodec(codec)
-
-
 def _plain_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> StreamCodec:
     if tensor.role == "vector":
         return codec_by_name("f32")
@@ -124,19 +99,13 @@ def _plain_codec(recipe: Recipe, spec: DecoderSpec, tensor: TensorSpec) -> Strea
         return codec_by_name(tensor.keep) if tensor.keep else _plain_codec(default_recipe(spec), spec, tensor)
     if tensor.role in ("embedding", "output"):
         return fitted_codec(recipe.embedding, tensor.columns)
-    if spec.ternary and recipe.body == "bitnet-1.25bit":
-        return SparseTernaryCodec(exact=True)  # refuses what it cannot hold, rather than change a trained model
-    if spec.ternary and recipe.body != "raw":
-        return codec_by_name(recipe.body if recipe.body in _LOSSLESS_TERNARY else "bitnet")
+    if spec.ternary:
+        asked = codec_by_name(recipe.body).trained_ternary() if recipe.body else None
+        return asked or codec_by_name("bitnet")
     return fitted_codec(recipe.body, tensor.columns)
 
 
 def fitted_codec(name: str, columns: int) -> StreamCodec:
-    """A recipe's affine codec with a smaller group where padding the columns to its own would cost more than that.
-
-    It depends on the columns alone, so projections that share an input share their group."""
-    codec = codec_by_name(name)
-    if name not in _EMBEDDINGS or not isinstance(codec, AffineCodec):
-        return codec  # raw, bitnet, or a full name, which asks for exactly that group
-    smaller = [AffineCodec(codec.bits, group, codec.asymmetric) for group in (32, 64, 128) if group < codec.group]
-    return min([*smaller, codec], key=lambda each: each.blob_bytes(1, columns))
+    """A codec by its name, as a recipe takes it for so many columns (StreamCodec.fitted). UserError for an unknown
+    name."""
+    return codec_by_name(name).fitted(columns)

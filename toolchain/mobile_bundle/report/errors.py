@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mobile_bundle.codecs import codec_for
-from mobile_bundle.codecs.blob import BlobError, Format, VectorLayout
+from mobile_bundle.codecs import BlobError, codec_for
 from mobile_bundle.codecs.codec import source_chunks, sum_squares
-from mobile_bundle.codecs.source import Floats, chunk_rows
-from mobile_bundle.codecs.vector_blob import Codes, decode_vector
+from mobile_bundle.codecs.source import Floats
 from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
-from mobile_bundle.errors import InputError, UserError
+from mobile_bundle.errors import InputError
 from mobile_bundle.models import Model
 from mobile_bundle.models.registry import Source
 from mobile_bundle.planning.sharing import shared_name
@@ -66,33 +65,18 @@ def decoded_chunks(weights: WeightsReader, name: str) -> Iterator[Floats] | None
     """The tensor's values in chunks of rows, float32 (n, columns), all of the same length but the last.
 
     None where this program has no decoder for the format in Python. ContainerError for a damaged blob."""
-    header = weights.header(name)
-    if header.format is Format.VECTOR:
-        return _vector_chunks(weights, name, VectorLayout.from_flags(header.flags).shared)
     try:
-        codec = codec_for(header)
-    except (KeyError, ValueError, UserError):
+        codec = codec_for(weights.header(name))
+        shared = codec_for(weights.packed_header(name)).shared_codebook
+    except BlobError:
         return None
-    chunks = codec.decode_chunks(weights.blob(name))
-    try:
-        first = next(chunks)
-    except BlobError:  # a coded form of something that cannot be decoded alone, such as a matrix without its codebook
-        return None
-    return chain([first], chunks)
+    if shared:
+        codec = codec.reading(_shared_codebook(weights, name, shared_name(name, shared)))
+    return codec.decode_chunks(weights.blob(name))
 
 
-def _vector_chunks(weights: WeightsReader, name: str, shared: bool) -> Iterator[Floats]:
-    blob = weights.blob(name)
-    header = blob.header
-    codebook = _shared_codebook(weights, name) if shared else None
-    step = chunk_rows(header.columns)
-    for begin in range(0, header.rows, step):
-        yield decode_vector(blob, codebook, begin, min(begin + step, header.rows))
-
-
-def _shared_codebook(weights: WeightsReader, name: str) -> Codes:
-    """int8 (entries, stride): the tensor that packed_formats.h names for a matrix of this layout."""
-    shared = shared_name(name, VectorLayout.from_flags(weights.packed_header(name).flags))
+def _shared_codebook(weights: WeightsReader, name: str, shared: str) -> NDArray[np.int8]:
+    """int8 (entries, stride): the tensor that packed_formats.h names for this matrix."""
     if shared not in weights:
         raise ContainerError(f"{weights.path} has no tensor {shared}, which {name} needs")
     blob = weights.blob(shared)
