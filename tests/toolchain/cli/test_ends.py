@@ -124,7 +124,7 @@ def test_an_end_at_any_line_of_an_output(tmp_path: Path) -> None:
 
         def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
             nonlocal lines
-            if "container" not in frame.f_code.co_filename or cleans_up(frame):
+            if "mobile_bundle/files/" not in frame.f_code.co_filename or cleans_up(frame):
                 return None
             if event == "line":
                 lines += 1

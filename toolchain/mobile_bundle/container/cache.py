@@ -1,4 +1,4 @@
-"""weights.cache: what `mobile-run install` makes of a bundle's stored tensors (weights_cache.h), checked here.
+"""Checks weights.cache: what `mobile-run install` decodes from a bundle's stored tensors (weights_cache.h).
 
 It belongs to the device, not to the bundle, so the manifest does not name it."""
 

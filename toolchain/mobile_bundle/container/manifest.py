@@ -42,7 +42,7 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a bundle. UserError if the directory is not a bundle, or one this version cannot read."""
+    """The manifest of a bundle. UserError if the directory is not a bundle, or if this version cannot read it."""
     path = Path(directory) / NAME
     if not path.parent.is_dir():
         raise InputError(f"{directory} is not a bundle: it is not a directory")
@@ -88,8 +88,7 @@ def is_bundle(directory: Path) -> bool:
 
 
 def obstacle(directory: Path) -> str | None:
-    """Why a directory is not one that a new bundle may replace: it is no bundle, or holds files that are not a
-    bundle's. None if it may be replaced."""
+    """Why a new bundle must not replace a directory: it is not a bundle, or it holds other files. None if it may."""
     manifest = _any_manifest(directory)
     if manifest is None:
         return "exists and is not a bundle"
@@ -127,7 +126,7 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
-    """Looks for every file that the manifest names and compares sizes. UserError at the first that differs."""
+    """Checks that every file of the manifest exists and has its size. UserError at the first that differs."""
     root = Path(directory)
     for name, facts in manifest["files"].items():
         path = root / name
@@ -149,8 +148,7 @@ def check_sha256(path: Path, facts: dict[str, Any], found: str) -> None:
 
 
 def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any], but: str = "") -> None:
-    """Reads every file that the manifest names, one perhaps left out, and compares size and sha256. UserError at the
-    first that differs."""
+    """Checks size and sha256 of every file of the manifest except `but`. UserError at the first that differs."""
     check_files(directory, manifest)
     for name, facts in manifest["files"].items():
         if name != but:

@@ -1,11 +1,10 @@
-"""Without a recipe: the smallest of a few recipes that keeps the quality, found by trying them.
+"""The default recipe: the smallest of a few recipes that keeps the quality, found by trying them.
 
-How many bits a model needs cannot be told from its weights: of two models whose weights have the same error one loses
-2 % of perplexity at 4 bits, the other 60 % (docs/RESULTS.md). So the recipes of a ladder are coded one after the other,
-data-free, and compared with the uncompressed model on a little text that ships with the tool, by the engine itself.
-What does not fit the target's memory is not tried; where only recipes fit that lose quality, the best of them is taken,
-and that is said.
-"""
+The weights do not tell how many bits a model needs: of two models with the same error of the weights, one loses 2 % of
+perplexity at 4 bits, the other 60 % (docs/RECIPES.md). So the recipes of a ladder are coded data-free, one after the
+other, and the engine compares each with the uncompressed model on a short text that ships with the tool. A recipe that
+does not fit the target's memory is not tried. If only recipes fit that lose quality, the best of them is taken, with a
+message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What perplexity is measured of: a bundle, or a checkpoint that is coded as `raw` into a temporary bundle."""
+"""Opens what perplexity is measured on: a bundle, or a checkpoint coded as `raw` into a temporary bundle."""
 
 from __future__ import annotations
 

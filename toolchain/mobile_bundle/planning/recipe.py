@@ -1,4 +1,4 @@
-"""Which codec each tensor gets."""
+"""Recipes: which codec each tensor gets."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The names that a recipe may have."""
+    """The names of all recipes."""
     return list(_EMBEDDINGS)
 
 
 def usable_recipes(tensors: Sequence[TensorSpec]) -> list[str]:
-    """Those of recipe_names that a model with these tensors can be built with."""
+    """Names of the recipes that can build a model with these tensors."""
     return [name for name in recipe_names() if name != KEEP or any(tensor.stored for tensor in tensors)]
 
 
