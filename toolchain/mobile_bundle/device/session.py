@@ -1,4 +1,4 @@
-"""A device test from beginning to end. Whatever happens on the way, the report so far is handed on after every run."""
+"""A device test from beginning to end. The report so far is saved after every run, whatever happens."""
 
 from __future__ import annotations
 

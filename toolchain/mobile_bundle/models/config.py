@@ -1,4 +1,4 @@
-"""config.json with checks: a value that is missing or makes no sense is a one-line error that names it."""
+"""config.json with checks: a missing or invalid value is a one-line error that names its key."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a path is that is not a checkpoint this tool reads, and what to do about it: one line each.
-
-Told by names of files, never by loading them.
-"""
+"""Recognises paths that are not checkpoints, by file names alone, and says what to do instead."""
 
 from __future__ import annotations
 
@@ -54,7 +51,7 @@ def refuse_other_paths(path: Path) -> None:
 
 
 def refuse_adapter(directory: Path) -> None:
-    """UserError for a directory with a LoRA or another PEFT adapter: transformers would not load the plain model."""
+    """UserError for a LoRA or another PEFT adapter, which is not a whole model."""
     found = next((name for name in _ADAPTERS if (directory / name).exists()), None)
     if found:
         raise InputError(
@@ -65,12 +62,12 @@ def refuse_adapter(directory: Path) -> None:
 
 
 def without_weights(directory: Path) -> UserError:
-    """What a directory is that has no safetensors of a model."""
+    """The error for a directory without safetensors of a model."""
     return _error(directory, "no model.safetensors, no shards and no model.safetensors.index.json")
 
 
 def without_config(directory: Path) -> UserError:
-    """What a directory is that has no config.json."""
+    """The error for a directory without config.json."""
     return _error(directory, "no config.json")
 
 

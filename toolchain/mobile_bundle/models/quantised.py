@@ -1,4 +1,4 @@
-"""Checkpoints that are quantised already, in a way that is not read: told by config.json and by their tensors."""
+"""Recognises checkpoints that are already quantised in a way that is not read, by config.json and by their tensors."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ def shard_names(directory: Path) -> list[str]:
 
 
 def choose_weight_files(directory: Path, named: Any, index: dict[str, Any] | None) -> WeightFiles | None:
-    """The files to read, or None if there are no safetensors. They exist.
+    """The files to read, all of which exist; None if there are no safetensors.
 
     named: config.json's `transformers_weights`; index: the parsed index, or None if there is none. UserError for an
-    index that makes no sense and for shards that are missing."""
+    invalid index and for missing shards."""
     shards = shard_names(directory)
     if named is not None:
         if not isinstance(named, str) or "/" in named or not named.endswith(".safetensors"):

@@ -1,4 +1,4 @@
-"""The programs that the package carries for phones, and which of them this machine runs."""
+"""The programs for phones that the package carries, and which of them this machine can run."""
 
 from __future__ import annotations
 

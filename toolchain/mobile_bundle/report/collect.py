@@ -56,10 +56,10 @@ class Asked:
 def collect_report(
     asked: Asked, new_bar: NewBar, earlier: Report | None = None, save: Callable[[Report], None] = lambda report: None
 ) -> Report:
-    """Measures. earlier: a report whose figures are taken over for the same bytes, text and protocol. save: called with
-    what is known so far, before each further bundle is measured.
+    """Measures the bundles. earlier: a report whose measurements are reused for the same bytes, text and protocol.
+    save: called with the report so far before each further bundle is measured.
 
-    Everything cheap is checked before anything long begins. UserError names what is wrong."""
+    Everything cheap is checked before anything slow begins. UserError names what is wrong."""
     names = bundle_names(asked.bundles)
     text = read_text(asked.text)
     with open_model(asked.against) as model:
@@ -99,8 +99,7 @@ def collect_report(
 
 
 def bundle_names(bundles: Sequence[Path]) -> list[str]:
-    """What each bundle is called: its folder without ".mbundle", or its whole path where two would share that name.
-
+    """The name of each bundle: its folder without ".mbundle", or its whole path where two would have the same name.
     UserError if a bundle is given twice."""
     real = [bundle.resolve() for bundle in bundles]
     for number, path in enumerate(real):

@@ -1,4 +1,5 @@
-"""Whether a bundle can fit a device at all, by its manifest, before anything is sent; reasons with their arithmetic."""
+"""Predicts from the manifest whether a bundle fits a device, before anything is sent. Reasons come with their
+arithmetic."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def predicted_at(manifest: dict[str, Any], context: int) -> dict[str, int]:
 
 
 def disk_bytes(manifest: dict[str, Any], abi: str) -> int:
-    """What of the bundle a device stores: everything but the runners of other ABIs, and the cache it makes itself."""
+    """Bytes of the bundle that a device stores: everything except the runners of other ABIs, plus the weights cache
+    that it makes."""
     files = manifest["files"]
     own = sum(file["bytes"] for name, file in files.items() if not name.startswith("bin/") or f"/{abi}/" in name)
     cache = manifest["predicted"]["file_bytes"] - files["weights.ptd"]["bytes"] - files["tokenizer.bin"]["bytes"]
@@ -32,7 +34,8 @@ def disk_bytes(manifest: dict[str, Any], abi: str) -> int:
 
 
 def reasons_against(manifest: dict[str, Any], info: DeviceInfo, context: int, there_bytes: int) -> list[str]:
-    """Why the bundle cannot run there; empty: it can. there_bytes: of it that the device's disk holds already."""
+    """Why the bundle cannot run on the device; empty if it can. there_bytes: of the bundle, already on the device's
+    disk."""
     reasons = []
     carried = sorted({name.split("/")[1] for name in manifest["files"] if name.startswith("bin/")})
     abi = choose_abi(manifest, info)

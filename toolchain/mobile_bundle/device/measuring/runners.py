@@ -1,4 +1,4 @@
-"""The runners that there are for a device, one per runtime; or why there is none."""
+"""The runners for a device, one per runtime, or why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An earlier report of the same bundle's kind on the same device, as a gate against getting worse."""
+"""Compares a report with an earlier one of the same model and device, and fails on a regression."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
 
 
 def check_comparable(baseline: dict[str, Any], report: Report) -> None:
-    """UserError where figures of the two would be of different things."""
+    """UserError if the two reports measured different things."""
     device = baseline["device"]
     for what, old, new in (
         ("device", device and device["model"], report.device and report.device.model),
