@@ -1,4 +1,4 @@
-/* tokenizer.bin, bit by bit. Written by toolchain/mobile_bundle/tokenizer/, read by runtime/engine/tokenizer_file.c.
+/* tokenizer.bin, bit by bit. Written by toolchain/mobile_bundle/tokenizer/, read by runtime/tokenizer/file.c.
  *
  * Little endian. An mb_token_header (256 bytes), then the sections it points to, each at a multiple of 8 bytes, in the
  * order of mb_token_section. An absent section has 0 bytes. The file is used as it is mapped: nothing is decoded.
