@@ -221,7 +221,7 @@ def _method(report: Report) -> str:
     rows = {
         "Processes": "every run is a fresh process; repeated tests take turns, every other round backwards",
         "Memory": "mobile-watch reads /proc at 20 Hz; VmHWM and ru_maxrss are the kernel's own, exact peaks",
-        "Speed": "pp and tg as llama-bench counts them, without tokenizing and sampling; mean ± standard deviation",
+        "Speed": "pp and tg as llama-bench counts them, without tokenising and sampling; mean ± standard deviation",
         "Prediction": f"the manifest's, at {report.bundle['predicted']['context']:,} tokens of context",
         "Bundle": f"{report.bundle['model']}, sha256 {report.bundle['sha256'][:16]}…",
         "Command": report.command,
