@@ -49,7 +49,7 @@ class LabDevice:
         self._command("kill")
 
     def kill_adbd(self) -> None:
-        """Kills adbd; everything else goes on, and no adbd comes back. Raises UserError when the lab has ended."""
+        """Kills adbd for good; everything else keeps running. Raises UserError when the lab has ended."""
         self._command("kill-adbd")
 
 

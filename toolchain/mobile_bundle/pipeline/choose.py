@@ -47,7 +47,7 @@ class Choosing:
         )
 
     def choose(self, pool: PartPool, listener: Listener) -> Chosen:
-        """pool: codes what is tried. UserError for a text, a checkpoint or a budget that is of no use."""
+        """pool: codes what is tried. UserError for a text, a checkpoint or a budget that cannot be used."""
         request, (model, tokenizer) = self._request, (self._source.model, self._source.tokenizer)
         used = None
         if self._planner or request.calibration:

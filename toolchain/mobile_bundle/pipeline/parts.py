@@ -1,4 +1,4 @@
-"""Part files: every tensor is coded on its own, into a file of its own, by whatever process; a killed build goes on.
+"""Part files: every tensor is coded on its own, into a file of its own, by any process; a killed build continues.
 
     OUT.mbundle.parts/
       lock                  held (flock) by the build that is running
