@@ -1,8 +1,8 @@
 /* mobile-bundle's C API: open a bundle, make a session, feed tokens, read logits.
  *
- * Nothing here allocates behind the caller's back: mb_model_open maps files read-only, mb_session_open maps one
- * anonymous area whose size mb_memory_estimate tells beforehand, and feeding allocates nothing. Only installing (below)
- * writes: one cache file, when the bundle holds stored forms.
+ * Memory is predictable: mb_model_open maps files read-only, mb_session_open maps one anonymous area whose size
+ * mb_memory_estimate predicts, and feeding allocates nothing. Only installing (below) writes a file: the weights cache,
+ * for a bundle with stored tensors.
  * A model may be shared by sessions of several threads; a session belongs to one thread at a time.
  */
 #ifndef MOBILE_BUNDLE_H
@@ -22,10 +22,10 @@ extern "C" {
 
 typedef enum {
   MB_OK = 0,
-  MB_ERROR_ARGUMENT = 1, /* the caller asked for something that cannot be */
+  MB_ERROR_ARGUMENT = 1, /* an argument is invalid */
   MB_ERROR_IO = 2,       /* a file is missing or cannot be read */
   MB_ERROR_FORMAT = 3,   /* a file is damaged, foreign or of another version */
-  MB_ERROR_MEMORY = 4,   /* there is not enough memory */
+  MB_ERROR_MEMORY = 4,   /* not enough memory */
   MB_ERROR_CANCELLED = 5,
   MB_ERROR_NUMERIC = 6, /* the model computes values that are not finite */
 } mb_status;
@@ -41,20 +41,20 @@ typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
 typedef struct mb_model mb_model;
 typedef struct mb_session mb_session;
 
-/* What a long task has done: `done` of `total` bytes, now at `what` (NULL: at the end). false: stop soon, with
+/* Progress of a long task: `done` of `total` bytes, now at `what` (NULL: at the end). Return false to stop soon, with
  * MB_ERROR_CANCELLED. */
 typedef bool (*mb_progress)(void *context, uint64_t done, uint64_t total, const char *what);
 
-/* Asked now and then by a task that may take long. false: stop, with MB_ERROR_CANCELLED. */
+/* Called now and then by a task that may take long. Return false to stop, with MB_ERROR_CANCELLED. */
 typedef bool (*mb_go_on)(void *context);
 
 typedef enum {
-  MB_MAPPING_WHOLE = 0,  /* pages stay until the system wants them back: for models that fit into memory */
-  MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped when it has been used, the next one's read ahead */
+  MB_MAPPING_WHOLE = 0,  /* pages stay until the kernel reclaims them: for models that fit into memory */
+  MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped after use, the next layer's are read ahead */
 } mb_mapping;
 
-/* Every options struct begins with its size, which the caller sets: a program built with an older header then works
- * with this library, and the options that it does not know are 0. */
+/* Option structs begin with their size, which the caller sets. So a program that was built with an older header works
+ * with this library: members that its struct lacks count as 0. */
 typedef struct {
   uint32_t size;         /* sizeof of this struct */
   const char *kernels;   /* NULL: the best for this processor; else one of mb_kernels_available() */
@@ -71,7 +71,7 @@ typedef struct {
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
   mb_kv_type kv_type;
   bool all_logits; /* room for logits of a whole chunk: for perplexity only */
-  bool unchecked;  /* open even if free memory is below what the full context needs */
+  bool unchecked;  /* open even if free memory is below the session's peak */
 } mb_session_options;
 
 typedef struct {
@@ -109,8 +109,8 @@ MB_API mb_status mb_install(const char *bundle, const mb_install_options *option
  * cache is not an error, one that does not fit is. */
 MB_API mb_status mb_verify(const char *bundle, const char *cache_dir);
 
-/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. A bundle with stored forms and
- * without a cache that fits is installed first. */
+/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. Installs a bundle with
+ * stored tensors first, if it has no valid weights cache. */
 MB_API mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **model);
 MB_API void mb_model_close(mb_model *model);
 MB_API const mb_model_config *mb_model_get_config(const mb_model *model);
@@ -136,8 +136,8 @@ MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
 MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
-/* Feeds tokens as mb_session_feed does, and looks at the result of every step: MB_ERROR_NUMERIC where one is not
- * finite, with a message that names the tensor it comes from, and the size of what it was given. */
+/* Feeds tokens as mb_session_feed does, and checks the result of every step: MB_ERROR_NUMERIC if one is not
+ * finite, with a message that names the tensor it comes from and the magnitude of its input. */
 MB_API mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t count);
 /* Asks a feed that runs in another thread (or, when none runs, the next one) to stop soon with MB_ERROR_CANCELLED. The
  * position then counts only the chunks that were finished. */

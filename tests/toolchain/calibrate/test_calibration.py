@@ -140,6 +140,6 @@ def test_texts_that_are_of_no_use(tmp_path: Path) -> None:
     empty.write_text("too short", "utf-8")
     with open_model(EXAMPLE) as model:
         tokenizer = compile_tokenizer(EXAMPLE, model.checkpoint.config)
-        for path, message in ((empty, "not one window"), (tmp_path / "none.txt", "cannot be read")):
+        for path, message in ((empty, "less than one window"), (tmp_path / "none.txt", "cannot be read")):
             with pytest.raises(UserError, match=message):
                 calibrate(model, tokenizer, path, None, lambda _: None)

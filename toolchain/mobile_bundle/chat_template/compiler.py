@@ -73,11 +73,11 @@ _THINKING_NAMES = ("enable_thinking", "thinking")
 
 
 class _Cannot(Exception):
-    """What it is that cannot be compiled, in words that go on after "what this program cannot do exactly:"."""
+    """Raised for what cannot be compiled. The message completes "what this program cannot do exactly:"."""
 
 
 def thinking_variable(variables: Collection[str]) -> str | None:
-    """Which of the variables that a template leaves to its caller says whether the model is to think."""
+    """The template's variable that switches thinking, or None."""
     return next((name for name in _THINKING_NAMES if name in variables), None)
 
 

@@ -1,4 +1,4 @@
-"""Estimates size, memory and speed of every recipe without building: for a checkpoint, or a well-known model's shape."""
+"""Estimates size, memory and speed of every recipe without building, for a checkpoint or a well-known shape."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"peak RAM, anonymous, tokens/s: with a full context. layers: peak RAM with `--mapping layers`.\n"
         f"phone: the smallest phone of which half the memory holds the peak.\n"
-        f"tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s divided by the bytes that a token reads. On a smaller "
-        f"phone every token reads the weights\nfrom flash, several times slower."
+        f"tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s divided by the bytes that a token reads.\n"
+        f"On a smaller phone every token reads the weights from flash, several times slower."
     )
     return 0
 

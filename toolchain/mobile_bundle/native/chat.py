@@ -1,4 +1,4 @@
-"""Conversations as the runtime's own chat template program writes them: what a phone will say."""
+"""Renders conversations with the runtime's own chat template program: what a phone will say."""
 
 from __future__ import annotations
 

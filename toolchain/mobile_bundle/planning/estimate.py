@@ -1,8 +1,7 @@
-"""What a bundle would take, without building it: every size is known from the shapes and the recipe.
+"""Estimates a bundle without building it: every size follows from the shapes and the recipe.
 
-A checkpoint is not even needed for the shapes in shapes.json: published configurations, with the size that their
-tokenizer has in a bundle (measured for Qwen2.5's 151,665 tokens; for Llama-2's 32,000 the same 22 bytes per token).
-"""
+The shapes in shapes.json need no checkpoint: published configurations, with the size of their tokenizer in a bundle
+(measured for Qwen2.5's 151,665 tokens; for Llama-2's 32,000 the same 22 bytes per token)."""
 
 from __future__ import annotations
 
