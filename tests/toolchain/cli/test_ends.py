@@ -64,7 +64,7 @@ def test_a_build_that_is_asked_to_end(places: tuple[Path, Path], number: int) ->
     parts = out / "x.mbundle.parts"
     line = end(process, number, lambda: finished_parts(parts))
     assert line.startswith("build-mobile-bundle: interrupted; ")
-    assert line.endswith(f"tensors are finished in {parts}: the same command goes on from there")
+    assert line.endswith(f"finished tensors are kept in {parts}: the same command continues from there")
     assert [path.name for path in out.iterdir()] == ["x.mbundle.parts"]
     assert not list(parts.glob("*.tmp"))
 

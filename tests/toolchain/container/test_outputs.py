@@ -391,7 +391,7 @@ def test_outputs_that_would_overwrite_inputs(bundle: Callable[..., Path], tmp_pa
         command = ["report", packed, "--against", EXAMPLE, "--text", text, "-o", tmp_path / "r.html", "--json", output]
         failed = run(*TOOL, *command)
         assert failed.returncode == 1
-        assert f"{output} is read by this report and would be overwritten" in failed.stderr
+        assert f"{output} is an input of this report and would be overwritten" in failed.stderr
         assert output.read_bytes() == before
     same = run(*TOOL, "device-test", packed, "--json", tmp_path / "x", "--html", tmp_path / "x")
     assert (same.returncode, same.stderr.count("\n")) == (1, 1)
