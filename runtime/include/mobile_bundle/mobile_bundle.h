@@ -56,12 +56,11 @@ typedef enum {
 /* Option structs begin with their size, which the caller sets. So a program that was built with an older header works
  * with this library: members that its struct lacks count as 0. */
 typedef struct {
-  uint32_t size;       /* sizeof of this struct */
-  const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
-  const char
-      *cache_dir; /* where the cache of stored forms is and is made, one folder a bundle; NULL: beside weights.ptd */
+  uint32_t size;         /* sizeof of this struct */
+  const char *kernels;   /* NULL: the best for this processor; else one of mb_kernels_available() */
+  const char *cache_dir; /* folder for the cache of stored forms, one folder per bundle; NULL: beside weights.ptd */
   mb_mapping mapping;
-  mb_progress progress; /* of an installation on the first load; NULL: silent */
+  mb_progress progress; /* called while the first load installs; NULL: not called */
   void *progress_context;
 } mb_model_options;
 
@@ -90,7 +89,7 @@ typedef struct {
 typedef struct {
   uint32_t size;         /* sizeof of this struct */
   const char *cache_dir; /* as in mb_model_options */
-  mb_progress progress;  /* NULL: silent; bytes are those of the decoded blobs */
+  mb_progress progress;  /* counts bytes of decoded blobs; NULL: not called */
   void *progress_context;
 } mb_install_options;
 
@@ -98,7 +97,7 @@ typedef struct {
   uint32_t tensors;       /* stored forms that the bundle holds; 0: there is nothing to install */
   uint64_t stored_bytes;  /* of their blobs in weights.ptd */
   uint64_t decoded_bytes; /* of their packed blobs, written by this call; 0: a whole cache was there already */
-  uint64_t cache_bytes;   /* size of the cache file; 0 where there is none to be */
+  uint64_t cache_bytes;   /* size of the cache file; 0 if the bundle needs none */
 } mb_install_result;
 
 /* Decodes every stored form of the bundle (formats from MB_FIRST_STORED_FORMAT on) into its cache file, weights.cache,
@@ -106,8 +105,8 @@ typedef struct {
  * any other is replaced. Memory: a few MB, whatever the model. options and result may be NULL. */
 MB_API mb_status mb_install(const char *bundle, const mb_install_options *options, mb_install_result *result);
 
-/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A cache
- * that is absent is no error, one that does not fit is. */
+/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A missing
+ * cache is not an error, one that does not fit is. */
 MB_API mb_status mb_verify(const char *bundle, const char *cache_dir);
 
 /* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. Installs a bundle with

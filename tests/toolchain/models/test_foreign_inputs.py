@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
-from mobile_bundle.pipeline.uncompressed import open_subject
-from mobile_bundle.planning.estimate import checkpoint_subject
+from mobile_bundle.pipeline.uncompressed import open_for_evaluation
+from mobile_bundle.planning.estimate import checkpoint_shape
 from support.builds import build
 from support.paths import EXAMPLE
 
@@ -38,8 +38,8 @@ def one_line(path: Path, message: str) -> None:
     out = path.parent / "out.mbundle"
     attempts: list[Callable[[], object]] = [
         lambda: build(path, out, formats=("native",)),
-        lambda: checkpoint_subject(path),
-        lambda: open_subject(path, lambda done, total, what: None).__enter__(),
+        lambda: checkpoint_shape(path),
+        lambda: open_for_evaluation(path, lambda done, total, what: None).__enter__(),
     ]
     for attempt in attempts:
         with pytest.raises(UserError, match=message) as error:

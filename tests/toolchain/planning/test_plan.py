@@ -196,9 +196,9 @@ class _Shape:
     """Qwen2.5-1.5B's tensors without a checkpoint."""
 
     def __init__(self) -> None:
-        from mobile_bundle.planning.estimate import shape_subject
+        from mobile_bundle.planning.estimate import published_shape
 
-        subject = shape_subject("1.5b")
+        subject = published_shape("1.5b")
         self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes
 
     def measure(self) -> Measure:
@@ -214,7 +214,7 @@ def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
     assert "that leaves 0.0124 bits per weight for 1.544 billion weights" in text
     assert "The smallest plan takes" in text
     assert "\n" not in text
-    with pytest.raises(UserError, match=r"--max-ram 100\.0 MB cannot be met"):
+    with pytest.raises(UserError, match=r"`max_ram` 100\.0 MB cannot be met"):
         Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
     Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())
 

@@ -25,7 +25,7 @@ from mobile_bundle.report.errors import decoded_chunks
 from mobile_bundle.report.labels import Box, Wish, place_labels
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.pareto import Point, pareto_front
-from mobile_bundle.report.results import Subject, results_markdown
+from mobile_bundle.report.results import ModelResults, results_markdown
 from mobile_bundle.report.roles import part_of
 from mobile_bundle.report.schema import Report, read_report
 from support.browser import Browser
@@ -308,7 +308,7 @@ def test_hostile_names_stay_text(browser, page, report):
 
 def test_results_name_everything_they_must(report):
     missing = {"planned": "no such recipe\n| yet"}
-    subject = Subject(report, "models/m", "val.txt", {"four": "--recipe affine-4bit"}, missing)
+    subject = ModelResults(report, "models/m", "val.txt", {"four": "--recipe affine-4bit"}, missing)
     page = results_markdown([subject], "make-it")
     table = [line for line in page.splitlines() if line.startswith("| ")]
     assert all(line.replace("\\|", "").count("|") in (5, 8, 12) for line in table)  # no name breaks out of its cell

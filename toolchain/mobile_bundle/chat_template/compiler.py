@@ -257,6 +257,25 @@ class _Compiler:
         return self._guarded(lambda: self._known_expression(node, consumed))
 
     def _known_expression(self, node: nodes.Node, consumed: bool) -> int:
+        """What combines values stands here, with few calls for each level: templates nest it deeply."""
+        match node:
+            case nodes.Not():
+                return self._add("NOT", [self._expression(node.node)])
+            case nodes.Neg():
+                return self._add("NEGATE", [self._expression(node.node)])
+            case nodes.CondExpr():
+                otherwise = self._expression(node.expr2) if node.expr2 is not None else self._add("UNDEFINED")
+                return self._add("IF_ELSE", [self._expression(node.test), self._expression(node.expr1), otherwise])
+            case nodes.Concat():
+                return self._add("JOIN", [self._expression(part) for part in node.nodes])
+            case nodes.BinExpr() if type(node) in _LOGIC | _BINARY:
+                op = (_LOGIC | _BINARY)[type(node)]
+                return self._add(op, [self._expression(node.left), self._expression(node.right)])
+            case nodes.List() | nodes.Tuple():
+                return self._add("LIST", [self._expression(item) for item in node.items])
+        return self._value(node, consumed)
+
+    def _value(self, node: nodes.Node, consumed: bool) -> int:
         match node:
             case nodes.Const():
                 return self._constant(node.value)
@@ -264,8 +283,6 @@ class _Compiler:
                 return self._text(node.data)
             case nodes.Name():
                 return self._name(node.name)
-            case nodes.List() | nodes.Tuple():
-                return self._add("LIST", [self._expression(item) for item in node.items])
             case nodes.Dict():
                 return self._add("MAP", [self._expression(e) for pair in node.items for e in (pair.key, pair.value)])
             case nodes.Getattr():
@@ -280,23 +297,6 @@ class _Compiler:
                 return self._filter(node, consumed)
             case nodes.Test():
                 return self._test(node)
-        return self._operation(node)
-
-    def _operation(self, node: nodes.Node) -> int:
-        """What only combines the values of its parts."""
-        match node:
-            case nodes.Not():
-                return self._add("NOT", [self._expression(node.node)])
-            case nodes.Neg():
-                return self._add("NEGATE", [self._expression(node.node)])
-            case nodes.CondExpr():
-                otherwise = self._expression(node.expr2) if node.expr2 is not None else self._add("UNDEFINED")
-                return self._add("IF_ELSE", [self._expression(node.test), self._expression(node.expr1), otherwise])
-            case nodes.Concat():
-                return self._add("JOIN", [self._expression(part) for part in node.nodes])
-            case nodes.BinExpr() if type(node) in _LOGIC | _BINARY:
-                op = (_LOGIC | _BINARY)[type(node)]
-                return self._add(op, [self._expression(node.left), self._expression(node.right)])
         raise _Cannot(f"the operation {type(node).__name__}")
 
     def _name(self, name: str) -> int:

@@ -31,7 +31,7 @@ from mobile_bundle.device.transport.push import Progress
 from mobile_bundle.errors import DeviceError, UserError, printable
 from mobile_bundle.events.kinds import TokenEvent
 from mobile_bundle.events.parse import read_output
-from mobile_bundle.report.facts import identity
+from mobile_bundle.report.bundle import identity
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 from mobile_bundle.version import __version__
 

@@ -18,7 +18,7 @@ from mobile_bundle.tokenizer.compile import compile_tokenizer
 
 
 @contextmanager
-def open_subject(
+def open_for_evaluation(
     path: Path, progress: Callable[[int, int, str], None]
 ) -> Iterator[tuple[Model, Tokenizer, int | None]]:
     """Model, tokenizer and BOS id (None: the model has none) of a bundle or checkpoint. Raises UserError."""

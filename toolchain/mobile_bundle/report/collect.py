@@ -24,9 +24,9 @@ from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufCheckpoint
 from mobile_bundle.native.tokenizer import Tokenizer
-from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.pipeline.uncompressed import open_for_evaluation
+from mobile_bundle.report.bundle import bundle_report, identity
 from mobile_bundle.report.errors import TensorError, tensor_errors
-from mobile_bundle.report.facts import bundle_report, identity
 from mobile_bundle.report.pareto import Point, pareto_front, read_points
 from mobile_bundle.report.schema import BundleReport, Original, Protocol, Report
 from mobile_bundle.version import __version__
@@ -161,7 +161,7 @@ def _common_windows(asked: Asked, manifests: Sequence[dict[str, Any]], text: str
 
 def _perplexity(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, name: str) -> tuple[float | None, str]:
     """(perplexity, name of the kernels). UserError if the subject's own tokenizer gives other tokens."""
-    with open_subject(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
+    with open_for_evaluation(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
         own = token_windows(tokenizer, bos, read_text(asked.text), asked.context, asked.windows)
         if not np.array_equal(own, windows):
             raise InputError(
