@@ -1,6 +1,6 @@
 """Puts what the Android app is built from into a folder: the runner of each ABI (jniLibs), and bundles that its tests
-import: the example model as it is packed by default, with its weights as they are computed with, and with a chat
-template."""
+import: the example model as it is packed by default, with its weights as they are computed with, with a chat
+template, and with one that can have the model think first."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|endoftext|>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|endoftext|>assistant:{% endif %}"
 )
+THINKING_TEMPLATE = CHAT_TEMPLATE + "{% if enable_thinking %} Let me think.{% endif %}"
 
 
 def put_runners(target: Path) -> None:
@@ -31,17 +32,24 @@ def put_runners(target: Path) -> None:
         library.chmod(0o755)
 
 
+def _with_template(folder: Path, template: str) -> Path:
+    """The example model with a chat template."""
+    shutil.copytree(EXAMPLE, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    return folder
+
+
 def put_bundles(target: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        chatty = work / "wiki-6m-chat"
-        shutil.copytree(EXAMPLE, chatty)
-        config = json.loads((chatty / "tokenizer_config.json").read_text())
-        (chatty / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": CHAT_TEMPLATE}))
+        chatty = _with_template(work / "wiki-6m-chat", CHAT_TEMPLATE)
+        thinking = _with_template(work / "wiki-6m-thinking", THINKING_TEMPLATE)
         for model, packed, entropy in (
             (EXAMPLE, "wiki-6m", True),
             (EXAMPLE, "wiki-6m-packed", False),
             (chatty, "wiki-6m-chat", True),
+            (thinking, "wiki-6m-thinking", True),
         ):
             bundle = work / f"{model.name}.mbundle"
             if not bundle.exists():

@@ -8,10 +8,10 @@
 
 #include "base/crc32.h"
 #include "base/error.h"
+#include "base/option_struct.h"
 #include "base/sizes.h"
-#include "engine/cache_writer.h"
-#include "engine/option_struct.h"
 #include "engine/verify.h"
+#include "engine/weights_cache_writer.h"
 #include "storage/storage.h"
 
 enum {
@@ -35,7 +35,7 @@ typedef struct {
   uint32_t count;
   uint64_t index_bytes, file_bytes, packed_bytes;
   void *scratch;
-  mb_cache_writer writer;
+  mb_weights_cache_writer writer;
   mb_progress progress;
   void *context;
   uint64_t done, reported;
@@ -81,7 +81,7 @@ static bool take(void *context, const void *data, size_t bytes) {
     memcpy((uint8_t *)&j->header + j->taken, data, bytes < rest ? bytes : rest);
   }
   j->crc32 = mb_crc32(j->crc32, data, bytes);
-  j->status = mb_cache_writer_append(&j->writer, data, bytes);
+  j->status = mb_weights_cache_writer_append(&j->writer, data, bytes);
   j->taken += bytes;
   j->done += bytes;
   if (j->status == MB_OK && j->done - j->reported >= STEP_BYTES) {
@@ -106,7 +106,7 @@ static mb_status check_stored(const installation *j, const tensor *t) {
 static mb_status decode(installation *j, tensor *t) {
   set_name(j, t->source);
   mb_status status = check_stored(j, t);
-  if (status == MB_OK) status = mb_cache_writer_seek(&j->writer, t->offset);
+  if (status == MB_OK) status = mb_weights_cache_writer_seek(&j->writer, t->offset);
   if (status != MB_OK) return status;
   j->current = t;
   j->taken = 0;
@@ -192,7 +192,7 @@ static uint8_t *make_head(installation *j, size_t *bytes) {
   memcpy(head + FLAT_HEADER_OFFSET, "FH01", 4);
   memcpy(head + FLAT_HEADER_OFFSET + 4, &flat_bytes, sizeof flat_bytes);
   memcpy(head + FLAT_HEADER_OFFSET + 8, flat, sizeof flat);
-  const mb_cache_identity identity = mb_cache_identity_of(w);
+  const mb_cache_identity identity = mb_weights_cache_identity(w);
   memcpy(head + MB_CACHE_IDENTITY_OFFSET, &identity, sizeof identity);
 
   uint8_t *index = head + MB_SEGMENT_ALIGNMENT;
@@ -244,14 +244,14 @@ static mb_status run(installation *j, const char *cache_path) {
     j->scratch = NULL;
     return mb_fail(MB_ERROR_MEMORY, "no memory to install the bundle (%zu bytes)", scratch_bytes);
   }
-  status = mb_cache_writer_open(cache_path, j->file_bytes, &j->writer);
+  status = mb_weights_cache_writer_open(cache_path, j->file_bytes, &j->writer);
   for (uint32_t i = 0; i < j->count && status == MB_OK; i++) status = decode(j, &j->tensors[i]);
   if (status == MB_OK) status = report(j);
   if (status != MB_OK) return status;
   size_t head_bytes;
   uint8_t *head = make_head(j, &head_bytes);
   if (!head) return mb_fail(MB_ERROR_MEMORY, "no memory to install the bundle");
-  status = mb_cache_writer_finish(&j->writer, head, head_bytes);
+  status = mb_weights_cache_writer_finish(&j->writer, head, head_bytes);
   free(head);
   return status;
 }
@@ -271,7 +271,7 @@ mb_status mb_install_cache(const char *weights_path, const char *cache_path, mb_
   }
   result->decoded_bytes = j->done;
   result->cache_bytes = j->file_bytes;
-  mb_cache_writer_close(&j->writer);
+  mb_weights_cache_writer_close(&j->writer);
   mb_weights_close(&j->weights);
   if (j->source >= 0) close(j->source);
   free(j->scratch);
@@ -286,8 +286,8 @@ static mb_status install(const char *path, const char *cache_path, const mb_weig
     if (mb_is_stored(&weights->records[i])) result->stored_bytes += weights->records[i].bytes;
   }
   mb_weights cache;
-  if (mb_cache_open(cache_path, weights, MB_MAPPING_LAYERS, &cache) == MB_OK) {
-    const bool whole = mb_cache_verify_file(&cache) == MB_OK;
+  if (mb_weights_cache_open(cache_path, weights, MB_MAPPING_LAYERS, &cache) == MB_OK) {
+    const bool whole = mb_weights_cache_verify_file(&cache) == MB_OK;
     result->cache_bytes = cache.file_bytes;
     mb_weights_close(&cache);
     if (whole) return MB_OK;
@@ -304,7 +304,7 @@ mb_status mb_install(const char *bundle, const mb_install_options *options, mb_i
   mb_weights weights;
   mb_status status = mb_options_take("mb_install_options", options, &own, sizeof own);
   if (status == MB_OK) status = mb_weights_path(bundle, path);
-  if (status == MB_OK) status = mb_cache_path(path, own.cache_dir, cache_path);
+  if (status == MB_OK) status = mb_weights_cache_path(path, own.cache_dir, cache_path);
   if (status == MB_OK) status = mb_weights_open(path, MB_MAPPING_LAYERS, &weights);
   if (status != MB_OK) return status;
   result->tensors = mb_stored_count(&weights);

@@ -2,7 +2,7 @@
 #ifndef MB_ENGINE_INSTALL_H
 #define MB_ENGINE_INSTALL_H
 
-#include "engine/cache.h"
+#include "engine/weights_cache.h"
 
 /* Writes the cache of the weights.ptd at `weights_path`, which holds stored tensors, to `cache_path`.
  * result->decoded_bytes and cache_bytes are set. Nothing is left behind where it fails. */

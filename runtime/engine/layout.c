@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/option_struct.h"
 #include "base/sizes.h"
 #include "engine/config.h"
-#include "engine/option_struct.h"
 #include "engine/session.h"
 
 enum {
@@ -106,7 +106,7 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   b->logits = take(a, mb_size_multiply(o->all_logits ? chunk : 1, c->vocabulary), floats);
 }
 
-static void take_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
+static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
   const dimensions d = dimensions_of(c, layout);
   const uint64_t vector = mb_size_multiply(layout->stride, layout->kv_value_bytes);
   const uint64_t scales = layout->options.kv_type == MB_KV_INT8 ? d.blocks * sizeof(uint16_t) : 0;
@@ -132,7 +132,7 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   arena area = {0};
   take_scratch(&area, config, layout, &counted);
   const uint64_t before_kv = area.used;
-  take_cache(&area, config, layout, &counted);
+  take_kv_cache(&area, config, layout, &counted);
   layout->kv_bytes = area.used - before_kv;
   layout->total_bytes = area.used;
   if (!mb_size_fits(area.used))
@@ -145,7 +145,7 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
 void mb_layout_place(mb_layout *layout, const mb_model_config *config, uint8_t *area) {
   arena places = {.base = area};
   take_scratch(&places, config, layout, &layout->buffers);
-  take_cache(&places, config, layout, &layout->buffers);
+  take_kv_cache(&places, config, layout, &layout->buffers);
 }
 
 mb_status mb_memory_estimate(const mb_model_config *config, const mb_session_options *options, mb_memory *memory) {

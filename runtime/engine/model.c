@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "engine/cache.h"
+#include "base/option_struct.h"
 #include "engine/engine.h"
 #include "engine/install.h"
-#include "engine/option_struct.h"
 #include "engine/verify.h"
+#include "engine/weights_cache.h"
 
 enum { NAME_BYTES = 96 };
 
@@ -111,7 +111,7 @@ static mb_status finish(mb_model *model, mb_status status, mb_mapping mapping, m
 }
 
 static mb_status use_cache(mb_model *model, const char *path, mb_mapping mapping) {
-  mb_status status = mb_cache_open(path, &model->weights, mapping, &model->cache);
+  mb_status status = mb_weights_cache_open(path, &model->weights, mapping, &model->cache);
   if (status == MB_OK) model->weights.cache = &model->cache;
   return status;
 }
@@ -122,7 +122,7 @@ static mb_status open_weights(mb_model *model, const char *bundle, const mb_mode
   mb_status status = mb_weights_path(bundle, path);
   if (status == MB_OK) status = mb_weights_open(path, o->mapping, &model->weights);
   if (status != MB_OK || mb_stored_count(&model->weights) == 0) return status;
-  status = mb_cache_path(path, o->cache_dir, cache_path);
+  status = mb_weights_cache_path(path, o->cache_dir, cache_path);
   if (status != MB_OK || use_cache(model, cache_path, o->mapping) == MB_OK) return status;
   mb_install_result result;
   status = mb_install_cache(path, cache_path, o->progress, o->progress_context, &result);
@@ -149,7 +149,7 @@ mb_status mb_verify(const char *bundle, const char *cache_dir) {
   char path[MB_PATH_BYTES], cache_path[MB_PATH_BYTES];
   mb_model *model;
   mb_status status = mb_weights_path(bundle, path);
-  if (status == MB_OK) status = mb_cache_path(path, cache_dir, cache_path);
+  if (status == MB_OK) status = mb_weights_cache_path(path, cache_dir, cache_path);
   if (status == MB_OK) status = new_model(NULL, &model);
   if (status != MB_OK) return status;
   status = mb_weights_open(path, MB_MAPPING_LAYERS, &model->weights);

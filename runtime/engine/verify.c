@@ -80,7 +80,7 @@ mb_status mb_weights_verify_file(const mb_weights *weights) {
   return status == MB_OK ? check_blobs(&v) : status;
 }
 
-mb_status mb_cache_verify_file(const mb_weights *cache) {
+mb_status mb_weights_cache_verify_file(const mb_weights *cache) {
   const verification v = {cache, "the cache of weights.ptd", "run `mobile-run install`, which makes it again"};
   mb_status status = check_gap(&v, HEADER_END, MB_CACHE_IDENTITY_OFFSET);
   if (status == MB_OK) status = check_gap(&v, MB_CACHE_IDENTITY_OFFSET + sizeof(mb_cache_identity), cache->index_begin);
@@ -89,5 +89,5 @@ mb_status mb_cache_verify_file(const mb_weights *cache) {
 
 mb_status mb_weights_verify(const mb_weights *weights) {
   const mb_status status = mb_weights_verify_file(weights);
-  return status == MB_OK && weights->cache ? mb_cache_verify_file(weights->cache) : status;
+  return status == MB_OK && weights->cache ? mb_weights_cache_verify_file(weights->cache) : status;
 }

@@ -18,7 +18,7 @@ typedef struct mb_weights {
   uint32_t index_crc32;
   mb_mapping mapping;
   mb_model_config config;
-  const struct mb_weights *cache; /* packed forms of stored tensors, looked up first; NULL: none. cache.h sets it. */
+  const struct mb_weights *cache; /* packed forms of stored tensors, looked up first (weights_cache.h); NULL: none */
 } mb_weights;
 
 mb_status mb_weights_open(const char *path, mb_mapping mapping, mb_weights *weights);

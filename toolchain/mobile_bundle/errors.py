@@ -1,6 +1,6 @@
 """What a person or a program is told when something does not work.
 
-    UserError                 code            what it means
+    UserError                 error           the base of all
     ├─ ArgumentError          argument        a value that was given cannot be: an unknown recipe, a context too long
     ├─ InputError             input           a checkpoint, bundle or text cannot be used: missing, damaged, foreign
     │  └─ UnsupportedError    unsupported     it is well formed, but of a kind that is not supported

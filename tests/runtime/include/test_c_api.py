@@ -18,24 +18,42 @@ PUBLIC = sorted(RUNTIME.glob("include/mobile_bundle/*.h"))
 ARGUMENT = 1
 
 
-def compile_headers(directory: Path, name: str, headers: list[Path], *command: str) -> None:
-    source = directory / name
-    source.write_text("".join(f'#include "{header}"\n' for header in headers) + "int main(void) { return 0; }\n")
-    folders = [f"-I{RUNTIME}", f"-I{RUNTIME / 'include'}"]
+def compile_sources(directory: Path, sources: dict[str, list[Path]], *command: str) -> None:
+    """Compiles files of that name, each of which includes these headers and nothing else."""
+    for name, headers in sources.items():
+        lines = [f'#include "{header}"\n' for header in headers]
+        (directory / name).write_text("".join(lines) + "int main(void) { return 0; }\n")
     process = subprocess.run(
-        [*command, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, str(source)],
+        [*command, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{RUNTIME}", f"-I{RUNTIME / 'include'}",
+         *(directory / name for name in sources)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
 
 
+def own_headers() -> list[Path]:
+    """The headers of the layers but for fragments, those of one instruction set and those of other runtimes."""
+    layers = [path for path in RUNTIME.iterdir() if path.name not in ("include", "cmake", "executorch", "onnxruntime")]
+    headers = [header for layer in layers for header in sorted(layer.glob("*.h"))]
+    special = ("unicode_tables.h", "avx2_common.h", "neon_common.h")
+    return [path for path in headers if path.name not in special and not path.name.endswith("-impl.h")]
+
+
 def test_the_headers_compile_together(tmp_path):
     """In C and C++ the public ones; in C with every header of the engine behind them."""
     assert len(PUBLIC) > 5
-    compile_headers(tmp_path, "c.c", PUBLIC, "cc", "-std=c11")
-    compile_headers(tmp_path, "cpp.cpp", PUBLIC, "c++", "-std=c++17")
-    engine = [path for path in sorted(RUNTIME.glob("engine/*.h")) if path.name != "unicode_tables.h"]
-    compile_headers(tmp_path, "all.c", [*PUBLIC, *engine], "cc", "-std=c11", "-D_GNU_SOURCE")
+    compile_sources(tmp_path, {"c.c": PUBLIC}, "cc", "-std=c11")
+    compile_sources(tmp_path, {"cpp.cpp": PUBLIC}, "c++", "-std=c++17")
+    engine = [path for path in own_headers() if path.parent.name in ("base", "packed", "kernels", "storage", "engine")]
+    assert len(engine) > 40
+    compile_sources(tmp_path, {"all.c": [*PUBLIC, *engine]}, "cc", "-std=c11", "-D_GNU_SOURCE")
+
+
+def test_each_header_includes_what_it_needs(tmp_path):
+    headers = own_headers()
+    assert len(headers) > 70
+    sources = {f"{header.parent.name}_{header.stem}.c": [header] for header in headers}
+    compile_sources(tmp_path, sources, "cc", "-std=c11", "-D_GNU_SOURCE")
 
 
 def test_nothing_is_newer_than_the_oldest_android():

@@ -42,7 +42,7 @@ def test_build_says_what_it_made(tmp_path):
     process = command("build-mobile-bundle", EXAMPLE, "-o", out)
     assert process.returncode == 0, process.stderr
     assert "affine-5bit" in process.stdout  # 4 bits lose a tenth of this model's perplexity
-    assert "not affine-4bit: perplexity +" in process.stderr
+    assert "affine-4bit rejected: perplexity +" in process.stderr
     assert "peak memory" in process.stdout
     assert "coding weights: 100 %" in process.stderr  # plain lines in a pipe
     assert sorted(path.name for path in out.iterdir()) == ["bin", "manifest.json", "tokenizer.bin", "weights.ptd"]
@@ -264,7 +264,7 @@ def test_a_bundle_may_be_without_mobile_run(tmp_path):
     out = tmp_path / "x.mbundle"
     assert command("build-mobile-bundle", EXAMPLE, "-o", out, "--formats", "executorch").returncode == 0
     assert not (out / "bin").exists()
-    one_line(command("mobile-bundle", "run", out, "--prompt", "a"), 1, "built without native")
+    one_line(command("mobile-bundle", "run", out, "--prompt", "a"), 1, "built without --formats native")
     one_line(command("mobile-bundle", "run", out, "--prompt", "a", "--runtime", "onnx"), 1, "--formats native,onnx")
     assert command("mobile-bundle", "verify", out).returncode == 0
 

@@ -291,9 +291,7 @@ def test_only_dead_processes_folders_are_removed(tmp_path: Path) -> None:
 
 
 def test_scratch_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = (
-        "from mobile_bundle.container.work_folder import scratch_folder\nimport os\nwith scratch_folder() as path:\n"
-    )
+    script = "from mobile_bundle.files.work_folder import scratch_folder\nimport os\nwith scratch_folder() as path:\n"
     script += "    (path / 'weights.ptd').write_text('x')\n    os.kill(os.getpid(), 9)"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -signal.SIGKILL
@@ -393,7 +391,7 @@ def test_outputs_that_would_overwrite_inputs(bundle: Callable[..., Path], tmp_pa
         command = ["report", packed, "--against", EXAMPLE, "--text", text, "-o", tmp_path / "r.html", "--json", output]
         failed = run(*TOOL, *command)
         assert failed.returncode == 1
-        assert f"{output} is read by this report and would be overwritten" in failed.stderr
+        assert f"{output} is an input of this report and would be overwritten" in failed.stderr
         assert output.read_bytes() == before
     same = run(*TOOL, "device-test", packed, "--json", tmp_path / "x", "--html", tmp_path / "x")
     assert (same.returncode, same.stderr.count("\n")) == (1, 1)

@@ -167,7 +167,7 @@ def test_without_the_onnx_package_a_line_says_so(exported):
         "except UserError as error:\n    print(error)\n"
     )
     process = subprocess.run([sys.executable, "-c", code, exported()], capture_output=True, text=True)
-    assert process.stdout == "model.onnx needs the onnx package: pip install 'mobile-bundle[onnx]'\n"
+    assert process.stdout == "model.onnx needs the onnx package: pip install '.[onnx]' in a checkout of mobile-bundle\n"
 
 
 def test_the_library_exports_one_function_and_needs_no_onnxruntime():

@@ -221,7 +221,7 @@ def test_without_the_package(tmp_path: Path, whole: bytes, monkeypatch: pytest.M
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(library.importlib, "import_module", missing)
-    with pytest.raises(UserError, match=r"pip install 'mobile-bundle\[gguf\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[gguf\]' in a checkout"):
         open_model(path)
 
 

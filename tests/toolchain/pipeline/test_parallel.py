@@ -121,7 +121,7 @@ def test_a_killed_worker_is_an_error_and_no_loss(tmp_path: Path, undisturbed: st
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
 
-    with pytest.raises(UserError, match="a worker process was killed, perhaps because memory ran out"):
+    with pytest.raises(UserError, match="a worker process was killed, perhaps because it ran out of memory"):
         build_weights(EXAMPLE, RECIPE, out, kill, jobs=2)
     assert not multiprocessing.active_children()
     kept = mtimes(parts)
@@ -310,7 +310,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith("build-mobile-bundle: interrupted; ")
-    assert "the same command goes on from there" in last
+    assert "the same command continues from there" in last
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["slow.mbundle.parts"]
 

@@ -73,11 +73,11 @@ _THINKING_NAMES = ("enable_thinking", "thinking")
 
 
 class _Cannot(Exception):
-    """What it is that cannot be compiled, in words that go on after "what this program cannot do exactly:"."""
+    """Raised for what cannot be compiled. The message completes "what this program cannot do exactly:"."""
 
 
 def thinking_variable(variables: Collection[str]) -> str | None:
-    """Which of the variables that a template leaves to its caller says whether the model is to think."""
+    """The template's variable that switches thinking, or None."""
     return next((name for name in _THINKING_NAMES if name in variables), None)
 
 
@@ -274,6 +274,17 @@ class _Compiler:
                 return self._item(node)
             case nodes.Compare():
                 return self._compare(node)
+            case nodes.Call():
+                return self._call(node)
+            case nodes.Filter():
+                return self._filter(node, consumed)
+            case nodes.Test():
+                return self._test(node)
+        return self._operation(node)
+
+    def _operation(self, node: nodes.Node) -> int:
+        """What only combines the values of its parts."""
+        match node:
             case nodes.Not():
                 return self._add("NOT", [self._expression(node.node)])
             case nodes.Neg():
@@ -283,12 +294,6 @@ class _Compiler:
                 return self._add("IF_ELSE", [self._expression(node.test), self._expression(node.expr1), otherwise])
             case nodes.Concat():
                 return self._add("JOIN", [self._expression(part) for part in node.nodes])
-            case nodes.Call():
-                return self._call(node)
-            case nodes.Filter():
-                return self._filter(node, consumed)
-            case nodes.Test():
-                return self._test(node)
             case nodes.BinExpr() if type(node) in _LOGIC | _BINARY:
                 op = (_LOGIC | _BINARY)[type(node)]
                 return self._add(op, [self._expression(node.left), self._expression(node.right)])

@@ -36,25 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument(
-        "model", type=Path, help="directory of the checkpoint, as downloaded from Hugging Face, or a GGUF file"
+        "model", type=Path, help="a checkpoint directory, as downloaded from Hugging Face, or a GGUF file"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
         type=recipe_argument,
-        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml); +entropy behind "
-        "a name stores what gets smaller by it entropy-coded, for a smaller download; default: see the README",
+        help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml). Append +entropy to a "
+        "name to entropy-code every tensor that shrinks. Default: the smallest recipe that keeps the quality",
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
-    budget.add_argument(
-        "--max-size", type=byte_size, metavar="SIZE", help="what a phone stores for one ABI at most, e.g. 480MB"
-    )
-    budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="predicted peak memory at most, e.g. 600MB")
+    budget.add_argument("--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB")
+    budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="maximum predicted peak memory, e.g. 600MB")
     budget.add_argument(
         "--max-perplexity",
         type=positive_number,
         metavar="P",
-        help="predicted perplexity on the calibration text at most",
+        help="maximum predicted perplexity on the calibration text",
     )
     parser.add_argument(
         "--calibration",
@@ -63,28 +61,28 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         const=True,
         default=False,
         metavar="FILE",
-        help="text (UTF-8, or .xz) that says which weights matter; without FILE, and for budgets without this option, "
-        "a small English text that ships with the tool",
+        help="a text (UTF-8, or .xz) to measure which weights matter. Default of FILE, and of budgets without this "
+        "option: a small English text that ships with the tool",
     )
     parallel = parser.add_mutually_exclusive_group()
     parallel.add_argument(
         "--jobs",
         type=positive,
         metavar="N",
-        help="code N tensors at a time, each in a process of its own (default: as many as there are processors)",
+        help="code N tensors at a time, each in its own process (default: one per processor)",
     )
     parallel.add_argument(
         "--cluster",
         metavar="tcp://HOST:PORT",
-        help="code tensors on the workers of this Dask scheduler; they must see MODEL and OUTPUT under the same paths",
+        help="code tensors on the workers of this Dask scheduler. They must see MODEL and OUTPUT under the same paths",
     )
     parser.add_argument(
         "--formats",
         type=formats_argument,
         default=("native",),
         metavar="LIST",
-        help="of native (mobile-run of every ABI, the default), executorch (model.pte), onnx (model.onnx); "
-        "commas between",
+        help="a comma-separated list of native (mobile-run for every ABI, the default), executorch (model.pte), onnx "
+        "(model.onnx)",
     )
     parser.add_argument(
         "--chat-option",
@@ -92,8 +90,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a keyword argument for the chat template, as enable_thinking=false; a value that is not JSON is a text. "
-        "Give it once per argument",
+        help="a keyword argument of the chat template, such as enable_thinking=false. VALUE is JSON, or else a string. "
+        "May be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
@@ -135,7 +133,7 @@ def _build(options: argparse.Namespace) -> int:
     predicted = manifest.predicted
     print(
         f"predicted at a context of {predicted.context} tokens: peak memory {megabytes(predicted.peak_bytes)}, "
-        f"of it anonymous {megabytes(predicted.anon_bytes)}"
+        f"of which {megabytes(predicted.anon_bytes)} anonymous"
     )
     return 0
 
@@ -148,8 +146,8 @@ def _what_is_kept(output: Path, resumable: bool) -> str:
     if not count:
         return ""
     if resumable:
-        return f"; {count} tensors are finished in {directory}: the same command goes on from there"
-    return f"; {count} tensors that were finished stay in {directory}, which may be deleted"
+        return f"; {count} finished tensors are kept in {directory}: the same command continues from there"
+    return f"; {count} finished tensors are kept in {directory}, which may be deleted"
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def run_command(name: str, work: Callable[[], int]) -> int:
             _drop_output()  # what could not be written would be tried again at exit
         _say(f"{name}: {UserError(_system_error(error))}")
     except MemoryError:
-        _say(f"{name}: memory ran out; close other programs, or use a machine with more")
+        _say(f"{name}: out of memory; close other programs, or use a machine with more memory")
     except Exception as error:
         _say(f"{name}: {UserError(_internal_error(error))}")
     return 1
@@ -81,7 +81,7 @@ def _say(line: str) -> None:
 
 
 def _drop_output() -> None:
-    """Keeps Python from complaining at exit about standard output that cannot be written."""
+    """Keeps Python from complaining at exit that standard output cannot be written."""
     with contextlib.suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -92,17 +92,17 @@ def _system_error(error: OSError) -> str:
 
 
 def _internal_error(error: Exception) -> str:
-    """For faults of ours that nothing above knows: where it happened, so that it can be reported."""
+    """The message of an unexpected exception, with the place where it happened, so that it can be reported."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"internal error in {where}: {type(error).__name__}: {error}; please report it, with the input it came from"
+    return f"internal error in {where}: {type(error).__name__}: {error}; please report it together with the input"
 
 
 def positive(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     value = int(text) if text.isdigit() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1 is needed")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
     return value
 
 
@@ -116,33 +116,33 @@ def recipe_argument(text: str) -> Recipe:
 
 
 def formats_argument(text: str) -> tuple[str, ...]:
-    """An argparse type: names of export formats with commas between."""
+    """An argparse type: a comma-separated list of export formats."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"{name!r}: of {', '.join(FORMATS)} with commas between")
+            raise argparse.ArgumentTypeError(f"{name!r}: must be a comma-separated list of {', '.join(FORMATS)}")
     return names
 
 
 _NOT_TEXTS = ("true", "false", "none", "null", "yes", "no", "on", "off")
-"""What somebody writes who means a value that JSON has; as a text it would count as true in a template."""
+"""Words that look like a JSON value but are none. As strings they would all be true in a template."""
 
 
 def chat_option(text: str) -> tuple[str, Any]:
-    """An argparse type: NAME=VALUE, the value as JSON or else as a text."""
+    """An argparse type: NAME=VALUE, where VALUE is JSON or else a string."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed, as enable_thinking=false")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE, such as enable_thinking=false")
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         if value.strip().lower() in _NOT_TEXTS or value.lstrip()[:1] in ("[", "{", '"'):
             raise argparse.ArgumentTypeError(
-                f"{text!r}: the value is not JSON: write true, false, null, a number, or a text without quotes"
+                f"{text!r}: the value is not JSON: write true, false, null, a number, or a string without quotes"
             ) from None
         return name, value
     if _has_fraction(parsed):
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers with fractions are not possible in a chat template")
+        raise argparse.ArgumentTypeError(f"{text!r}: chat templates do not support numbers with fractions")
     return name, parsed
 
 
@@ -167,7 +167,7 @@ def positive_number(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is needed")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number above 0")
     return value
 
 

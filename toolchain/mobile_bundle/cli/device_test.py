@@ -1,6 +1,6 @@
-"""Whether a bundle fits a device and how it runs there: memory, load time, speed, over adb, with a verdict.
+"""Measures whether a bundle fits a device and how it runs there (memory, load time, speed) and gives a verdict.
 
-The device is a phone or an emulator that adb reaches, or a stand-in of the lab (--lab): its speed is not a phone's."""
+The device is a phone or an emulator that adb reaches, or a stand-in device (--lab), whose speed is not a phone's."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from mobile_bundle.runtimes import RUNTIMES
 
 
 def cells_argument(text: str) -> tuple[str, ...]:
-    """An argparse type: names of cells with commas between."""
+    """An argparse type: a comma-separated list of cells."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in NAMES:
-            raise argparse.ArgumentTypeError(f"{name!r}: of {', '.join(NAMES)} with commas between")
+            raise argparse.ArgumentTypeError(f"{name!r}: must be a comma-separated list of {', '.join(NAMES)}")
     return names
 
 
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", help="the device, as `adb devices` prints it (default: the only one)")
-    where.add_argument("--lab", choices=lab.LAB_NAMES, help="a stand-in device, started and ended here; needs root")
+    where.add_argument(
+        "--lab", choices=lab.LAB_NAMES, help="use a stand-in device, which this command starts and stops; needs root"
+    )
     parser.add_argument(
         "--work", type=_work_folder, default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})"
     )
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cells",
         type=cells_argument,
         default=NAMES,
-        help=f"what to run, with commas between (default: all of {', '.join(NAMES)})",
+        help=f"a comma-separated list of tests to run (default: {','.join(NAMES)})",
     )
     parser.add_argument("--reps", type=positive, default=5, help="processes per repeated cell (default 5)")
     parser.add_argument("-p", "--prompt-tokens", type=positive, default=512, help="tokens of prefill (default 512)")
@@ -68,31 +70,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pressure",
         type=byte_size,
         metavar="SIZE",
-        help="memory that the second process takes (default: what makes half of the device's memory taken)",
+        help="memory that the second process takes (default: so much that half of the device's memory is taken)",
     )
     parser.add_argument(
-        "--soak", type=positive_number, default=0, metavar="SECONDS", help="decode for about so long (default: no soak)"
+        "--soak",
+        type=positive_number,
+        default=0,
+        metavar="SECONDS",
+        help="keep decoding for about SECONDS (default: no soak)",
     )
     parser.add_argument(
-        "--timeout", type=positive_number, default=600, metavar="SECONDS", help="of one run (default 600)"
+        "--timeout", type=positive_number, default=600, metavar="SECONDS", help="time limit of one run (default 600)"
     )
-    parser.add_argument("--force", action="store_true", help="try a bundle all the same that cannot fit")
-    budgets = parser.add_argument_group("budgets", "the command ends with status 1 where one is missed")
-    budgets.add_argument("--max-anon", type=byte_size, metavar="SIZE", help="anonymous and swapped memory")
-    budgets.add_argument("--max-peak", type=byte_size, metavar="SIZE", help="resident memory, files included")
-    budgets.add_argument("--min-decode", type=positive_number, metavar="RATE", help="tokens per second")
-    budgets.add_argument("--max-load", type=positive_number, metavar="SECONDS", help="cold and warm load")
-    parser.add_argument("--baseline", type=Path, metavar="JSON", help="an earlier report: worse than it is a miss")
-    parser.add_argument("--save-baseline", type=Path, metavar="JSON", help="where to keep this report for --baseline")
-    parser.add_argument("--json", type=Path, help="the report, kept up to date from the first run on")
-    parser.add_argument("--html", type=Path, help="the report as one page that needs nothing else")
+    parser.add_argument("--force", action="store_true", help="run even if the bundle is predicted not to fit")
+    budgets = parser.add_argument_group("budgets", "the command ends with status 1 if one is not met")
+    budgets.add_argument("--max-anon", type=byte_size, metavar="SIZE", help="maximum anonymous and swapped memory")
+    budgets.add_argument("--max-peak", type=byte_size, metavar="SIZE", help="maximum resident memory, files included")
+    budgets.add_argument(
+        "--min-decode", type=positive_number, metavar="RATE", help="minimum decode speed, tokens per second"
+    )
+    budgets.add_argument("--max-load", type=positive_number, metavar="SECONDS", help="maximum load time, cold and warm")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="JSON", help="compare with an earlier report; fail on any regression"
+    )
+    parser.add_argument(
+        "--save-baseline", type=Path, metavar="JSON", help="where to save this report for a later --baseline"
+    )
+    parser.add_argument("--json", type=Path, help="where to write the report; it is updated after every run")
+    parser.add_argument("--html", type=Path, help="where to write the report as one self-contained HTML page")
 
 
 def _work_folder(text: str) -> str:
     """An argparse type: a folder on the device that shells, adb and sha256sum's output take as it is."""
     if not re.fullmatch(r"(/[A-Za-z0-9_.+=@ -]+)+", text) or ".." in text.split("/"):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: an absolute path of letters, digits and _.+=@- is needed, such as {DEFAULT_WORK}"
+            f"{text!r}: must be an absolute path of letters, digits and _.+=@-, such as {DEFAULT_WORK}"
         )
     return text
 
@@ -110,7 +122,7 @@ def run_test(options: argparse.Namespace, peers: Sequence[MeasuredProgram]) -> i
     )
     outputs = [output.path for output in (data, page, kept) if output]
     if len(set(outputs)) < len(outputs):
-        raise ArgumentError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline are files of their own")
+        raise ArgumentError(f"{outputs[-1]} is given twice: --json, --html and --save-baseline must be different files")
     with _device(options) as (device, label):
         report = device_test(
             _asked(options, label, peers, baseline), device, _saver(data, page), _say, Progress("pushing", "B")
@@ -121,7 +133,7 @@ def run_test(options: argparse.Namespace, peers: Sequence[MeasuredProgram]) -> i
     if written:
         print(f"{' and '.join(written)} {'is' if len(written) == 1 else 'are'} written")
     if report.error is not None:
-        where = f" (what was measured until then is in {written[0]})" if written else ""
+        where = f" (the results so far are in {written[0]})" if written else ""
         raise UserError(f"{report.error}{where}")
     if kept is not None:
         kept.write_text(report.to_json())

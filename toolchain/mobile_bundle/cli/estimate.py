@@ -1,4 +1,4 @@
-"""What a bundle would take, by recipe, without building it: of a checkpoint, or of the shape of a well-known model."""
+"""Estimates size, memory and speed of every recipe without building, for a checkpoint or a well-known shape."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
-    checkpoint_subject,
+    checkpoint_shape,
+    published_shape,
     shape_names,
-    shape_subject,
 )
 from mobile_bundle.planning.recipe import usable_recipes
 from mobile_bundle.report.text import megabytes
@@ -24,12 +24,12 @@ from mobile_bundle.report.text import megabytes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("model", type=Path, nargs="?", help="directory of the checkpoint, or a GGUF file")
+    what.add_argument("model", type=Path, nargs="?", help="a checkpoint directory, or a GGUF file")
     what.add_argument(
         "--shape",
         choices=[*shape_names(), "all"],
-        help="no checkpoint, but the shape of "
-        + ", ".join(f"{shape_subject(name).name} ({name})" for name in shape_names()),
+        help="instead of a checkpoint, the shape of "
+        + ", ".join(f"{published_shape(name).name} ({name})" for name in shape_names()),
     )
     parser.add_argument("--recipe", type=recipe_argument, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_gigabytes,
         default=DEFAULT_BANDWIDTH,
         metavar="GB/S",
-        help=f"what the phone's memory delivers (default: {DEFAULT_BANDWIDTH / 1e9:g}, assumed for Cortex-A53 phones)",
+        help=f"bandwidth of the phone's memory (default {DEFAULT_BANDWIDTH / 1e9:g}, assumed for Cortex-A53 phones)",
     )
     parser.add_argument("--json", action="store_true")
 
@@ -47,16 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints a row per recipe."""
     if options.model is not None:
-        subjects = [checkpoint_subject(options.model)]
+        shapes = [checkpoint_shape(options.model)]
     else:
         names = shape_names() if options.shape == "all" else [options.shape]
-        subjects = [shape_subject(name) for name in names]
+        shapes = [published_shape(name) for name in names]
     tables = [
         [
-            estimate(subject, recipe, context=options.context, kv=options.kv, bandwidth=options.bandwidth)
-            for recipe in ([options.recipe] if options.recipe else usable_recipes(subject.tensors))
+            estimate(shape, recipe, context=options.context, kv=options.kv, bandwidth=options.bandwidth)
+            for recipe in ([options.recipe] if options.recipe else usable_recipes(shape.tensors))
         ]
-        for subject in subjects
+        for shape in shapes
     ]
     if options.json:
         print_json([asdict(row) for table in tables for row in table])
@@ -64,10 +64,10 @@ def run(options: argparse.Namespace) -> int:
     for table in tables:
         _print_table(table)
     print(
-        f"peak RAM, its anonymous part and tokens/s: with a full context. layers: the peak with `--mapping layers`.\n"
-        f"phone: the smallest whose free half holds the peak. tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s "
-        f"divided by the bytes that a token reads;\non a smaller phone the weights come from flash for every token, "
-        f"several times slower."
+        f"peak RAM, anonymous, tokens/s: with a full context. layers: peak RAM with `--mapping layers`.\n"
+        f"phone: the smallest phone of which half the memory holds the peak.\n"
+        f"tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s divided by the bytes that a token reads.\n"
+        f"On a smaller phone every token reads the weights from flash, several times slower."
     )
     return 0
 
@@ -97,5 +97,5 @@ def _gigabytes(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: a bandwidth in GB/s is needed, such as 4")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a bandwidth in GB/s, such as 4")
     return value * 1e9

@@ -1,4 +1,4 @@
-"""Perplexity of a bundle, or of a checkpoint directory or GGUF file, on a text."""
+"""Measures the perplexity of a bundle, a checkpoint directory or a GGUF file on a text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from mobile_bundle.native.engine import KV_TYPES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument(
-        "model", type=Path, help="NAME.mbundle, or a checkpoint directory or GGUF file (coded as `raw` for this)"
+        "model", type=Path, help="NAME.mbundle, a checkpoint directory or a GGUF file (the last two are coded as `raw`)"
     )
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; U+001E on a line parts documents")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents"
+    )
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
     parser.add_argument("--windows", type=positive, help="number of windows (default: the whole text)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=Path,
         metavar="ORIGINAL",
-        help="the model that it was made of: also print KL divergence and how often the best token is the same",
+        help="the model that it was built from: also print KL divergence and how often the best token is the same",
     )
     parser.add_argument("--json", action="store_true")
 

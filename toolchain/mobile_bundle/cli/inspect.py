@@ -1,4 +1,4 @@
-"""What is in a bundle: sizes, bits per weight and error of every tensor, predicted memory."""
+"""Shows what is in a bundle: sizes, bits per weight and error of every tensor, predicted memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts a stand-in device on this machine for adb and keeps it until Ctrl-C; needs root, and no Android SDK."""
+"""Starts a stand-in device for adb on this machine and keeps it until Ctrl-C; needs root, but no Android SDK."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from mobile_bundle.cli.common import byte_size
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("name", choices=lab.LAB_NAMES, help="native is fast; arm64 is emulated, -dotprod a newer one")
+    parser.add_argument(
+        "name",
+        choices=lab.LAB_NAMES,
+        help="native runs at this machine's speed; arm64 emulates a baseline ARMv8.0 core, arm64-dotprod one with "
+        "dot-product instructions",
+    )
     parser.add_argument("--memory", type=byte_size, default=2 << 30, metavar="SIZE", help="its memory (default 2GiB)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder whose contents lie in /data/local/tmp")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder whose contents appear in /data/local/tmp")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{device.serial}  {device.label}")
             print(f"  adb -s {device.serial} shell")
             print(f"  mobile-bundle device-test BUNDLE --serial {device.serial}")
-            print("Ctrl-C ends it.", flush=True)
+            print("Press Ctrl-C to stop it.", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         print()

@@ -1,4 +1,4 @@
-"""mobile-bundle: looks at bundles, checks, measures and runs them."""
+"""mobile-bundle: inspects, verifies, measures and runs bundles."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Packs a bundle for download: NAME.mbundle.zip, which the Android app imports and any ZIP tool opens.
 
-The weights are entropy-coded where that makes the download smaller; a phone decodes them once, when it installs the
-bundle, and then stores them twice, coded and decoded. --no-entropy keeps them as the bundle has them. Runners are left
-out, as the app brings its own."""
+The weights are entropy-coded where that makes the download smaller. A phone decodes them once, when it installs the
+bundle, and then stores both forms. --no-entropy keeps them as they are in the bundle. Runners are left out, because the
+app brings its own."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write, NAME{SUFFIX}")
     parser.add_argument(
-        "--abi", choices=ABIS, action="append", default=[], help="take this ABI's mobile-run along; may be repeated"
+        "--abi", choices=ABIS, action="append", default=[], help="include mobile-run for this ABI; may be repeated"
     )
-    parser.add_argument("--no-entropy", action="store_true", help="keep the weights as the bundle has them")
+    parser.add_argument("--no-entropy", action="store_true", help="keep the weights as they are in the bundle")
     parser.add_argument("--json", action="store_true")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints what was written. UserError for a bundle that is not whole."""
     if not options.output.name.endswith(SUFFIX):
-        raise ArgumentError(f"{options.output}: the name of a packed bundle ends in {SUFFIX}")
+        raise ArgumentError(f"{options.output}: the name of a packed bundle must end in {SUFFIX}")
     packed = pack_bundle(
         options.bundle,
         options.output,
@@ -49,6 +49,6 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for name, size, packed_size, stored in packed.entries:
         print(f"  {name:<32} {megabytes(size):>12} {'stored' if stored else megabytes(packed_size):>12}")
-    why = f" (weights as they were: {packed.note})" if packed.note else ""
+    why = f" (weights unchanged: {packed.note})" if packed.note else ""
     print(f"{printable(str(options.output))}: {packed.manifest['recipe']}, {megabytes(packed.bytes)}{why}")
     return 0

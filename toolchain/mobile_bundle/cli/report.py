@@ -1,4 +1,4 @@
-"""One HTML page and one JSON that compare bundles of a model: size, error, perplexity, memory, the Pareto front."""
+"""Compares bundles of one model on an HTML page, with a JSON: size, error, perplexity, memory, the Pareto front."""
 
 from __future__ import annotations
 
@@ -25,24 +25,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="MODEL",
-        help="the checkpoint directory or GGUF file they were built of",
+        help="the checkpoint directory or GGUF file that they were built from",
     )
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; U+001E on a line parts documents")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents"
+    )
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
     parser.add_argument("--windows", type=positive, default=0, help="number of windows (default: the whole text)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")
     parser.add_argument("--threads", type=positive, default=0)
     parser.add_argument(
-        "--points", type=Path, help='JSON: [{"name", "bytes", "perplexity"}, ...] of others, shown in the plot'
+        "--points",
+        type=Path,
+        help='JSON: [{"name", "bytes", "perplexity"}, ...] to show in the plot beside the bundles',
     )
     parser.add_argument(
         "--reuse",
         type=Path,
         metavar="JSON",
-        help="an earlier or interrupted report's JSON: what it measured of the same bytes and text is taken over",
+        help="JSON of an earlier or interrupted report: reuse its measurements where bundle and text are unchanged",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="the page (default report.html)")
-    parser.add_argument("--json", type=Path, help="the JSON (default: beside the page, NAME.json)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the page to write (default report.html)"
+    )
+    parser.add_argument("--json", type=Path, help="the JSON to write (default: beside the page, NAME.json)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -73,12 +79,14 @@ def run(options: argparse.Namespace) -> int:
 def _check_outputs(page: OutputFile, data: OutputFile, options: argparse.Namespace) -> None:
     """Before anything is measured: they are two files, and none of what is read."""
     if page.path == data.path:
-        raise ArgumentError(f"the page and its JSON cannot both be {page.path}", "give another name with -o or --json")
+        raise ArgumentError(
+            f"the page and its JSON cannot be the same file {page.path}", "give another name with -o or --json"
+        )
     inputs = [options.text, options.points, options.against, *options.bundles]
     read = {Path(os.path.realpath(path)) for path in inputs if path is not None}
     for path in (page.path, data.path):
         if path in read or (path.exists() and not read.isdisjoint(path.parents)):
-            raise OutputError(f"{path} is read by this report and would be overwritten", "give another name")
+            raise OutputError(f"{path} is an input of this report and would be overwritten", "give another name")
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Whether a bundle is whole: every file's sha256, every tensor's checksum, the tokenizer."""
+"""Checks that a bundle is whole: the sha256 of every file, the checksum of every tensor, the tokenizer."""
 
 from __future__ import annotations
 

@@ -263,12 +263,12 @@ def _rules(bits: int, decode_cost: float) -> FormatRules:
 
 DECLARATION = Declaration(
     formats=(
-        _rules(8, 1.0),
-        _rules(6, 1.0),
-        _rules(5, 1.0),
-        _rules(4, 1.0),
-        _rules(3, 1.0),
-        _rules(2, 1.0),
+        _rules(8, decode_cost=1.7),
+        _rules(6, decode_cost=1.5),
+        _rules(5, decode_cost=1.5),
+        _rules(4, decode_cost=1.0),
+        _rules(3, decode_cost=1.1),
+        _rules(2, decode_cost=0.7),
     ),
     codecs=(
         AffineCodec(8, 32, False, "affine-8bit"),

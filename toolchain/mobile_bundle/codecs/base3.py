@@ -70,7 +70,6 @@ DECLARATION = Declaration(
             Format.BASE3,
             payload_bytes=_payload_bytes,
             decoder=lambda header: Base3Codec(bool(header.flags & FLAG_ROW_SCALES)),
-            decode_cost=1.0,
             flags=FLAG_ROW_SCALES,
             installed=Installed(Format.TERNARY2, "bitnet", keeps_scale=True),
         ),

@@ -66,7 +66,7 @@ DECLARATION = Declaration(
             Format.TERNARY2,
             payload_bytes=_payload_bytes,
             decoder=lambda header: BitnetCodec(bool(header.flags & FLAG_ROW_SCALES)),
-            decode_cost=1.0,
+            decode_cost=0.5,
             flags=FLAG_ROW_SCALES,
             operator=True,
         ),

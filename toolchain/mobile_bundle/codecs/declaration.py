@@ -40,8 +40,8 @@ class FormatRules:
     """What the toolchain must know of a format.
 
     decoder: makes the codec that decodes a blob with that header; None: nothing in Python does.
-    decode_cost: time of a matrix-vector product per weight, from a cache, relative to AFFINE4 (the AVX2 kernels, one
-    thread; benchmarks/kernels). Of a stored form: that of what it is installed as.
+    decode_cost: time of a matrix-vector product per weight, relative to AFFINE4, from a cache (AVX2, one thread:
+    benchmarks/kernels/decode_cost.py). None: nothing multiplies by it, as by vectors and stored forms.
     groups: values that the header's group may have; 0: the format has no groups. flags: bits that may be set.
     rows_apart: every 64 rows lie in one piece, so that a share of the rows can be mapped by itself.
     matrix: holds weights of matrices; not vectors or codebooks, which are small and never coded further.
@@ -52,7 +52,7 @@ class FormatRules:
     format: Format
     payload_bytes: SizeRule
     decoder: Callable[[BlobHeader], StreamCodec] | None
-    decode_cost: float
+    decode_cost: float | None = None
     groups: tuple[int, ...] = (0,)
     flags: int = 0
     rows_apart: bool = True

@@ -231,7 +231,6 @@ DECLARATION = Declaration(
             Format.ENTROPY,
             payload_bytes=_no_size,
             decoder=lambda header: EntropyCodec(),
-            decode_cost=0.0,
             wraps=True,
         ),
     ),

@@ -225,7 +225,6 @@ DECLARATION = Declaration(
                 LATTICE_HEAD + (rows * ((columns + 1) // 2) * BITS + 7) // 8
             ),
             decoder=lambda header: HyperCodec(),
-            decode_cost=1.0,
             installed=Installed(Format.AFFINE8, "affine-8bit", group=32),
         ),
     ),

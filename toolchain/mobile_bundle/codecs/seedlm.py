@@ -141,7 +141,6 @@ DECLARATION = Declaration(
             Format.SEEDLM,
             payload_bytes=_payload_bytes,
             decoder=lambda header: SeedLMCodec(4 if header.group == 8 else 3),
-            decode_cost=1.0,
             groups=(8, 12),
             installed=Installed(Format.AFFINE8, "affine-8bit", group=32),
         ),

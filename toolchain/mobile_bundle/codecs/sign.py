@@ -120,7 +120,7 @@ DECLARATION = Declaration(
             Format.SIGN1,
             payload_bytes=strip_size(1),
             decoder=lambda header: SignCodec(header.group),
-            decode_cost=1.0,
+            decode_cost=0.4,
             groups=GROUPS,
             operator=True,
         ),

@@ -235,7 +235,7 @@ DECLARATION = Declaration(
             Format.SPARSE_TERNARY,
             payload_bytes=_payload_bytes,
             decoder=lambda header: SparseTernaryCodec(bool(header.flags & FLAG_ROW_SCALES)),
-            decode_cost=1.0,
+            decode_cost=0.6,
             flags=FLAG_ROW_SCALES,
             rows_apart=False,  # a strip's tiles lie apart
             operator=True,

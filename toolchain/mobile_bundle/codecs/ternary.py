@@ -40,12 +40,17 @@ class TernaryCodec(StreamCodec):
     def _scales_at(self, header: BlobHeader) -> tuple[int, int]:
         """Where the payload has the scales of rows: bytes from its start, and how many there are, padding rows too."""
 
+    def scales(self, source: MatrixSource) -> tuple[Floats, Floats]:
+        """s, float32 (1,) or by row (rows,), and what multiplies the weights before they are rounded to the nearest of
+        -1, 0 and 1, of the same shape. ValueError if a value is not finite."""
+        return ternary_scales(source, self.row_scales)
+
     def trained_ternary(self) -> TernaryCodec | None:
         return None if self.row_scales else self
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
         del stats  # rounding alone
-        scales, inverse = ternary_scales(source, self.row_scales)
+        scales, inverse = self.scales(source)
         header = self._header(source, 1.0 if self.row_scales else float(scales[0]))
         write(header.pack())
         error = total = 0.0

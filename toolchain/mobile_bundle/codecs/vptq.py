@@ -324,7 +324,7 @@ DECLARATION = Declaration(
             Format.VECTOR,
             payload_bytes=vector_bytes,
             decoder=lambda header: VptqCodec(VectorLayout.from_flags(header.flags)),
-            decode_cost=1.0,
+            decode_cost=3.2,
             groups=(0, 128),
             flags=0xFFFFFFFF,  # they hold the layout, which the size rule checks
             rows_apart=False,  # scales and indices lie apart
@@ -334,7 +334,6 @@ DECLARATION = Declaration(
             Format.INT8,
             payload_bytes=lambda rows, columns, group, flags: rows * columns,
             decoder=None,
-            decode_cost=0.0,
             matrix=False,
         ),
     ),

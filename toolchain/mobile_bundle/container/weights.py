@@ -1,11 +1,11 @@
-"""weights.ptd: a writer that places every blob beforehand and streams it there, and a reader that trusts nothing."""
+"""weights.ptd: a writer that computes every offset first and then streams, and a reader that trusts nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +94,7 @@ class WeightsWriter:
 
     def blob(self, name: str) -> BlobWriter:
         """Where the blob of that tensor goes. Each tensor is written exactly once."""
-        return BlobWriter(self, self._entries[name])
+        return BlobWriter(self._entries[name], self._put, self._close)
 
     def finish(self) -> None:
         """Writes the index, syncs and gives the file its name. Every blob must have been written."""
@@ -110,6 +110,13 @@ class WeightsWriter:
             self._fd = -1
             os.replace(self._partial, self.path)
 
+    def _put(self, offset: int, data: bytes | memoryview) -> None:
+        with disk_errors(self.path, self.file_bytes):
+            self._write(offset, data)
+
+    def _close(self, name: str, crc32: int) -> None:
+        self._crc[name] = crc32
+
     def _write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
         while len(view):
@@ -123,10 +130,13 @@ class WeightsWriter:
 
 
 class BlobWriter:
-    """Takes one blob piece by piece (a codec's `write`)."""
+    """Takes one blob piece by piece (a codec's `write`). put: writes bytes at an offset of the file; closed: takes the
+    tensor's name and the CRC-32 of its whole blob."""
 
-    def __init__(self, writer: WeightsWriter, entry: IndexEntry) -> None:
-        self._writer, self._entry = writer, entry
+    def __init__(
+        self, entry: IndexEntry, put: Callable[[int, bytes | memoryview], None], closed: Callable[[str, int], None]
+    ) -> None:
+        self._entry, self._put, self._closed = entry, put, closed
         self._done = 0
         self._crc = 0
 
@@ -135,8 +145,7 @@ class BlobWriter:
         size = memoryview(data).nbytes
         if self._done + size > self._entry.bytes:
             raise ValueError(f"the blob of {self._entry.name} is longer than planned")
-        with disk_errors(self._writer.path, self._writer.file_bytes):
-            self._writer._write(self._entry.offset + self._done, data)
+        self._put(self._entry.offset + self._done, data)
         self._crc = zlib.crc32(data, self._crc)
         self._done += size
 
@@ -144,7 +153,7 @@ class BlobWriter:
         """The CRC-32 of the blob, which must be complete."""
         if self._done != self._entry.bytes:
             raise ValueError(f"the blob of {self._entry.name} has {self._done} bytes, planned were {self._entry.bytes}")
-        self._writer._crc[self._entry.name] = self._crc
+        self._closed(self._entry.name, self._crc)
         return self._crc
 
 

@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import InstallationError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.models.spec import ModelConfig
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "model.pte"
 BACKEND = "MobileBundleBackend"
@@ -42,7 +39,7 @@ def export_executorch(directory: Path) -> str:
             import mobile_bundle.export.executorch_delegate as delegate
         except ImportError as error:
             raise InstallationError(
-                f"ExecuTorch is needed ({error})", "pip install 'mobile-bundle[executorch]'"
+                f"ExecuTorch is needed ({error})", "pip install '.[executorch]' in a checkout of mobile-bundle"
             ) from error
         program = delegate.lower(processed, config.vocabulary, config.default_context, metadata(config))
     write_file(directory / NAME, program)

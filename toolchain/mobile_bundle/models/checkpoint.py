@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mobile_bundle.errors import InputError
 from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.models.foreign import refuse_adapter, refuse_other_paths, without_config, without_weights
-from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor, changed
+from mobile_bundle.models.ranged_file import changed
+from mobile_bundle.models.safetensors_file import SafetensorsFile, StoredTensor
 from mobile_bundle.models.weight_files import INDEX, choose_weight_files
 
 Floats = NDArray[np.float32]

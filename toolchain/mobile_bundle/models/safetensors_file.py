@@ -6,25 +6,21 @@ data. Parsed here so that a tensor is read with pread a few rows at a time: noth
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import InputError, UserError
 from mobile_bundle.files.git_lfs import refuse_pointer
-from mobile_bundle.files.inputs import open_regular, parse_json
+from mobile_bundle.files.inputs import parse_json
+from mobile_bundle.models.ranged_file import RangedFile
 
 _MAX_HEADER = 100 << 20
 _WIDTH = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
-
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,61 +34,22 @@ class StoredTensor:
     bytes: int
 
 
-class SafetensorsFile:
-    """An open file and its checked header. UserError where it is damaged."""
+class SafetensorsFile(RangedFile):
+    """An open file and its checked header. tensors: by name. UserError where it is damaged."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.tensors: dict[str, StoredTensor] = {}
         try:
-            self._fd = open_regular(path)
+            super().__init__(path)
         except FileNotFoundError as error:
             raise InputError(f"cannot open {path}: {error.strerror}") from error
-        try:
-            status = os.fstat(self._fd)
-            self.identity = file_identity(status)
-            """Of the file's content, as far as the file system knows it."""
-            self.tensors = self._parse(status.st_size)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes from `offset`; UserError if they cannot be read. Safe to call from several threads."""
-        parts: list[bytes] = []
-        while count > 0:
-            try:
-                part = os.pread(self._fd, count, offset)
-            except OSError as error:
-                raise InputError(f"cannot read {self.path}: {error.strerror}") from error
-            if not part:
-                raise InputError(f"{self.path} ended while it was read; is it still being downloaded?")
-            parts.append(part)
-            offset += len(part)
-            count -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def digest(self, tensor: StoredTensor) -> str:
         """SHA-256, hexadecimal, of a tensor's dtype, shape and bytes. UserError if they cannot be read."""
-        digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        for begin in range(0, tensor.bytes, _PIECE):
-            digest.update(self.read(tensor.offset + begin, min(_PIECE, tensor.bytes - begin)))
-        return digest.hexdigest()
+        return self._digest(tensor.dtype, tensor.shape, tensor.offset, tensor.bytes)
 
-    def check_unchanged(self) -> None:
-        """UserError if the file of this name is not the one that was opened, or was written to since."""
-        try:
-            state = file_identity(os.stat(self.path))
-        except OSError:
-            state = ()
-        if state != self.identity:
-            raise changed(self.path)
-
-    def _parse(self, size: int) -> dict[str, StoredTensor]:
+    def _parse(self) -> None:
+        size = self.size
         refuse_pointer(self.path, self.read(0, min(size, 64)))
         if size < 8:
             raise InputError(f"{self.path} is truncated: {size} bytes", "download it again")
@@ -110,11 +67,10 @@ class SafetensorsFile:
         if not isinstance(header, dict):
             raise InputError(f"{self.path} is damaged: its header is not a JSON object", "download it again")
         data = 8 + length
-        tensors = {
+        self.tensors = {
             name: self._entry(name, entry, data, size) for name, entry in header.items() if name != "__metadata__"
         }
-        self._check_order(tensors, data, size)
-        return tensors
+        self._check_order(self.tensors, data, size)
 
     def _check_order(self, tensors: dict[str, StoredTensor], data: int, size: int) -> None:
         """The format wants tensors that follow each other without gaps, from the header to the end of the file."""
@@ -125,7 +81,9 @@ class SafetensorsFile:
                 raise InputError(f"{self.path} is damaged: tensor {tensor.name} {what}", "download it again")
             at += tensor.bytes
         if at != size:
-            raise InputError(f"{self.path} is damaged: {size - at} bytes belong to no tensor", "download it again")
+            raise InputError(
+                f"{self.path} is damaged: {size - at} bytes do not belong to any tensor", "download it again"
+            )
 
     def _entry(self, name: str, entry: Any, data: int, size: int) -> StoredTensor:
         try:
@@ -136,7 +94,7 @@ class SafetensorsFile:
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:
-            raise InputError(f"{self.path} is damaged: the entry of tensor {name} makes no sense", "download it again")
+            raise InputError(f"{self.path} is damaged: the entry of tensor {name} is invalid", "download it again")
         if data + end > size:
             raise InputError(
                 f"{self.path} is truncated: tensor {name} ends at byte {data + end}, the file at {size}; "
@@ -146,13 +104,3 @@ class SafetensorsFile:
         if width is not None and math.prod(shape) * width != end - begin:
             raise InputError(f"{self.path} is damaged: tensor {name} of shape {list(shape)} has {end - begin} bytes")
         return StoredTensor(name, dtype, shape, data + begin, end - begin)
-
-
-def changed(path: Path) -> UserError:
-    """What to tell a person whose checkpoint is written to while it is read."""
-    return InputError(f"{path} changed while it was read", "run the command again when the checkpoint is complete")
-
-
-def file_identity(status: os.stat_result) -> tuple[int, ...]:
-    """Changes with every write, whatever date is given to the file afterwards: nobody can set st_ctime."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -14,7 +14,6 @@ time.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import struct
@@ -26,9 +25,8 @@ import numpy as np
 
 from mobile_bundle.errors import InputError, UnsupportedError, UserError
 from mobile_bundle.files.git_lfs import refuse_pointer
-from mobile_bundle.files.inputs import open_regular
 from mobile_bundle.models.gguf.library import library, version
-from mobile_bundle.models.safetensors_file import changed, file_identity
+from mobile_bundle.models.ranged_file import PIECE, RangedFile
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -41,7 +39,6 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "<u1", 10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
-_PIECE = 1 << 20
 
 
 def is_gguf(path: str | os.PathLike[str]) -> bool:
@@ -71,71 +68,26 @@ class GgufTensor:
     bytes: int
 
 
-class GgufFile:
+class GgufFile(RangedFile):
     """An open file and its checked header. metadata: by key; arrays are lists, those of texts lists of bytes. tensors:
     by name.
 
     UserError where the file is damaged, or of a kind that is not read."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
         try:
-            self._fd = open_regular(self.path)
+            super().__init__(Path(path))
         except FileNotFoundError:
-            raise InputError(f"{self.path} is not there", "give a GGUF file") from None
-        try:
-            status = os.fstat(self._fd)
-            self.size, self._identity = status.st_size, file_identity(status)
-            self._parse(_Cursor(self))
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> GgufFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes from `offset`; UserError if they cannot be read. Safe to call from several threads."""
-        parts: list[bytes] = []
-        while count > 0:
-            try:
-                part = os.pread(self._fd, count, offset)
-            except OSError as error:
-                raise InputError(f"cannot read {self.path}: {error.strerror}") from error
-            if not part:
-                raise InputError(f"{self.path} ended while it was read; is it still being downloaded?")
-            parts.append(part)
-            offset += len(part)
-            count -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            raise InputError(f"{path} is not there", "give a GGUF file") from None
 
     def digest(self, tensor: GgufTensor) -> str:
         """SHA-256, hexadecimal, of a tensor's type, shape and bytes. UserError if they cannot be read."""
-        digest = hashlib.sha256(f"{tensor.type}{list(tensor.shape)}".encode())
-        for begin in range(0, tensor.bytes, _PIECE):
-            digest.update(self.read(tensor.offset + begin, min(_PIECE, tensor.bytes - begin)))
-        return digest.hexdigest()
+        return self._digest(tensor.type, tensor.shape, tensor.offset, tensor.bytes)
 
-    def check_unchanged(self) -> None:
-        """UserError if the file of this name is not the one that was opened, or was written to since."""
-        try:
-            state = file_identity(os.stat(self.path))
-        except OSError:
-            state = ()
-        if state != self._identity:
-            raise changed(self.path)
-
-    def _parse(self, cursor: _Cursor) -> None:
+    def _parse(self) -> None:
+        cursor = _Cursor(self)
         refuse_pointer(self.path, self.read(0, min(self.size, 64)))
         magic = cursor.take(4)
         if magic != _MAGIC:
@@ -298,7 +250,7 @@ class _Cursor:
             if end > _MOST_METADATA:
                 raise self.damaged(f"its header is longer than {_MOST_METADATA >> 20} MiB")
             have = len(self._data)
-            more = min(max(end, 2 * have, _PIECE), self._file.size) - have
+            more = min(max(end, 2 * have, PIECE), self._file.size) - have
             self._data += self._file.read(have, more)
         self.position = end
         return begin

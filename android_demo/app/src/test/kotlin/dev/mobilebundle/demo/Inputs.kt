@@ -17,4 +17,7 @@ object Inputs {
 
     /** The same with a chat template. */
     val chatModel = File(directory, "wiki-6m-chat.mbundle.zip")
+
+    /** The same with a chat template that can have the model think first. */
+    val thinkingModel = File(directory, "wiki-6m-thinking.mbundle.zip")
 }

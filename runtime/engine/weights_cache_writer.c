@@ -1,4 +1,4 @@
-#include "engine/cache_writer.h"
+#include "engine/weights_cache_writer.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -75,7 +75,7 @@ static void remove_stale(const char *path) {
 }
 
 /* A new locked file under a name that no other writer has. errno where it returns false. */
-static bool create(mb_cache_writer *w) {
+static bool create(mb_weights_cache_writer *w) {
   char folder[MB_PATH_BYTES];
   folder_of(w->path, folder);
   for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
@@ -108,8 +108,8 @@ static int reserve(int fd, uint64_t bytes) {
   return ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno;
 }
 
-mb_status mb_cache_writer_open(const char *path, uint64_t bytes, mb_cache_writer *w) {
-  *w = (mb_cache_writer){.fd = -1};
+mb_status mb_weights_cache_writer_open(const char *path, uint64_t bytes, mb_weights_cache_writer *w) {
+  *w = (mb_weights_cache_writer){.fd = -1};
   const int length = snprintf(w->path, sizeof w->path, "%s", path);
   if (length < 0 || (size_t)length >= sizeof w->path) return mb_fail(MB_ERROR_ARGUMENT, "the cache's path is too long");
   w->buffer = malloc(BUFFER_BYTES);
@@ -118,11 +118,11 @@ mb_status mb_cache_writer_open(const char *path, uint64_t bytes, mb_cache_writer
   if (!create(w)) return write_failure(path, errno, bytes);
   const int reason = reserve(w->fd, bytes);
   if (reason == 0) return MB_OK;
-  mb_cache_writer_close(w); /* first, so that the message counts the space that it had taken */
+  mb_weights_cache_writer_close(w); /* first, so that the message counts the space that it had taken */
   return write_failure(path, reason, bytes);
 }
 
-static mb_status write_at(mb_cache_writer *w, const uint8_t *data, size_t bytes, uint64_t offset) {
+static mb_status write_at(mb_weights_cache_writer *w, const uint8_t *data, size_t bytes, uint64_t offset) {
   while (bytes > 0) {
     const ssize_t done = pwrite(w->fd, data, bytes, (off_t)offset);
     if (done < 0 && errno == EINTR) continue;
@@ -136,7 +136,7 @@ static mb_status write_at(mb_cache_writer *w, const uint8_t *data, size_t bytes,
 
 /* Starts writing one window to the disk while it waits for the one before and drops that one's pages. What fails here
  * fails in fsync, too, where it is told. */
-static void push_window(mb_cache_writer *w, uint64_t end) {
+static void push_window(mb_weights_cache_writer *w, uint64_t end) {
   (void)sync_file_range(w->fd, (off_t)w->started, (off_t)(end - w->started), SYNC_FILE_RANGE_WRITE);
   if (w->started > w->synced) {
     const off_t at = (off_t)w->synced, bytes = (off_t)(w->started - w->synced);
@@ -148,7 +148,7 @@ static void push_window(mb_cache_writer *w, uint64_t end) {
   w->started = end;
 }
 
-static mb_status flush(mb_cache_writer *w) {
+static mb_status flush(mb_weights_cache_writer *w) {
   mb_status status = write_at(w, w->buffer, w->buffered, w->offset);
   w->offset += w->buffered;
   w->buffered = 0;
@@ -156,13 +156,13 @@ static mb_status flush(mb_cache_writer *w) {
   return status;
 }
 
-mb_status mb_cache_writer_seek(mb_cache_writer *w, uint64_t offset) {
+mb_status mb_weights_cache_writer_seek(mb_weights_cache_writer *w, uint64_t offset) {
   mb_status status = flush(w);
   w->offset = offset;
   return status;
 }
 
-mb_status mb_cache_writer_append(mb_cache_writer *w, const void *data, size_t bytes) {
+mb_status mb_weights_cache_writer_append(mb_weights_cache_writer *w, const void *data, size_t bytes) {
   const uint8_t *from = data;
   while (bytes > 0) {
     const size_t room = BUFFER_BYTES - w->buffered, part = bytes < room ? bytes : room;
@@ -178,7 +178,7 @@ mb_status mb_cache_writer_append(mb_cache_writer *w, const void *data, size_t by
   return MB_OK;
 }
 
-mb_status mb_cache_writer_finish(mb_cache_writer *w, const void *head, size_t head_bytes) {
+mb_status mb_weights_cache_writer_finish(mb_weights_cache_writer *w, const void *head, size_t head_bytes) {
   mb_status status = flush(w);
   if (status == MB_OK) status = write_at(w, head, head_bytes, 0);
   if (status != MB_OK) return status;
@@ -197,7 +197,7 @@ mb_status mb_cache_writer_finish(mb_cache_writer *w, const void *head, size_t he
   return MB_OK;
 }
 
-void mb_cache_writer_close(mb_cache_writer *w) {
+void mb_weights_cache_writer_close(mb_weights_cache_writer *w) {
   if (w->fd >= 0) {
     if (w->partial[0]) (void)unlink(w->partial);
     close(w->fd);

@@ -1,4 +1,4 @@
-#include "engine/cache.h"
+#include "engine/weights_cache.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +16,7 @@ mb_status mb_weights_path(const char *bundle, char path[MB_PATH_BYTES]) {
   return printed(snprintf(path, MB_PATH_BYTES, S_ISDIR(st.st_mode) ? "%s/weights.ptd" : "%s", bundle));
 }
 
-mb_status mb_cache_path(const char *weights_path, const char *cache_dir, char path[MB_PATH_BYTES]) {
+mb_status mb_weights_cache_path(const char *weights_path, const char *cache_dir, char path[MB_PATH_BYTES]) {
   const char *slash = strrchr(weights_path, '/');
   const char *name = cache_dir && slash ? slash + 1 : weights_path;
   size_t bytes = strlen(name);
@@ -31,7 +31,7 @@ uint32_t mb_stored_count(const mb_weights *weights) {
   return count;
 }
 
-mb_cache_identity mb_cache_identity_of(const mb_weights *weights) {
+mb_cache_identity mb_weights_cache_identity(const mb_weights *weights) {
   mb_cache_identity identity = {
       .version = MB_CACHE_VERSION, .source_crc32 = weights->index_crc32, .source_bytes = weights->file_bytes};
   memcpy(identity.magic, MB_CACHE_MAGIC, sizeof identity.magic);
@@ -40,7 +40,7 @@ mb_cache_identity mb_cache_identity_of(const mb_weights *weights) {
 
 /* NULL, or why the cache does not fit. */
 static const char *mismatch(const mb_weights *weights, const mb_weights *cache) {
-  const mb_cache_identity identity = mb_cache_identity_of(weights);
+  const mb_cache_identity identity = mb_weights_cache_identity(weights);
   if (cache->file_bytes < MB_SEGMENT_ALIGNMENT ||
       memcmp(cache->file + MB_CACHE_IDENTITY_OFFSET, &identity, sizeof identity) != 0)
     return "it was made from another weights.ptd, or by another version";
@@ -62,7 +62,7 @@ static const char *mismatch(const mb_weights *weights, const mb_weights *cache) 
   return NULL;
 }
 
-mb_status mb_cache_open(const char *path, const mb_weights *weights, mb_mapping mapping, mb_weights *cache) {
+mb_status mb_weights_cache_open(const char *path, const mb_weights *weights, mb_mapping mapping, mb_weights *cache) {
   mb_status status = mb_weights_open(path, mapping, cache);
   const char *reason = status == MB_OK ? mismatch(weights, cache) : "it is not there, truncated or damaged";
   if (!reason) return MB_OK;
