@@ -7,10 +7,11 @@
  * A fragment of avx2_vector-impl.h and neon_vector-impl.h. Define before it is included:
  *   MB_INLINE
  * and behind it
- *   dot_quad(sums, four, parts, x, blocks, stride, residual, bits): adds to each of four sums the products of its row
- * of `four` over `blocks` blocks of eight vectors, x [vector][stride], and moves `four` behind them. All from `stride`
- * on are constants, but for `bits` where there is a residual codebook. It defines multiply_codes_by_vector() for one
- * vector, and for many write_rows(), which writes a tile's codes out. */
+ *   dot_quad(sums, four, parts, x, blocks, stride, residual, bits)
+ *     adds to each of four sums the products of its row of `four` over `blocks` blocks of eight vectors,
+ *     x [vector][stride], and moves `four` behind them. All from `stride` on are constants, but for `bits` where there
+ *     is a residual codebook.
+ * It defines multiply_codes_by_vector() for one vector, and for many write_rows(), which writes a tile's codes out. */
 #ifndef MB_KERNELS_VECTOR_ROWS_IMPL_H
 #define MB_KERNELS_VECTOR_ROWS_IMPL_H
 
