@@ -79,7 +79,7 @@ def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec, tensors: Sequ
         return named_recipe(KEEP) if quantised else default_recipe(spec)
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     if KEEP in (chosen.body, chosen.embedding) and not any(tensor.stored for tensor in tensors):
-        raise InputError("the recipe keep keeps the codes of a GGUF file; this model is not a GGUF file")
+        raise InputError("the recipe keep needs a GGUF file, whose codes it keeps; this model is not one")
     return chosen
 
 
