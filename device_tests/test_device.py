@@ -93,5 +93,5 @@ def test_what_cannot_fit_is_refused_before_it_is_sent(asked, reached, report):
     refused = device_test(much, reached.device, lambda _: None, print, lambda *_: None)
     assert refused.pushed_bytes is None
     assert refused.cells == []
-    assert f"the model is trained for {trained}" in refused.refused[0]
+    assert f"the model was trained for {trained}" in refused.refused[0]
     assert not refused.passed

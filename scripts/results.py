@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from mobile_bundle.errors import UserError
-from mobile_bundle.report.results import Subject, results_markdown
+from mobile_bundle.report.results import ModelResults, results_markdown
 from mobile_bundle.report.schema import Report, read_report
 
 LIST = Path("benchmarks/results.json")
@@ -36,7 +36,7 @@ def main() -> int:
         missing = {} if options.no_build else build_missing(wanted, folder)
         report = measure(wanted, folder)
         known = {name: arguments for name, arguments in wanted["bundles"].items() if name not in missing}
-        subjects.append(Subject(report, wanted["model"], wanted["text"], known, missing))
+        subjects.append(ModelResults(report, wanted["model"], wanted["text"], known, missing))
     partial = options.output.with_name(f".{options.output.name}.partial")
     partial.write_text(results_markdown(subjects, "python scripts/results.py"), "utf-8")
     os.replace(partial, options.output)

@@ -7,7 +7,7 @@
 
 enum { MB_CACHE_LINE = 64 };
 
-/* For free(); NULL: no memory. Any number of bytes, 0 as well. */
+/* Release it with free(). NULL: no memory. `bytes` may be 0. */
 static inline void *mb_aligned_malloc(size_t bytes) {
   void *memory;
   return posix_memalign(&memory, MB_CACHE_LINE, bytes ? bytes : 1) == 0 ? memory : NULL;

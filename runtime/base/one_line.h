@@ -10,8 +10,8 @@ enum {
 };
 
 /* Writes text[bytes] to `out` as valid UTF-8, zero-terminated: a control character or the end of a line becomes "?",
- * what is no UTF-8 becomes U+FFFD, and from the middle of a text that is too long an ellipsis takes the rest: its start
- * says what it is about, its end what to do. Returns the bytes without the zero. */
+ * invalid UTF-8 becomes U+FFFD, and the middle of a text that is too long becomes an ellipsis: its start says what it
+ * is about, its end what to do. Returns the bytes without the zero. */
 size_t mb_one_line(const char *text, size_t bytes, char out[MB_ONE_LINE_BYTES]);
 
 #endif

@@ -116,7 +116,8 @@ static bool bound(chat_run *run, const chat_value *value, int64_t missing, int64
                   int64_t *out) {
   *out = missing;
   if (value->kind == CHAT_NONE) return true;
-  if (!chat_is_number(value)) return chat_error(&run->memory, "it cuts a list or a text at what is no number");
+  if (!chat_is_number(value))
+    return chat_error(&run->memory, "it slices a list or a text by a value that is not a number");
   int64_t index = chat_number(value);
   if (index < 0) index = index < -(int64_t)count ? -1 : index + (int64_t)count;
   *out = index < least ? least : index > most ? most : index;
@@ -149,7 +150,7 @@ bool chat_slice(chat_run *run, const mb_chat_node *node, chat_value *out) {
   const int64_t span = step > 0 ? stop - start : start - stop, stride = step > 0 ? step : -step;
   const size_t kept = span > 0 ? (size_t)((span + stride - 1) / stride) : 0;
   if (parts[0].kind == CHAT_TEXT) {
-    if (step != 1) return chat_cannot(&run->memory, "it takes every so manieth character of a text");
+    if (step != 1) return chat_cannot(&run->memory, "it slices a text with a step other than 1");
     const size_t begin = chat_offset(parts[0].text, (size_t)start);
     const size_t end = kept ? chat_offset(parts[0].text, (size_t)stop) : begin;
     *out = chat_of_text(parts[0].text.at + begin, end - begin);

@@ -1,6 +1,7 @@
 /* The expressions of a chat template. */
 #include <stdio.h>
 
+#include "base/error.h"
 #include "chat/date.h"
 #include "chat/run.h"
 #include "chat/text.h"
@@ -50,7 +51,7 @@ static bool map(chat_run *run, const mb_chat_node *node, chat_value *out) {
     if (!chat_evaluate(run, chat_child(run, node, i), &key) ||
         !chat_evaluate(run, chat_child(run, node, i + 1), &value))
       return false;
-    if (key.kind != CHAT_TEXT) return chat_cannot(&run->memory, "it makes an object with a key that is no text");
+    if (key.kind != CHAT_TEXT) return chat_cannot(&run->memory, "it makes an object with a key that is not a text");
     if (!chat_work(&run->memory, made->count / 16) || !chat_put(&run->memory, made, key.text, &value)) return false;
   }
   *out = (chat_value){.kind = node->op == MB_CHAT_MAP ? CHAT_MAP : CHAT_NAMESPACE, .map = made};
@@ -281,6 +282,13 @@ static bool simple(chat_run *run, const mb_chat_node *node, chat_value *out) {
   }
 }
 
+static bool date(chat_run *run, const mb_chat_node *node, chat_value *out) {
+  if (run->options->now) return chat_date(&run->memory, chat_program_text(run, node->value), run->options->now, out);
+  run->memory.status =
+      mb_fail(MB_ERROR_ARGUMENT, "the model's chat template writes the date, and the time was not given");
+  return false;
+}
+
 bool chat_evaluate(chat_run *run, uint32_t index, chat_value *out) {
   const mb_chat_node *node = &run->program->nodes[index];
   if (!chat_work(&run->memory, 1)) return false;
@@ -326,13 +334,13 @@ bool chat_evaluate(chat_run *run, uint32_t index, chat_value *out) {
     case MB_CHAT_RANGE:
       return range(run, node, out);
     case MB_CHAT_DATE:
-      return chat_date(&run->memory, chat_program_text(run, node->value), run->options->now, out);
+      return date(run, node, out);
     case MB_CHAT_RAISE:
       return raise(run, node);
     case MB_CHAT_CANNOT:
       return cannot(run, node);
     default:
-      if (node->op < MB_CHAT_TEXT) return chat_cannot(&run->memory, "an operation that is no expression");
+      if (node->op < MB_CHAT_TEXT) return chat_cannot(&run->memory, "an operation that is not an expression");
       return simple(run, node, out);
   }
 }

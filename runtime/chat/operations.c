@@ -25,7 +25,8 @@ bool chat_method_call(chat_run *run, const mb_chat_node *node, chat_value *out) 
   const size_t count = node->count - 1;
   if (!arguments(run, node, &object, rest)) return false;
   if (node->variant == MB_CHAT_METHOD_GET) return get(run, &object, rest, count, out);
-  if (object.kind != CHAT_TEXT) return chat_cannot(&run->memory, "it calls a method of text of what is no text");
+  if (object.kind != CHAT_TEXT)
+    return chat_cannot(&run->memory, "it calls a text method on a value that is not a text");
   return chat_text_method(&run->memory, (mb_chat_method)node->variant, object.text, rest, count, out);
 }
 
@@ -44,7 +45,8 @@ static bool filter_end(chat_run *run, const chat_value *object, bool last, chat_
     if (object->list->count) *out = object->list->items[last ? object->list->count - 1 : 0];
     return true;
   }
-  if (object->kind != CHAT_TEXT) return chat_cannot(&run->memory, "it takes the first or last of what is no list");
+  if (object->kind != CHAT_TEXT)
+    return chat_cannot(&run->memory, "it takes the first or last element of a value that is not a list");
   const size_t count = chat_characters(object->text);
   if (count == 0) return true;
   const size_t begin = last ? chat_offset(object->text, count - 1) : 0;
@@ -56,7 +58,7 @@ static bool filter_end(chat_run *run, const chat_value *object, bool last, chat_
 static bool filter_join(chat_run *run, const mb_chat_node *node, const chat_value *object, const chat_value *rest,
                         chat_value *out) {
   chat_text separator = {NULL, 0};
-  if (object->kind != CHAT_LIST) return chat_cannot(&run->memory, "it joins what is no list");
+  if (object->kind != CHAT_LIST) return chat_cannot(&run->memory, "it joins a value that is not a list");
   if (node->count > 1 && !chat_string(&run->memory, &rest[0], &separator)) return false;
   return chat_join(&run->memory, separator, object->list, true, out);
 }
@@ -107,7 +109,7 @@ bool chat_filter(chat_run *run, const mb_chat_node *node, chat_value *out) {
     case MB_CHAT_FILTER_JOIN:
       return filter_join(run, node, &object, rest, out);
     case MB_CHAT_FILTER_LIST:
-      if (object.kind != CHAT_LIST) return chat_cannot(&run->memory, "it makes a list of what is none");
+      if (object.kind != CHAT_LIST) return chat_cannot(&run->memory, "it makes a list of a value that is not a list");
       *out = object;
       return true;
     case MB_CHAT_FILTER_TOJSON: {
@@ -124,10 +126,10 @@ bool chat_filter(chat_run *run, const mb_chat_node *node, chat_value *out) {
 static bool test_number(chat_run *run, const mb_chat_node *node, const chat_value *object, const chat_value *rest,
                         chat_value *out) {
   int64_t divisor = 2;
-  if (!chat_is_number(object)) return chat_cannot(&run->memory, "it asks whether something is odd that is no number");
+  if (!chat_is_number(object)) return chat_cannot(&run->memory, "it asks whether a value is odd that is not a number");
   if (node->variant == MB_CHAT_TEST_DIVISIBLEBY) {
     if (node->count != 2 || !chat_is_number(&rest[0]) || chat_number(&rest[0]) <= 0)
-      return chat_cannot(&run->memory, "it divides by what is no number above 0");
+      return chat_cannot(&run->memory, "it divides by a value that is not a number above 0");
     divisor = chat_number(&rest[0]);
   }
   const bool divides = chat_number(object) % divisor == 0;

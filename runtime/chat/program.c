@@ -126,7 +126,8 @@ mb_status chat_program_open(const void *section, size_t section_bytes, const voi
   if (section_bytes < sizeof *header) return damaged("is cut off");
   if (header->version != MB_CHAT_VERSION || header->flags & ~MB_CHAT_KNOWN_FLAGS || header->reserved[0] ||
       header->reserved[1] || header->reserved[2])
-    return mb_fail(MB_ERROR_FORMAT, "tokenizer.bin asks for what this program does not know: use a newer program");
+    return mb_fail(MB_ERROR_FORMAT,
+                   "tokenizer.bin needs a feature that this program does not have: use a newer program");
   const uint64_t expected = sizeof *header + (uint64_t)header->node_count * sizeof(mb_chat_node) +
                             (uint64_t)header->edge_count * sizeof(uint32_t) +
                             (uint64_t)header->text_count * sizeof(mb_token_span);

@@ -138,7 +138,8 @@ static bool set_attribute(chat_run *run, const mb_chat_node *node) {
   chat_value space, value;
   if (!chat_evaluate(run, chat_child(run, node, 1), &value) || !chat_evaluate(run, chat_child(run, node, 0), &space))
     return false;
-  if (space.kind != CHAT_NAMESPACE) return chat_error(&run->memory, "it sets an attribute of what is no namespace");
+  if (space.kind != CHAT_NAMESPACE)
+    return chat_error(&run->memory, "it sets an attribute of a value that is not a namespace");
   return chat_work(&run->memory, space.map->count / 16) &&
          chat_put(&run->memory, space.map, chat_program_text(run, node->value), &value);
 }
@@ -174,7 +175,7 @@ bool chat_execute(chat_run *run, uint32_t index) {
     case MB_CHAT_SCOPE:
       return execute_scoped(run, chat_child(run, node, 0));
     default:
-      return chat_cannot(&run->memory, "an operation that is no statement");
+      return chat_cannot(&run->memory, "an operation that is not a statement");
   }
 }
 

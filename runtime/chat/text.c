@@ -268,14 +268,15 @@ static bool split_method(chat_memory *memory, mb_chat_method method, chat_text t
                          size_t count, chat_value *out) {
   int64_t most = -1;
   if (count == 2) {
-    if (!chat_is_number(&arguments[1])) return chat_error(memory, "it splits a text a number of times that is none");
+    if (!chat_is_number(&arguments[1]))
+      return chat_error(memory, "it splits a text, and the number of times is not a number");
     most = chat_number(&arguments[1]);
   }
   if (count == 0 || arguments[0].kind == CHAT_NONE) {
     if (most >= 0) return chat_cannot(memory, "it splits a text at white space a number of times");
     return split_words(memory, text, out);
   }
-  if (arguments[0].kind != CHAT_TEXT) return chat_error(memory, "it splits a text at what is no text");
+  if (arguments[0].kind != CHAT_TEXT) return chat_error(memory, "it splits a text by a value that is not a text");
   return method == MB_CHAT_METHOD_SPLIT ? split(memory, text, arguments[0].text, most, out)
                                         : split_right(memory, text, arguments[0].text, most, out);
 }
@@ -306,7 +307,7 @@ static bool part_method(chat_memory *memory, mb_chat_method method, chat_text te
                         chat_value *out) {
   bool found;
   size_t at = 0;
-  if (argument->kind != CHAT_TEXT) return chat_cannot(memory, "it calls a method of a text with what is no text");
+  if (argument->kind != CHAT_TEXT) return chat_cannot(memory, "it calls a text method with a value that is not a text");
   const chat_text part = argument->text;
   if (!chat_work(memory, part.bytes / 64)) return false;
   switch (method) {
@@ -352,7 +353,8 @@ bool chat_text_method(chat_memory *memory, mb_chat_method method, chat_text text
     case MB_CHAT_METHOD_CAPITALIZE:
       return chat_case(memory, method, text, out);
     case MB_CHAT_METHOD_JOIN:
-      if (count != 1 || arguments[0].kind != CHAT_LIST) return chat_cannot(memory, "it joins what is no list");
+      if (count != 1 || arguments[0].kind != CHAT_LIST)
+        return chat_cannot(memory, "it joins a value that is not a list");
       return chat_join(memory, text, arguments[0].list, false, out);
     case MB_CHAT_METHOD_REPLACE:
       if (count < 2 || arguments[0].kind != CHAT_TEXT || arguments[1].kind != CHAT_TEXT ||

@@ -140,7 +140,7 @@ bool chat_contains(chat_memory *memory, const chat_value *a, const chat_value *b
   switch (b->kind) {
     case CHAT_TEXT: {
       size_t at;
-      if (a->kind != CHAT_TEXT) return chat_error(memory, "it looks for something that is no text in a text");
+      if (a->kind != CHAT_TEXT) return chat_error(memory, "it looks in a text for a value that is not a text");
       return chat_search(memory, b->text, a->text, contains, &at);
     }
     case CHAT_LIST:
@@ -149,7 +149,7 @@ bool chat_contains(chat_memory *memory, const chat_value *a, const chat_value *b
       }
       return true;
     case CHAT_MAP:
-      if (a->kind != CHAT_TEXT) return chat_cannot(memory, "it looks for a key that is no text");
+      if (a->kind != CHAT_TEXT) return chat_cannot(memory, "it looks for a key that is not a text");
       *contains = chat_find(b->map, a->text) != NULL;
       return true;
     case CHAT_UNDEFINED:

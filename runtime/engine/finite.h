@@ -8,7 +8,7 @@ struct mb_session;
 
 enum { MB_CHECKED_NAME_BYTES = 96 };
 
-/* Of a tensor, what it gave. */
+/* What a tensor gave. */
 typedef struct {
   char tensor[MB_CHECKED_NAME_BYTES];
   float reach; /* the largest magnitude */
@@ -16,8 +16,8 @@ typedef struct {
 
 typedef struct {
   mb_checked suspect; /* the tensor that gave the first value that is not finite; an empty name: all were finite.
-                         reach: of what it was given */
-  mb_checked giver;   /* who gave it that */
+                         reach: the largest magnitude of its input */
+  mb_checked giver;   /* the tensor that gave that input */
   mb_checked input;   /* what the next products are made of */
   mb_checked product; /* the largest of those since */
   mb_checked large;   /* the first that is suspiciously large */

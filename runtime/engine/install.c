@@ -8,8 +8,8 @@
 
 #include "base/crc32.h"
 #include "base/error.h"
+#include "base/option_struct.h"
 #include "base/sizes.h"
-#include "engine/option_struct.h"
 #include "engine/verify.h"
 #include "engine/weights_cache_writer.h"
 #include "storage/storage.h"

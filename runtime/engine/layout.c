@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/option_struct.h"
 #include "base/sizes.h"
 #include "engine/config.h"
-#include "engine/option_struct.h"
 #include "engine/session.h"
 
 enum {

@@ -46,7 +46,8 @@ mb_status mb_embedding(const void *blob, uint64_t bytes, const int64_t *indices,
     return mb_fail(MB_ERROR_ARGUMENT, "weight blob has %" PRIu32 " columns, not %" PRIu32, w.columns, columns);
   for (size_t n = 0; n < count; n++) {
     if (indices[n] < 0 || indices[n] >= w.rows)
-      return mb_fail(MB_ERROR_ARGUMENT, "index %" PRId64 " is none of the %" PRIu32 " rows", indices[n], w.rows);
+      return mb_fail(MB_ERROR_ARGUMENT, "index %" PRId64 " is out of range: the weight has %" PRIu32 " rows",
+                     indices[n], w.rows);
     mb_decode_row(&w, (uint32_t)indices[n], out + n * columns);
   }
   return MB_OK;

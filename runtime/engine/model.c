@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/option_struct.h"
 #include "engine/engine.h"
 #include "engine/install.h"
-#include "engine/option_struct.h"
 #include "engine/verify.h"
 #include "engine/weights_cache.h"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "engine/option_struct.h"
+#include "base/option_struct.h"
 
 enum { MOST_WINDOW = 65536 /* looked through for every token */ };
 

@@ -39,7 +39,7 @@ mb_status mb_session_open(mb_model *model, const mb_session_options *options, mb
                        (unsigned long long)(available >> 20));
   }
   if (status == MB_OK) {
-    /* Pages come into being when they are first written: a short chat never pays for the whole context. */
+    /* The kernel gives a page when it is first written: a short chat never pays for the whole context. */
     void *area = mmap(NULL, (size_t)layout->total_bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED) {

@@ -5,8 +5,8 @@
 #include "engine/weights.h"
 
 /* Compares every blob's checksum and sees that the gaps between blobs, and what fills the file up to the index, are
- * zero. The index has been checked by whoever opened the file. Of the FlatTensor table before it, which only ExecuTorch
- * reads, this knows no more than that it lies in the file. MB_ERROR_FORMAT with a message that says what is damaged. */
+ * zero. The index has been checked by whoever opened the file. The FlatTensor table before it, which only ExecuTorch
+ * reads, is only checked to lie within the file. MB_ERROR_FORMAT with a message that says what is damaged. */
 mb_status mb_weights_verify_file(const mb_weights *weights);
 /* The same for a cache, whose head is the fixed header and an identity. */
 mb_status mb_weights_cache_verify_file(const mb_weights *cache);

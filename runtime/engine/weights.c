@@ -281,7 +281,7 @@ static mb_status bind_codebook(const mb_weights *weights, const char *name, mb_m
   mb_status status = mb_weights_matrix(weights, shared, rows, v->stride, &codebook);
   if (status != MB_OK) return status;
   if (codebook.format != MB_FORMAT_INT8)
-    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is no codebook: build the bundle again", shared);
+    return mb_fail(MB_ERROR_FORMAT, "weights.ptd: tensor %s is not a codebook: build the bundle again", shared);
   mb_vector_bind(matrix, (const int8_t *)codebook.data);
   return MB_OK;
 }

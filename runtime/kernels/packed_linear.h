@@ -13,8 +13,8 @@ extern "C" {
 
 #include "kernels/products.h"
 
-/* A view of the blob that is exactly `bytes` bytes; false and a static reason when it is not valid, or is none that
- * can be computed with by itself: a stored form, a codebook, a vector blob whose codebook is another tensor. */
+/* A view of the blob that is exactly `bytes` bytes. false and a static reason: it is not valid, or a product needs more
+ * than it (a stored form, a codebook, a vector blob whose codebook is another tensor). */
 bool mb_packed_view(const void *blob, uint64_t bytes, mb_matrix *out, const char **reason);
 
 /* Bytes of scratch, aligned to 64, that so many vectors need; grows with `count` up to 32 of them. It may be more than

@@ -1,4 +1,4 @@
-/* A blob that came as plain bytes (an initializer inside of the .onnx, or in a file that is no weights.ptd), as a
+/* A blob that came as plain bytes (an initializer inside the .onnx, or in a file that is not a weights.ptd), as a
  * packed blob that kernels can compute with. */
 #ifndef MB_ONNXRUNTIME_BLOB_H
 #define MB_ONNXRUNTIME_BLOB_H

@@ -34,7 +34,7 @@ struct decoder {
   char (*names)[NAME_BYTES]; /* of the inputs, then of the outputs */
   const char **input_names, **output_names;
   OrtValue **inputs, **outputs;
-  /* One anonymous mapping whose pages come into being as they are written: a short chat does not pay for the context.
+  /* One anonymous mapping. The kernel gives a page when it is first written: a short chat does not pay for the context.
    */
   uint8_t *area;
   size_t area_bytes;

@@ -25,7 +25,7 @@ mb_status runtime_library_open(const char *path, const OrtApi **api) {
   if (!library) return mb_fail(MB_ERROR_IO, "ONNX Runtime cannot be loaded (%s): %s", dlerror(), advice);
   const OrtApiBase *(*get)(void);
   void *symbol = dlsym(library, "OrtGetApiBase");
-  memcpy(&get, &symbol, sizeof get); /* a pointer to data is no pointer to a function in C */
+  memcpy(&get, &symbol, sizeof get); /* C does not convert between pointers to data and to functions */
   if (!symbol) {
     dlclose(library);
     return mb_fail(MB_ERROR_FORMAT, "%s is not ONNX Runtime: %s", path ? path : "libonnxruntime.so", advice);

@@ -8,11 +8,11 @@ typedef struct {
   const int32_t *ids;
   size_t count;
   uint32_t dropped_messages; /* of the conversation, because it would not fit the context; told in the event */
-  int32_t *held;             /* [context]: which token is where in the decoder, kept up to date; NULL: nobody asks */
+  int32_t *held; /* [context]: the token at each position of the decoder, kept up to date; NULL: not wanted */
 } answer_prompt;
 
-/* Emits prompt, tokens and done. The decoder may hold the first tokens of the prompt already, but never all of them. */
-/* MB_ERROR_NUMERIC: the model gave logits that are not finite; the tokens before them were emitted. */
+/* Emits prompt, tokens and done. The decoder may hold the first tokens of the prompt already, but never all of them.
+ * MB_ERROR_NUMERIC: the model gave logits that are not finite; the tokens before them were emitted. */
 mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt);
 /* Emits the done of an answer that was cancelled before its prompt had tokens. */
 mb_status answer_cancelled(const runner_options *options, open_bundle *bundle);

@@ -10,9 +10,9 @@ void cancel_watch(decoder *decoder);
 void cancel_listen(decoder *decoder);
 void cancel_request(void);
 bool cancel_requested(void);
-/* For the next answer: what was requested is done. */
+/* Before the next answer: forgets the request. */
 void cancel_renew(void);
-/* From here on the decoder is not touched any more; the thread itself ends with the process. */
+/* From now on the decoder is not touched. The thread itself ends with the process. */
 void cancel_forget(void);
 
 #endif

@@ -14,7 +14,7 @@ mb_status command_bench(const runner_options *options, open_bundle *bundle, doub
 mb_status command_install(const runner_options *options);
 /* Reads every byte of weights, cache and tokenizer. */
 mb_status command_verify(const runner_options *options);
-/* Says how far an installation is; for mb_model_options, too. context: the runner_options. */
+/* Reports the progress of an installation; an mb_progress. context: the runner_options. */
 bool report_install(void *context, uint64_t done, uint64_t total, const char *what);
 
 #endif

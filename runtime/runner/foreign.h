@@ -22,7 +22,7 @@ typedef struct {
   uint32_t position;    /* tokens that the runtime's KV cache holds */
 } foreign_bundle;
 
-/* Opens the bundle's weights, checks and installs them (so that it is seen here how far that is), and closes them. */
+/* Opens the bundle's weights, checks and installs them (here, so that progress is reported), and closes them. */
 mb_status foreign_open(const runner_options *options, foreign_bundle *bundle);
 /* As decoder_memory, for a runtime that uses the engine's own session. */
 mb_status foreign_memory(const foreign_bundle *bundle, uint32_t chunk, mb_memory *memory);

@@ -20,7 +20,7 @@ static const char usage_begin[] =
     "  --prompt TEXT            the text to continue (--prompt-file FILE reads it from a file)\n"
     "  --chat                   treat the prompt as a user's message, by the model's chat template\n"
     "  --system TEXT            with --chat: the system message\n"
-    "  --thinking on|off        with --chat or serve: whether the model is to think, where its template can switch it\n"
+    "  --thinking on|off        with --chat or serve: switch thinking, for templates that can do so\n"
     "  --max-new-tokens N       stop after N tokens (default 128)\n"
     "  --ignore-eos             go on after an end-of-sequence token\n"
     "  --temperature T          0 is greedy (default 0)\n"
@@ -28,18 +28,19 @@ static const char usage_begin[] =
     "  --context N              tokens that the KV cache holds (default: the bundle's)\n"
     "  --threads N              default: one per processor, at most 4\n"
     "  --prefill-chunk N        prompt tokens computed together (default 32)\n"
-    "  --cache DIR              where what install decodes is kept (default: in the bundle)\n"
-    "  --force                  run although less memory is available than the context can come to need\n"
-    "  --json                   one event per line: install, installed, load, prompt, token, done, bench, verified,\n"
-    "                           error\n";
+    "  --cache DIR              folder of the weights cache that install makes (default: the bundle)\n"
+    "  --force                  run even if free memory is below the full-context peak\n"
+    "  --json                   one JSON event per line\n";
 
 static const char usage_end[] =
     "\n"
-    "install decodes what the bundle stores in coded form, once; the first generate or bench does the same.\n"
+    "install decodes the bundle's stored tensors once. The first generate, bench or serve does the same.\n"
     "A line `cancel` on standard input stops the answer.\n"
-    "serve answers requests on standard input, a JSON object a line: {\"prompt\":TEXT} or {\"messages\":[{\"role\":\n"
-    "\"user\",\"content\":TEXT}, ...]}, with options such as \"max_new_tokens\" and \"temperature\"; it writes the\n"
-    "events of --json, and keeps what it computed for the next request. End of input ends it, even in an answer.\n";
+    "serve answers requests on standard input, one JSON object per line: {\"prompt\":TEXT} or "
+    "{\"messages\":[{\"role\":\n"
+    "\"user\",\"content\":TEXT}, ...]}, with options such as \"max_new_tokens\" and \"temperature\". It writes the "
+    "events\n"
+    "of --json. What two requests have in common is computed once. End of input ends it, even during an answer.\n";
 
 /* Of decoder.h's DECODER_*. */
 static const struct {
@@ -49,7 +50,7 @@ static const struct {
     {DECODER_KV, "  --kv int8|f16            type of the KV cache (default int8)\n"},
     {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"},
     {DECODER_MAPPING,
-     "  --mapping whole|layers   layers: for models larger than memory; each layer is read when it is needed\n"},
+     "  --mapping whole|layers   layers: reads each layer when it is used, for models larger than memory\n"},
     {DECODER_RUNTIME_LIBRARY, "  --runtime-library PATH   the runtime's shared library (default: by its plain name)\n"},
 };
 

@@ -80,7 +80,7 @@ mb_status prompt_chat_tokens(const open_bundle *bundle, const prompt_message *me
   const time_t seconds = time(NULL);
   struct tm now = {0};
   localtime_r(&seconds, &now);
-  const mb_chat_options options = {.thinking = thinking, .now = &now};
+  const mb_chat_options options = {.size = sizeof options, .thinking = thinking, .now = &now};
   mb_chat_message *given = calloc(messages_count + 1, sizeof *given);
   if (!given) return mb_fail(MB_ERROR_MEMORY, "no memory for the prompt");
   for (size_t i = 0; i < messages_count; i++)

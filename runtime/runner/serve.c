@@ -88,7 +88,7 @@ static void *read_lines(void *unused) {
         bytes = 0;
         continue;
       }
-      if (bytes == LONGEST_LINE) continue; /* what is cut off is no JSON object any more, and refused as that */
+      if (bytes == LONGEST_LINE) continue; /* the cut line is not a JSON object any more, and is refused as such */
       if (bytes == room) {
         char *grown = realloc(line, room = room ? 2 * room : 1024);
         if (!grown) goto end;

@@ -40,7 +40,7 @@ static const stored_form *check(const void *blob, uint64_t available, mb_blob_he
   }
   for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
     if (forms[i].format == h->format) return &forms[i];
-  *reason = "blob is no stored form";
+  *reason = "blob is not a stored form";
   return NULL;
 }
 

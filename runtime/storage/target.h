@@ -1,4 +1,4 @@
-/* What the decoders of stored forms say of the packed blob they make. */
+/* The description of the packed blob that a decoder of a stored form makes. */
 #ifndef MB_STORAGE_TARGET_H
 #define MB_STORAGE_TARGET_H
 

@@ -1,4 +1,4 @@
-/* The last bytes that a dictionary decoder gave, which matches copy from, on their way to a sink. */
+/* The window of a dictionary decoder: its last output, which matches copy from, on the way to a sink. */
 #ifndef MB_STORAGE_WINDOW_H
 #define MB_STORAGE_WINDOW_H
 
@@ -13,7 +13,7 @@ typedef struct {
   bool stopped; /* the sink wants no more */
 } mb_window;
 
-/* Hands on what lies in front of `at` and has not been handed on: a whole window, or its beginning at the end. */
+/* Gives the sink what it has not had yet: a whole window, or at the end the beginning of one. */
 static inline bool mb_window_flush(mb_window *w) {
   if (w->at > 0 && !w->sink(w->context, w->data, w->at)) w->stopped = true;
   w->at = 0;

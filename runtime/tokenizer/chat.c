@@ -1,6 +1,7 @@
 /* A conversation by the chat template that stands in tokenizer.bin: a program, or in older files the pieces that stand
  * between the contents. */
 #include "base/error.h"
+#include "base/option_struct.h"
 #include "chat/program.h"
 #include "chat/text.h"
 #include "tokenizer/tokenizer.h"
@@ -65,9 +66,13 @@ static mb_status hand_out(mb_status status, mb_buffer *made, char **text, size_t
   return MB_OK;
 }
 
-static mb_status check_request(const mb_chat_program *program, size_t count, const mb_chat_options *options) {
+/* *own: the caller's options. */
+static mb_status check_request(const mb_chat_program *program, size_t count, const mb_chat_options *options,
+                               mb_chat_options *own) {
+  const mb_status status = mb_options_take("mb_chat_options", options, own, sizeof *own);
+  if (status != MB_OK) return status;
   if (count == 0) return mb_fail(MB_ERROR_ARGUMENT, "a conversation needs a message before it can be answered");
-  if (options->thinking != MB_THINKING_DEFAULT && !(program && program->flags & MB_CHAT_HAS_THINKING))
+  if (own->thinking != MB_THINKING_DEFAULT && !(program && program->flags & MB_CHAT_HAS_THINKING))
     return mb_fail(MB_ERROR_ARGUMENT,
                    "this bundle's chat template cannot switch thinking on and off: leave thinking out");
   return MB_OK;
@@ -80,10 +85,11 @@ mb_status mb_chat_render(const mb_tokenizer *tokenizer, const mb_chat_message *m
   *bytes = 0;
   if (!mb_tokenizer_has_chat(tokenizer))
     return mb_fail(MB_ERROR_ARGUMENT, "this bundle has no chat template: give it plain text to continue");
-  mb_status status = check_request(tokenizer->chat_program.header, count, options);
+  mb_chat_options own;
+  mb_status status = check_request(tokenizer->chat_program.header, count, options, &own);
   if (status == MB_OK) {
     status = tokenizer->chat ? render_pieces(tokenizer, messages, count, &made)
-                             : chat_program_run(&tokenizer->chat_program, messages, count, options, &made);
+                             : chat_program_run(&tokenizer->chat_program, messages, count, &own, &made);
   }
   return hand_out(status, &made, text, bytes);
 }
@@ -96,8 +102,9 @@ mb_status mb_chat_render_program(const void *section, size_t section_bytes, cons
   *text = NULL;
   *bytes = 0;
   mb_status status = chat_program_open(section, section_bytes, texts, texts_bytes, &program);
-  if (status == MB_OK) status = check_request(program.header, count, options);
-  if (status == MB_OK) status = chat_program_run(&program, messages, count, options, &made);
+  mb_chat_options own;
+  if (status == MB_OK) status = check_request(program.header, count, options, &own);
+  if (status == MB_OK) status = chat_program_run(&program, messages, count, &own, &made);
   return hand_out(status, &made, text, bytes);
 }
 

@@ -1,5 +1,5 @@
 /* Text to ids, in Hugging Face's order: added tokens in the raw text, the normalizer on what stands between them,
- * added tokens in the normalized text, the pre-tokenizer on what stands between those, the merges on its words, and
+ * added tokens in the normalised text, the pre-tokenizer on what stands between those, the merges on its words, and
  * last the template. */
 #include "base/error.h"
 #include "base/unicode.h"
@@ -36,7 +36,7 @@ static bool encode_words(mb_encoder *encoder, const uint8_t *text, size_t bytes)
   return true;
 }
 
-/* What stands between added tokens, normalized. first: the text begins with it. */
+/* What stands between added tokens, normalised. first: the text begins with it. */
 static bool pre_tokenize(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
   uint32_t flags = encoder->tokenizer->header.flags;
   if (flags & MB_TOKEN_METASPACE) {
@@ -132,7 +132,7 @@ mb_status mb_tokenizer_encode_while(const mb_tokenizer *tokenizer, const char *t
   mb_buffer_free(&encoder.spaced);
   if (encoder.stopped) return mb_fail(MB_ERROR_CANCELLED, "cancelled");
   if (!done)
-    return mb_fail(MB_ERROR_MEMORY, "no memory to tokenize a text of %zu bytes: feed it in smaller parts", bytes);
+    return mb_fail(MB_ERROR_MEMORY, "no memory to tokenise a text of %zu bytes: feed it in smaller parts", bytes);
   *count = encoder.count;
   return MB_OK;
 }

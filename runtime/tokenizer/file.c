@@ -41,7 +41,8 @@ static mb_status check_header(const mb_token_header *header, size_t bytes) {
     return damaged("impossible counts in its header");
   if (header->flags & ~MB_TOKEN_KNOWN_FLAGS || header->split > MB_TOKEN_SPLIT_QWEN2 ||
       header->decoder < MB_TOKEN_DECODER_BYTES || header->decoder > MB_TOKEN_DECODER_METASPACE)
-    return mb_fail(MB_ERROR_FORMAT, "tokenizer.bin asks for what this program does not know: use a newer program");
+    return mb_fail(MB_ERROR_FORMAT,
+                   "tokenizer.bin needs a feature that this program does not have: use a newer program");
   /* The two kinds share buffers, so their steps must not be mixed. */
   const uint32_t bytes_only = MB_TOKEN_PREFIX_SPACE | MB_TOKEN_DIGITS | MB_TOKEN_DIGIT_RUNS;
   const uint32_t characters_only = MB_TOKEN_METASPACE | MB_TOKEN_METASPACE_FIRST | MB_TOKEN_METASPACE_ALWAYS |

@@ -28,7 +28,7 @@ struct mb_tokenizer {
   const uint8_t *chat_bytes;
 
   int32_t ascii[128];         /* not byte level: ids of the one-byte characters, -1: none */
-  uint8_t added_first[2][32]; /* bit set of the first bytes of raw and normalized added tokens */
+  uint8_t added_first[2][32]; /* bit set of the first bytes of raw and normalised added tokens */
 };
 
 /* For tests and fuzzing: `data` must be 8-byte aligned and outlive the tokenizer. */

@@ -85,7 +85,7 @@ int watch_options_parse(int argc, char **argv, watch_options *options) {
   if (options->hog) argc--, argv++;
   opterr = 0;
   int option;
-  /* "+": what follows the first word that is no option belongs to the command. */
+  /* "+": from the first word that is not an option, everything belongs to the command. */
   while ((option = getopt_long(argc, argv, "+", options->hog ? hog_long_options : watch_long_options, NULL)) != -1) {
     switch (option) {
       case OPTION_INTERVAL:

@@ -20,6 +20,8 @@ from support.checkpoints import LLAMA, write_byte_tokenizer, write_synthetic
 from support.device_support import WhenRunning, run_test, valid_report
 from support.paths import EXAMPLE
 
+pytestmark = pytest.mark.serial
+
 MIB = 1 << 20
 LONG = Settings(cells=("warm-load", "soak"), reps=1, new_tokens=512, soak_seconds=10)
 """A soak without a decode cell before it decodes 10 x 512 tokens: seconds, in which something can happen."""
@@ -130,7 +132,7 @@ def test_a_disk_that_is_too_small(stand_in, small_disk, bundle, tmp_path):
     asked = Asked(bundle("affine-4bit"), settings=LONG, work=f"{small_disk}/work")
     refused = run_test(asked, stand_in.serial, kept)
     assert refused.error is None
-    assert "too large for its disk" in valid_report(kept)["refused"][0]
+    assert "too large for the device's storage" in valid_report(kept)["refused"][0]
     assert not refused.passed
     forced = run_test(replace(asked, force=True), stand_in.serial, kept)
     assert "no space left on the device" in (forced.error or "")
@@ -158,7 +160,7 @@ def test_a_bundle_that_is_too_large(native_lab, wide, tmp_path, capsys):
     with native_lab(memory_bytes=36 * MIB) as small:
         asked = Asked(wide, settings=settings, label=small.label)
         refused = run_test(asked, small.serial, kept)
-        assert refused.refused[0].startswith("too large for its memory: ")
+        assert refused.refused[0].startswith("too large for the device's memory: ")
         assert "the device has 37.7 MB in all" in refused.refused[0]
         assert refused.pushed_bytes is None
         assert refused.cells == []

@@ -65,7 +65,7 @@ def test_why_a_bundle_cannot_run():
     assert reasons_against(MANIFEST, facts, 512, 0) == []
     assert choose_abi(MANIFEST, facts) == "arm64-v8a"
     (why,) = reasons_against(MANIFEST, PHONE, 512, 0)
-    assert "runs armeabi-v7a, the bundle carries arm64-v8a, x86_64" in why
+    assert "runs armeabi-v7a, the bundle has arm64-v8a, x86_64" in why
     (why,) = reasons_against(MANIFEST, replace(facts, memory_bytes=90 * MB), 512, 0)
     assert "79.0 MB of files + 20.0 MB anonymous + 1.0 MB program = 100.0 MB at 512 tokens" in why
     (why,) = reasons_against(MANIFEST, replace(facts, available_bytes=60 * MB, swap_bytes=30 * MB), 512, 0)
@@ -73,7 +73,7 @@ def test_why_a_bundle_cannot_run():
     (why,) = reasons_against(MANIFEST, facts, 1024, 0)
     assert "trained for 512" in why
     short = replace(facts, free_bytes=90 * MB)  # of the 80 MB, without the other ABI's runner, and 33.6 MB to spare
-    assert "too large for its disk" in reasons_against(MANIFEST, short, 512, 0)[0]
+    assert "too large for the device's storage" in reasons_against(MANIFEST, short, 512, 0)[0]
     assert reasons_against(MANIFEST, short, 512, 60 * MB) == []
 
 

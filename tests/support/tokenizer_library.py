@@ -13,11 +13,21 @@ from pathlib import Path
 from support.paths import ROOT
 
 RUNTIME = ROOT / "runtime"
-BASE = ("unicode*", "crc32", "error", "one_line")
+BASE = ("unicode*", "crc32", "error", "one_line", "option_struct")
 SOURCES = sorted(
     file for name in ("tokenizer/*", "chat/*", *(f"base/{n}" for n in BASE)) for file in RUNTIME.glob(f"{name}.c")
 )
-FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(RUNTIME), "-I", str(RUNTIME / "include")]
+FLAGS = [
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    '-DMB_VERSION="0"',
+    "-I",
+    str(RUNTIME),
+    "-I",
+    str(RUNTIME / "include"),
+]
 
 ROLES = ("system", "user", "assistant")
 SKIP_SPECIAL, CONTINUES = 1, 2
@@ -85,7 +95,7 @@ class Message(ctypes.Structure):
 class ChatOptions(ctypes.Structure):
     """mb_chat_options."""
 
-    _fields_ = (("thinking", ctypes.c_int), ("now", ctypes.c_void_p))
+    _fields_ = (("size", ctypes.c_uint32), ("thinking", ctypes.c_int), ("now", ctypes.c_void_p))
 
 
 class Tokenizer:
@@ -198,7 +208,8 @@ class Tokenizer:
         fields = (tm.tm_sec, tm.tm_min, tm.tm_hour, tm.tm_mday, tm.tm_mon - 1, tm.tm_year - 1900)
         time = (ctypes.c_long * 16)()  # as large as any struct tm
         ctypes.memmove(time, (ctypes.c_int * 8)(*fields, (tm.tm_wday + 1) % 7, tm.tm_yday - 1), 32)
-        options = ChatOptions(0 if thinking is None else 1 + thinking, ctypes.cast(time, ctypes.c_void_p))
+        switch = 0 if thinking is None else 1 + thinking
+        options = ChatOptions(ctypes.sizeof(ChatOptions), switch, ctypes.cast(time, ctypes.c_void_p))
         text, size = ctypes.c_void_p(), ctypes.c_size_t()
         self._check(
             self._library.mb_chat_render(

@@ -1,4 +1,4 @@
-"""How many processors there are to work with."""
+"""How many processors this process may use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def default_jobs() -> int:
-    """As many as this process may use processors."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ def runner_command(bundle: Path, runtime: str) -> list[str]:
         runner = package_file("bin", machine_abi(), f"mobile-run-{runtime}")
     except UserError:
         raise InstallationError(
-            f"mobile-bundle was installed without its {runtime} runner", "see 'Other runtimes' in the README"
+            f"mobile-bundle was installed without its {runtime} runner", "see docs/RUNTIMES.md"
         ) from None
     return [str(runner)]
 
@@ -54,7 +54,7 @@ def onnxruntime_library() -> Path:
     for directory in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(directory, "capi").glob("libonnxruntime.so*")):
             return path
-    raise InstallationError("ONNX Runtime is needed", "pip install 'mobile-bundle[onnx]'")
+    raise InstallationError("ONNX Runtime is needed", "pip install '.[onnx]' in a checkout of mobile-bundle")
 
 
 def _check_version(runtime: str, made_with: str) -> None:
@@ -63,6 +63,8 @@ def _check_version(runtime: str, made_with: str) -> None:
     try:
         installed = version(package)
     except PackageNotFoundError:
-        raise InstallationError(f"{package} is needed", f"pip install 'mobile-bundle[{runtime}]'") from None
+        raise InstallationError(
+            f"{package} is needed", f"pip install '.[{runtime}]' in a checkout of mobile-bundle"
+        ) from None
     if runtime == "executorch" and installed.split(".")[:2] != made_with.split(".")[:2]:
         raise InputError(f"model.pte was made for {package} {made_with}, {installed} is installed: build it again")

@@ -39,7 +39,7 @@ Tensor &embedding(KernelRuntimeContext &context, const Tensor &weight, const Ten
   float *row = out.mutable_data_ptr<float>();
   for (ssize_t n = 0; n < indices.numel(); n++, row += w.columns) {
     ET_KERNEL_CHECK_MSG(context, index[n] >= 0 && index[n] < w.rows, InvalidArgument, out,
-                        "index %" PRId64 " is none of the %" PRIu32 " rows", index[n], w.rows);
+                        "index %" PRId64 " is out of range: the weight has %" PRIu32 " rows", index[n], w.rows);
     mb_decode_row(&w, static_cast<uint32_t>(index[n]), row);
   }
   return out;

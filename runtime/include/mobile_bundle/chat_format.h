@@ -1,5 +1,5 @@
 /* A compiled chat template: what MB_TOKEN_CHAT of a tokenizer.bin with MB_TOKEN_CHAT_PROGRAM holds. Written by
- * toolchain/mobile_bundle/chat_template/, read by runtime/engine/chat_program.c.
+ * toolchain/mobile_bundle/chat_template/, read by runtime/chat/program.c.
  *
  * It is the syntax tree of the Jinja template. The section is an mb_chat_program, then mb_chat_node[node_count],
  * uint32[edge_count] and mb_token_span[text_count] (inside MB_TOKEN_CHAT_BYTES, UTF-8). A node's children are
@@ -17,7 +17,7 @@
 #define MB_CHAT_MAX_NODES (1u << 16)
 #define MB_CHAT_MAX_DEPTH 96u
 
-#define MB_CHAT_HAS_THINKING 1u /* mb_chat_program.flags: the template depends on whether the model is to think */
+#define MB_CHAT_HAS_THINKING 1u /* mb_chat_program.flags: the template can switch thinking */
 #define MB_CHAT_KNOWN_FLAGS 1u
 
 typedef struct {

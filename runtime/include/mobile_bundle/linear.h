@@ -19,7 +19,7 @@ extern "C" {
 MB_API mb_status mb_linear(const void *blob, uint64_t bytes, const float *x, size_t count, uint32_t columns, float *y,
                            uint32_t rows);
 
-/* out[n] = row indices[n] of W as float32[columns]. MB_ERROR_ARGUMENT: also for an index that is no row. */
+/* out[n] = row indices[n] of W as float32[columns]. MB_ERROR_ARGUMENT: also for an index out of range. */
 MB_API mb_status mb_embedding(const void *blob, uint64_t bytes, const int64_t *indices, size_t count, float *out,
                               uint32_t columns);
 

@@ -1,8 +1,8 @@
 /* mobile-bundle's C API: open a bundle, make a session, feed tokens, read logits.
  *
- * Nothing here allocates behind the caller's back: mb_model_open maps files read-only, mb_session_open maps one
- * anonymous area whose size mb_memory_estimate tells beforehand, and feeding allocates nothing. Only installing (below)
- * writes: one cache file, when the bundle holds stored forms.
+ * Memory is predictable: mb_model_open maps files read-only, mb_session_open maps one anonymous area whose size
+ * mb_memory_estimate predicts, and feeding allocates nothing. Only installing (below) writes a file: the weights cache,
+ * for a bundle with stored tensors.
  * A model may be shared by sessions of several threads; a session belongs to one thread at a time.
  */
 #ifndef MOBILE_BUNDLE_H
@@ -22,10 +22,10 @@ extern "C" {
 
 typedef enum {
   MB_OK = 0,
-  MB_ERROR_ARGUMENT = 1, /* the caller asked for something that cannot be */
+  MB_ERROR_ARGUMENT = 1, /* an argument is invalid */
   MB_ERROR_IO = 2,       /* a file is missing or cannot be read */
   MB_ERROR_FORMAT = 3,   /* a file is damaged, foreign or of another version */
-  MB_ERROR_MEMORY = 4,   /* the memory asked for is not to be had */
+  MB_ERROR_MEMORY = 4,   /* not enough memory */
   MB_ERROR_CANCELLED = 5,
   MB_ERROR_NUMERIC = 6, /* the model computes values that are not finite */
 } mb_status;
@@ -41,27 +41,26 @@ typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1 } mb_kv_type;
 typedef struct mb_model mb_model;
 typedef struct mb_session mb_session;
 
-/* What a long task has done: `done` of `total` bytes, now at `what` (NULL: at the end). false: stop, as soon as may be,
- * with MB_ERROR_CANCELLED. */
+/* Progress of a long task: `done` of `total` bytes, now at `what` (NULL: at the end). Return false to stop soon, with
+ * MB_ERROR_CANCELLED. */
 typedef bool (*mb_progress)(void *context, uint64_t done, uint64_t total, const char *what);
 
-/* Asked now and then by a task that may take long. false: stop, with MB_ERROR_CANCELLED. */
+/* Called now and then by a task that may take long. Return false to stop, with MB_ERROR_CANCELLED. */
 typedef bool (*mb_go_on)(void *context);
 
 typedef enum {
-  MB_MAPPING_WHOLE = 0,  /* pages stay until the system wants them back: for models that fit into memory */
-  MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped when it has been used, the next one's read ahead */
+  MB_MAPPING_WHOLE = 0,  /* pages stay until the kernel reclaims them: for models that fit into memory */
+  MB_MAPPING_LAYERS = 1, /* a layer's pages are dropped after use, the next layer's are read ahead */
 } mb_mapping;
 
-/* Structs of options begin with their size, set by the caller: a program that was built with an older header then works
- * with this library, which takes what its struct does not have for 0. */
+/* Option structs begin with their size, which the caller sets. So a program that was built with an older header works
+ * with this library: members that its struct lacks count as 0. */
 typedef struct {
-  uint32_t size;       /* sizeof of this struct */
-  const char *kernels; /* NULL: the best for this processor; else one of mb_kernels_available() */
-  const char
-      *cache_dir; /* where the cache of stored forms is and is made, one folder a bundle; NULL: beside weights.ptd */
+  uint32_t size;         /* sizeof of this struct */
+  const char *kernels;   /* NULL: the best for this processor; else one of mb_kernels_available() */
+  const char *cache_dir; /* folder for the cache of stored forms, one folder per bundle; NULL: beside weights.ptd */
   mb_mapping mapping;
-  mb_progress progress; /* of an installation on the first load; NULL: silent */
+  mb_progress progress; /* called while the first load installs; NULL: not called */
   void *progress_context;
 } mb_model_options;
 
@@ -72,7 +71,7 @@ typedef struct {
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
   mb_kv_type kv_type;
   bool all_logits; /* room for logits of a whole chunk: for perplexity only */
-  bool unchecked;  /* opened although less memory is available than the session can come to need */
+  bool unchecked;  /* open even if free memory is below the session's peak */
 } mb_session_options;
 
 typedef struct {
@@ -90,7 +89,7 @@ typedef struct {
 typedef struct {
   uint32_t size;         /* sizeof of this struct */
   const char *cache_dir; /* as in mb_model_options */
-  mb_progress progress;  /* NULL: silent; bytes are those of the decoded blobs */
+  mb_progress progress;  /* counts bytes of decoded blobs; NULL: not called */
   void *progress_context;
 } mb_install_options;
 
@@ -98,7 +97,7 @@ typedef struct {
   uint32_t tensors;       /* stored forms that the bundle holds; 0: there is nothing to install */
   uint64_t stored_bytes;  /* of their blobs in weights.ptd */
   uint64_t decoded_bytes; /* of their packed blobs, written by this call; 0: a whole cache was there already */
-  uint64_t cache_bytes;   /* size of the cache file; 0 where there is none to be */
+  uint64_t cache_bytes;   /* size of the cache file; 0 if the bundle needs none */
 } mb_install_result;
 
 /* Decodes every stored form of the bundle (formats from MB_FIRST_STORED_FORMAT on) into its cache file, weights.cache,
@@ -106,12 +105,12 @@ typedef struct {
  * any other is replaced. Memory: a few MB, whatever the model. options and result may be NULL. */
 MB_API mb_status mb_install(const char *bundle, const mb_install_options *options, mb_install_result *result);
 
-/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A cache
- * that is absent is no error, one that does not fit is. */
+/* Reads every byte of weights.ptd, and of its cache if there is one, and compares checksums; writes nothing. A missing
+ * cache is not an error, one that does not fit is. */
 MB_API mb_status mb_verify(const char *bundle, const char *cache_dir);
 
-/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. Installs a bundle of stored forms
- * that has no cache that fits. */
+/* bundle: the NAME.mbundle directory, or a weights.ptd file. options may be NULL. Installs a bundle with
+ * stored tensors first, if it has no valid weights cache. */
 MB_API mb_status mb_model_open(const char *bundle, const mb_model_options *options, mb_model **model);
 MB_API void mb_model_close(mb_model *model);
 MB_API const mb_model_config *mb_model_get_config(const mb_model *model);
@@ -137,8 +136,8 @@ MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
 MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
-/* Feeds tokens as mb_session_feed does, and looks at the result of every step: MB_ERROR_NUMERIC where one is not
- * finite, with a message that names the tensor it comes from, and the size of what it was given. */
+/* Feeds tokens as mb_session_feed does, and checks the result of every step: MB_ERROR_NUMERIC if one is not
+ * finite, with a message that names the tensor it comes from and the magnitude of its input. */
 MB_API mb_status mb_session_check(mb_session *session, const int32_t *tokens, size_t count);
 /* Asks a feed that runs in another thread (or, when none runs, the next one) to stop soon with MB_ERROR_CANCELLED. The
  * position then counts only the chunks that were finished. */

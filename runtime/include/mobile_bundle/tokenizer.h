@@ -68,15 +68,16 @@ typedef struct {
 typedef enum { MB_THINKING_DEFAULT = 0, MB_THINKING_OFF = 1, MB_THINKING_ON = 2 } mb_chat_thinking;
 
 typedef struct {
+  uint32_t size;             /* sizeof of this struct */
   mb_chat_thinking thinking; /* DEFAULT: as the template has it; the others only with mb_tokenizer_has_thinking */
-  const struct tm *now;      /* the local time, for templates that write the date */
+  const struct tm *now;      /* the local time; NULL: a template that writes the date ends with MB_ERROR_ARGUMENT */
 } mb_chat_options;
 
 MB_API bool mb_tokenizer_has_chat(const mb_tokenizer *tokenizer); /* false: the bundle has no (usable) template */
 MB_API bool mb_tokenizer_has_thinking(const mb_tokenizer *tokenizer);
 /* The conversation with the request to answer; one that ends with the assistant's message has that message continued
- * (continue_final_message). *text is to be freed with mb_chat_free and is not zero-terminated. MB_ERROR_ARGUMENT when
- * the template refuses the conversation, or does what the runtime cannot do exactly. */
+ * (continue_final_message). options may be NULL. *text is to be freed with mb_chat_free and is not zero-terminated.
+ * MB_ERROR_ARGUMENT when the template refuses the conversation, or does what the runtime cannot do exactly. */
 MB_API mb_status mb_chat_render(const mb_tokenizer *tokenizer, const mb_chat_message *messages, size_t count,
                                 const mb_chat_options *options, char **text, size_t *bytes);
 MB_API void mb_chat_free(char *text);

@@ -1,4 +1,4 @@
-/* tokenizer.bin, bit by bit. Written by toolchain/mobile_bundle/tokenizer/, read by runtime/engine/tokenizer_file.c.
+/* tokenizer.bin, bit by bit. Written by toolchain/mobile_bundle/tokenizer/, read by runtime/tokenizer/file.c.
  *
  * Little endian. An mb_token_header (256 bytes), then the sections it points to, each at a multiple of 8 bytes, in the
  * order of mb_token_section. An absent section has 0 bytes. The file is used as it is mapped: nothing is decoded.
@@ -20,8 +20,8 @@
  *                   MB_TOKEN_BYTE_LEVEL, the tokens of one character. First slot: (mb_token_string_hash *
  *                   string_slots) >> 32; no search is longer than string_probes slots.
  * MB_TOKEN_ADDED    mb_token_added[added_count], sorted by bytes, first the added_raw ones that are found in the raw
- *                   text, then those found in the normalized text
- * MB_TOKEN_ADDED_BYTES  their texts (normalized where they are to be found so)
+ *                   text, then those found in the normalised text
+ * MB_TOKEN_ADDED_BYTES  their texts (normalised where they are to be found so)
  * MB_TOKEN_TEMPLATE int32[prefix_count + suffix_count]: the ids that special=true puts before and after
  * MB_TOKEN_CHAT     absent; or with MB_TOKEN_CHAT_PROGRAM the compiled chat template (chat_format.h); or, in older
  *                   files, mb_token_chat

@@ -21,7 +21,7 @@ static void chat(const mb_tokenizer *tokenizer, const char *text, size_t bytes) 
                                       {MB_ROLE_ASSISTANT, "", 0}};
   const struct tm now = {.tm_mday = 3, .tm_mon = 10, .tm_year = 126, .tm_wday = 2};
   for (int thinking = 0; thinking < 3; thinking++) {
-    const mb_chat_options options = {(mb_chat_thinking)thinking, &now};
+    const mb_chat_options options = {sizeof options, (mb_chat_thinking)thinking, &now};
     for (size_t first = 0; first < 2; first++) {
       for (size_t count = 0; count <= 5 - first; count++) {
         char *rendered;

@@ -13,7 +13,7 @@ from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
-from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.pipeline.uncompressed import open_for_evaluation
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.tokenizer import compile_tokenizer
 from support.builds import build
@@ -94,7 +94,7 @@ def short_text(path: Path) -> Path:
 
 
 def perplexity(bundle: Path, text: str) -> float:
-    with open_subject(bundle, lambda *_: None) as (model, tokenizer, bos):
+    with open_for_evaluation(bundle, lambda *_: None) as (model, tokenizer, bos):
         return measure(model, token_windows(tokenizer, bos, text, 512, 8)).perplexity
 
 
@@ -140,6 +140,6 @@ def test_texts_that_are_of_no_use(tmp_path: Path) -> None:
     empty.write_text("too short", "utf-8")
     with open_model(EXAMPLE) as model:
         tokenizer = compile_tokenizer(EXAMPLE, model.checkpoint.config)
-        for path, message in ((empty, "not one window"), (tmp_path / "none.txt", "cannot be read")):
+        for path, message in ((empty, "less than one window"), (tmp_path / "none.txt", "cannot be read")):
             with pytest.raises(UserError, match=message):
                 calibrate(model, tokenizer, path, None, lambda _: None)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import random
 
@@ -13,6 +14,7 @@ from mobile_bundle.chat_template.compiler import compile_tree
 from mobile_bundle.chat_template.environment import make_environment, render
 from mobile_bundle.chat_template.program import TooLarge
 from mobile_bundle.native import chat as runtime
+from support.tokenizer_library import ChatOptions, Message, library
 
 NOW = datetime.datetime(2026, 11, 3, 14, 5, 9)
 CANNOT = "CANNOT"
@@ -27,15 +29,19 @@ def in_jinja(source: str, messages: list[tuple[str, str]], now: datetime.datetim
         return FAILS
 
 
+def compiled_sections(source: str, now: datetime.datetime) -> tuple[bytes, bytes]:
+    """A template's program and texts."""
+    environment = make_environment(now)
+    tree = environment.parse(source)
+    variables = jinja2.meta.find_undeclared_variables(tree)
+    return compile_tree(tree, variables, {"tools": None, "documents": None}).sections()
+
+
 class Compiled:
     """A template as the runtime has it, without the proof."""
 
     def __init__(self, source: str, now: datetime.datetime = NOW) -> None:
-        environment = make_environment(now)
-        tree = environment.parse(source)
-        variables = jinja2.meta.find_undeclared_variables(tree)
-        program = compile_tree(tree, variables, {"tools": None, "documents": None})
-        self._section, self._texts = program.sections()
+        self._section, self._texts = compiled_sections(source, now)
         self._now = now
 
     def __call__(self, messages: list[tuple[str, str]]) -> str:
@@ -192,6 +198,32 @@ def test_dates() -> None:
         now += datetime.timedelta(days=10, hours=5, minutes=7, seconds=13)
 
 
+def rendered(source: str, options: ChatOptions | None) -> tuple[int, bytes]:
+    """mb_chat_render_program of one message: the status, and the text or the reason."""
+    section, texts = compiled_sections(source, NOW)
+    aligned = (ctypes.c_uint64 * (len(section) // 8 + 1))()
+    ctypes.memmove(aligned, section, len(section))
+    text, size, count = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t
+    status = library().mb_chat_render_program(
+        aligned, count(len(section)), texts, count(len(texts)), ctypes.byref(Message(1, b"Hi", 2)), count(1),
+        None if options is None else ctypes.byref(options), ctypes.byref(text), ctypes.byref(size),
+    )  # fmt: skip
+    if status:
+        return status, library().mb_error_message()
+    result = ctypes.string_at(text, size.value)
+    library().mb_chat_free(text)
+    return status, result
+
+
+def test_options_are_optional_and_say_their_size() -> None:
+    said, date = "{{ messages[0].content }}", "{{ strftime_now('%Y') }}"
+    assert rendered(said, None) == (0, b"Hi")
+    assert rendered(said, ChatOptions(size=ChatOptions.now.offset)) == (0, b"Hi")  # of an older header
+    assert rendered(date, None) == (1, b"the model's chat template writes the date, and the time was not given")
+    status, reason = rendered(said, ChatOptions(size=0))
+    assert (status, b"sizeof(mb_chat_options)" in reason) == (1, True)
+
+
 def test_a_template_that_never_ends_is_stopped() -> None:
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     for source in (
@@ -207,6 +239,7 @@ def test_a_template_that_never_ends_is_stopped() -> None:
         assert "too long" in said.error or "no memory" in said.error
 
 
+@pytest.mark.slow
 def test_what_is_too_large_for_the_format() -> None:
     with pytest.raises(TooLarge):
         Compiled("{{ 'a'" + " + 'a'" * 200 + " }}")

@@ -17,6 +17,8 @@ from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pipeline.parts import finished_parts
 from support.paths import EXAMPLE
 
+pytestmark = pytest.mark.serial
+
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 TOOL = [sys.executable, "-m", "mobile_bundle.cli.main"]
 
@@ -64,7 +66,7 @@ def test_a_build_that_is_asked_to_end(places: tuple[Path, Path], number: int) ->
     parts = out / "x.mbundle.parts"
     line = end(process, number, lambda: finished_parts(parts))
     assert line.startswith("build-mobile-bundle: interrupted; ")
-    assert line.endswith(f"tensors are finished in {parts}: the same command goes on from there")
+    assert line.endswith(f"finished tensors are kept in {parts}: the same command continues from there")
     assert [path.name for path in out.iterdir()] == ["x.mbundle.parts"]
     assert not list(parts.glob("*.tmp"))
 
@@ -124,7 +126,7 @@ def test_an_end_at_any_line_of_an_output(tmp_path: Path) -> None:
 
         def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
             nonlocal lines
-            if "container" not in frame.f_code.co_filename or cleans_up(frame):
+            if "mobile_bundle/files/" not in frame.f_code.co_filename or cleans_up(frame):
                 return None
             if event == "line":
                 lines += 1

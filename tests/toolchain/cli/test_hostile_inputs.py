@@ -332,6 +332,7 @@ def test_files_that_are_none(
     assert not (tmp_path / "o.mbundle").exists()
 
 
+@pytest.mark.slow
 def test_a_packed_text_without_end(measured: Path, tmp_path: Path, capsys: Any) -> None:
     """xz holds a gigabyte of zeros in 150 kB."""
     import lzma
@@ -340,7 +341,7 @@ def test_a_packed_text_without_end(measured: Path, tmp_path: Path, capsys: Any) 
     piece = bytes(1 << 24)
     data = b"".join(packer.compress(piece) for _ in range(33)) + packer.flush()
     (tmp_path / "t.xz").write_bytes(data)
-    assert "the most that is read" in ends_well(capsys, main, "eval", EXAMPLE, "--text", tmp_path / "t.xz")
+    assert "bytes of text, which is the limit" in ends_well(capsys, main, "eval", EXAMPLE, "--text", tmp_path / "t.xz")
 
 
 # --- JSON with something else in it -----------------------------------------------------------------------------------
@@ -459,8 +460,8 @@ def test_checkpoints_with_odd_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"a": NaN}', "NaN is no number"),
-        ('{"a": -Infinity}', "is no number"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
+        ('{"a": -Infinity}', "is not a JSON number"),
         ('{"a": 1e999}', "too large"),
         ("1" * 301, "too large"),
         (DEEP, "levels"),
@@ -510,7 +511,7 @@ def test_messages_are_one_printable_line() -> None:
     ("error", "words"),
     [
         (ZeroDivisionError("x\ny"), "internal error in test_hostile_inputs.py:"),
-        (MemoryError(), "memory ran out"),
+        (MemoryError(), "out of memory"),
         (RecursionError(), "internal error"),
         (PermissionError(13, "Permission denied", "a\nb"), "a?b: Permission denied"),
         (PermissionError(13, "Permission denied", b"\xff"), "?: Permission denied"),

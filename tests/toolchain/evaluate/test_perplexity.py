@@ -75,7 +75,7 @@ def test_windows_follow_the_protocol(bundle):
     np.testing.assert_array_equal(windows.ravel(), whole[: len(whole) // 4 * 4])
     assert len(token_windows(tokenizer, 0, text, 4, 2)) == 2
     np.testing.assert_array_equal(token_windows(tokenizer, None, text, 4, 1)[0], np.concatenate([first, second])[:4])
-    with pytest.raises(UserError, match="not one window"):
+    with pytest.raises(UserError, match="less than one window"):
         token_windows(tokenizer, 0, "short", 100, 1)
 
 

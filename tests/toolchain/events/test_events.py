@@ -117,7 +117,7 @@ def test_an_event_that_is_not_as_it_must_be_is_one_clear_error(change, words):
     line = {name: value for name, value in {**DONE, **change}.items() if value is not ...}
     with pytest.raises(EventError) as error:
         list(read_events(["starting", json.dumps(line)]))
-    assert str(error.value).startswith("the event 'done' is not as expected")
+    assert str(error.value).startswith("the event 'done' is invalid")
     assert words in str(error.value)
     assert "the same mobile-bundle version" in str(error.value)
     assert "\n" not in str(error.value)

@@ -27,6 +27,8 @@ from onnx import TensorProto, helper
 from support.onnx_programs import Decoder, onnx_library, open_session
 from support.paths import EXAMPLE
 
+pytestmark = pytest.mark.full
+
 PACKED = ["raw", "affine-8bit", "affine-5bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet", "bitnet-1.25bit",
           "vptq-2bit"]  # fmt: skip
 STORED = ["bitnet-1.6bit", "seedlm-4bit", "hyper", "affine-4bit+entropy", "bitnet+entropy", "vptq-2bit+entropy"]
@@ -167,7 +169,7 @@ def test_without_the_onnx_package_a_line_says_so(exported):
         "except UserError as error:\n    print(error)\n"
     )
     process = subprocess.run([sys.executable, "-c", code, exported()], capture_output=True, text=True)
-    assert process.stdout == "model.onnx needs the onnx package: pip install 'mobile-bundle[onnx]'\n"
+    assert process.stdout == "model.onnx needs the onnx package: pip install '.[onnx]' in a checkout of mobile-bundle\n"
 
 
 def test_the_library_exports_one_function_and_needs_no_onnxruntime():

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import open_model
-from mobile_bundle.pipeline.uncompressed import open_subject
-from mobile_bundle.planning.estimate import checkpoint_subject
+from mobile_bundle.pipeline.uncompressed import open_for_evaluation
+from mobile_bundle.planning.estimate import checkpoint_shape
 from support.builds import build
 from support.paths import EXAMPLE
 
@@ -38,8 +38,8 @@ def one_line(path: Path, message: str) -> None:
     out = path.parent / "out.mbundle"
     attempts: list[Callable[[], object]] = [
         lambda: build(path, out, formats=("native",)),
-        lambda: checkpoint_subject(path),
-        lambda: open_subject(path, lambda done, total, what: None).__enter__(),
+        lambda: checkpoint_shape(path),
+        lambda: open_for_evaluation(path, lambda done, total, what: None).__enter__(),
     ]
     for attempt in attempts:
         with pytest.raises(UserError, match=message) as error:
@@ -115,12 +115,12 @@ DIRECTORIES: dict[str, tuple[Change, str]] = {
     "ONNX in a folder": (instead("onnx/model.onnx"), "holds an ONNX model"),
     "TensorFlow": (instead("tf_model.h5"), "holds weights for TensorFlow, Flax"),
     "Flax": (instead("flax_model.msgpack"), "holds weights for TensorFlow, Flax"),
-    "tokenizer alone": (without("config.json", "model.safetensors"), "holds a tokenizer alone; download the weights"),
-    "config and tokenizer": (without("model.safetensors"), "holds a tokenizer alone; download the weights"),
+    "tokenizer alone": (without("config.json", "model.safetensors"), "holds only a tokenizer; download the weights"),
+    "config and tokenizer": (without("model.safetensors"), "holds only a tokenizer; download the weights"),
     "trainer state": (instead("optimizer.pt", "trainer_state.json"), r"state of a training run .*save_pretrained"),
     "DeepSpeed": (only("global_step500/", "latest", "zero_to_fp32.py"), "state of a training run.*zero_to_fp32.py"),
     "FSDP": (only("__0_0.distcp", ".metadata"), "state of a training run.*merge-weights"),
-    "maker's layout": (only("consolidated.00.pth", "params.json", "tokenizer.model"), "its maker's own layout"),
+    "maker's layout": (only("consolidated.00.pth", "params.json", "tokenizer.model"), "its publisher's own layout"),
     "another name": (
         lambda model: (model / "model.safetensors").rename(model / "model.fp16.safetensors"),
         "holds model.fp16.safetensors: .*rename it to model.safetensors",
@@ -146,7 +146,7 @@ def test_a_cache_of_the_hub(tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_not_built_again(bundle: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="it is a bundle already; give the checkpoint it was built of"):
+    with pytest.raises(UserError, match="it is already a bundle; give the checkpoint that it was built from"):
         open_model(bundle("affine-4bit"))
 
 
@@ -171,10 +171,10 @@ def test_a_path_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"download it first: hf download Qwen/Qwen3-0\.6B --local-dir Qwen3-0\.6B"):
         open_model("Qwen/Qwen3-0.6B")
-    with pytest.raises(UserError, match="nowhere is not a directory: there is nothing of that name"):
+    with pytest.raises(UserError, match="nowhere does not exist"):
         open_model("nowhere")
     (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(UserError, match="a link to something that is not there"):
+    with pytest.raises(UserError, match="a link to something that does not exist"):
         open_model("link")
 
 
@@ -284,6 +284,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BIN / name), *rest], capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_huge_model_is_refused_at_once_by_every_command(
     model: Path, bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -325,4 +326,4 @@ def test_values_that_are_not_finite_do_not_invite_to_run_again(model: Path, tmp_
     assert "model.layers.5.mlp.up_proj.weight holds NaN or infinite values" in last
     assert "goes on" not in last
     assert "again" not in last
-    assert f"tensors that were finished stay in {tmp_path}/x.mbundle.parts, which may be deleted" in last
+    assert f"finished tensors are kept in {tmp_path}/x.mbundle.parts, which may be deleted" in last

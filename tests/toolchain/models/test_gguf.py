@@ -183,7 +183,7 @@ def test_other_recipes(tmp_path: Path, wide: Callable[[str], Path]) -> None:
     found = stored_values(tmp_path / "w.ptd")
     assert same_bits(found["layers.1.attention.key.weight"], truth["model.layers.1.self_attn.k_proj.weight"])
     build_weights(tmp_path / "model.gguf", "raw", tmp_path / "w.ptd")
-    with pytest.raises(UserError, match="keep carries over the codes of a GGUF file; this model is none"):
+    with pytest.raises(UserError, match="keep needs a GGUF file, whose codes it keeps; this model is not one"):
         build_weights(wide("Llama"), "keep", tmp_path / "w.ptd")
 
 

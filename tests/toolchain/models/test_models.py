@@ -408,7 +408,7 @@ FILE_ERRORS: dict[str, tuple[Callable[[Path], None], str]] = {
     "deep header": (_bytes(lambda data: struct.pack("<Q", 200_000) + b"[" * 200_000), "its header cannot be read"),
     "header a list": (_bytes(lambda data: struct.pack("<Q", 2) + b"[]"), "not a JSON object"),
     "entry without sense": (_bytes(lambda data: struct.pack("<Q", 13) + b'{"a":"b","c":1}'[:13]), "not JSON"),
-    "entry not an object": (_bytes(lambda data: struct.pack("<Q", 7) + b'{"a":1}'), "entry of tensor a makes no sense"),
+    "entry not an object": (_bytes(lambda data: struct.pack("<Q", 7) + b'{"a":1}'), "entry of tensor a is invalid"),
     "whole numbers": (_cast("model.norm.weight", "int64"), "tensor model.norm.weight .* is I64; weights must be BF16"),
     "integers": (_cast("model.layers.0.mlp.up_proj.weight", "uint8"), "is U8; weights must be"),
     "missing shard": (

@@ -129,7 +129,7 @@ def test_shards_without_an_index(model: Path, tiny: Path) -> None:
     np.testing.assert_array_equal(our_logits(model), our_logits(tiny))
     assert notes(model) == [f"there is no {INDEX}; all 3 shards are read"]
     (model / names[1]).unlink()
-    with pytest.raises(UserError, match=r"has no model-00002-of-00003.safetensors: 2 of 3 shards are there"):
+    with pytest.raises(UserError, match=r"has no model-00002-of-00003.safetensors: 2 of 3 shards are present"):
         open_model(model)
     (model / shard_name(1, 4)).write_bytes(b"")
     with pytest.raises(UserError, match="shards of 3 and of 4, and no"):
@@ -144,7 +144,7 @@ def test_the_index_is_of_other_files(model: Path) -> None:
         UserError, match=r"names model-00001-of-00003\.safetensors, .* holds model-00001-of-00004"
     ) as error:
         open_model(model)
-    assert "the index is of other files" in str(error.value)
+    assert "the index belongs to other files" in str(error.value)
 
 
 def test_a_tensor_in_two_shards(model: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_snapshot_has_its_repositorys_name(tiny: Path, tmp_path: Path, place: 
     for file in ("model.safetensors", "config.json"):
         target = (snapshot / file).resolve()
         target.rename(tmp_path / "away")
-        with pytest.raises(UserError, match=f"{file} is a link to a file that is not there; download"):
+        with pytest.raises(UserError, match=f"{file} is a link to a file that does not exist; download"):
             open_model(snapshot)
         (tmp_path / "away").rename(target)
 
@@ -265,7 +265,7 @@ def same_place(header: dict[str, Any], size: int) -> None:
     [
         (overlap, "damaged: tensor .* lies over the one before it; download it again"),
         (gap, "damaged: tensor x does not follow the one before it"),
-        (trailing, "damaged: 5 bytes belong to no tensor"),
+        (trailing, "damaged: 5 bytes do not belong to any tensor"),
         (same_place, "lies over the one before it"),
     ],
 )

@@ -213,10 +213,10 @@ def test_a_shape_in_shards(tmp_path: Path) -> None:
 
 
 def test_an_estimate_is_what_the_build_gives(tmp_path: Path) -> None:
-    from mobile_bundle.planning.estimate import checkpoint_subject, estimate_bundle
+    from mobile_bundle.planning.estimate import checkpoint_shape, estimate_bundle
 
     for name in ("raw", "affine-2bit", "bitnet-1.6bit"):
-        row = estimate_bundle(checkpoint_subject(EXAMPLE), name)
+        row = estimate_bundle(checkpoint_shape(EXAMPLE), name)
         out = tmp_path / f"{name}.mbundle"
         manifest = build(EXAMPLE, out, name, formats=("native",))
         assert row.bytes == manifest["bytes"]
@@ -227,12 +227,12 @@ def test_an_estimate_is_what_the_build_gives(tmp_path: Path) -> None:
 
 def test_estimates_of_shapes() -> None:
     """What published models must come to: their parameters, and the size of their bf16 weights."""
-    from mobile_bundle.planning.estimate import estimate_bundle, shape_names, shape_subject
+    from mobile_bundle.planning.estimate import estimate_bundle, published_shape, shape_names
 
     parameters = {"0.5b": 494_032_768, "1.5b": 1_543_714_304, "3b": 3_085_938_688, "7b": 6_738_415_616}
     assert shape_names() == list(parameters)
     for name, count in parameters.items():
-        subject = shape_subject(name)
+        subject = published_shape(name)
         assert subject.parameters == count
         raw = estimate_bundle(subject, "raw")
         assert raw.bytes == pytest.approx(2 * count, rel=0.02)
@@ -250,8 +250,8 @@ def test_estimates_of_shapes() -> None:
         assert stored.bytes < previous.bytes < stored.bytes + stored.cache_bytes
         # installed it is bitnet; the indexes of the two files differ by a few kB
         assert stored.bytes_per_token == pytest.approx(previous.bytes_per_token, rel=1e-3)
-    assert estimate_bundle(shape_subject("1.5b"), "bitnet").bytes < 480e6
-    assert estimate_bundle(shape_subject("7b"), "bitnet", context=512).layers_peak_bytes < 1e9
+    assert estimate_bundle(published_shape("1.5b"), "bitnet").bytes < 480e6
+    assert estimate_bundle(published_shape("7b"), "bitnet", context=512).layers_peak_bytes < 1e9
 
 
 CUT_SHORT = """
@@ -287,6 +287,7 @@ def cut_short(model: Path, out: Path, when: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.serial
 def test_a_full_disk(llama: Path, tmp_path: Path) -> None:
     result = cut_short(llama, tmp_path / "x.mbundle", "full")
     assert result.returncode == 1, result.stderr
@@ -296,6 +297,7 @@ def test_a_full_disk(llama: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "x.mbundle.parts").glob("*.tmp"))
 
 
+@pytest.mark.serial
 def test_kill_in_the_middle(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.mbundle"
     first = bundle(llama, out, "affine-4bit")
@@ -333,6 +335,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.serial
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """A vocabulary of 152 k: the embedding alone is 78 MB as float32."""
     write_synthetic(tmp_path / "m", "small")

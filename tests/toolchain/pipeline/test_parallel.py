@@ -83,6 +83,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_build_goes_on(tmp_path: Path, undisturbed: str, jobs: int) -> None:
     out, parts, script = tmp_path / "w", tmp_path / "w.parts", tmp_path / "cut_short.py"
@@ -113,6 +114,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.serial
 def test_a_killed_worker_is_an_error_and_no_loss(tmp_path: Path, undisturbed: str) -> None:
     out, parts = tmp_path / "w", tmp_path / "w.parts"
 
@@ -121,7 +123,7 @@ def test_a_killed_worker_is_an_error_and_no_loss(tmp_path: Path, undisturbed: st
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
 
-    with pytest.raises(UserError, match="a worker process was killed, perhaps because memory ran out"):
+    with pytest.raises(UserError, match="a worker process was killed, perhaps because it ran out of memory"):
         build_weights(EXAMPLE, RECIPE, out, kill, jobs=2)
     assert not multiprocessing.active_children()
     kept = mtimes(parts)
@@ -287,6 +289,7 @@ def test_a_codec_that_other_processes_do_not_know(tmp_path: Path) -> None:
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 
 
+@pytest.mark.serial
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     out = tmp_path / "slow.mbundle"
     command = [*BUILD, EXAMPLE, "-o", out, "--recipe", "seedlm-4bit", "--jobs", "2"]
@@ -310,7 +313,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith("build-mobile-bundle: interrupted; ")
-    assert "the same command goes on from there" in last
+    assert "the same command continues from there" in last
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["slow.mbundle.parts"]
 

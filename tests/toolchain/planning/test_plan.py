@@ -162,7 +162,7 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         assert "layers.3.mlp.up.weight" not in fixed
         plan, _ = plan_for(model, Budget(max_size=3_000_000), fixed)
         assert all(plan.assignment[name] is codec for name, codec in fixed.items())
-        with pytest.raises(UserError, match=r"fits no matrix"):
+        with pytest.raises(UserError, match=r"matches no matrix"):
             fixed_codecs(Recipe("", "", (("layers.99.*", "raw"),)), model.tensors)
 
 
@@ -171,7 +171,7 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
     [
         ("", "must be a mapping"),
         ("- a", "must be a mapping"),
-        ("body: [1", "is no YAML"),
+        ("body: [1", "is not valid YAML"),
         ("body: affine-7bit", "unknown codec"),
         ("boddy: raw", "unknown key 'boddy'"),
         ("tensors: 3", "must map"),
@@ -180,7 +180,7 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         ("entropy: perhaps", "true or false"),
         ("tensors: {a: 3}", "unknown codec"),
         ("tensors: {a: [raw]}", "more than two levels"),
-        ("body: [raw]", "no name"),
+        ("body: [raw]", "must be a codec name"),
     ],
 )
 def test_bad_recipe_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -196,9 +196,9 @@ class _Shape:
     """Qwen2.5-1.5B's tensors without a checkpoint."""
 
     def __init__(self) -> None:
-        from mobile_bundle.planning.estimate import shape_subject
+        from mobile_bundle.planning.estimate import published_shape
 
-        subject = shape_subject("1.5b")
+        subject = published_shape("1.5b")
         self.spec, self.tensors, self.tokenizer_bytes = subject.spec, list(subject.tensors), subject.tokenizer_bytes
 
     def measure(self) -> Measure:
@@ -211,10 +211,10 @@ def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
         Planner(Budget(max_size=2_400_000), shape.tensors, shape.spec, {}, shape.measure())
     text = str(refusal.value)
     assert "2.4 MB cannot be met" in text
-    assert "1.544 billion weights in it are 0.0124 bits per weight" in text
-    assert "the smallest plan takes" in text
+    assert "that leaves 0.0124 bits per weight for 1.544 billion weights" in text
+    assert "The smallest plan takes" in text
     assert "\n" not in text
-    with pytest.raises(UserError, match=r"--max-ram 100\.0 MB cannot be met"):
+    with pytest.raises(UserError, match=r"`max_ram` 100\.0 MB cannot be met"):
         Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
     Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())
 

@@ -26,7 +26,7 @@ from mobile_bundle.report.errors import decoded_chunks
 from mobile_bundle.report.labels import Box, Wish, place_labels
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.pareto import Point, pareto_front
-from mobile_bundle.report.results import Subject, results_markdown
+from mobile_bundle.report.results import ModelResults, results_markdown
 from mobile_bundle.report.roles import part_of
 from mobile_bundle.report.schema import Report, read_report
 from support.browser import Browser
@@ -197,33 +197,33 @@ def test_what_cannot_be_compared_is_refused(bundles, text, points, tmp_path, cap
     common = ("--against", EXAMPLE, "--text", text, "-o", tmp_path / "x.html")
     fails(capsys, "cannot be compared (give --context 64 --windows 3", bundles[0], *common, "--windows", 1,
           "--context", 64, "--points", points)  # fmt: skip
-    fails(capsys, "is named twice", bundles[0], bundles[0], *common)
-    fails(capsys, "cannot both be", bundles[0], *common, "--json", tmp_path / "x.html")
+    fails(capsys, "is given twice", bundles[0], bundles[0], *common)
+    fails(capsys, "cannot be the same file", bundles[0], *common, "--json", tmp_path / "x.html")
     fails(capsys, "cannot be written", bundles[0], *common, "-o", tmp_path / "none" / "x.html")
-    fails(capsys, "is not the JSON of a report", bundles[0], *common, "--reuse", points)
+    fails(capsys, "is not a report of version", bundles[0], *common, "--reuse", points)
     fails(capsys, "is not a bundle", EXAMPLE, *common)
     damaged = tmp_path / "damaged.mbundle"
     shutil.copytree(bundles[0], damaged)
     data = bytearray((damaged / "weights.ptd").read_bytes())
     data[-1000] ^= 1
     (damaged / "weights.ptd").write_bytes(data)
-    fails(capsys, "its sha256 is not the manifest's", damaged, *common)
+    fails(capsys, "its sha256 differs from the manifest", damaged, *common)
     other = tmp_path / "other.mbundle"
     shutil.copytree(bundles[0], other)
     manifest = read_manifest(other)
     manifest["tensors"][2]["rows"] += 16
     write_manifest(other, manifest)
-    fails(capsys, "of another shape; give the checkpoint", other, *common)
+    fails(capsys, "has another shape; give the checkpoint", other, *common)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.mbundle", "other.mbundle"]
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[]", "is needed"),
+        ("[]", "must hold a list"),
         ("{", "not JSON"),
         ('[{"name": "a", "bytes": 0, "perplexity": 9}]', "bytes must be"),
-        ('[{"name": "a", "bytes": 9, "perplexity": NaN}]', "NaN is no number"),
+        ('[{"name": "a", "bytes": 9, "perplexity": NaN}]', "NaN is not a JSON number"),
         ('[{"name": "a", "bytes": 9, "perplexity": "9"}]', "perplexity must be"),
         ('[{"bytes": 9, "perplexity": 9}]', "has no name"),
         ("[3]", "is not an object"),
@@ -309,7 +309,7 @@ def test_hostile_names_stay_text(browser, page, report):
 
 def test_results_name_everything_they_must(report):
     missing = {"planned": "no such recipe\n| yet"}
-    subject = Subject(report, "models/m", "val.txt", {"four": "--recipe affine-4bit"}, missing)
+    subject = ModelResults(report, "models/m", "val.txt", {"four": "--recipe affine-4bit"}, missing)
     page = results_markdown([subject], "make-it")
     table = [line for line in page.splitlines() if line.startswith("| ")]
     assert all(line.replace("\\|", "").count("|") in (5, 8, 12) for line in table)  # no name breaks out of its cell

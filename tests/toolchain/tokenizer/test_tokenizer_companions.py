@@ -43,7 +43,7 @@ CLASSES = (
     "NobodyKnowsTokenizer",
 )
 FAMILIES = ("llama", "llama", "qwen2", "qwen3", "mistral", "bitnet")
-REFUSED = re.compile("puts a space before every word|the same text after normalization|does not fit")
+REFUSED = re.compile("puts a space before every word|the same text after normalisation|does not fit")
 
 
 def write(folder: Path, tokenizer: Any, family: str, files: dict[str, Any]) -> Path:

@@ -8,15 +8,15 @@ from mobile_bundle.api.build import find_recipe
 from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
-    Subject,
-    checkpoint_subject,
+    ModelShape,
+    checkpoint_shape,
     estimate_bundle,
 )
 from mobile_bundle.planning.recipe import Recipe
 
 
 def estimate(
-    model: str | os.PathLike[str] | Subject,
+    model: str | os.PathLike[str] | ModelShape,
     recipe: Recipe | str | os.PathLike[str],
     *,
     context: int = 0,
@@ -26,8 +26,8 @@ def estimate(
     """Size, memory and speed of a bundle of that recipe: exact but for the speed, and for recipes with +entropy, of
     which the largest size is counted.
 
-    model: a checkpoint directory, a GGUF file, or a Subject (planning/estimate.py: one that is open already, or the
+    model: a checkpoint directory, a GGUF file, or a ModelShape (planning/estimate.py: one that is open already, or the
     shape of a well-known model). context: tokens (0: the model's default). kv: type of the KV cache, "int8" or "f16".
     bandwidth: of the phone's memory, bytes per second. UserError as `build`'s."""
-    subject = model if isinstance(model, Subject) else checkpoint_subject(model)
-    return estimate_bundle(subject, find_recipe(recipe), context, kv, bandwidth)
+    shape = model if isinstance(model, ModelShape) else checkpoint_shape(model)
+    return estimate_bundle(shape, find_recipe(recipe), context, kv, bandwidth)

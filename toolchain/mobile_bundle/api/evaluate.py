@@ -13,7 +13,7 @@ from mobile_bundle.errors import Cancelled
 from mobile_bundle.evaluate.divergence import Divergence, compare
 from mobile_bundle.evaluate.perplexity import Perplexity, measure
 from mobile_bundle.pipeline.request import Listener, Step
-from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.pipeline.uncompressed import open_for_evaluation
 
 
 def evaluate(
@@ -41,11 +41,11 @@ def evaluate(
 
     stage = Listener(step).stage
     with ExitStack() as stack:
-        opened, tokenizer, bos = stack.enter_context(open_subject(Path(model), stage("coding weights")))
+        opened, tokenizer, bos = stack.enter_context(open_for_evaluation(Path(model), stage("coding weights")))
         cut = token_windows(tokenizer, bos, text, context, windows)
         if against is None:
             count = stage("perplexity")
             return measure(opened, cut, kv, threads, lambda done, total: count(done, total, ""))
-        original, _, _ = stack.enter_context(open_subject(Path(against), stage("coding the original")))
+        original, _, _ = stack.enter_context(open_for_evaluation(Path(against), stage("coding the original")))
         count = stage("comparing")
         return compare(opened, original, cut, kv, threads, lambda done, total: count(done, total, ""))

@@ -190,7 +190,7 @@ class LoadedModel:
     def _prompt(self, text: str) -> list[int]:
         ids = _listed(self._tokenizer.encode(text, special=True))
         if not ids and self._model.bos is None:
-            raise ArgumentError("the prompt is empty, and this model has no BOS token to start from")
+            raise ArgumentError("the prompt is empty, and this model has no BOS token to start with")
         return ids or [self._model.bos or 0]
 
     def _chat_prompt(self, messages: Sequence[tuple[str, str]], thinking: bool | None) -> list[int]:
@@ -228,7 +228,7 @@ class LoadedModel:
             if self._open is None:
                 raise ArgumentError("the model is closed")
             if text is not None and text != self._texts:
-                raise ArgumentError("another text was begun with this model: no pieces of the one before it can follow")
+                raise ArgumentError("the model has started another text: this one cannot continue")
             yield
         finally:
             self._busy.release()

@@ -13,5 +13,5 @@ def byte_size(size: int | str) -> int:
     """Bytes of a size: a number of them, or "480MB", "1.5GB", "400MiB". ArgumentError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(size).strip())
     if not match or match[2].upper() not in _UNITS:
-        raise ArgumentError(f"{size!r}: a size such as 480MB, 1.5GB or 400MiB is needed")
+        raise ArgumentError(f"{size!r}: must be a size, such as 480MB, 1.5GB or 400MiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])

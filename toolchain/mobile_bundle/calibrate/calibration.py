@@ -1,4 +1,4 @@
-"""Calibrating a model before it is coded: the text, the profile, and a clear word where torch is missing."""
+"""Prepares calibration: the text and the profile of the uncompressed model. Says clearly when torch is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """windows: token ids int32 (count, tokens); profile: of the uncompressed model on them; note: for the manifest."""
+    """What calibration found. windows: token ids int32 (count, tokens); profile: of the uncompressed model on them;
+    note: for the manifest."""
 
     windows: NDArray[np.int32]
     profile: Profile
@@ -36,9 +37,12 @@ def calibrate(
     progress: Callable[[int, int, str], None] | None,
     tell: Callable[[str], None],
 ) -> Calibration:
-    """text: None for the one that ships with the tool. UserError if torch is missing or the text is of no use."""
+    """Runs the text through the uncompressed model. text: None for the one that ships with the tool. UserError if torch
+    is missing or the text cannot be used."""
     if importlib.util.find_spec("torch") is None:
-        raise InstallationError("calibration and budgets need torch", "pip install 'mobile-bundle[calibrate]'")
+        raise InstallationError(
+            "calibration and budgets need torch", "pip install '.[calibrate]' in a checkout of mobile-bundle"
+        )
     from mobile_bundle.calibrate.profile import profile_model
     from mobile_bundle.corpus.calibration import calibration_windows
 

@@ -95,7 +95,7 @@ class Walk:
 
     @torch.no_grad()
     def advance(self, weights: Mapping[str, Tensor]) -> None:
-        """Moves the hidden states through the layer."""
+        """Passes the hidden states of all windows through the layer."""
         self._forward(weights, None, keep=True)
 
     def _forward(self, weights: Mapping[str, Tensor], observe: Observe | None, keep: bool) -> None:

@@ -1,4 +1,4 @@
-"""Compiles a chat template and proves it: what the runtime says is what the template says, or there is none."""
+"""Compiles a chat template and proves it: the runtime must say exactly what the template says, or there is no chat."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _check_options(options: Mapping[str, Any], variables: list[str]) -> None:
 
 
 def _prove(section: bytes, texts: bytes, renderings: list[dict[str, Any]], now: datetime.datetime) -> list[str]:
-    """What the compiled template does not do, of what the template does. Raises Refused when it is of no use, or says
-    anything else."""
+    """Compares the compiled template with the real one. Returns what the compiled one cannot do. Raises Refused if it
+    is of no use or says anything else."""
     limits: dict[str, None] = {}
     for rendering in renderings:
         messages = [(role, content) for role, content in rendering["messages"]]

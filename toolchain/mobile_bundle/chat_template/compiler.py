@@ -73,11 +73,11 @@ _THINKING_NAMES = ("enable_thinking", "thinking")
 
 
 class _Cannot(Exception):
-    """What it is that cannot be compiled, in words that go on after "what this program cannot do exactly:"."""
+    """Raised for what cannot be compiled. The message completes "what this program cannot do exactly:"."""
 
 
 def thinking_variable(variables: Collection[str]) -> str | None:
-    """Which of the variables that a template leaves to its caller says whether the model is to think."""
+    """The template's variable that switches thinking, or None."""
     return next((name for name in _THINKING_NAMES if name in variables), None)
 
 
@@ -257,12 +257,32 @@ class _Compiler:
         return self._guarded(lambda: self._known_expression(node, consumed))
 
     def _known_expression(self, node: nodes.Node, consumed: bool) -> int:
-        """Calls itself through few frames: Python's limit on recursion must not come before the format's on depth."""
+        """What combines values stands here, with few calls for each level: templates nest it deeply."""
         match node:
-            case nodes.Const() | nodes.TemplateData() | nodes.Name():
-                return self._leaf(node)
+            case nodes.Not():
+                return self._add("NOT", [self._expression(node.node)])
+            case nodes.Neg():
+                return self._add("NEGATE", [self._expression(node.node)])
+            case nodes.CondExpr():
+                otherwise = self._expression(node.expr2) if node.expr2 is not None else self._add("UNDEFINED")
+                return self._add("IF_ELSE", [self._expression(node.test), self._expression(node.expr1), otherwise])
+            case nodes.Concat():
+                return self._add("JOIN", [self._expression(part) for part in node.nodes])
+            case nodes.BinExpr() if type(node) in _LOGIC | _BINARY:
+                op = (_LOGIC | _BINARY)[type(node)]
+                return self._add(op, [self._expression(node.left), self._expression(node.right)])
             case nodes.List() | nodes.Tuple():
                 return self._add("LIST", [self._expression(item) for item in node.items])
+        return self._value(node, consumed)
+
+    def _value(self, node: nodes.Node, consumed: bool) -> int:
+        match node:
+            case nodes.Const():
+                return self._constant(node.value)
+            case nodes.TemplateData():
+                return self._text(node.data)
+            case nodes.Name():
+                return self._name(node.name)
             case nodes.Dict():
                 return self._add("MAP", [self._expression(e) for pair in node.items for e in (pair.key, pair.value)])
             case nodes.Getattr():
@@ -271,28 +291,13 @@ class _Compiler:
                 return self._item(node)
             case nodes.Compare():
                 return self._compare(node)
-            case nodes.Not() | nodes.Neg():
-                return self._add("NOT" if isinstance(node, nodes.Not) else "NEGATE", [self._expression(node.node)])
-            case nodes.CondExpr():
-                otherwise = self._expression(node.expr2) if node.expr2 is not None else self._add("UNDEFINED")
-                return self._add("IF_ELSE", [self._expression(node.test), self._expression(node.expr1), otherwise])
-            case nodes.Concat():
-                return self._add("JOIN", [self._expression(part) for part in node.nodes])
             case nodes.Call():
                 return self._call(node)
             case nodes.Filter():
                 return self._filter(node, consumed)
             case nodes.Test():
                 return self._test(node)
-            case nodes.BinExpr() if type(node) in _LOGIC | _BINARY:
-                op = (_LOGIC | _BINARY)[type(node)]
-                return self._add(op, [self._expression(node.left), self._expression(node.right)])
         raise _Cannot(f"the operation {type(node).__name__}")
-
-    def _leaf(self, node: nodes.Const | nodes.TemplateData | nodes.Name) -> int:
-        if isinstance(node, nodes.Name):
-            return self._name(node.name)
-        return self._constant(node.value) if isinstance(node, nodes.Const) else self._text(node.data)
 
     def _name(self, name: str) -> int:
         if name == "loop" and name not in self._stored:

@@ -1,4 +1,4 @@
-"""Where a model's chat template stands."""
+"""Finds a model's chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the worker: a child process with limits of time and memory."""
+"""Runs the worker in a child process with limits of time and memory."""
 
 from __future__ import annotations
 

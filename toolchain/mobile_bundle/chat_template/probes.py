@@ -1,4 +1,4 @@
-"""Conversations that a compiled template is proved with: what templates are known to touch, and what this one names."""
+"""Conversations that prove a compiled template: what templates are known to touch, and what this one names."""
 
 from __future__ import annotations
 

@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--new-tokens", type=positive, default=128, help="tokens of the decode test")
     parser.add_argument("-r", "--repetitions", type=positive, default=5)
     parser.add_argument("-t", "--threads", type=positive, action="append", help="threads; may be repeated")
-    parser.add_argument(
-        "--runtime", choices=RUNTIMES, action="append", help="default: native; may be repeated"
-    )
+    parser.add_argument("--runtime", choices=RUNTIMES, action="append", help="default: native; may be repeated")
     parser.add_argument("--json", action="store_true")
 
 

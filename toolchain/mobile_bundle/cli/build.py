@@ -46,9 +46,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "name to entropy-code every tensor that shrinks. Default: the smallest recipe that keeps the quality",
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
-    budget.add_argument(
-        "--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB"
-    )
+    budget.add_argument("--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB")
     budget.add_argument("--max-ram", type=byte_size, metavar="SIZE", help="maximum predicted peak memory, e.g. 600MB")
     budget.add_argument(
         "--max-perplexity",
@@ -135,7 +133,7 @@ def _build(options: argparse.Namespace) -> int:
     predicted = manifest.predicted
     print(
         f"predicted at a context of {predicted.context} tokens: peak memory {megabytes(predicted.peak_bytes)}, "
-        f"of which {megabytes(predicted.anon_bytes)}"
+        f"of which {megabytes(predicted.anon_bytes)} anonymous"
     )
     return 0
 
@@ -148,8 +146,8 @@ def _what_is_kept(output: Path, resumable: bool) -> str:
     if not count:
         return ""
     if resumable:
-        return f"; {count} tensors are finished in {directory}: the same command goes on from there"
-    return f"; {count} tensors that were finished stay in {directory}, which may be deleted"
+        return f"; {count} finished tensors are kept in {directory}: the same command continues from there"
+    return f"; {count} finished tensors are kept in {directory}, which may be deleted"
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def chat_option(text: str) -> tuple[str, Any]:
             ) from None
         return name, value
     if _has_fraction(parsed):
-        raise argparse.ArgumentTypeError(f"{text!r}: a chat template cannot have numbers with a fraction")
+        raise argparse.ArgumentTypeError(f"{text!r}: chat templates do not support numbers with fractions")
     return name, parsed
 
 

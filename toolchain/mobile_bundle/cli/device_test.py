@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", help="the device, as `adb devices` prints it (default: the only one)")
-    where.add_argument("--lab", choices=lab.LAB_NAMES, help="use a stand-in device, which this command starts and stops; needs root")
+    where.add_argument(
+        "--lab", choices=lab.LAB_NAMES, help="use a stand-in device, which this command starts and stops; needs root"
+    )
     parser.add_argument(
         "--work", type=_work_folder, default=DEFAULT_WORK, help=f"folder on the device (default {DEFAULT_WORK})"
     )
@@ -71,7 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory that the second process takes (default: so much that half of the device's memory is taken)",
     )
     parser.add_argument(
-        "--soak", type=positive_number, default=0, metavar="SECONDS", help="keep decoding for about SECONDS (default: no soak)"
+        "--soak",
+        type=positive_number,
+        default=0,
+        metavar="SECONDS",
+        help="keep decoding for about SECONDS (default: no soak)",
     )
     parser.add_argument(
         "--timeout", type=positive_number, default=600, metavar="SECONDS", help="time limit of one run (default 600)"
@@ -80,10 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budgets = parser.add_argument_group("budgets", "the command ends with status 1 if one is not met")
     budgets.add_argument("--max-anon", type=byte_size, metavar="SIZE", help="maximum anonymous and swapped memory")
     budgets.add_argument("--max-peak", type=byte_size, metavar="SIZE", help="maximum resident memory, files included")
-    budgets.add_argument("--min-decode", type=positive_number, metavar="RATE", help="minimum decode speed, tokens per second")
+    budgets.add_argument(
+        "--min-decode", type=positive_number, metavar="RATE", help="minimum decode speed, tokens per second"
+    )
     budgets.add_argument("--max-load", type=positive_number, metavar="SECONDS", help="maximum load time, cold and warm")
-    parser.add_argument("--baseline", type=Path, metavar="JSON", help="compare with an earlier report; fail on any regression")
-    parser.add_argument("--save-baseline", type=Path, metavar="JSON", help="where to save this report for a later --baseline")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="JSON", help="compare with an earlier report; fail on any regression"
+    )
+    parser.add_argument(
+        "--save-baseline", type=Path, metavar="JSON", help="where to save this report for a later --baseline"
+    )
     parser.add_argument("--json", type=Path, help="where to write the report; it is updated after every run")
     parser.add_argument("--html", type=Path, help="where to write the report as one self-contained HTML page")
 

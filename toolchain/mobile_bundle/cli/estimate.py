@@ -1,4 +1,4 @@
-"""Estimates size, memory and speed of every recipe without building: for a checkpoint, or a well-known model's shape."""
+"""Estimates size, memory and speed of every recipe without building, for a checkpoint or a well-known shape."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
-    checkpoint_subject,
+    checkpoint_shape,
+    published_shape,
     shape_names,
-    shape_subject,
 )
 from mobile_bundle.planning.recipe import usable_recipes
 from mobile_bundle.report.text import megabytes
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shape",
         choices=[*shape_names(), "all"],
         help="instead of a checkpoint, the shape of "
-        + ", ".join(f"{shape_subject(name).name} ({name})" for name in shape_names()),
+        + ", ".join(f"{published_shape(name).name} ({name})" for name in shape_names()),
     )
     parser.add_argument("--recipe", type=recipe_argument, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
@@ -47,16 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints a row per recipe."""
     if options.model is not None:
-        subjects = [checkpoint_subject(options.model)]
+        shapes = [checkpoint_shape(options.model)]
     else:
         names = shape_names() if options.shape == "all" else [options.shape]
-        subjects = [shape_subject(name) for name in names]
+        shapes = [published_shape(name) for name in names]
     tables = [
         [
-            estimate(subject, recipe, context=options.context, kv=options.kv, bandwidth=options.bandwidth)
-            for recipe in ([options.recipe] if options.recipe else usable_recipes(subject.tensors))
+            estimate(shape, recipe, context=options.context, kv=options.kv, bandwidth=options.bandwidth)
+            for recipe in ([options.recipe] if options.recipe else usable_recipes(shape.tensors))
         ]
-        for subject in subjects
+        for shape in shapes
     ]
     if options.json:
         print_json([asdict(row) for table in tables for row in table])
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"peak RAM, anonymous, tokens/s: with a full context. layers: peak RAM with `--mapping layers`.\n"
         f"phone: the smallest phone of which half the memory holds the peak.\n"
-        f"tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s divided by the bytes that a token reads. On a smaller "
-        f"phone every token reads the weights\nfrom flash, several times slower."
+        f"tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s divided by the bytes that a token reads.\n"
+        f"On a smaller phone every token reads the weights from flash, several times slower."
     )
     return 0
 

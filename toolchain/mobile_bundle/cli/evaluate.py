@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", type=Path, help="NAME.mbundle, a checkpoint directory or a GGUF file (the last two are coded as `raw`)"
     )
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents"
+    )
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
     parser.add_argument("--windows", type=positive, help="number of windows (default: the whole text)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")

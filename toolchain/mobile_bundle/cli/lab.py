@@ -12,7 +12,12 @@ from mobile_bundle.cli.common import byte_size
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("name", choices=lab.LAB_NAMES, help="native runs at this machine's speed; arm64 emulates a baseline ARMv8.0 core, arm64-dotprod one with dot-product instructions")
+    parser.add_argument(
+        "name",
+        choices=lab.LAB_NAMES,
+        help="native runs at this machine's speed; arm64 emulates a baseline ARMv8.0 core, arm64-dotprod one with "
+        "dot-product instructions",
+    )
     parser.add_argument("--memory", type=byte_size, default=2 << 30, metavar="SIZE", help="its memory (default 2GiB)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a folder whose contents appear in /data/local/tmp")
 

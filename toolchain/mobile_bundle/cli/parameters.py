@@ -1,4 +1,4 @@
-"""How the command line names what the library calls a parameter."""
+"""Command-line options for the parameters that the library's messages name."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ _OPTIONS = {
 
 
 def with_options(text: str) -> str:
-    """The text with options for the parameters that stand in backticks: `max_size` is --max-size."""
+    """The text with `max_size` (a parameter in backticks) replaced by --max-size."""
     return re.sub(r"`(\w+)`", lambda found: _OPTIONS.get(found[1], found[0]), text)

@@ -27,13 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="the checkpoint directory or GGUF file that they were built from",
     )
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents"
+    )
     parser.add_argument("--context", type=positive, default=512, help="tokens per window (default 512)")
     parser.add_argument("--windows", type=positive, default=0, help="number of windows (default: the whole text)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (default int8)")
     parser.add_argument("--threads", type=positive, default=0)
     parser.add_argument(
-        "--points", type=Path, help='JSON: [{"name", "bytes", "perplexity"}, ...] to show in the plot beside the bundles'
+        "--points",
+        type=Path,
+        help='JSON: [{"name", "bytes", "perplexity"}, ...] to show in the plot beside the bundles',
     )
     parser.add_argument(
         "--reuse",
@@ -41,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="JSON of an earlier or interrupted report: reuse its measurements where bundle and text are unchanged",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="the page to write (default report.html)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the page to write (default report.html)"
+    )
     parser.add_argument("--json", type=Path, help="the JSON to write (default: beside the page, NAME.json)")
 
 
@@ -73,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
 def _check_outputs(page: OutputFile, data: OutputFile, options: argparse.Namespace) -> None:
     """Before anything is measured: they are two files, and none of what is read."""
     if page.path == data.path:
-        raise ArgumentError(f"the page and its JSON cannot be the same file {page.path}", "give another name with -o or --json")
+        raise ArgumentError(
+            f"the page and its JSON cannot be the same file {page.path}", "give another name with -o or --json"
+        )
     inputs = [options.text, options.points, options.against, *options.bundles]
     read = {Path(os.path.realpath(path)) for path in inputs if path is not None}
     for path in (page.path, data.path):

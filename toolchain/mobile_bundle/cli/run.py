@@ -1,4 +1,4 @@
-"""Generates text with a bundle's runner on this machine; takes the options of mobile-run (--prompt TEXT, --json, ...)."""
+"""Generates text with a bundle's runner on this machine; takes mobile-run's options (--prompt TEXT, --json, ...)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class KeptCodec(StreamCodec):
         """ValueError if the source has no codes, or if a value would not come back as it is."""
         del stats  # nothing is chosen here
         if not isinstance(source, CodedSource):
-            raise ValueError(f"codec {self.name} carries over codes, and this matrix has none")
+            raise ValueError(f"codec {self.name} keeps the codes of a file, and this matrix has none")
         header = self._header(source)
         write(header.pack())
         step = chunk_rows(source.columns)

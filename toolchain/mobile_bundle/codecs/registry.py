@@ -73,7 +73,7 @@ def entropy_coded(codec: StreamCodec) -> StreamCodec:
 def _kept(name: str) -> KeptCodec:
     inner = codec_by_name(name)
     if not isinstance(inner, (AffineCodec, SignCodec)):
-        raise ArgumentError(f"unknown codec {PREFIX + name!r}: only affine and sign codes are carried over")
+        raise ArgumentError(f"unknown codec {PREFIX + name!r}: only affine and sign codes can be kept")
     return KeptCodec(inner)
 
 

@@ -97,7 +97,7 @@ def _device_tables(bits: int, device: str) -> _DeviceTables:
         import torch
     except ImportError as error:
         raise InstallationError(
-            "SeedLM's search on a GPU needs torch", "pip install 'mobile-bundle[calibrate]'"
+            "SeedLM's search on a GPU needs torch", "pip install '.[calibrate]' in a checkout of mobile-bundle"
         ) from error
     table = tables(bits)
     width = PLACES + table.coefficients - 1

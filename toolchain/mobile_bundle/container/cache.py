@@ -1,4 +1,4 @@
-"""weights.cache: what `mobile-run install` makes of a bundle's stored tensors (weights_cache.h), checked here.
+"""Checks weights.cache: what `mobile-run install` decodes from a bundle's stored tensors (weights_cache.h).
 
 It belongs to the device, not to the bundle, so the manifest does not name it."""
 
@@ -29,14 +29,14 @@ def verify_cache(path: Path, weights: WeightsReader) -> None:
     try:
         with WeightsReader(path) as cache:
             if _read(path, _IDENTITY_OFFSET, _IDENTITY.size) != _identity(weights):
-                raise ContainerError("it was made from another weights.ptd, or by another version")
+                raise ContainerError("it was made from a different weights.ptd, or by another version")
             stored = {entry.name: (entry.header.rows, entry.header.columns) for entry in _stored(weights)}
             found = {entry.name: (entry.header.rows, entry.header.columns) for entry in cache.entries}
             if found != stored or any(is_stored(entry.header) for entry in cache.entries):
-                raise ContainerError("it does not hold the tensors that the bundle stores in coded form")
+                raise ContainerError("it does not hold the stored tensors of the bundle")
             cache.verify(head=[(0, _HEADER_END), (_IDENTITY_OFFSET, _IDENTITY_OFFSET + _IDENTITY.size)])
     except ContainerError as error:
-        raise InputError(f"{path}: {error}", "run `mobile-run install`, which makes it again, or remove it") from error
+        raise InputError(f"{path}: {error}", "run `mobile-run install` to make it again, or remove it") from error
 
 
 def _stored(weights: WeightsReader) -> list[IndexEntry]:

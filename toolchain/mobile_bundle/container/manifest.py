@@ -42,10 +42,10 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a bundle. UserError if the directory is not a bundle, or one this version cannot read."""
+    """The manifest of a bundle. UserError if the directory is not a bundle, or if this version cannot read it."""
     path = Path(directory) / NAME
     if not path.parent.is_dir():
-        raise InputError(f"{directory} is not a bundle: it is no directory")
+        raise InputError(f"{directory} is not a bundle: it is not a directory")
     try:
         data = read_bytes(path)
     except FileNotFoundError:
@@ -53,9 +53,11 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         manifest = _printable(parse_json(data, "it"))
     except UserError as error:
-        raise InputError(f"{path} is damaged or not a bundle's ({error})", "build the bundle again") from error
+        raise InputError(
+            f"{path} is damaged, or not the manifest of a bundle ({error})", "build the bundle again"
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path} is damaged or not a bundle's", "build the bundle again")
+        raise InputError(f"{path} is damaged, or not the manifest of a bundle", "build the bundle again")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
@@ -86,8 +88,7 @@ def is_bundle(directory: Path) -> bool:
 
 
 def obstacle(directory: Path) -> str | None:
-    """Why a directory is not one that a new bundle may replace: it is no bundle, or holds files that are not a
-    bundle's. None if it may be replaced."""
+    """Why a new bundle must not replace a directory: it is not a bundle, or it holds other files. None if it may."""
     manifest = _any_manifest(directory)
     if manifest is None:
         return "exists and is not a bundle"
@@ -125,12 +126,12 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
-    """Looks for every file that the manifest names and compares sizes. UserError at the first that differs."""
+    """Checks that every file of the manifest exists and has its size. UserError at the first that differs."""
     root = Path(directory)
     for name, facts in manifest["files"].items():
         path = root / name
         if not isinstance(facts, dict) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{root / NAME} is damaged: its entry for {name!r} makes no sense")
+            raise InputError(f"{root / NAME} is damaged: its entry for {name!r} is invalid")
         if path.is_symlink() or not path.is_file():
             raise InputError(f"{root} is incomplete: {name} is missing", "build the bundle again")
         size = path.stat().st_size
@@ -143,12 +144,11 @@ def check_files(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> 
 def check_sha256(path: Path, facts: dict[str, Any], found: str) -> None:
     """UserError unless `found` is what the manifest says of the file."""
     if found != facts.get("sha256"):
-        raise InputError(f"{path} is damaged: its sha256 is not the manifest's", "build the bundle again")
+        raise InputError(f"{path} is damaged: its sha256 differs from the manifest", "build the bundle again")
 
 
 def verify_files(directory: str | os.PathLike[str], manifest: dict[str, Any], but: str = "") -> None:
-    """Reads every file that the manifest names, one perhaps left out, and compares size and sha256. UserError at the
-    first that differs."""
+    """Checks size and sha256 of every file of the manifest except `but`. UserError at the first that differs."""
     check_files(directory, manifest)
     for name, facts in manifest["files"].items():
         if name != but:

@@ -1,4 +1,4 @@
-"""Whether a bundle is whole."""
+"""Checks that a bundle is whole."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _WEIGHTS = "weights.ptd"
 
 
 def verify_bundle(directory: str | os.PathLike[str]) -> list[str]:
-    """Reads every byte of a bundle once: manifest, size and sha256 of every file, index, checksum and gaps of the
-    weights, and the cache of an installed bundle, which the manifest does not name.
+    """Reads every byte of a bundle once and checks it: manifest, size and sha256 of every file, index, checksums and
+    gaps of the weights. Checks the weights cache of an installed bundle too, which the manifest does not name.
 
-    The names of the files that were checked. UserError names the first that is damaged, or that no bundle has."""
+    Returns the names of the files that were checked. UserError names the first file that is damaged or does not belong
+    to a bundle."""
     manifest = manifests.read_manifest(directory)
     _refuse_strays(Path(directory), manifest)
     manifests.verify_files(directory, manifest, but=_WEIGHTS)

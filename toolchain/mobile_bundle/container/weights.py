@@ -1,4 +1,4 @@
-"""weights.ptd: a writer that places every blob beforehand and streams it there, and a reader that trusts nothing."""
+"""weights.ptd: a writer that computes every offset first and then streams, and a reader that trusts nothing."""
 
 from __future__ import annotations
 

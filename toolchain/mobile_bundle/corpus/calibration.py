@@ -21,9 +21,10 @@ WINDOWS = 48
 def calibration_windows(
     tokenizer: CompiledTokenizer, text: Path, context: int, windows: int = WINDOWS
 ) -> NDArray[np.int32]:
-    """Token ids int32 (at most `windows`, min(context, 1024)) from the start of the text.
+    """Token ids int32 (at most `windows`, min(context, 1024)) from the start of the text. context: that of the model's
+    training.
 
-    context: what the model was trained for. UserError for a text that cannot be read or is shorter than one window."""
+    UserError for a text that cannot be read or is shorter than one window."""
     with scratch_folder() as directory:
         path = directory / "tokenizer.bin"
         write_file(path, bytes(tokenizer.data))

@@ -24,7 +24,5 @@ def read_text(path: Path) -> str:
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MOST_TEXT:
-        raise InputError(
-            f"{path} has more than {MOST_TEXT:,} bytes of text, the most that is read", "give a part of it"
-        )
+        raise InputError(f"{path} has more than {MOST_TEXT:,} bytes of text, which is the limit", "use a part of it")
     return inputs.decode_text(data, path)

@@ -33,5 +33,8 @@ def token_windows(tokenizer: Tokenizer, bos: int | None, text: str, context: int
             break
     found = total // context if windows == 0 else min(total // context, windows)
     if found == 0:
-        raise InputError(f"the text has {total} tokens: not one window of {context}", "give a longer text or `context`")
+        raise InputError(
+            f"the text has {total} tokens, less than one window of {context}",
+            "give a longer text, or a smaller `context`",
+        )
     return np.concatenate(pieces)[: found * context].reshape(found, context)

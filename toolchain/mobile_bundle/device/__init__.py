@@ -1,4 +1,4 @@
-"""Devices that adb reaches: what they are, a bundle on them, what running it costs, and whether that was promised.
+"""Device tests over adb: what a device is, how a bundle runs there, what that costs, and whether the predictions hold.
 
-`transport`: the way to a device. `measuring`: programs run there, each run with its figures. `report`: what all runs
-came to, judged and shown. `session` conducts them."""
+`transport`: the way to a device. `measuring`: programs that run there, and the figures of each run. `report`: all runs,
+judged and shown. `session` conducts them."""

@@ -1,4 +1,4 @@
-"""A device test from beginning to end. Whatever happens on the way, the report so far is handed on after every run."""
+"""A device test from beginning to end. The report so far is saved after every run, whatever happens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mobile_bundle.device.transport.push import Progress
 from mobile_bundle.errors import DeviceError, UserError, printable
 from mobile_bundle.events.kinds import TokenEvent
 from mobile_bundle.events.parse import read_output
-from mobile_bundle.report.facts import identity
+from mobile_bundle.report.bundle import identity
 from mobile_bundle.runtimes import bundle_argument, runner_command, runner_environment
 from mobile_bundle.version import __version__
 
@@ -118,7 +118,7 @@ class _Test:
         programs = self._programs(abi, info)
         todo = self._plan(programs, plan_cells(self._asked.settings, self._manifest, info))
         self._save(self.report)
-        self._say(f"{info.model}, {info.system}: pushing what changed to {self._asked.work}")
+        self._say(f"{info.model}, {info.system}: pushing changed files to {self._asked.work}")
         self.report.pushed_bytes = stage(
             self._device, self._asked.bundle, self._manifest, places, programs, self._context, self._progress
         )

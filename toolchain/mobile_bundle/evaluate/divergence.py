@@ -1,8 +1,8 @@
-"""How far a compressed model is from its original: perplexity of both, Kullback-Leibler divergence, the best token.
+"""How far a compressed model is from its original: perplexity of both, Kullback-Leibler divergence, and how often their
+best tokens agree.
 
 Perplexity on one text can stay the same while answers change; the divergence of the two distributions cannot. Both
-models see the same windows of text (perplexity.py says how they are made).
-"""
+models see the same windows of text (corpus/windows.py makes them)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compare(
         )
     longest = min(model.context, original.context)
     if context > longest:
-        raise ArgumentError(f"windows of {context} tokens: these models were trained for {longest} at most (`context`)")
+        raise ArgumentError(f"`context` {context} is too large: these models were trained for {longest} tokens")
     losses: list[Rows] = []
     divergences: list[Rows] = []
     agreeing: list[NDArray[np.bool_]] = []

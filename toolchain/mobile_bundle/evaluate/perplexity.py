@@ -51,9 +51,7 @@ def measure(
     Raises UserError when the model's context is shorter than the windows, or its logits are not finite."""
     count, context = windows.shape
     if context > model.context:
-        raise ArgumentError(
-            f"windows of {context} tokens: this model was trained for {model.context} at most (`context`)"
-        )
+        raise ArgumentError(f"`context` {context} is too large: this model was trained for {model.context} tokens")
     total = 0.0
     with model.session(context, threads, CHUNK, kv_type, all_logits=True) as session:
         for index, window in enumerate(windows):
@@ -65,5 +63,5 @@ def measure(
             progress(index + 1, count)
     scored = count * (context - 1)
     if not total / scored < LARGEST_LOG:
-        raise NotFinite("the model computes logits that are not finite, or no text at all: its weights are damaged")
+        raise NotFinite("the model computes logits that are not finite: its weights are damaged")
     return Perplexity(math.exp(total / scored), scored, count, context)

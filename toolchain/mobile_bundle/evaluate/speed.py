@@ -1,4 +1,4 @@
-"""Speed and memory of a bundle, measured by its runner itself in a fresh process."""
+"""Speed and memory of a bundle. Its runner measures itself in a fresh process."""
 
 from __future__ import annotations
 

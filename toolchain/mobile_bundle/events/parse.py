@@ -21,7 +21,7 @@ _OBJECTS = {"memory": Memory, "predicted": Predicted}
 
 
 class EventError(UserError):
-    """A line is an event by its name, and not by its fields: the program and this toolchain do not fit together."""
+    """A line has the name of an event, but not its fields: program and toolchain are of different versions."""
 
 
 @functools.cache
@@ -39,9 +39,9 @@ def _validator(name: str) -> Draft202012Validator:
 
 
 def parse_event(line: str) -> Event | None:
-    """The event in a line. None where it is none: other text, a line that was cut off, an event of a newer program.
+    """The event in a line; None for other text, a line that was cut off, or an event that only a newer program has.
 
-    Fields that are not known are passed over. EventError where one that is needed is missing or of another type."""
+    Unknown fields are ignored. EventError if a required field is missing or has another type."""
     if not line.startswith("{"):
         return None
     try:
@@ -57,8 +57,7 @@ def parse_event(line: str) -> Event | None:
         where = "/".join(map(str, problem.absolute_path))
         at = f" at {where}" if where else ""
         raise EventError(
-            f"the event {name!r} is not as expected{at}: {problem.message}; "
-            "use the programs of the same mobile-bundle version"
+            f"the event {name!r} is invalid{at}: {problem.message}; use the programs of the same mobile-bundle version"
         )
     taken = {field.name: value[field.name] for field in fields(kind) if field.name in value}
     for field, cls in _OBJECTS.items():

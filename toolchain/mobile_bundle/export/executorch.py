@@ -39,7 +39,7 @@ def export_executorch(directory: Path) -> str:
             import mobile_bundle.export.executorch_delegate as delegate
         except ImportError as error:
             raise InstallationError(
-                f"ExecuTorch is needed ({error})", "pip install 'mobile-bundle[executorch]'"
+                f"ExecuTorch is needed ({error})", "pip install '.[executorch]' in a checkout of mobile-bundle"
             ) from error
         program = delegate.lower(processed, config.vocabulary, config.default_context, metadata(config))
     write_file(directory / NAME, program)

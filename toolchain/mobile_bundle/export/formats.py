@@ -1,4 +1,4 @@
-"""The forms of a program that a bundle can carry beside its weights."""
+"""Programs of other runtimes that a bundle can carry beside its weights."""
 
 from __future__ import annotations
 

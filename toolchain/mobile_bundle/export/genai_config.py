@@ -1,4 +1,4 @@
-"""genai_config.json, by which onnxruntime-genai finds its way in a model.onnx."""
+"""genai_config.json, which tells onnxruntime-genai how to use model.onnx."""
 
 from __future__ import annotations
 

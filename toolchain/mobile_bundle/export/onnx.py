@@ -30,7 +30,9 @@ def export_onnx(directory: Path, recipe: str) -> str:
     try:
         import onnx
     except ImportError:
-        raise InstallationError("model.onnx needs the onnx package", "pip install 'mobile-bundle[onnx]'") from None
+        raise InstallationError(
+            "model.onnx needs the onnx package", "pip install '.[onnx]' in a checkout of mobile-bundle"
+        ) from None
     from mobile_bundle.export.onnx_decoder import OPSETS, decoder_graph
     from mobile_bundle.export.onnx_graph import Graph
 

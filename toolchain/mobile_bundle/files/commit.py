@@ -1,7 +1,7 @@
-"""The last step of making something: it gets its name, unless something else has taken that name meanwhile.
+"""The last step of writing something: give it its name, unless something else has taken the name meanwhile.
 
-What stands at the name is looked at when the work begins, again right before it is replaced, and once more after the
-exchange, which is a single step: whatever else turns up there is given back its name."""
+The name is checked when the work begins, again right before it is replaced, and once more after the exchange, which is
+a single step. Anything unexpected that turns up there gets its name back."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _keep(source: Place, wanted: Place, why: str, work: WorkFolder) -> OutputTak
 
 
 def _spare_name(source: Place, wanted: Place, word: str) -> str:
-    """Renames to NAME.WORD beside what is wanted, or with a number behind it; the name."""
+    """Renames to NAME.WORD beside the wanted name, with a number appended if that is taken. Returns the name."""
     for number in itertools.count(1):
         name = f"{wanted.name}.{word}{f'-{number}' if number > 1 else ''}"
         with suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""What the operating system says about writing, in one line for a person; and writing that survives a power cut."""
+"""Writes that survive a power cut, and one-line messages for what the operating system refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pointers of git-lfs: what a clone without git-lfs has in place of every large file."""
+"""git-lfs pointers: small files that a clone without git-lfs has in place of the large ones."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
         except OSError as error:
             raise _unreadable(path, error) from error
     if size > most:
-        raise InputError(f"{Path(path)} has more than {most:,} bytes, the most that is read of such a file")
+        raise InputError(f"{Path(path)} has more than {most:,} bytes, the limit for such a file")
     return data
 
 
@@ -107,13 +107,13 @@ def parse_json(data: bytes | str, where: str) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
             raise InputError(
-                f"{where} cannot be read: it holds one half of a surrogate pair, which is no text"
+                f"{where} cannot be read: it holds half of a surrogate pair, which is not valid text"
             ) from None
     return value
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number that JSON has")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _float(text: str) -> float:
@@ -144,7 +144,7 @@ def _check_depth(value: Any, where: str) -> None:
 
 
 def _too_deep(where: str) -> UserError:
-    return InputError(f"{where} cannot be read: its JSON has more than {_MOST_DEPTH} levels")
+    return InputError(f"{where} cannot be read: it has more than {_MOST_DEPTH} levels of nesting")
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> UserError:

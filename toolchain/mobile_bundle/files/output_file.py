@@ -14,10 +14,10 @@ from mobile_bundle.files.work_folder import WorkFolder
 
 
 class OutputFile:
-    """The file at a path that a person named; a link is followed. A file that is there now may be replaced, and so may
-    what is written here, until somebody else puts another file there or changes it.
+    """The file at a path that a person named; a link is followed. A file that exists may be replaced, and so may what
+    is written here, until somebody else replaces or changes it.
 
-    UserError for what is no file, and for a folder that does not exist or cannot be written."""
+    UserError if the path is not a file, or if its folder does not exist or cannot be written."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.realpath(path))

@@ -1,6 +1,6 @@
-"""Renames that never overwrite what they do not know, by Linux's renameat2, and the nearest thing where it is missing.
+"""Renames that never overwrite an unknown file, by Linux's renameat2, or the closest thing where that is missing.
 
-Names are relative to open folders, so that a folder that is moved or replaced meanwhile changes nothing."""
+Names are relative to open folders, so that moving or replacing a folder meanwhile changes nothing."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class LabDevice:
         self._command("kill")
 
     def kill_adbd(self) -> None:
-        """Kills adbd; everything else goes on, and no adbd comes back. Raises UserError when the lab has ended."""
+        """Kills adbd for good; everything else keeps running. Raises UserError when the lab has ended."""
         self._command("kill-adbd")
 
 
@@ -112,9 +112,9 @@ def start(
 
     Raises UserError when the machine cannot do it: no root, no memory cgroup, a program that cannot be installed."""
     if name not in _PROCESSORS:
-        raise ArgumentError(f"there is no lab {name!r}: of {', '.join(LAB_NAMES)}")
+        raise ArgumentError(f"there is no lab {name!r}; known: {', '.join(LAB_NAMES)}")
     if data_dir is not None and not data_dir.is_dir():
-        raise ArgumentError(f"{data_dir}: no such folder, which was to be the device's data")
+        raise ArgumentError(f"{data_dir}: the folder for the device's data does not exist")
     if (why := obstacle(name)) is not None:
         raise DeviceError(why)
     processor = _PROCESSORS[name]

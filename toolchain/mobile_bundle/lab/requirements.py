@@ -24,7 +24,7 @@ def obstacle(native: bool) -> str | None:
         return "the lab takes its system from Debian's archive through this machine's apt, and this is not Debian"
     kinds = ["--mount", *(["--pid", "--uts", "--ipc", "--net", "--fork"] if native else [])]
     if shutil.which("unshare") and subprocess.run(["unshare", *kinds, "true"], capture_output=True).returncode:
-        return "the lab needs namespaces of its own, which this machine does not give even to root (a container?)"
+        return "the lab needs namespaces, which this machine does not allow even for root (is it a container?)"
     if native:
         try:
             hierarchy = memory_hierarchy()

@@ -25,7 +25,9 @@ try:
 except ImportError as _error:
     from mobile_bundle.errors import InstallationError
 
-    raise InstallationError("mobile_bundle.lower needs torch", "pip install 'mobile-bundle[executorch]'") from _error
+    raise InstallationError(
+        "mobile_bundle.lower needs torch", "pip install '.[executorch]' in a checkout of mobile-bundle"
+    ) from _error
 
 from mobile_bundle.lower.modules import CompressedEmbedding, CompressedLinear
 from mobile_bundle.lower.quantize import Swapped, quantize_

@@ -1,4 +1,4 @@
-"""A float weight of a module becomes a blob that the operators take."""
+"""Codes a float weight of a module into a blob that the operators take."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ def load_operators() -> None:
     try:
         from executorch.extension.pybindings import portable_lib
     except ImportError as error:
-        raise InstallationError("needs executorch", "pip install 'mobile-bundle[executorch]'") from error
+        raise InstallationError(
+            "needs executorch", "pip install '.[executorch]' in a checkout of mobile-bundle"
+        ) from error
     # Registering a name twice ends the process, so the registry is asked and not a flag.
     if set(operator_names()) <= set(portable_lib._get_operator_names()):
         return

@@ -1,4 +1,4 @@
-"""Facts for the manifest that lie beside the weights: licence and sampling values."""
+"""What the files beside the weights say for the manifest: licence and sampling values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""config.json with checks: a value that is missing or makes no sense is a one-line error that names it."""
+"""config.json with checks: a missing or invalid value is a one-line error that names its key."""
 
 from __future__ import annotations
 
@@ -87,15 +87,16 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
     kv_heads = config.count("num_key_value_heads", defaults.kv_heads if absent and defaults.kv_heads else heads)
     if heads % kv_heads or heads // kv_heads > 128:
         raise InputError(
-            f"num_attention_heads {heads} in config.json is not up to 128 times num_key_value_heads {kv_heads}"
+            f"config.json: num_attention_heads ({heads}) must be a multiple (1 to 128) of num_key_value_heads "
+            f"({kv_heads})"
         )
     head_dim = _head_dim(config, hidden, heads, defaults.head_dim)
     if heads * head_dim > MOST_ATTENTION:
         raise InputError(
-            f"num_attention_heads {heads} times head_dim {head_dim} in config.json is more than {MOST_ATTENTION}"
+            f"config.json: num_attention_heads ({heads}) times head_dim ({head_dim}) must be at most {MOST_ATTENTION}"
         )
     if head_dim % 2:
-        raise InputError(f"head_dim {head_dim} is odd; rotary positions need an even one")
+        raise InputError(f"config.json: head_dim ({head_dim}) must be even, because positions are rotary")
     activation = str(config.values.get("hidden_act") or defaults.activation)
     activation = "silu" if activation == "swish" else activation
     if activation not in ACTIVATIONS:
@@ -127,8 +128,8 @@ def _head_dim(config: Config, hidden: int, heads: int, default: int) -> int:
         return config.count("head_dim", default)
     if hidden % heads or hidden // heads > _LIMITS["head_dim"]:
         raise InputError(
-            f"hidden_size {hidden} in config.json is not num_attention_heads {heads} times a number up to "
-            f"{_LIMITS['head_dim']}"
+            f"config.json: hidden_size ({hidden}) must be a multiple (1 to {_LIMITS['head_dim']}) of "
+            f"num_attention_heads ({heads})"
         )
     return hidden // heads
 

@@ -1,7 +1,4 @@
-"""What a path is that is not a checkpoint this tool reads, and what to do about it: one line each.
-
-Told by names of files, never by loading them.
-"""
+"""Recognises paths that are not checkpoints, by file names alone, and says what to do instead."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ def refuse_other_paths(path: Path) -> None:
             raise InputError(f"cannot read the directory {path}: {error.strerror}") from error
         return
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is not a directory: it is a link to something that is not there")
+        raise InputError(f"{path} is not a directory: it is a link to something that does not exist")
     if path.exists():
         what = _FILES.get(path.suffix.lower(), f"is not a directory; {_GIVE}")
         raise InputError(f"{path} {what}")
@@ -50,11 +47,11 @@ def refuse_other_paths(path: Path) -> None:
             f"{text} is not a directory here; if it is a name on the hub, download it first: "
             f"hf download {text} --local-dir {path.name}"
         )
-    raise InputError(f"{text} is not a directory: there is nothing of that name; {_GIVE}")
+    raise InputError(f"{text} does not exist; {_GIVE}")
 
 
 def refuse_adapter(directory: Path) -> None:
-    """UserError for a directory with a LoRA or another PEFT adapter: transformers would not load the plain model."""
+    """UserError for a LoRA or another PEFT adapter, which is not a whole model."""
     found = next((name for name in _ADAPTERS if (directory / name).exists()), None)
     if found:
         raise InputError(
@@ -65,12 +62,12 @@ def refuse_adapter(directory: Path) -> None:
 
 
 def without_weights(directory: Path) -> UserError:
-    """What a directory is that has no safetensors of a model."""
+    """The error for a directory without safetensors of a model."""
     return _error(directory, "no model.safetensors, no shards and no model.safetensors.index.json")
 
 
 def without_config(directory: Path) -> UserError:
-    """What a directory is that has no config.json."""
+    """The error for a directory without config.json."""
     return _error(directory, "no config.json")
 
 
@@ -86,16 +83,16 @@ def _explain(directory: Path) -> str:
         return next(name for name in names if name.lower().endswith(endings))
 
     if "manifest.json" in names and "weights.ptd" in names:
-        return ": it is a bundle already; give the checkpoint it was built of"
+        return ": it is already a bundle; give the checkpoint that it was built from"
     if "model_index.json" in names:
-        return ": it is a diffusers pipeline, which makes no text"
+        return ": it is a diffusers pipeline, which does not generate text"
     if directory.name.startswith("models--") and "snapshots" in names:
         revisions = sorted(path.name for path in (directory / "snapshots").iterdir())
         return f": it is a cache of the hub; give {Path('snapshots', revisions[0] if revisions else 'REVISION')} in it"
     others = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith("adapter"))
     if "params.json" in names and any(name.startswith("consolidated.") for name in names):
         return (
-            f": it holds the model in its maker's own layout ({first('.pth', '.safetensors')}); {_GIVE} in "
+            f": it holds the model in its publisher's own layout ({first('.pth', '.safetensors')}); {_GIVE} in "
             f"transformers' layout"
         )
     if others:
@@ -111,7 +108,7 @@ def _explain(directory: Path) -> str:
             f"save_pretrained(DIRECTORY), after zero_to_fp32.py for DeepSpeed or `accelerate merge-weights` for FSDP"
         )
     if ".gguf" in suffixes:
-        return f"; it holds a GGUF file ({first('.gguf')}), which is a model by itself: give that file"
+        return f"; it holds a GGUF file ({first('.gguf')}), which is a whole model: give that file"
     if ".onnx" in suffixes or (directory / "onnx").is_dir():
         return f"; it holds an ONNX model; {_GIVE} in safetensors that it was exported from"
     if suffixes & {".h5", ".msgpack", ".ot"} or "saved_model.pb" in names:
@@ -120,7 +117,7 @@ def _explain(directory: Path) -> str:
             f"(from_pretrained(..., from_tf=True or from_flax=True) of transformers 4)"
         )
     if "tokenizer.json" in names or "tokenizer.model" in names or "tokenizer_config.json" in names:
-        return ": it holds a tokenizer alone; download the weights too"
+        return ": it holds only a tokenizer; download the weights too"
     inner = [name for name in names if (directory / name / "config.json").is_file()]
     if inner:
         return f"; did you mean {directory / inner[0]}?"

@@ -1,8 +1,7 @@
-"""Which tensor is the output head: the embedding, or one of its own.
+"""Which tensor is the output head: the embedding, or a tensor of its own.
 
-transformers (modeling_utils.py, tie_weights) ties the two only where config.json says so and the checkpoint does not
-hold both with different values; where the embedding is missing it takes the head in its place.
-"""
+transformers (modeling_utils.py, tie_weights) ties the two only if config.json says so and the checkpoint does not hold
+both with different values. Where the embedding is missing, it uses the head in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a model may be: the limits of weights_index.h (MB_MOST_*), which the runtime's reader enforces.
+"""How large a model may be: the limits of weights_index.h (MB_MOST_*), which the runtime's reader enforces too.
 
 No known model comes near them. They keep every size that is computed from a model far below 2^64."""
 
@@ -27,7 +27,7 @@ MOST_NAME_BYTES = 256
 
 
 def problem(sizes: object) -> str | None:
-    """What no reader would take of a DecoderSpec or ModelConfig, in one line; None if all is well."""
+    """Why no reader would accept a DecoderSpec or ModelConfig, in one line; None if all readers would."""
     values = {name: int(getattr(sizes, name)) for name in MOST}
     for name, most in MOST.items():
         if not 1 <= values[name] <= most:

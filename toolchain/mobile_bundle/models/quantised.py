@@ -1,4 +1,4 @@
-"""Checkpoints that are quantised already, in a way that is not read: told by config.json and by their tensors."""
+"""Recognises checkpoints that are already quantised in a way that is not read, by config.json and by their tensors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ENDINGS = {
 }
 """What names of tensors end in, and the method that gives them such names."""
 _INSTEAD = (
-    "give the original checkpoint in bf16, f16 or f32, which this tool codes itself (of quantised ones only bitnet is "
-    "read)"
+    "give the original checkpoint in bf16, f16 or f32; this tool quantises it itself (of quantised checkpoints it "
+    "reads only BitNet's)"
 )
 
 

@@ -1,4 +1,4 @@
-"""Architectures by name, and a checkpoint opened as a model: its decoder, its tensors, where their values come from."""
+"""Architectures by name. Opens a checkpoint as a model: its decoder, its tensors, and where their values come from."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class Model:
         return self.checkpoint.tensor(tensor.source, shape)
 
     def is_zero(self, tensor: TensorSpec) -> bool:
-        """Whether a matrix, or a norm's weights, holds nothing but zeros; biases and the rotary table do not count.
-        Reads as far as the first other value."""
+        """Whether a matrix, or a norm's weights, are all zero; biases and the rotary table do not count. Stops at the
+        first other value."""
         if not tensor.source or tensor.source.endswith(".bias"):
             return False
         source = self.source(tensor)

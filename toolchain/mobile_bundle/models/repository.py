@@ -1,4 +1,4 @@
-"""What a model is called: by its directory, or by its repository where it lies in the hub's cache."""
+"""The name of a model: its directory's, or its repository's if it lies in the hub's cache."""
 
 from __future__ import annotations
 

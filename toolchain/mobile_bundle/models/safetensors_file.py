@@ -81,7 +81,9 @@ class SafetensorsFile(RangedFile):
                 raise InputError(f"{self.path} is damaged: tensor {tensor.name} {what}", "download it again")
             at += tensor.bytes
         if at != size:
-            raise InputError(f"{self.path} is damaged: {size - at} bytes belong to no tensor", "download it again")
+            raise InputError(
+                f"{self.path} is damaged: {size - at} bytes do not belong to any tensor", "download it again"
+            )
 
     def _entry(self, name: str, entry: Any, data: int, size: int) -> StoredTensor:
         try:
@@ -92,7 +94,7 @@ class SafetensorsFile(RangedFile):
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:
-            raise InputError(f"{self.path} is damaged: the entry of tensor {name} makes no sense", "download it again")
+            raise InputError(f"{self.path} is damaged: the entry of tensor {name} is invalid", "download it again")
         if data + end > size:
             raise InputError(
                 f"{self.path} is truncated: tensor {name} ends at byte {data + end}, the file at {size}; "

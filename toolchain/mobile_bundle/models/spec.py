@@ -1,4 +1,4 @@
-"""What the engine has to know of a decoder: mb_model_config (weights_index.h) and the tensors it asks for."""
+"""What the engine must know of a decoder: mb_model_config (weights_index.h), and the tensors that it needs."""
 
 from __future__ import annotations
 

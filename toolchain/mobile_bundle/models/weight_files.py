@@ -36,10 +36,10 @@ def shard_names(directory: Path) -> list[str]:
 
 
 def choose_weight_files(directory: Path, named: Any, index: dict[str, Any] | None) -> WeightFiles | None:
-    """The files to read, or None if there are no safetensors. They exist.
+    """The files to read, all of which exist; None if there are no safetensors.
 
     named: config.json's `transformers_weights`; index: the parsed index, or None if there is none. UserError for an
-    index that makes no sense and for shards that are missing."""
+    invalid index and for missing shards."""
     shards = shard_names(directory)
     if named is not None:
         if not isinstance(named, str) or "/" in named or not named.endswith(".safetensors"):
@@ -92,7 +92,7 @@ def _without_index(directory: Path, shards: list[str]) -> WeightFiles:
     missing = next((number for number in range(1, total + 1) if number not in numbers), None)
     if missing is not None:
         raise InputError(
-            f"{directory} has no {_like(shards[0], missing)}: {len(numbers)} of {total} shards are there",
+            f"{directory} has no {_like(shards[0], missing)}: {len(numbers)} of {total} shards are present",
             "download the rest",
         )
     for name in shards:
@@ -113,10 +113,10 @@ def _require(directory: Path, name: str, who: str, shards: list[str]) -> None:
     if "/" not in name and path.is_file():
         return
     if "/" not in name and path.is_symlink():
-        raise InputError(f"{path} is a link to a file that is not there", "download the checkpoint again")
+        raise InputError(f"{path} is a link to a file that does not exist", "download the checkpoint again")
     wanted = _SHARD.fullmatch(name)
     same_set = [shard for shard in shards if wanted and shard.endswith(f"-of-{wanted[2]}.safetensors")]
     hint = "download it"
     if shards and not same_set:
-        hint = f"it holds {shards[0]}: the index is of other files; download the checkpoint again"
+        hint = f"it holds {shards[0]}: the index belongs to other files; download the checkpoint again"
     raise InputError(f"{who} names {name}, which is not in {directory}; {hint}")

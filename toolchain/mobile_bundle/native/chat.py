@@ -1,4 +1,4 @@
-"""Conversations as the runtime's own chat template program writes them: what a phone will say."""
+"""Renders conversations with the runtime's own chat template program: what a phone will say."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Time(ctypes.Structure):  # struct tm; what is behind these nine is for ti
 
 
 class _Options(ctypes.Structure):
-    _fields_ = [("thinking", ctypes.c_int), ("now", ctypes.POINTER(_Time))]
+    _fields_ = [("size", ctypes.c_uint32), ("thinking", ctypes.c_int), ("now", ctypes.POINTER(_Time))]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def _rendered(
     weekday, month = (tm.tm_wday + 1) % 7, tm.tm_mon - 1
     day, year = tm.tm_yday - 1, tm.tm_year - 1900
     time = _Time((tm.tm_sec, tm.tm_min, tm.tm_hour, tm.tm_mday, month, year, weekday, day, 0))
-    options = _Options(0 if thinking is None else 1 + thinking, ctypes.pointer(time))
+    switch = 0 if thinking is None else 1 + thinking
+    options = _Options(ctypes.sizeof(_Options), switch, ctypes.pointer(time))
     text, length = ctypes.c_void_p(), ctypes.c_size_t()
     try:
         check(function(*template, given, len(given), options, ctypes.byref(text), ctypes.byref(length)))

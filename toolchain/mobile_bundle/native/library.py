@@ -82,6 +82,6 @@ _ERRORS: dict[int, type[UserError]] = {
 
 
 def check(status: int) -> None:
-    """Unless the status of one of the library's functions is 0: the error of that kind, with the library's message."""
+    """Raises the error of that kind, with the library's message, unless the status of one of its functions is 0."""
     if status:
         raise _ERRORS[status]((library().mb_error_message() or b"").decode("utf-8", "replace"))

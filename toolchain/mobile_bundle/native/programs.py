@@ -1,4 +1,4 @@
-"""The programs that the package carries for phones, and which of them this machine runs."""
+"""The programs for phones that the package carries, and which of them this machine can run."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def bundle_runner(bundle: Path) -> Path:
     runner = bundle / "bin" / abi / "mobile-run"
     if not runner.exists():
         raise InputError(
-            f"{bundle}: no bin/{abi}/mobile-run in it: not a bundle, not a whole one, or built without native"
+            f"{bundle} has no bin/{abi}/mobile-run: it is not a bundle, incomplete, or built without `formats` native"
         )
     return runner

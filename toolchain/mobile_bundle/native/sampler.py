@@ -89,7 +89,7 @@ class Sampler:
         """The next token. logits: float32 (vocabulary,). NotFinite where one of them is infinite or NaN."""
         logits = np.ascontiguousarray(logits, np.float32)
         if logits.shape != (self._vocabulary,):
-            raise ArgumentError(f"logits of the shape {logits.shape}: ({self._vocabulary},) is needed")
+            raise ArgumentError(f"logits have the shape {logits.shape}, expected ({self._vocabulary},)")
         token = ctypes.c_int32()
         pointer = logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         check(_library().mb_sampler_sample(self._handle, pointer, ctypes.byref(token)))

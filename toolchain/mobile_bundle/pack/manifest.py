@@ -1,4 +1,4 @@
-"""The manifest of what is packed: it must be true of the files that come out of the ZIP, not of those that went in."""
+"""The manifest of a packed bundle: it describes the files that come out of the ZIP, not those that went in."""
 
 from __future__ import annotations
 

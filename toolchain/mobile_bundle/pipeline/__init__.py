@@ -1,1 +1,1 @@
-"""Recipes and the building of bundles."""
+"""The stages of a build: from a checkpoint to a bundle."""

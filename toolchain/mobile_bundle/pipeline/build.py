@@ -1,4 +1,4 @@
-"""From a checkpoint directory, or a GGUF file, to a bundle: the stages, in their order."""
+"""Builds a bundle from a checkpoint directory or a GGUF file: the stages in their order."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from mobile_bundle.planning.sizes import sizes_of
 
 def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dict[str, Any]:
     """Builds the bundle and returns its manifest. It appears whole, or not at all; a bundle of that name is replaced at
-    the end. What a build had coded before it failed or was killed lies in parts_directory(request.output), and the next
-    one goes on from there.
+    the end. Tensors that a failed or killed build had coded lie in parts_directory(request.output), and the next build
+    continues from there.
 
     UserError says what a person can mend."""
     listener = listener or Listener()
@@ -62,7 +62,8 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
 
 
 def _write_small_files(directory: Path, request: BuildRequest, source: Source) -> Measure:
-    """Writes the tokenizer and the runners. What a bundle with them and an assignment takes."""
+    """Writes the tokenizer and the runners. Returns the function that gives the sizes of a bundle with an
+    assignment."""
     write_file(directory / "tokenizer.bin", bytes(source.tokenizer.data))
     runners: Mapping[str, Path] = runner_paths() if "native" in request.formats else {}
     for abi, runner in runners.items():

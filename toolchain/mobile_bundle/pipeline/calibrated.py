@@ -1,7 +1,6 @@
-"""Coding a model layer by layer, each layer's statistics taken from what the layers before it have become.
+"""Codes a model layer by layer. Each layer's statistics are taken from the output of the coded layers before it.
 
-So a layer also makes up for the errors of those before it, as far as it can (GPTQ's and VPTQ's order of work).
-"""
+So a layer also compensates the errors of those before it, as far as it can (the order of GPTQ and VPTQ)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The last look at a bundle before it gets its name: a forward pass over a few tokens, by the engine that will run it.
+"""The last check of a bundle before it gets its name: a forward pass over a few tokens, by the engine that will run it.
 
-A model may be made of finite weights and still compute nothing: a norm's weights or a product overflow float32, and the
-logits are NaN for every text. Python never sees that, and a phone would only answer nonsense."""
+A model may have finite weights and still compute nothing: a norm or a product overflows float32, and the logits are NaN
+for every text. Python never sees that, and a phone would only answer nonsense."""
 
 from __future__ import annotations
 

@@ -34,8 +34,9 @@ class Chosen:
 
 
 class Choosing:
-    """Made before any work, so that what cannot be met is refused at once: UserError for a recipe that leaves nothing
-    to plan or nothing to use, and for an impossible budget. sizes: what a bundle with an assignment takes."""
+    """Chooses codecs. Making one does no work yet, so that an impossible request is refused at once: UserError for a
+    recipe that leaves nothing to plan or has no codec for a part, and for an impossible budget. sizes: what a bundle
+    with an assignment takes."""
 
     def __init__(self, request: BuildRequest, source: Source, sizes: Measure) -> None:
         self._request, self._source, self._sizes = request, source, sizes
@@ -46,7 +47,7 @@ class Choosing:
         )
 
     def choose(self, pool: PartPool, listener: Listener) -> Chosen:
-        """pool: codes what is tried. UserError for a text, a checkpoint or a budget that is of no use."""
+        """pool: codes what is tried. UserError for a text, a checkpoint or a budget that cannot be used."""
         request, (model, tokenizer) = self._request, (self._source.model, self._source.tokenizer)
         used = None
         if self._planner or request.calibration:

@@ -1,11 +1,10 @@
-"""Without a recipe: the smallest of a few recipes that keeps the quality, found by trying them.
+"""The default recipe: the smallest of a few recipes that keeps the quality, found by trying them.
 
-How many bits a model needs cannot be told from its weights: of two models whose weights have the same error one loses
-2 % of perplexity at 4 bits, the other 60 % (docs/RESULTS.md). So the recipes of a ladder are coded one after the other,
-data-free, and compared with the uncompressed model on a little text that ships with the tool, by the engine itself.
-What does not fit the target's memory is not tried; where only recipes fit that lose quality, the best of them is taken,
-and that is said.
-"""
+The weights do not tell how many bits a model needs: of two models with the same error of the weights, one loses 2 % of
+perplexity at 4 bits, the other 60 % (docs/RECIPES.md). So the recipes of a ladder are coded data-free, one after the
+other, and the engine compares each with the uncompressed model on a short text that ships with the tool. A recipe that
+does not fit the target's memory is not tried. If only recipes fit that lose quality, the best of them is taken, with a
+message."""
 
 from __future__ import annotations
 
@@ -85,8 +84,8 @@ def choose_recipe(
     if not fitting:
         recipe = next((recipe for recipe in _BELOW if fits(recipe)), _BELOW[-1])
         tell(
-            f"{recipe.name}: at 4 bits the model would need more than the {TARGETS[target] / 1e6:.0f} MB of memory of "
-            f"the target {target}. So few bits cost much of the quality; `max_size` with `calibration` loses less"
+            f"{recipe.name} chosen: at 4 bits the model would need more than {TARGETS[target] / 1e6:.0f} MB of memory "
+            f"(target {target}). Below 4 bits much of the quality is lost; `max_size` with `calibration` loses less"
         )
         return recipe
     windows = calibration_windows(tokenizer, DEFAULT_TEXT, min(spec.context, _CONTEXT), _WINDOWS)
@@ -105,10 +104,10 @@ def choose_recipe(
             write_weights(pool, spec, assignment(recipe), tried, listener.stage(f"trying {recipe.name}"))
             result = _compared(tried, original, windows)
             if result.increase <= MOST_INCREASE and result.kl <= MOST_KL:
-                tell(f"{recipe.name}: {_figures(result)}")
+                tell(f"{recipe.name} chosen: {_figures(result)}")
                 return recipe
-            tell(f"not {recipe.name}: {_figures(result)}")
-    tell(f"{recipe.name} is the best that fits the target {target}; `calibration` loses less")
+            tell(f"{recipe.name} rejected: {_figures(result)}")
+    tell(f"{recipe.name} chosen: the best recipe that fits the target {target}; `calibration` loses less")
     return recipe
 
 
@@ -119,6 +118,6 @@ def _compared(tried: Path, original: Path, windows: NDArray[np.int32]) -> Diverg
 
 def _figures(result: Divergence) -> str:
     return (
-        f"perplexity {100 * result.increase:+.1f} % (at most {100 * MOST_INCREASE:.0f}), KL {result.kl:.3f} nats "
-        f"(at most {MOST_KL}), on {result.tokens:,} tokens of the text that ships with the tool"
+        f"perplexity {100 * result.increase:+.1f} % (limit {100 * MOST_INCREASE:.0f} %), KL {result.kl:.3f} nats "
+        f"(limit {MOST_KL}), measured on {result.tokens:,} tokens of the built-in text"
     )

@@ -65,14 +65,14 @@ def describe(directory: Path, source: Source, recipe: str, records: list[TensorR
 
 
 def stored_bytes(directory: Path) -> int:
-    """What a phone stores of a bundle, for one ABI: every file, and the largest runner."""
+    """Bytes that a phone stores of a bundle, for one ABI: every file, but only the largest runner."""
     files = [path.stat().st_size for path in directory.iterdir() if path.is_file()]
     runners = [path.stat().st_size for path in directory.glob("bin/*/mobile-run")]
     return sum(files) + max(runners, default=0)
 
 
 def _mapped_weights(path: Path) -> MappedWeights:
-    """What generating text reads of a weights.ptd that has just been written."""
+    """Bytes that generating text reads of a weights.ptd that has just been written."""
     with WeightsReader(path) as weights:
         entries = sorted(weights.entries, key=lambda entry: entry.offset)
         packed = {entry.name: weights.packed_header(entry.name) for entry in entries}

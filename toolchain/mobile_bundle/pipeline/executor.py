@@ -39,10 +39,10 @@ class Workers(ABC):
         """What to tell a person if the exception means that a worker died; None for any other."""
         if isinstance(error, BrokenExecutor):
             return ResumableError(
-                "a worker process was killed, perhaps because memory ran out", "try again, with fewer `jobs`"
+                "a worker process was killed, perhaps because it ran out of memory", "try again, with fewer `jobs`"
             )
         if isinstance(error, MemoryError):
-            return ResumableError("memory ran out", "try again, with fewer `jobs`")
+            return ResumableError("out of memory", "try again with fewer `jobs`")
         return None
 
 
@@ -85,7 +85,9 @@ class ClusterWorkers(Workers):
         try:
             import distributed
         except ImportError as error:
-            raise InstallationError("`cluster` needs Dask", "pip install 'mobile-bundle[cluster]'") from error
+            raise InstallationError(
+                "`cluster` needs Dask", "pip install '.[cluster]' in a checkout of mobile-bundle"
+            ) from error
         connect: Any = distributed.Client
         try:
             self._client = connect(address, set_as_default=False)
@@ -114,7 +116,7 @@ class ClusterWorkers(Workers):
         # Dask's futures fail in several ways when a worker or the scheduler goes, with a TypeError among them
         what = " ".join(f"{type(error).__name__} {error}".split())
         return ResumableError(
-            f"the Dask cluster failed ({what})", "see whether its workers are still running, and try again"
+            f"the Dask cluster failed ({what})", "check that its workers are still running, and try again"
         )
 
 
@@ -169,13 +171,16 @@ def _check_workers(client: Any, address: str, checkpoint: Path, parts: Path) -> 
     try:
         answers = client.run(_identities, paths)
     except ImportError as error:
-        raise InstallationError(f"the workers of {address} lack mobile-bundle ({error})", "install it there") from error
+        raise InstallationError(
+            f"the workers of {address} do not have mobile-bundle ({error})", "install it there"
+        ) from error
     finally:
         marker.unlink()
     for worker, there in answers.items():
         if there[0] != here[0]:
             raise InstallationError(
-                f"the worker {worker} has mobile-bundle {there[0]}, here is {here[0]}", "install the same version there"
+                f"the worker {worker} has mobile-bundle {there[0]}, this machine has {here[0]}",
+                "install the same version there",
             )
         for path, ours, theirs in zip(paths, here[1:], there[1:], strict=True):
             if ours != theirs:

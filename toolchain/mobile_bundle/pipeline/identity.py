@@ -1,8 +1,8 @@
 """What decides the bytes of a part: the tool that codes, and the content of the checkpoint.
 
-Contents are compared, not dates: `cp -p`, `rsync -t` and `tar` give another revision the date of the one before. All
-bytes of a tensor count, not samples of them, so that a single changed weight is seen. That takes a small part of the
-time that coding takes; docs/ARCHITECTURE.md has the figures."""
+Contents are compared, not dates: `cp -p`, `rsync -t` and `tar` give a changed file the date of the old one. All bytes
+of a tensor count, not samples of them, so that a single changed weight is seen. That takes little time compared with
+coding; docs/ARCHITECTURE.md has the figures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mobile_bundle.version import __version__
 
 @functools.cache
 def tool_identity() -> str:
-    """The version, and a digest of the package's sources, the C library and NumPy's version: parts of another edition
+    """The version, and a digest of the package's sources, the C library and NumPy's version. Parts of another edition
     of the tool are not trusted, and workers of another edition are refused.
 
-    All modules count: which of them have a say in what is coded changes more often than anybody would note here.
-    UserError if the package has no C library."""
+    All modules count, because a list of those that influence coding would soon be wrong. UserError if the package has
+    no C library."""
     digest = hashlib.sha256(importlib.metadata.version("numpy").encode())
     for top in mobile_bundle.__path__:
         for folder, folders, files in os.walk(top, followlinks=True):

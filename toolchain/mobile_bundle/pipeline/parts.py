@@ -1,4 +1,4 @@
-"""Part files: every tensor is coded on its own, into a file of its own, by whatever process; a killed build goes on.
+"""Part files: every tensor is coded on its own, into a file of its own, by any process; a killed build continues.
 
     OUT.mbundle.parts/
       lock                  held (flock) by the build that is running
@@ -163,8 +163,8 @@ def code_open_part(
                 raise InputError(f"cannot code tensor {tensor.source or tensor.name}: {error}") from error
         if not math.isfinite(encoded.relative_error):
             raise InputError(
-                f"cannot code tensor {tensor.source or tensor.name} by {codec.name}: its values are too large for it; "
-                f"see whether the checkpoint is damaged, or try the recipe raw"
+                f"cannot code tensor {tensor.source or tensor.name} by {codec.name}: its values are too large; "
+                f"check whether the checkpoint is damaged, or try the recipe raw"
             )
         if size != encoded.header.blob_bytes:
             raise AssertionError(f"{codec.name} wrote {size} bytes, its header says {encoded.header.blob_bytes}")
@@ -219,7 +219,9 @@ class PartStore:
                 return True
         except BlockingIOError:
             os.close(lock)
-            raise OutputError(f"another build is writing {self.directory}", "wait for it, or stop it") from None
+            raise OutputError(
+                f"another build is writing {self.directory}", "wait until it has finished, or stop it"
+            ) from None
         except FileNotFoundError:
             pass
         os.close(lock)

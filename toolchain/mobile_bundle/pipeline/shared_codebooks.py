@@ -17,7 +17,7 @@ from mobile_bundle.planning.sharing import sharing
 def train_shared(
     model: Model, assignment: Mapping[str, StreamCodec], profile: Profile
 ) -> dict[str, tuple[Codebook, TrainedCodebook]]:
-    """Trains every one, by name, on vectors of all the matrices that use it, each weighed by its importance."""
+    """Trains every shared codebook on vectors of all matrices that use it, weighed by their importance."""
     out = {}
     for name, (codebook, users) in sharing(model.tensors, assignment).items():
         count = codebook.samples_wanted // len(users) + 1

@@ -1,4 +1,4 @@
-"""What perplexity is measured of: a bundle, or a checkpoint that is coded as `raw` into a temporary bundle."""
+"""Opens what perplexity is measured on: a bundle, or a checkpoint coded as `raw` into a temporary bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobile_bundle.tokenizer.compile import compile_tokenizer
 
 
 @contextmanager
-def open_subject(
+def open_for_evaluation(
     path: Path, progress: Callable[[int, int, str], None]
 ) -> Iterator[tuple[Model, Tokenizer, int | None]]:
     """Model, tokenizer and BOS id (None: the model has none) of a bundle or checkpoint. Raises UserError."""
@@ -36,7 +36,7 @@ def open_subject(
             with _opened(weights, tokens) as (model, tokenizer):
                 yield model, tokenizer, compiled.bos
     else:
-        raise InputError(f"{path}: neither a bundle nor a checkpoint; there is nothing of that name")
+        raise InputError(f"{path} does not exist; give a bundle, a checkpoint directory or a GGUF file")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def build_weights(
     default; jobs and cluster: as PartPool's.
 
     UserError names what is wrong with the checkpoint, the recipe or the disk; then there is no file at `out_path`, but
-    perhaps a directory of finished parts beside it, from which the next call goes on."""
+    perhaps a directory of finished parts beside it, from which the next call continues."""
     with open_model(model_dir) as model:
         assignment = assign_codecs(model.tensors, model.spec, resolve_recipe(recipe, model.spec, model.tensors))
         if recipe is None:

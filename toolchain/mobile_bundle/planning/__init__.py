@@ -1,1 +1,1 @@
-"""What a bundle will cost, told beforehand."""
+"""Planning: which codec for which tensor, at what cost, under which budget."""

@@ -1,9 +1,8 @@
-"""Spending bytes where they save the most loss.
+"""Allocation: spends bytes where they save the most loss.
 
-The tensors' losses add up and each one's candidates form a convex curve, so taking the best step anywhere until the
-budget is spent is the optimum of the Lagrangian (Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary set
-of quantizers"); what is left over then goes to the best steps that still fit.
-"""
+The losses of the tensors add up, and the candidates of each form a convex curve. So taking the best step anywhere until
+the budget is spent is the optimum of the Lagrangian (Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary
+set of quantizers"). What is left over goes to the best steps that still fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every tensor's codec, and what a file of the coded tensors will take: known from shapes alone."""
+"""The codec of every tensor, and the layout of the coded file: known from shapes alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobile_bundle.planning.recipe import Recipe, tensor_codec
 
 
 def assign_codecs(tensors: Iterable[TensorSpec], spec: DecoderSpec, recipe: Recipe) -> dict[str, StreamCodec]:
-    """Every tensor's codec by its name."""
+    """The codec of every tensor, by name."""
     return {tensor.name: tensor_codec(recipe, spec, tensor) for tensor in tensors}
 
 

@@ -1,4 +1,4 @@
-"""From a budget to a codec for every tensor."""
+"""The planner: from a budget to a codec for every tensor. Here --max-size becomes bits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Assignment = dict[str, StreamCodec]
 
 @dataclass(frozen=True)
 class Budget:
-    """What must not be exceeded; None: no limit. max_size: bytes that a phone stores for one ABI; max_ram: predicted
-    peak memory in bytes; max_perplexity: predicted, on the calibration text."""
+    """Limits; None: no limit. max_size: installed size per ABI, bytes; max_ram: predicted peak memory, bytes;
+    max_perplexity: predicted, on the calibration text."""
 
     max_size: int | None = None
     max_ram: int | None = None
@@ -33,8 +33,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a bundle with some assignment. stored: bytes on a phone, for one ABI, by part ("weights.ptd", ...); peak:
-    bytes of predicted peak memory."""
+    """What a bundle with an assignment takes. stored: bytes on a phone for one ABI, by part ("weights.ptd", ...); peak:
+    predicted peak memory, bytes."""
 
     stored: dict[str, int]
     peak: int
@@ -49,8 +49,8 @@ Measure = Callable[[Mapping[str, StreamCodec]], Sizes]
 
 @dataclass(frozen=True)
 class Plan:
-    """assignment: codec by tensor name; loss: nats per token that it is predicted to add to the model's own, base_loss;
-    losses: of that, by tensor; sizes: exact, or an upper bound by a few bytes."""
+    """assignment: codec by tensor name; base_loss: of the uncompressed model, nats per token; losses: predicted
+    increase by tensor, nats per token; loss: their sum; sizes: exact, or too high by a few bytes."""
 
     assignment: Assignment
     base_loss: float
@@ -68,8 +68,10 @@ class Plan:
 
 
 class Planner:
-    """Keeps to a budget. Made before any work: UserError, with the arithmetic, for a size or memory budget that no plan
-    can meet. measure: what a bundle with an assignment takes; fixed: codecs that a recipe file sets."""
+    """Chooses codecs under a budget. Making one does no work yet, so that an impossible budget is refused at once:
+    UserError, with the arithmetic, for a size or memory limit that no plan can meet.
+
+    measure: what a bundle with an assignment takes; fixed: codecs that a recipe file sets."""
 
     def __init__(
         self,
@@ -85,9 +87,8 @@ class Planner:
             raise _size_is_impossible(budget.max_size, tensors, sizes)
         if budget.max_ram is not None and sizes.peak > budget.max_ram:
             raise BudgetError(
-                f"`max_ram` {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) is "
-                f"predicted to need {_mb(sizes.peak)} at its peak: its weights are mapped, KV cache and scratch come "
-                "on top",
+                f"`max_ram` {_mb(budget.max_ram)} cannot be met: the smallest plan ({_mb(sizes.total)} stored) has a "
+                f"predicted peak of {_mb(sizes.peak)} (mapped weights, KV cache and scratch memory)",
                 "take a smaller model",
                 limit="max_ram",
                 asked=budget.max_ram,
@@ -120,8 +121,8 @@ class Planner:
             raise BudgetError(
                 f"`max_perplexity` {budget.max_perplexity:g} cannot be met"
                 + (" within the other limits" if budget.max_size or budget.max_ram else "")
-                + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan is "
-                f"predicted to have {reached:.3f}",
+                + f": the uncompressed model has {math.exp(base_loss):.3f} on the calibration text, the best plan a "
+                f"predicted {reached:.3f}",
                 limit="max_perplexity",
                 asked=budget.max_perplexity or 0,
                 best=reached,
@@ -131,12 +132,12 @@ class Planner:
         return Plan(assignment(best), base_loss, lost(best), self._measure(assignment(best)))
 
     def check_stored(self, stored: int) -> None:
-        """stored: bytes that the finished bundle takes on a phone. UserError if they are more than was asked for: the
-        plan keeps the promise, and this looks whether it did."""
+        """Checks the finished bundle. stored: bytes that it takes on a phone. UserError if they exceed the limit (the
+        plan should have prevented that)."""
         limit = self._budget.max_size
         if limit is not None and stored > limit:
             raise BudgetError(
-                f"the bundle takes {stored:,} bytes on a phone, {limit:,} were asked for",
+                f"the bundle takes {stored:,} bytes on a phone, more than the {limit:,} allowed",
                 "give a smaller `max_size`",
                 limit="max_size",
                 asked=limit,
@@ -161,10 +162,10 @@ def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Siz
     error = max(GAUSSIAN_ERROR.values())
     parts = ", ".join(f"{name} {_mb(size)}" for name, size in smallest.stored.items())
     return BudgetError(
-        f"`max_size` {_mb(limit)} cannot be met: {weights / 1e9:.3f} billion weights in it are "
-        f"{8 * limit / weights:.4f} bits per weight; the smallest plan takes {_mb(smallest.total)} ({parts}"
-        f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight) and changes the weights by a relative "
-        f"squared error of {error:.2f}, which without training costs much of the quality",
+        f"`max_size` {_mb(limit)} cannot be met: that leaves {8 * limit / weights:.4f} bits per weight for "
+        f"{weights / 1e9:.3f} billion weights. The smallest plan takes {_mb(smallest.total)} ({parts}"
+        f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight), with a relative squared error of "
+        f"{error:.2f}, which costs much of the quality",
         "take a smaller model for a smaller bundle",
         limit="max_size",
         asked=limit,
@@ -180,7 +181,8 @@ def _options(
     fixed: Mapping[str, StreamCodec],
     exact: Mapping[str, StreamCodec],
 ) -> dict[str, list[Candidate]]:
-    """Candidates of every tensor that may be chosen for: matrices, but not a ternary model's body, which is exact."""
+    """Candidates of every tensor that the planner may choose for: all matrices, except the body of a ternary model,
+    which is exact already."""
     free = [
         tensor
         for tensor in tensors
@@ -213,7 +215,7 @@ def _assignment(
 
 
 def _unshare_single(tensors: Sequence[TensorSpec], chosen: Assignment) -> Assignment:
-    """A codebook that only one matrix would share becomes its own."""
+    """Replaces a shared codebook that only one matrix would use by one of its own."""
     users = Counter(
         (kind_of(tensor.name), codec.name) for tensor in tensors if (codec := chosen[tensor.name]).shared_codebook
     )

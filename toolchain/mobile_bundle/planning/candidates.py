@@ -1,4 +1,4 @@
-"""The codecs a plan may choose from, and what each loses."""
+"""The codecs that a plan may choose from: their bytes and predicted loss."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _shared(codec: StreamCodec, tensor: TensorSpec, sharers: int) -> StreamCodec
 
 
 def _hull(found: list[Candidate]) -> list[Candidate]:
-    """What is left when everything dearer and not better, or above a line between two others, is gone."""
+    """Drops candidates that are larger and no better, and those above a line between two others."""
     hull: list[Candidate] = []
     for each in sorted(found, key=lambda each: (each.bytes, each.loss)):
         if hull and each.loss >= hull[-1].loss:

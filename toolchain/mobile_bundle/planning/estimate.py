@@ -1,8 +1,7 @@
-"""What a bundle would take, without building it: every size is known from the shapes and the recipe.
+"""Estimates a bundle without building it: every size follows from the shapes and the recipe.
 
-A checkpoint is not even needed for the shapes in shapes.json: published configurations, with the size that their
-tokenizer has in a bundle (measured for Qwen2.5's 151,665 tokens; for Llama-2's 32,000 the same 22 bytes per token).
-"""
+The shapes in shapes.json need no checkpoint: published configurations, with the size of their tokenizer in a bundle
+(measured for Qwen2.5's 151,665 tokens; for Llama-2's 32,000 the same 22 bytes per token)."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ assumed for that class; it was not measured here. A Raspberry Pi 5 delivers 10."
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelShape:
     """What an estimate is of. tokenizer_bytes: of tokenizer.bin; parameters: a tied head counts once."""
 
     name: str
@@ -78,22 +77,22 @@ def shape_names() -> list[str]:
     return list(_shapes())
 
 
-def shape_subject(name: str) -> Subject:
-    """The subject of that name. KeyError if there is none."""
+def published_shape(name: str) -> ModelShape:
+    """The published shape of that name. KeyError if there is none."""
     shape = _shapes()[name]
     spec = ARCHITECTURES[architecture(shape["config"])](Config(shape["config"]))
-    return Subject(shape["name"], spec, decoder_tensors(spec, "model."), shape["tokenizer_bytes"])
+    return ModelShape(shape["name"], spec, decoder_tensors(spec, "model."), shape["tokenizer_bytes"])
 
 
-def checkpoint_subject(model_dir: str | os.PathLike[str]) -> Subject:
-    """The subject that a checkpoint directory or a GGUF file is. UserError as build_bundle's."""
+def checkpoint_shape(model_dir: str | os.PathLike[str]) -> ModelShape:
+    """The shape of a checkpoint directory or a GGUF file. UserError as build_bundle's."""
     with open_model(model_dir) as model:
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
-        return Subject(model.spec.name, model.spec, model.tensors, len(tokenizer.data))
+        return ModelShape(model.spec.name, model.spec, model.tensors, len(tokenizer.data))
 
 
 def estimate_bundle(
-    subject: Subject,
+    shape: ModelShape,
     recipe: Recipe | str | None,
     context: int = 0,
     kv_type: str = "int8",
@@ -102,15 +101,15 @@ def estimate_bundle(
     """context: in tokens; 0: the bundle's default. bandwidth: of the phone's memory, bytes per second.
 
     UserError for a recipe that is not known."""
-    spec = subject.spec
-    chosen = resolve_recipe(recipe, spec, subject.tensors)
-    assignment = assign_codecs(subject.tensors, spec, chosen)
-    planned = plan_weights(subject.tensors, assignment)
+    spec = shape.spec
+    chosen = resolve_recipe(recipe, spec, shape.tensors)
+    assignment = assign_codecs(shape.tensors, spec, chosen)
+    planned = plan_weights(shape.tensors, assignment)
     weights = WeightsLayout(planned).file_bytes
     headers = {tensor.name: tensor.header for tensor in planned}
     inner = {
         tensor.name: codec.packed.planned_header(tensor.rows, tensor.columns)
-        for tensor in subject.tensors
+        for tensor in shape.tensors
         if (codec := assignment[tensor.name]).rules.wraps
     }
     installed = [
@@ -119,17 +118,17 @@ def estimate_bundle(
         if is_stored(header)
     ]
     mapped = mapped_weights(headers, weights, inner)
-    config, tokenizer = spec.to_config_bytes(), subject.tokenizer_bytes
+    config, tokenizer = spec.to_config_bytes(), shape.tokenizer_bytes
     predicted = predict_memory(config, mapped.touched, tokenizer, context, kv_type)
     layered = predict_memory(config, mapped.layered, tokenizer, context, kv_type)
     per_token = mapped.touched + predicted.context * predicted.kv_bytes_per_token
     return BundleEstimate(
-        subject.name,
-        subject.parameters,
+        shape.name,
+        shape.parameters,
         chosen.name,
         weights + tokenizer + sum(path.stat().st_size for path in runner_paths().values()),
         cache_bytes(installed),
-        8 * sum(header.blob_bytes for header in headers.values()) / subject.parameters,
+        8 * sum(header.blob_bytes for header in headers.values()) / shape.parameters,
         predicted,
         layered.peak_bytes,
         predicted.min_device_ram_gb,

@@ -1,4 +1,4 @@
-"""Matrices of a checkpoint that a format holds exactly: the default recipe stores them so."""
+"""Finds matrices of a checkpoint that a format holds exactly. The default recipe stores them without loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which codec each tensor gets."""
+"""Recipes: which codec each tensor gets."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The names that a recipe may have."""
+    """The names of all recipes."""
     return list(_EMBEDDINGS)
 
 
 def usable_recipes(tensors: Sequence[TensorSpec]) -> list[str]:
-    """Those of recipe_names that a model with these tensors can be built with."""
+    """Names of the recipes that can build a model with these tensors."""
     return [name for name in recipe_names() if name != KEEP or any(tensor.stored for tensor in tensors)]
 
 
@@ -79,7 +79,7 @@ def resolve_recipe(recipe: Recipe | str | None, spec: DecoderSpec, tensors: Sequ
         return named_recipe(KEEP) if quantised else default_recipe(spec)
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     if KEEP in (chosen.body, chosen.embedding) and not any(tensor.stored for tensor in tensors):
-        raise InputError("the recipe keep carries over the codes of a GGUF file; this model is none")
+        raise InputError("the recipe keep needs a GGUF file, whose codes it keeps; this model is not one")
     return chosen
 
 

@@ -82,11 +82,11 @@ def _read_yaml(path: Path) -> Any:
                 raise InputError(f"the recipe {path} has an anchor, an alias or a tag", "write everything out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > 2:
-                raise InputError(f"the recipe {path} has more than two levels; only `tensors` has a second one")
+                raise InputError(f"the recipe {path} has more than two levels; only `tensors` may have a second one")
         _refuse_repeated(path, yaml.compose(text, Loader=yaml.BaseLoader))
         return yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"the recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def fixed_codecs(recipe: Recipe, tensors: list[TensorSpec]) -> dict[str, StreamCodec]:
@@ -95,7 +95,8 @@ def fixed_codecs(recipe: Recipe, tensors: list[TensorSpec]) -> dict[str, StreamC
     for pattern, _ in recipe.overrides:
         if not any(fnmatchcase(tensor.name, pattern) for tensor in matrices):
             raise InputError(
-                f"the recipe's pattern {pattern!r} fits no matrix of this model", "see `mobile-bundle inspect`"
+                f"the recipe's pattern {pattern!r} matches no matrix of this model",
+                "`mobile-bundle inspect` prints the names",
             )
     found = {}
     for tensor in matrices:
@@ -109,7 +110,7 @@ def _codec(path: Path, key: str, name: Any) -> str:
     if name is None or name in _NOTHING:
         return ""
     if not isinstance(name, str):
-        raise InputError(f"the recipe {path} gives {key!r} the codec {name!r}, which is no name")
+        raise InputError(f"the recipe {path} gives {key!r} the value {name!r}, which must be a codec name")
     try:
         return codec_by_name(name).name
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a bundle would take, for the planner: exact sizes of an assignment that is not built yet."""
+"""Exact sizes of a bundle that is not built yet, for the planner."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What bundles of one model cost and lose, side by side: one page for people, one JSON for programs."""
+"""Compares bundles of one model: what they cost and lose. One page for people, one JSON for programs."""

@@ -24,9 +24,9 @@ from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufCheckpoint
 from mobile_bundle.native.tokenizer import Tokenizer
-from mobile_bundle.pipeline.uncompressed import open_subject
+from mobile_bundle.pipeline.uncompressed import open_for_evaluation
+from mobile_bundle.report.bundle import bundle_report, identity
 from mobile_bundle.report.errors import TensorError, tensor_errors
-from mobile_bundle.report.facts import bundle_report, identity
 from mobile_bundle.report.pareto import Point, pareto_front, read_points
 from mobile_bundle.report.schema import BundleReport, Original, Protocol, Report
 from mobile_bundle.version import __version__
@@ -56,10 +56,10 @@ class Asked:
 def collect_report(
     asked: Asked, new_bar: NewBar, earlier: Report | None = None, save: Callable[[Report], None] = lambda report: None
 ) -> Report:
-    """Measures. earlier: a report whose figures are taken over for the same bytes, text and protocol. save: called with
-    what is known so far, before each further bundle is measured.
+    """Measures the bundles. earlier: a report whose measurements are reused for the same bytes, text and protocol.
+    save: called with the report so far before each further bundle is measured.
 
-    Everything cheap is checked before anything long begins. UserError names what is wrong."""
+    Everything cheap is checked before anything slow begins. UserError names what is wrong."""
     names = bundle_names(asked.bundles)
     text = read_text(asked.text)
     with open_model(asked.against) as model:
@@ -99,13 +99,12 @@ def collect_report(
 
 
 def bundle_names(bundles: Sequence[Path]) -> list[str]:
-    """What each bundle is called: its folder without ".mbundle", or its whole path where two would share that name.
-
-    UserError if a bundle is named twice."""
+    """The name of each bundle: its folder without ".mbundle", or its whole path where two would have the same name.
+    UserError if a bundle is given twice."""
     real = [bundle.resolve() for bundle in bundles]
     for number, path in enumerate(real):
         if path in real[:number]:
-            raise ArgumentError(f"{bundles[number]} is named twice")
+            raise ArgumentError(f"{bundles[number]} is given twice")
     short = [path.name.removesuffix(".mbundle") for path in real]
     chosen = [str(bundle) if short.count(name) > 1 else name for bundle, name in zip(bundles, short, strict=True)]
     return [printable(name) for name in chosen]
@@ -134,7 +133,7 @@ def _checked_manifest(bundle: Path, model: Model) -> dict[str, Any]:
     for tensor in model.tensors:
         if theirs.get(tensor.name) != (tensor.rows, tensor.columns):
             raise InputError(
-                f"{bundle} is not a bundle of {model.checkpoint.path}: {tensor.name} is missing or of another shape",
+                f"{bundle} is not a bundle of {model.checkpoint.path}: {tensor.name} is missing or has another shape",
                 "give the checkpoint it was built from with `against`",
             )
     verify_files(bundle, manifest)
@@ -152,9 +151,8 @@ def _common_windows(asked: Asked, manifests: Sequence[dict[str, Any]], text: str
             tokenizer.close()
         if common is not None and not np.array_equal(common, windows):
             raise InputError(
-                f"{bundle} and {asked.bundles[0]} turn the text into different tokens: perplexities of different "
-                "tokens cannot be compared",
-                "report them apart",
+                f"{bundle} and {asked.bundles[0]} tokenise the text differently: their perplexities cannot be compared",
+                "make a report for each",
             )
         common = windows
     assert common is not None
@@ -163,11 +161,11 @@ def _common_windows(asked: Asked, manifests: Sequence[dict[str, Any]], text: str
 
 def _perplexity(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, name: str) -> tuple[float | None, str]:
     """(perplexity, name of the kernels). UserError if the subject's own tokenizer gives other tokens."""
-    with open_subject(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
+    with open_for_evaluation(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
         own = token_windows(tokenizer, bos, read_text(asked.text), asked.context, asked.windows)
         if not np.array_equal(own, windows):
             raise InputError(
-                f"{subject} turns the text into other tokens than {asked.bundles[0]}: the bundle was built from "
+                f"{subject} tokenises the text differently from {asked.bundles[0]}: the bundle was built from "
                 "another tokenizer",
                 "give the checkpoint it was built from with `against`",
             )

@@ -1,4 +1,4 @@
-"""The error of every tensor of a bundle against the checkpoint, by decoding it: streamed, a chunk of rows at a time."""
+"""The error of every tensor of a bundle against the checkpoint, found by decoding it in chunks of rows."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def read_points(path: Path, context: int, windows: int) -> PointSet:
     listed = head.get("points") if isinstance(data, dict) else data
     if not isinstance(listed, list) or not listed:
         raise InputError(
-            f'{path}: a list of {{"name", "bytes", "perplexity"}} is needed, or an object with it as "points"'
+            f'{path} must hold a list of {{"name", "bytes", "perplexity"}}, or an object with that list as "points"'
         )
     theirs = head.get("context", context), head.get("windows", windows)
     if not all(type(number) is int for number in theirs):
@@ -63,7 +63,7 @@ def read_points(path: Path, context: int, windows: int) -> PointSet:
     if theirs != (context, windows):
         raise InputError(
             f"{path}: measured on {theirs[1]} windows of {theirs[0]} tokens, this report on {windows} of {context}: "
-            f"they cannot be compared (give `context` {theirs[0]} `windows` {theirs[1]}, or leave `points` out)"
+            f"they cannot be compared (give `context` {theirs[0]} `windows` {theirs[1]}, or omit `points`)"
         )
     points = [_point(path, number, item) for number, item in enumerate(listed)]
     origin, note = head.get("origin", path.name), head.get("note", "")

@@ -26,7 +26,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelResults:
     """One model's report. model, text: their paths as a reader of the project types them; arguments: what
     build-mobile-bundle was given for each bundle, by name, as far as known; missing: names of bundles that could not be
     built, and why."""
@@ -38,7 +38,7 @@ class Subject:
     missing: Mapping[str, str]
 
 
-def results_markdown(subjects: Sequence[Subject], command: str) -> str:
+def results_markdown(subjects: Sequence[ModelResults], command: str) -> str:
     """The whole page. command: what generates it."""
     parts = [
         "# Results",
@@ -54,7 +54,7 @@ def results_markdown(subjects: Sequence[Subject], command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _subject(subject: Subject) -> list[str]:
+def _subject(subject: ModelResults) -> list[str]:
     report = subject.report
     original, protocol = report.original, report.protocol
     evaluate = f"--text {shlex.quote(subject.text)} --context {protocol.context} --windows {protocol.windows}"
@@ -90,7 +90,7 @@ def _subject(subject: Subject) -> list[str]:
     return parts
 
 
-def _row(bundle: BundleReport, subject: Subject) -> tuple[str, ...]:
+def _row(bundle: BundleReport, subject: ModelResults) -> tuple[str, ...]:
     bits = bundle.bits_per_weight
     arguments = subject.arguments.get(bundle.name)
     return (

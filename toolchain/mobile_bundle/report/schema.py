@@ -150,7 +150,7 @@ def read_report(path: Path) -> Report:
     except FileNotFoundError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
-        raise InputError(f"{path} is not the JSON of a report of version {REPORT_VERSION}", "make it again")
+        raise InputError(f"{path} is not a report of version {REPORT_VERSION}", "make it again")
     try:
         report = _record(Report, data)
     except TypeError as error:

@@ -156,7 +156,7 @@ def _place(hashes: NDArray[np.uint32], what: str) -> tuple[list[int], int, int]:
             return places, slots, probes + 1
         slots += slots // 2
     raise InputError(
-        f"tokenizer.json: too many {what} have the same hash; it was made to fill memory, take another one"
+        f"tokenizer.json: too many {what} have the same hash; it may be an attack on memory; use another tokenizer"
     )
 
 
@@ -214,7 +214,7 @@ def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -
         return np.empty(0, np.int32), 0
     for text in wanted:
         if texts[vocabulary.tokens[text]] != text:
-            raise InputError(f"tokenizer.json: the token {text!r} is also an added token that normalization changes")
+            raise InputError(f"tokenizer.json: the token {text!r} is also an added token that normalisation changes")
     hashes = np.array([string_hash(token_bytes(text, steps)[0]) for text in wanted], np.uint32)
     places, slots, probes = _place(hashes, "tokens")
     table = np.full(slots, -1, np.int32)

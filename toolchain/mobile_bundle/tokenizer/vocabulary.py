@@ -27,12 +27,12 @@ BYTE_ALPHABET = _byte_alphabet()
 
 @dataclass(frozen=True)
 class Added:
-    """An added token: `text` is what is looked for, in the normalized text when `normalized`."""
+    """An added token: `text` is what is looked for, in the normalised text when `normalized`."""
 
     id: int
     content: str  # as the files have it
     text: str
-    decoded: str  # its string when it is decoded: normalized if it was listed so at any time
+    decoded: str  # its string when it is decoded: normalised if it was listed so at any time
     normalized: bool
     strip_left: bool
     strip_right: bool
@@ -58,7 +58,7 @@ class Vocabulary:
     def leave_out(self, rows: int) -> list[str]:
         """Drops the added tokens of ids from `rows` on, for which a model has no embedding. Returns their texts.
 
-        Text that has them is then tokenized as any other; transformers fails on it."""
+        Text that has them is then tokenised as any other; transformers fails on it."""
         known = set(self.tokens.values())
         out = [token for token in self.added if token.id >= rows and token.id not in known]
         self.added = [token for token in self.added if token.id < rows or token.id in known]
@@ -172,7 +172,7 @@ def _added_tokens(listed: list[dict[str, Any]], tokens: dict[str, int], steps: S
         if len(token.text.encode()) > 512:
             raise InputError(f"tokenizer.json: the added token {token.text[:40]!r}... is longer than 512 bytes")
     if len({(token.text, token.normalized) for token in added}) != len(added):
-        raise InputError("tokenizer.json: two added tokens are the same text after normalization")
+        raise InputError("tokenizer.json: two added tokens are the same text after normalisation")
     return added, special
 
 

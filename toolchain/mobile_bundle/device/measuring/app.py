@@ -1,4 +1,4 @@
-"""The demo app on a device with Android, over adb: installed, and asked through its hooks (android_demo/README.md)."""
+"""The demo app on an Android device, over adb: installs it and uses its hooks (android_demo/README.md)."""
 
 from __future__ import annotations
 

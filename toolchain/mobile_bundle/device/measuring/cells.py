@@ -1,4 +1,4 @@
-"""What is run on a device, and in what order. A cell is one question; each of its runs is a process of its own."""
+"""What is run on a device, and in what order. A cell is one question; each of its runs is a new process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whether a bundle can fit a device at all, by its manifest, before anything is sent; reasons with their arithmetic."""
+"""Predicts from the manifest whether a bundle fits a device, before anything is sent. Reasons come with their
+arithmetic."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def predicted_at(manifest: dict[str, Any], context: int) -> dict[str, int]:
 
 
 def disk_bytes(manifest: dict[str, Any], abi: str) -> int:
-    """What of the bundle a device stores: everything but the runners of other ABIs, and the cache it makes itself."""
+    """Bytes of the bundle that a device stores: everything except the runners of other ABIs, plus the weights cache
+    that it makes."""
     files = manifest["files"]
     own = sum(file["bytes"] for name, file in files.items() if not name.startswith("bin/") or f"/{abi}/" in name)
     cache = manifest["predicted"]["file_bytes"] - files["weights.ptd"]["bytes"] - files["tokenizer.bin"]["bytes"]
@@ -32,16 +34,17 @@ def disk_bytes(manifest: dict[str, Any], abi: str) -> int:
 
 
 def reasons_against(manifest: dict[str, Any], info: DeviceInfo, context: int, there_bytes: int) -> list[str]:
-    """Why the bundle cannot run there; empty: it can. there_bytes: of it that the device's disk holds already."""
+    """Why the bundle cannot run on the device; empty if it can. there_bytes: of the bundle, already on the device's
+    disk."""
     reasons = []
     carried = sorted({name.split("/")[1] for name in manifest["files"] if name.startswith("bin/")})
     abi = choose_abi(manifest, info)
     if abi is None:
         runs = ", ".join(info.abis) or f"a {info.machine} processor"
-        reasons.append(f"no program for this device: it runs {runs}, the bundle carries {', '.join(carried) or 'none'}")
+        reasons.append(f"no runner for this device: it runs {runs}, the bundle has {', '.join(carried) or 'none'}")
     trained = manifest["model"]["context"]
     if context > trained:
-        reasons.append(f"a context of {context} tokens is asked for, the model is trained for {trained}")
+        reasons.append(f"a context of {context} tokens was requested, but the model was trained for {trained}")
     predicted = predicted_at(manifest, context)
     peak, anon = predicted["peak_bytes"], predicted["anon_bytes"]
     parts = (
@@ -49,16 +52,18 @@ def reasons_against(manifest: dict[str, Any], info: DeviceInfo, context: int, th
         f"{megabytes(max(peak - anon - predicted['file_bytes'], 0))} program = {megabytes(peak)} at {context} tokens"
     )
     if peak > info.memory_bytes:
-        reasons.append(f"too large for its memory: {parts}, the device has {megabytes(info.memory_bytes)} in all")
+        reasons.append(
+            f"too large for the device's memory: {parts}; the device has {megabytes(info.memory_bytes)} in total"
+        )
     elif peak > info.available_bytes + info.swap_bytes:
         reasons.append(
-            f"too large for what is free: {parts}, the device has {megabytes(info.available_bytes)} available and "
+            f"too large for the free memory: {parts}; the device has {megabytes(info.available_bytes)} available and "
             f"{megabytes(info.swap_bytes)} of swap; close other apps"
         )
     needed = disk_bytes(manifest, abi or "") - there_bytes
     if needed > 0 and needed + _SPARE_DISK > info.free_bytes:
         reasons.append(
-            f"too large for its disk: {megabytes(needed)} to store and {megabytes(_SPARE_DISK)} to spare, "
+            f"too large for the device's storage: it needs {megabytes(needed)}, plus {megabytes(_SPARE_DISK)} spare; "
             f"{megabytes(info.free_bytes)} are free in the work folder"
         )
     return reasons

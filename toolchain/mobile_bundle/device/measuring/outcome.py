@@ -1,4 +1,4 @@
-"""How a run ended, and why: every end is a result."""
+"""How a run ended, and why. Every end is a result."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def classify(
     crash_traces: Evidence,
     said: Sequence[str] = (),
 ) -> Outcome:
-    """Of a process whose watch ended in order. own: how the program itself says that it ended. oom_kills: that the
-    kernel counted meanwhile, None: it does not count. said: the last lines of the program that were no events."""
+    """The outcome of a process whose watch ended in order. own: the outcome by the program's own words. oom_kills:
+    kills that the kernel counted meanwhile, None where it does not count. said: the last lines of the program that were
+    no events."""
     ended_by = record.signal
     if ended_by is None and record.status is not None and record.status > 128:
         ended_by = record.status - 128  # a shell between says it so

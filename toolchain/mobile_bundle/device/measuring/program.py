@@ -1,4 +1,4 @@
-"""What is measured: a program that answers the cells' questions in its own words."""
+"""A program to measure: how it runs each cell, and how its output is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one run of a program on a device: by its own words, by mobile-watch, by the device."""
+"""What is known of one run of a program on a device: from its own output, from mobile-watch, from the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Peak:
 
     @property
     def highest(self) -> int | None:
-        """By whichever saw the most; a process that was killed has no account of its own."""
+        """The highest of the three. A process that was killed has no ru_maxrss."""
         return max((v for v in (self.sampled, self.reported, self.rusage) if v is not None), default=None)
 
 

@@ -73,7 +73,7 @@ def run_cell(
     try:
         run.after = read_state(device)
     except DeviceError as error:  # the run is over and counts; the next one will meet the same
-        run.notes.append(f"its state after the run is not known: {error}")
+        run.notes.append(f"the device's state after the run is unknown: {error}")
     run.outcome = _outcome(device, info, command, record, run, heard)
     if heard.asked is not None and heard.answered is not None:
         run.cancel_seconds = heard.answered - heard.asked
@@ -101,7 +101,7 @@ def _listen_twice(device: Device, places: Places, cell: Cell, line: str) -> _Hea
             if attempt == _ATTEMPTS - 1:
                 raise
             device.reconnect()
-            notes.append(f"the connection broke and came back, so it was run again ({error})")
+            notes.append(f"the connection was lost and came back, so the run was repeated ({error})")
     raise AssertionError("unreachable")
 
 
@@ -122,7 +122,7 @@ def _listen(device: Device, places: Places, cell: Cell, line: str) -> _Heard:
 
         heard.status = program.follow(cell.timeout + 60, hear)
         if hog is not None and not hog.running():
-            heard.notes.append("the second process was killed meanwhile: the pressure went away")
+            heard.notes.append("the second process was killed during the run: the memory pressure ended early")
     if not read_record(heard.events).ended and (error := lost(device, heard.status, "\n".join(heard.said))):
         raise error
     return heard

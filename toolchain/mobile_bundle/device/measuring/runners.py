@@ -1,4 +1,4 @@
-"""The runners that there are for a device, one per runtime; or why there is none."""
+"""The runners for a device, one per runtime, or why there is none."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def _program(
             raise InputError(f"the bundle has no runner for {abi}")
         return program, {}
     if runtime not in manifest.get("runtimes", {}):
-        raise InputError(f"the bundle was built without {runtime} (build it with `formats` native,{runtime})")
+        raise InputError(f"the bundle was built without {runtime} (build it again with `formats` native,{runtime})")
     # native runners are static; these are built against this machine's own runtime and C library
     if abi != machine_abi() or info.android is not None:
-        raise UnsupportedError(f"this installation has the {runtime} runner for this machine's kind of Linux alone")
+        raise UnsupportedError(f"the {runtime} runner was built only for this host's platform")
     try:
         program = package_file("bin", abi, f"mobile-run-{runtime}")
     except UserError:
@@ -69,4 +69,4 @@ def _executorch_libraries() -> dict[str, Path]:
         paths = [Path(folder, "lib", f"{name}.so") for name in ("libexecutorch", "libexecutorch_threadpool")]
         if all(path.exists() for path in paths):
             return {path.name: path for path in paths}
-    raise InstallationError("ExecuTorch is needed", "pip install 'mobile-bundle[executorch]'")
+    raise InstallationError("ExecuTorch is needed", "pip install '.[executorch]' in a checkout of mobile-bundle")

@@ -1,4 +1,4 @@
-"""A bundle and the programs that measure it, into the work folder of a device."""
+"""Copies a bundle and the programs that measure it into the work folder of a device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def stage(
     context: int,
     progress: Progress,
 ) -> int:
-    """Pushes what changed; the bytes that travelled. Raises DeviceError, UserError for a package without its watch."""
+    """Pushes changed files. Returns the bytes that were sent. Raises DeviceError; UserError for a package without
+    mobile-watch."""
     files = bundle_files(bundle, manifest, places)
     files[places.watch] = package_file("bin", places.abi, "mobile-watch")
     for program in programs:

@@ -1,4 +1,4 @@
-"""What changes on a device from run to run, taken before and after each: heat, clocks, memory, kills so far."""
+"""The state of a device that changes from run to run: temperature, clocks, memory, kills so far."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What all runs came to: cells, verdict, baseline; as JSON, as text and as a page."""
+"""The result of all runs: cells, verdict, baseline; as JSON, as text and as a page."""

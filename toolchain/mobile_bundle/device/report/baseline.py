@@ -1,4 +1,4 @@
-"""An earlier report of the same bundle's kind on the same device, as a gate against getting worse."""
+"""Compares a report with an earlier one of the same model and device, and fails on a regression."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(data, dict) or data.get("report_version") != REPORT_VERSION:
-        raise InputError(f"{path} is not the JSON of a device test of version {REPORT_VERSION}", "make it again")
+        raise InputError(f"{path} is not a device-test report of version {REPORT_VERSION}", "make it again")
     problem = best_match(Draft202012Validator(report_schema()).iter_errors(data))
     if problem is not None:
         where = "/".join(map(str, problem.absolute_path)) or "it"
@@ -42,7 +42,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
 
 
 def check_comparable(baseline: dict[str, Any], report: Report) -> None:
-    """UserError where figures of the two would be of different things."""
+    """UserError if the two reports measured different things."""
     device = baseline["device"]
     for what, old, new in (
         ("device", device and device["model"], report.device and report.device.model),
@@ -51,7 +51,9 @@ def check_comparable(baseline: dict[str, Any], report: Report) -> None:
         ("number of threads", baseline["settings"]["threads"], report.settings["threads"]),
     ):
         if old != new:
-            raise InputError(f"the baseline is of another {what} ({old}, this one is {new}): make one for it")
+            raise InputError(
+                f"the baseline was recorded with a different {what} ({old}, now {new})", "record a new one"
+            )
 
 
 def compare(baseline: dict[str, Any], report: Report, tolerances: Tolerances) -> Iterator[Check]:

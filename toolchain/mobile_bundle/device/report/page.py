@@ -55,7 +55,7 @@ def _banner(report: Report) -> str:
     lines = [f"{how} {why}" for why in report.refused]
     lines += [f"Ended early: {report.error}"] if report.error else []
     if not report.finished and not report.error:
-        lines.append("This test has not come to its end.")
+        lines.append("This test is not finished.")
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f'<section class="banner">{text}</section>' if lines else ""
 
@@ -179,7 +179,7 @@ def _notes(run: Run) -> Iterator[str]:
             else "The page cache could not be dropped (no root): this load is not cold."
         )
     if run.cancel_seconds is not None:
-        yield f"It stopped {1000 * run.cancel_seconds:.0f} ms after it was asked to, the way over adb included."
+        yield f"It stopped {1000 * run.cancel_seconds:.0f} ms after it was cancelled, including the time over adb."
     if run.before is not None and run.before.zones and run.after is not None:
         zones = [
             f"{name} {run.before.zones[name]:.0f} to {degrees:.0f} °C"
@@ -221,7 +221,7 @@ def _method(report: Report) -> str:
     rows = {
         "Processes": "every run is a fresh process; repeated tests take turns, every other round backwards",
         "Memory": "mobile-watch reads /proc at 20 Hz; VmHWM and ru_maxrss are the kernel's own, exact peaks",
-        "Speed": "pp and tg as llama-bench counts them, without tokenizing and sampling; mean ± standard deviation",
+        "Speed": "pp and tg as llama-bench counts them, without tokenising and sampling; mean ± standard deviation",
         "Prediction": f"the manifest's, at {report.bundle['predicted']['context']:,} tokens of context",
         "Bundle": f"{report.bundle['model']}, sha256 {report.bundle['sha256'][:16]}…",
         "Command": report.command,

@@ -1,5 +1,6 @@
-"""What came out: runs, cells and the whole report. These classes are its JSON; report.schema.json beside this file says
-the same in JSON schema. Sizes are bytes, times seconds, rates tokens per second; null is what could not be known."""
+"""A device report: runs, cells, checks. These classes are its JSON; report.schema.json beside this file is the schema.
+
+Sizes are bytes, times seconds, rates tokens per second; null is what could not be known."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One demand of the verdict. text: measured against limit, for a person; ok None: there was nothing to judge."""
+    """One check of the verdict. text: measured value and limit, for a person; ok None: there was nothing to judge."""
 
     name: str
     runtime: str

@@ -1,6 +1,6 @@
-"""The verdict: what was measured against the manifest's prediction, the user's budgets and an earlier report.
+"""The verdict: compares what was measured with the manifest's prediction, the user's budgets and an earlier report.
 
-Subjects that are peers are shown and not judged."""
+Programs of others are shown and not judged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Tolerances:
 def judge(
     report: Report, manifest: dict[str, Any], budgets: Budgets, context: int, answers: Mapping[str, Sequence[int]]
 ) -> list[Check]:
-    """Every check there is for what has been measured so far. answers: this machine's tokens by runtime."""
+    """All checks for what has been measured so far. answers: the tokens that this machine generates, by runtime."""
     checks: list[Check] = []
     for cell in report.cells:
         if not cell.peer and cell.outcome.kind != "not-run":

@@ -66,10 +66,10 @@ def choose_serial() -> str:
     devices = known_devices()
     if not devices:
         raise DeviceError(
-            "adb knows no device: plug one in with USB debugging on, or start a stand-in with `lab` native"
+            "adb finds no device: connect one with USB debugging on, or use a stand-in device with `lab` native"
         )
     if len(devices) > 1:
-        raise DeviceError(f"adb knows {len(devices)} devices ({', '.join(devices)}): choose one with `serial`")
+        raise DeviceError(f"adb finds {len(devices)} devices ({', '.join(devices)}): choose one with `serial`")
     return next(iter(devices))
 
 

@@ -1,8 +1,8 @@
-"""Files onto a device: only what changed, verified by sha256, whole or not at all, and going on where it stopped.
+"""Files onto a device: only what changed, verified by sha256, whole or not at all, continuing where it stopped.
 
 A file is there under its name only when it is whole: it grows as NAME.partial and is renamed at the end. Parts of PART
 bytes go over adb's own protocol into NAME.part, are compared by sha256, and appended; a push that was interrupted finds
-NAME.partial, keeps what of it equals the local file, and goes on."""
+NAME.partial, keeps the part that equals the local file, and continues."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _push_file(device: Device, local: Path, remote: str, digest: str, sent: Call
     found = remote_sha256(device, [f"{remote}.partial"], [size]).get(f"{remote}.partial")
     if found != digest:
         device.shell(f"rm -f {partial}")
-        raise DeviceError(f"{device.serial}: {remote} arrived damaged (its sha256 is another)", "run again")
+        raise DeviceError(f"{device.serial}: {remote} was damaged on the way (its sha256 differs)", "run again")
     device.shell(f"chmod 755 {partial} && mv {partial} {whole}")
     return size - start
 

@@ -15,7 +15,7 @@ def library(module: str) -> ModuleType:
         return importlib.import_module(f"gguf.{module}")
     except ImportError as error:
         raise InstallationError(
-            "reading a GGUF file needs the gguf package", "pip install 'mobile-bundle[gguf]'"
+            "reading a GGUF file needs the gguf package", "pip install '.[gguf]' in a checkout of mobile-bundle"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a report says of one bundle, from its manifest, its tensors' errors and its perplexity."""
+"""One bundle's entry of a report, from its manifest, its tensors' errors and its perplexity."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-/* The callers' structs of options, which may be those of an older or a newer header. */
-#ifndef MB_ENGINE_OPTION_STRUCT_H
-#define MB_ENGINE_OPTION_STRUCT_H
+/* Options structs of callers that may have been built with an older or a newer header. */
+#ifndef MB_BASE_OPTION_STRUCT_H
+#define MB_BASE_OPTION_STRUCT_H
 
 #include "mobile_bundle/mobile_bundle.h"
 

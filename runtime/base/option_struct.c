@@ -1,4 +1,4 @@
-#include "engine/option_struct.h"
+#include "base/option_struct.h"
 
 #include <string.h>
 
