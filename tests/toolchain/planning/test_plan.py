@@ -180,7 +180,7 @@ def test_what_a_recipe_file_fixes_stays(tmp_path: Path) -> None:
         ("entropy: perhaps", "true or false"),
         ("tensors: {a: 3}", "unknown codec"),
         ("tensors: {a: [raw]}", "more than two levels"),
-        ("body: [raw]", "no name"),
+        ("body: [raw]", "must be a codec name"),
     ],
 )
 def test_bad_recipe_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
