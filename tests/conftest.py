@@ -15,11 +15,16 @@ import hypothesis
 import pytest
 from filelock import FileLock
 from mobile_bundle import lab
+from mobile_bundle.native.programs import missing_runners, runner_paths
 from mobile_bundle.planning.recipe import Recipe
 from support.builds import build
 from support.checkpoints import pack_bitnet, write_tiny
 from support.paths import EXAMPLE, SHARED
 from support.processes import FUZZ_SEED, common_folder
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is loaded: its threads spin while they wait, and so take the processors from the other worker.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Every run tries the same examples; `--hypothesis-profile default` tries others, as `make fuzz` does.
 hypothesis.settings.register_profile("fixed", derandomize=True)
@@ -29,6 +34,17 @@ hypothesis.settings.load_profile("fixed")
 def pytest_report_header() -> str:
     """The random numbers behind this run."""
     return f"random seeds: fixed, {FUZZ_SEED} for the fuzz targets; `make fuzz` takes fresh ones"
+
+
+@functools.cache
+def _built_for_this_machine_alone() -> bool:
+    return bool(missing_runners(runner_paths()))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what a developer's build cannot run."""
+    if item.get_closest_marker("full") and _built_for_this_machine_alone():
+        pytest.skip("needs the programs for phones or other runtimes, which `make dev` leaves out (`make test`)")
 
 
 @pytest.fixture(scope="session")

@@ -59,11 +59,11 @@ MB_INLINE __m256i add_products(__m256i sums, __m256i q, __m256i x, __m256i magni
   return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *quad, const mb_vector_parts *parts, const int8_t *x,
+MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *four, const mb_vector_parts *parts, const int8_t *x,
                         uint32_t blocks, uint32_t stride, bool residual, uint32_t bits) {
   const int8_t *const codebook = parts->codebook, *const residual_codebook = parts->residual_codebook;
   const uint32_t residual_bits = parts->residual_bits;
-  row_quad at = *quad; /* which the compiler knows that nothing else points at */
+  row_quad at = *four; /* which the compiler knows that nothing else points at */
   __m256i s[QUAD];
   for (int i = 0; i < QUAD; i++) s[i] = _mm256_setzero_si256();
   for (; blocks > 0; blocks--, x += 8 * stride) {
@@ -84,7 +84,7 @@ MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *quad, const mb_vector_part
       for (uint32_t k = 0; k < REGISTERS(stride); k++) s[i] = add_products(s[i], q[k], a[k], magnitude[k]);
     }
   }
-  *quad = at;
+  *four = at;
   const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(s[0], s[1]), _mm256_hadd_epi32(s[2], s[3]));
   const __m128i all = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
   __m128i *to = (__m128i *)(void *)sums;

@@ -49,11 +49,11 @@ MB_INLINE int32x4_t add_products(int32x4_t sums, int8x16_t q, int8x16_t x) {
 #endif
 }
 
-MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *quad, const mb_vector_parts *parts, const int8_t *x,
+MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *four, const mb_vector_parts *parts, const int8_t *x,
                         uint32_t blocks, uint32_t stride, bool residual, uint32_t bits) {
   const int8_t *const codebook = parts->codebook, *const residual_codebook = parts->residual_codebook;
   const uint32_t residual_bits = parts->residual_bits;
-  row_quad at = *quad; /* which the compiler knows that nothing else points at */
+  row_quad at = *four; /* which the compiler knows that nothing else points at */
   int32x4_t s[QUAD];
   for (int i = 0; i < QUAD; i++) s[i] = vdupq_n_s32(0);
   for (; blocks > 0; blocks--, x += 8 * stride) {
@@ -75,7 +75,7 @@ MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *quad, const mb_vector_part
       }
     }
   }
-  *quad = at;
+  *four = at;
   vst1q_s32(sums, vaddq_s32(vld1q_s32(sums), pairwise_add(pairwise_add(s[0], s[1]), pairwise_add(s[2], s[3]))));
 }
 

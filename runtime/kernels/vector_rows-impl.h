@@ -7,9 +7,10 @@
  * A fragment of avx2_vector-impl.h and neon_vector-impl.h. Define before it is included:
  *   MB_INLINE
  * and behind it
- *   dot_quad(sums, quad, parts, x, blocks, stride, residual, bits): to each of four sums the products of the quad's row
- *   over `blocks` blocks of eight vectors, x [vector][stride]; it moves the quad on. All from `stride` on are
- *   constants, but for `bits` where there is a residual codebook.
+ *   dot_quad(sums, four, parts, x, blocks, stride, residual, bits)
+ *     adds to each of four sums the products of its row of `four` over `blocks` blocks of eight vectors,
+ *     x [vector][stride], and moves `four` behind them. All from `stride` on are constants, but for `bits` where there
+ *     is a residual codebook.
  * It defines multiply_codes_by_vector() for one vector, and for many write_rows(), which writes a tile's codes out. */
 #ifndef MB_KERNELS_VECTOR_ROWS_IMPL_H
 #define MB_KERNELS_VECTOR_ROWS_IMPL_H
@@ -85,28 +86,28 @@ typedef struct {
 } row_quad;
 
 MB_INLINE row_quad quad_at(const mb_vector_parts *parts, uint32_t row, uint32_t row_end, uint32_t vector) {
-  row_quad quad;
+  row_quad four;
   for (uint32_t i = 0; i < QUAD; i++) {
     const size_t own = row + i < row_end ? row + i : row_end - 1;
-    quad.rows[i] = (uint32_t)own;
-    quad.p[i] = parts->indices + own * parts->index_bytes + (size_t)(vector / 8) * parts->index_bits;
-    quad.residual[i] =
+    four.rows[i] = (uint32_t)own;
+    four.p[i] = parts->indices + own * parts->index_bytes + (size_t)(vector / 8) * parts->index_bits;
+    four.residual[i] =
         parts->residual_indices + own * parts->residual_bytes + (size_t)(vector / 8) * parts->residual_bits;
   }
-  return quad;
+  return four;
 }
 
-MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *quad, const mb_vector_parts *parts, const int8_t *x,
+MB_INLINE void dot_quad(int32_t sums[QUAD], row_quad *four, const mb_vector_parts *parts, const int8_t *x,
                         uint32_t blocks, uint32_t stride, bool residual, uint32_t bits);
 
-/* Adds what the outliers before column `end`, from number *outlier on, change in the sums of the quad's rows. */
-static void add_outliers(int32_t sums[QUAD], const row_quad *quad, const mb_vector_parts *parts, const int8_t *x,
+/* Adds what the outliers before column `end`, from number *outlier on, change in the sums of these four rows. */
+static void add_outliers(int32_t sums[QUAD], const row_quad *four, const mb_vector_parts *parts, const int8_t *x,
                          uint32_t *outlier, uint32_t end) {
   for (; *outlier < parts->outliers && parts->outlier_columns[*outlier] < end; ++*outlier) {
     const uint32_t column = parts->outlier_columns[*outlier];
     for (int i = 0; i < QUAD; i++) {
-      const uint8_t code = mb_vector_code(parts, quad->rows[i], column);
-      const uint8_t value = (uint8_t)parts->outlier_values[(size_t)quad->rows[i] * parts->outliers + *outlier];
+      const uint8_t code = mb_vector_code(parts, four->rows[i], column);
+      const uint8_t value = (uint8_t)parts->outlier_values[(size_t)four->rows[i] * parts->outliers + *outlier];
       sums[i] += ((int8_t)(uint8_t)(code + value) - (int8_t)code) * x[column];
     }
   }
@@ -126,14 +127,14 @@ MB_INLINE void grouped_rows(const mb_matrix *w, const mb_activations *x, float *
   const mb_vector_parts *parts = &w->vector;
   const uint32_t blocks = (parts->vectors + 7) / 8, most = 16 / stride; /* of eight vectors; `most` in a group */
   for (uint32_t row = row_begin; row < row_end; row += QUAD) {
-    row_quad quad = quad_at(parts, row, row_end, 0);
+    row_quad four = quad_at(parts, row, row_end, 0);
     float sums[QUAD] = {0};
     uint32_t outlier = 0;
     for (uint32_t g = 0; g * most < blocks; g++) {
       const uint32_t left = blocks - g * most;
       int32_t s[QUAD] = {0};
-      dot_quad(s, &quad, parts, x->codes + (size_t)g * 128, left < most ? left : most, stride, residual, bits);
-      if (outlier < parts->outliers) add_outliers(s, &quad, parts, x->codes, &outlier, (g + 1) * 128);
+      dot_quad(s, &four, parts, x->codes + (size_t)g * 128, left < most ? left : most, stride, residual, bits);
+      if (outlier < parts->outliers) add_outliers(s, &four, parts, x->codes, &outlier, (g + 1) * 128);
       for (int i = 0; i < QUAD; i++) sums[i] = sums[i] + (float)s[i] * x->scales[g];
     }
     store_quad(y, w, sums, row, row_end);
@@ -168,16 +169,16 @@ static void spread(int8_t *to, const mb_activations *x, uint32_t first, uint32_t
   }
 }
 
-static void add_spread_dots(int32_t sums[QUAD], row_quad *quad, const mb_vector_parts *parts, const int8_t *x,
+static void add_spread_dots(int32_t sums[QUAD], row_quad *four, const mb_vector_parts *parts, const int8_t *x,
                             uint32_t blocks) {
   if (parts->residual_bits > 0 && parts->stride == 8)
-    dot_quad(sums, quad, parts, x, blocks, 8, true, parts->index_bits);
+    dot_quad(sums, four, parts, x, blocks, 8, true, parts->index_bits);
   else if (parts->residual_bits > 0)
-    dot_quad(sums, quad, parts, x, blocks, 16, true, parts->index_bits);
+    dot_quad(sums, four, parts, x, blocks, 16, true, parts->index_bits);
   else if (parts->stride == 8)
-    WITH_CONSTANT_BITS(parts->index_bits, dot_quad, sums, quad, parts, x, blocks, 8, false)
+    WITH_CONSTANT_BITS(parts->index_bits, dot_quad, sums, four, parts, x, blocks, 8, false)
   else
-    WITH_CONSTANT_BITS(parts->index_bits, dot_quad, sums, quad, parts, x, blocks, 16, false)
+    WITH_CONSTANT_BITS(parts->index_bits, dot_quad, sums, four, parts, x, blocks, 16, false)
 }
 
 /* The other lengths: one scale, activations spread out to the entries' bytes. */
@@ -191,16 +192,16 @@ static void spread_rows(const mb_matrix *w, const mb_activations *x, float *y, u
       const uint32_t vectors = parts->vectors - first < SPREAD_VECTORS ? parts->vectors - first : SPREAD_VECTORS;
       spread(codes, x, first, vectors, parts->length, parts->stride);
       for (uint32_t row = begin; row < end; row += QUAD) {
-        row_quad quad = quad_at(parts, row, end, first);
-        add_spread_dots(sums[(row - begin) / QUAD], &quad, parts, codes, (vectors + 7) / 8);
+        row_quad four = quad_at(parts, row, end, first);
+        add_spread_dots(sums[(row - begin) / QUAD], &four, parts, codes, (vectors + 7) / 8);
       }
     }
     for (uint32_t row = begin; row < end; row += QUAD) {
-      const row_quad quad = quad_at(parts, row, end, 0);
+      const row_quad four = quad_at(parts, row, end, 0);
       int32_t *s = sums[(row - begin) / QUAD];
       uint32_t outlier = 0;
       float scaled[QUAD] = {0};
-      add_outliers(s, &quad, parts, x->codes, &outlier, w->columns);
+      add_outliers(s, &four, parts, x->codes, &outlier, w->columns);
       for (int i = 0; i < QUAD; i++) scaled[i] = scaled[i] + (float)s[i] * x->scales[0];
       store_quad(y, w, scaled, row, end);
     }

@@ -20,6 +20,8 @@ import pytest
 from mobile_bundle import lab
 from support.paths import ROOT
 
+pytestmark = pytest.mark.full
+
 APK = ROOT / "build/apk/mobile-bundle-demo.apk"
 PACKED = ROOT / "build/apk/wiki-6m.mbundle.zip"
 PROGRAMS = {"arm64-v8a": "qemu-aarch64-static", "armeabi-v7a": "qemu-arm-static", "x86_64": ""}

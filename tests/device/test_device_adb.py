@@ -26,6 +26,8 @@ from mobile_bundle.device.transport.probe import probe
 from mobile_bundle.device.transport.push import push_changed
 from mobile_bundle.errors import UserError
 
+pytestmark = pytest.mark.serial
+
 WORK = "/data/local/tmp/adb-test"
 
 

@@ -11,6 +11,8 @@ from mobile_bundle.device.measuring.app import ask_app, install_app
 from mobile_bundle.device.transport.adb import Device, ShellResult
 from mobile_bundle.device.transport.errors import DeviceTimeout, ShellFailed
 
+pytestmark = pytest.mark.serial
+
 WORK = "/data/local/tmp/android"
 AM = """#!/bin/sh
 # The text that it was asked comes back: it must have survived two shells.

@@ -20,6 +20,8 @@ from support.checkpoints import LLAMA, write_byte_tokenizer, write_synthetic
 from support.device_support import WhenRunning, run_test, valid_report
 from support.paths import EXAMPLE
 
+pytestmark = pytest.mark.serial
+
 MIB = 1 << 20
 LONG = Settings(cells=("warm-load", "soak"), reps=1, new_tokens=512, soak_seconds=10)
 """A soak without a decode cell before it decodes 10 x 512 tokens: seconds, in which something can happen."""

@@ -28,7 +28,7 @@ needs_lab = pytest.mark.skipif(lab.obstacle("native") is not None, reason=lab.ob
 GIB = 1 << 30
 
 
-pytestmark = pytest.mark.usefixtures("adb_server")
+pytestmark = [pytest.mark.usefixtures("adb_server"), pytest.mark.serial]
 
 
 @pytest.fixture(scope="module")

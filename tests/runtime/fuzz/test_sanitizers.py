@@ -90,6 +90,7 @@ def catching(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_a_finding_is_kept_and_can_be_made_again(catching, tmp_path):
     seed = catching / "seeds/catch/one"
     line = [catching / "fuzz_catch", "--seed", "7", "--inputs", "300", "--found", tmp_path, seed]
@@ -111,6 +112,7 @@ def test_a_finding_is_kept_and_can_be_made_again(catching, tmp_path):
     assert sorted(path for path in tmp_path.iterdir() if path.suffix != ".log") == found
 
 
+@pytest.mark.slow
 def test_the_script_counts_and_says_where_findings_are(catching):
     line = [ROOT / "scripts/fuzz.sh", catching, "--inputs", "200", "--processes", "2", "--seed", "7"]
     process = subprocess.run(line, capture_output=True, text=True)

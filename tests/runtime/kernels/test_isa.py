@@ -6,6 +6,7 @@ import pytest
 from support.machines import MACHINES, PROMPTS, tokens
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [name for name in MACHINES if name != "x86_64 avx2"])
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ def test_golden_prompts_give_the_same_tokens(bundle, recipe, machine):
         assert tokens(directory, machine, prompt, kv_type) == tokens(directory, "x86_64 avx2", prompt, kv_type)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [name for name in MACHINES if name != "x86_64 avx2"])
 @pytest.mark.parametrize("model", ["made", "trained"])
@@ -27,6 +29,7 @@ def test_a_bitnet_model_gives_the_same_tokens(bundle, bitnet, machine, model):
     assert tokens(directory, machine, prompt, "int8") == tokens(directory, "x86_64 avx2", prompt, "int8")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("abi", ["x86_64", "arm64-v8a", "armeabi-v7a"])
 def test_runners_are_static_and_ready_for_16_kib_pages(bundle, abi):
     """Read from the ELF headers: no interpreter, no dynamic section, segments aligned to 16 KiB."""

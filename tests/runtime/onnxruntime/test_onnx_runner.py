@@ -13,6 +13,8 @@ from support.damage import overflowing
 from support.events import events_of
 from support.onnx_programs import onnx_library, onnx_runner, runner_environment
 
+pytestmark = pytest.mark.full
+
 PROMPT = "The history of the city"
 
 

@@ -214,6 +214,7 @@ def test_verify_finds_a_flipped_bit(bundle, tmp_path):
     assert "checksum" in process.stderr
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("recipe", ["raw", "affine-8bit", "affine-4bit", "affine-2bit"])
 def test_predicted_memory_is_within_a_tenth(bundle, recipe):
     """With the whole context in use, against the manifest's prediction; VmHWM of a fresh process."""
@@ -227,6 +228,7 @@ def test_predicted_memory_is_within_a_tenth(bundle, recipe):
     assert memory["peak_anon_bytes"] <= predicted["anon_bytes"] * 1.1
 
 
+@pytest.mark.serial
 def test_memory_of_a_short_answer_is_predicted_too(bundle):
     done = events(run(bundle("affine-4bit"), "--prompt", PROMPT, "--max-new-tokens", "5", "--json"))["done"][0]
     assert done["memory"]["peak_rss_bytes"] == pytest.approx(done["predicted_peak_bytes"], rel=0.15)

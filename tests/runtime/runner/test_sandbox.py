@@ -51,6 +51,7 @@ def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "trap"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("call", CALLS)
 def test_a_trapped_system_call_is_one_that_fails(bundle, trap, tmp_path, call):
     """Installing and answering go on without it."""

@@ -22,6 +22,8 @@ from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import ABIS
 from support.events import event_of, events_of
 
+pytestmark = pytest.mark.serial
+
 EMULATORS = {
     "x86_64": [],
     "arm64-v8a": ["qemu-aarch64-static", "-cpu", "cortex-a53"],
@@ -307,6 +309,7 @@ def test_watching_costs_next_to_nothing():
     assert seconds / 3 < 0.01
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("abi", ABIS)
 def test_the_program_is_static_and_small(abi):
     data = package_file("bin", abi, "mobile-watch").read_bytes()

@@ -239,6 +239,7 @@ def test_a_template_that_never_ends_is_stopped() -> None:
         assert "too long" in said.error or "no memory" in said.error
 
 
+@pytest.mark.slow
 def test_what_is_too_large_for_the_format() -> None:
     with pytest.raises(TooLarge):
         Compiled("{{ 'a'" + " + 'a'" * 200 + " }}")

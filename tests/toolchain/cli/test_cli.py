@@ -63,6 +63,7 @@ def chat_model(folder: Path, template: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_options_of_the_chat_template(tmp_path):
     model, out = chat_model(tmp_path / "model", TEMPLATES["qwen3"]), tmp_path / "a.mbundle"
     build = ("build-mobile-bundle", model, "-o", out, "--recipe", "raw")
@@ -97,6 +98,7 @@ def test_a_value_that_is_not_json_is_a_text():
     assert chat_option('a={"b": [1, true, null, "c=d"]}') == ("a", {"b": [1, True, None, "c=d"]})
 
 
+@pytest.mark.slow
 def test_the_date_is_that_of_today(tmp_path):
     out = tmp_path / "a.mbundle"
     command("build-mobile-bundle", chat_model(tmp_path / "model", LLAMA32), "-o", out, "--recipe", "raw")
@@ -150,6 +152,7 @@ def test_the_recipe_that_inspect_prints_can_be_asked_for(tmp_path):
     one_line(process, 2, "unknown codec 'zip'")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_progress_bar(tmp_path):
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (24, 80))
@@ -183,6 +186,7 @@ def test_inspect(bundle):
     assert data["tensors"][0].keys() >= {"name", "codec", "bits_per_weight", "relative_error"}
 
 
+@pytest.mark.slow
 def test_verify(bundle, tmp_path):
     copy = tmp_path / "copy.mbundle"
     shutil.copytree(bundle("affine-4bit"), copy)
@@ -235,6 +239,8 @@ def test_bench_prints_the_table_and_json(bundle):
         }
 
 
+@pytest.mark.slow
+@pytest.mark.full
 def test_every_runtime_in_one_table(bundle):
     """The same harness and the same tokens; from ONNX Runtime as far as no two are tied (see test_onnx_parity.py)."""
     directory = bundle("affine-4bit", EXAMPLE, ("native", "executorch", "onnx"))
@@ -260,6 +266,8 @@ def test_every_runtime_in_one_table(bundle):
     same_or_tied(directory, prompt, said("onnx")[1], said("native", "--kv", "f16")[1])
 
 
+@pytest.mark.slow
+@pytest.mark.full
 def test_a_bundle_may_be_without_mobile_run(tmp_path):
     out = tmp_path / "x.mbundle"
     assert command("build-mobile-bundle", EXAMPLE, "-o", out, "--formats", "executorch").returncode == 0

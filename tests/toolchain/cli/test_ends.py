@@ -17,6 +17,8 @@ from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pipeline.parts import finished_parts
 from support.paths import EXAMPLE
 
+pytestmark = pytest.mark.serial
+
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 TOOL = [sys.executable, "-m", "mobile_bundle.cli.main"]
 

@@ -332,6 +332,7 @@ def test_files_that_are_none(
     assert not (tmp_path / "o.mbundle").exists()
 
 
+@pytest.mark.slow
 def test_a_packed_text_without_end(measured: Path, tmp_path: Path, capsys: Any) -> None:
     """xz holds a gigabyte of zeros in 150 kB."""
     import lzma

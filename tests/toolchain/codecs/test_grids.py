@@ -133,6 +133,7 @@ def test_ordinary_weights_are_on_no_grid(rounded: Callable[[Floats], Floats]) ->
         assert find_grid(ArraySource(from_bfloat16(to_bfloat16(quantised)))) is None
 
 
+@pytest.mark.slow
 def test_one_weight_off_the_grid_counts() -> None:
     weight = on_grid("affine-2bit-g128-sym", 300, 1024, np.random.default_rng(0))
     assert find_grid(ArraySource(weight)) is not None

@@ -40,6 +40,7 @@ def decode(blob, stats: Stats | None = None) -> Floats:
     return decode_vector(blob, stats.codebook if stats and shared else None)
 
 
+@pytest.mark.slow
 def test_two_bits_on_gaussian_weights() -> None:
     weight = gaussian(768, 1024)
     codec = codec_by_name("vptq-2bit")
@@ -47,6 +48,7 @@ def test_two_bits_on_gaussian_weights() -> None:
     assert relative(weight, codec_for(codec.encode(weight).header).decode(codec.encode(weight))) <= 0.10
 
 
+@pytest.mark.slow
 def test_more_bits_are_better_and_a_pair_of_codebooks_beats_one() -> None:
     weight = gaussian(512, 512)
     errors = [relative(weight, decode(codec_by_name(f"vptq-v4-b{bits}").encode(weight))) for bits in (8, 9, 10, 11)]

@@ -130,6 +130,7 @@ def test_fnv1a() -> None:
     assert name_hash(b"foobar") == 0x85944171F73967E8
 
 
+@pytest.mark.slow
 def test_executorch_reads_it(tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     from executorch.exir._serialize._cord import Cord
@@ -476,6 +477,8 @@ def test_a_dead_builds_directory_is_cleaned_and_a_live_ones_is_not(tmp_path: Pat
     assert other.is_dir()
 
 
+@pytest.mark.serial
+@pytest.mark.slow
 def test_kill_at_every_moment_leaves_the_old_bundle_or_the_new(tmp_path: Path) -> None:
     """A process that is killed (SIGKILL) at the n-th system call of the commit."""
     script = """

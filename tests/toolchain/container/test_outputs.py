@@ -328,6 +328,7 @@ def test_a_folder_that_appears_while_a_bundle_is_built(tmp_path: Path) -> None:
     assert run(*TOOL, "verify", tmp_path / "out.mbundle.new").returncode == 0
 
 
+@pytest.mark.slow
 def test_pack_removes_what_killed_runs_left(bundle: Callable[..., Path], tmp_path: Path) -> None:
     command = [*TOOL, "pack", bundle("affine-4bit"), "-o", tmp_path / "x.mbundle.zip"]
     for count in (1, 2):
@@ -346,6 +347,7 @@ def test_pack_removes_what_killed_runs_left(bundle: Callable[..., Path], tmp_pat
     assert (tmp_path / "x.mbundle.zip").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_outputs_that_cannot_be(bundle: Callable[..., Path], tmp_path: Path) -> None:
     """A root, a device, the checkpoint itself, a file system that is read-only: one line, and nothing is touched."""
     room = tmp_path / "room"
@@ -364,6 +366,7 @@ def test_outputs_that_cannot_be(bundle: Callable[..., Path], tmp_path: Path) -> 
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.slow
 def test_two_builds_of_one_output(tmp_path: Path) -> None:
     out = tmp_path / "out.mbundle"
     command = list(map(str, [*BUILD, EXAMPLE, "-o", out, "--recipe", "affine-3bit", "--jobs", "1"]))
@@ -382,6 +385,7 @@ def test_two_builds_of_one_output(tmp_path: Path) -> None:
     assert run(*TOOL, "verify", out).returncode == 0
 
 
+@pytest.mark.slow
 def test_outputs_that_would_overwrite_inputs(bundle: Callable[..., Path], tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("What is measured.")

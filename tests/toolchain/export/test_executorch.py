@@ -25,6 +25,8 @@ from support.events import events_of
 from support.paths import EXAMPLE
 from support.prompts import prompt_tokens
 
+pytestmark = pytest.mark.full
+
 PROMPT = "The history of the city"
 MIXED = Recipe(
     "vptq-2bit", "affine-4bit", (("*.attention.*", "affine-3bit"), ("layers.0.*", "affine-8bit")), title="mixed"

@@ -27,6 +27,8 @@ from onnx import TensorProto, helper
 from support.onnx_programs import Decoder, onnx_library, open_session
 from support.paths import EXAMPLE
 
+pytestmark = pytest.mark.full
+
 PACKED = ["raw", "affine-8bit", "affine-5bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet", "bitnet-1.25bit",
           "vptq-2bit"]  # fmt: skip
 STORED = ["bitnet-1.6bit", "seedlm-4bit", "hyper", "affine-4bit+entropy", "bitnet+entropy", "vptq-2bit+entropy"]

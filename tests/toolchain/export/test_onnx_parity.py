@@ -26,6 +26,8 @@ from support.onnx_programs import Decoder, headers, onnx_runner, runner_environm
 from support.paths import EXAMPLE
 from support.prompts import prompt_tokens
 
+pytestmark = pytest.mark.full
+
 MIXED = Recipe(
     "vptq-2bit", "affine-4bit", (("*.attention.*", "affine-3bit"), ("layers.0.*", "affine-8bit")), title="mixed"
 )

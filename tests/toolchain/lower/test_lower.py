@@ -382,6 +382,8 @@ class EveryFormat(nn.Module):
         return (*(layer(x) for layer in self.layers), *(layer(tokens) for layer in self.embeddings))
 
 
+@pytest.mark.full
+@pytest.mark.slow
 def test_every_operator_gives_eager_s_bits(operators, tmp_path):
     model = EveryFormat().eval()
     count = torch.export.Dim("count", min=1, max=100)
@@ -429,6 +431,7 @@ MIXED = {"[qkvo]*": "affine-4bit", "embedding": "affine-8bit", "gate": "bitnet",
 UNCOMPRESSED = {"[!h]*": "raw"}
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [MIXED, UNCOMPRESSED], ids=["mixed", "raw"])
 @pytest.mark.parametrize("external", [False, True], ids=["pte", "pte+ptd"])
@@ -495,6 +498,7 @@ def given(directory: Path, operator: str, width: int, x: torch.Tensor, blob: tor
     return load(lower(Given(operator, width).eval(), (x, blob), memory_planning_pass=planning)[1], directory)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "codec", ["raw", "affine-3bit", "affine-8bit", "bitnet-row", "bitnet-1.25bit", "vptq-v8-b8-r8-o3"]
@@ -521,6 +525,8 @@ def test_the_runtime_survives_hostile_blobs_and_takes_unaligned_ones(operators, 
     assert torch.equal(linear.forward([x, blob])[0], layer(x))  # and goes on afterwards
 
 
+@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "width", "reason"),
     [("linear_affine2", 40, "another operator's format"), ("linear_affine4", 41, "rows are not out_features"),
@@ -540,6 +546,7 @@ def test_the_package_itself_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_missing_library_is_explained(monkeypatch, tmp_path):
     code = "from mobile_bundle.lower import load_operators; load_operators()"
     environment = {**os.environ, "MOBILE_BUNDLE_EXECUTORCH_LIBRARY": str(tmp_path / "none.so")}

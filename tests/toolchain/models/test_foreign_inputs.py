@@ -284,6 +284,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BIN / name), *rest], capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_huge_model_is_refused_at_once_by_every_command(
     model: Path, bundle: Callable[..., Path], tmp_path: Path
 ) -> None:

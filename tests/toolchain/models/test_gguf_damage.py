@@ -136,6 +136,7 @@ def test_flipped_bytes(tmp_path: Path, whole: bytes) -> None:
     assert refused > 200
 
 
+@pytest.mark.serial
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """A file of 64 GB (a hole) whose header claims as much as it may."""
     path = tmp_path / "model.gguf"

@@ -26,6 +26,8 @@ from support.real_model import BYTES, QUESTIONS, real_gguf
 from support.texts import random_texts
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
+pytestmark = pytest.mark.slow
+
 CHAT = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 NEAR_TIE = 0.5

@@ -64,6 +64,7 @@ def test_what_comes_out_computes_the_same(bundle: Callable[..., Path], tmp_path:
     np.testing.assert_array_equal(logits(original), logits(out))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_coded_weights_are_what_the_builder_codes(bundle: Callable[..., Path], tmp_path: Path, recipe: str) -> None:
     """Packing and building with +entropy are two ways to one bundle, manifest and predictions included."""

@@ -287,6 +287,7 @@ def cut_short(model: Path, out: Path, when: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.serial
 def test_a_full_disk(llama: Path, tmp_path: Path) -> None:
     result = cut_short(llama, tmp_path / "x.mbundle", "full")
     assert result.returncode == 1, result.stderr
@@ -296,6 +297,7 @@ def test_a_full_disk(llama: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "x.mbundle.parts").glob("*.tmp"))
 
 
+@pytest.mark.serial
 def test_kill_in_the_middle(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.mbundle"
     first = bundle(llama, out, "affine-4bit")
@@ -333,6 +335,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.serial
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """A vocabulary of 152 k: the embedding alone is 78 MB as float32."""
     write_synthetic(tmp_path / "m", "small")

@@ -20,6 +20,7 @@ def logits(bundle: Path) -> np.ndarray:
         return session.feed(np.arange(5, 25, dtype=np.int32)).copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["affine-4bit", "vptq-2bit", "bitnet"])
 def test_a_smaller_file_with_the_same_logits(bundle: Callable[..., Path], recipe: str) -> None:
     plain, coded = bundle(recipe), bundle(f"{recipe}+entropy")
@@ -32,6 +33,7 @@ def test_a_smaller_file_with_the_same_logits(bundle: Callable[..., Path], recipe
     verify_bundle(coded)
 
 
+@pytest.mark.slow
 def test_shared_codebooks_and_overrides(tmp_path: Path) -> None:
     """A recipe with patterns, entropy-coded, is what its parts are."""
     overrides = (("layers.0.*", "affine-8bit"), ("*.mlp.down.weight", "vptq-v4-b10"))

@@ -159,6 +159,7 @@ def test_it_is_printed(build: Callable[[Path], dict[str, Any]], model: Path, nam
         assert re.search(words, note)
 
 
+@pytest.mark.slow
 def test_json_is_the_manifest_and_notes_go_to_standard_error(model: Path) -> None:
     out = model.with_suffix(".mbundle")
     arguments = [str(BIN / "build-mobile-bundle"), str(model), "-o", str(out), "--json"]

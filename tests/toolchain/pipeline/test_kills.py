@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.kill_harness import Harness
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:

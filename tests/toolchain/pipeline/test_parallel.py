@@ -83,6 +83,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_build_goes_on(tmp_path: Path, undisturbed: str, jobs: int) -> None:
     out, parts, script = tmp_path / "w", tmp_path / "w.parts", tmp_path / "cut_short.py"
@@ -113,6 +114,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.serial
 def test_a_killed_worker_is_an_error_and_no_loss(tmp_path: Path, undisturbed: str) -> None:
     out, parts = tmp_path / "w", tmp_path / "w.parts"
 
@@ -287,6 +289,7 @@ def test_a_codec_that_other_processes_do_not_know(tmp_path: Path) -> None:
 BUILD = [sys.executable, "-m", "mobile_bundle.cli.build"]
 
 
+@pytest.mark.serial
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     out = tmp_path / "slow.mbundle"
     command = [*BUILD, EXAMPLE, "-o", out, "--recipe", "seedlm-4bit", "--jobs", "2"]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mobile_bundle.cli.main import main
 from mobile_bundle.codecs import codec_for
 from mobile_bundle.codecs.blob import Blob, BlobHeader, Format
+from mobile_bundle.codecs.entropy import compress
 from mobile_bundle.codecs.vector_blob import VectorParts, pack_vector, stack_codebooks
 from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.container.manifest import read_manifest, write_manifest
@@ -340,7 +341,8 @@ def test_what_is_not_known_is_not_made_up(report):
     assert "Size against quality" not in page  # nothing to draw
 
 
-def test_matrices_with_a_shared_codebook_are_decoded(tmp_path):
+@pytest.mark.parametrize("entropy_coded", [False, True])
+def test_matrices_with_a_shared_codebook_are_decoded(tmp_path, entropy_coded):
     layout = VectorLayout(length=4, index_bits=8, shared=True)
     random = np.random.default_rng(1)
     codebook = random.integers(-127, 128, (256, 4)).astype(np.int8)
@@ -349,7 +351,9 @@ def test_matrices_with_a_shared_codebook_are_decoded(tmp_path):
         random.integers(0, 256, (48, 5)).astype(np.uint16), None, np.empty(0, np.uint32), np.empty((48, 0), np.int8),
     )  # fmt: skip
     books = Blob(BlobHeader(Format.INT8, layout.entries, layout.stride), stack_codebooks(layout, codebook).tobytes())
-    blobs = {"layers.0.mlp.up.weight": pack_vector(parts), "shared.v4.b8.r0.mlp.up.weight": books}
+    matrix = compress(pack_vector(parts)).blob if entropy_coded else pack_vector(parts)
+    assert (matrix.header.format is Format.ENTROPY) == entropy_coded
+    blobs = {"layers.0.mlp.up.weight": matrix, "shared.v4.b8.r0.mlp.up.weight": books}
     planned = [PlannedTensor("layers.0", name, replace(blob.header, scale=1.0)) for name, blob in blobs.items()]
     with WeightsWriter(tmp_path / "weights.ptd", bytes(256), planned) as writer:
         for name, blob in blobs.items():

@@ -100,6 +100,7 @@ RUNS = ["a" * 100_000, " " * 100_000, "\n" * 100_000, "▁" * 30_000, "ab" * 50_
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_corpora(name: str) -> None:
     pair = reference(name)
