@@ -1,3 +1,3 @@
-"""What Python programs use, and the command line with them: builds, bundles, loaded models, estimates.
+"""The Python API, on which the command line is built: builds, bundles, loaded models, estimates.
 
-`import mobile_bundle` gives the names (docs/PYTHON.md); nothing of it is loaded before it is used."""
+`import mobile_bundle` gives the names (docs/PYTHON.md). Nothing is loaded before it is used."""

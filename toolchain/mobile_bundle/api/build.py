@@ -1,4 +1,4 @@
-"""Building a bundle."""
+"""Builds a bundle."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def build(
     progress: Callable[[Step], None] = lambda step: None,
     cancel: Cancel = None,
 ) -> Bundle:
-    """Builds the bundle `output` (NAME.mbundle; replaced if it is one already) of a checkpoint directory or GGUF file.
+    """Builds the bundle `output` (NAME.mbundle; replaced if it exists) from a checkpoint directory or a GGUF file.
 
-    It appears whole, or not at all. What was coded when a build fails, is cancelled or is killed lies in
-    OUTPUT.parts beside it, and the same call goes on from there.
+    It appears whole, or not at all. When a build fails, is cancelled or is killed, the finished tensors lie in
+    OUTPUT.parts beside it, and the same call continues from there.
 
     recipe: how weights are coded: a name ("affine-4bit", "bitnet+entropy"), a recipe file (.yaml), or a Recipe; None:
-    found by trying. max_size (what a phone stores for one ABI), max_ram (predicted peak memory): a budget, in bytes or
-    as "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
-    every tensor. calibration: a text file (UTF-8, or .xz) that says which weights matter, True for the one that ships
-    with the tool, which budgets use anyway. formats: of "native", "executorch", "onnx". jobs: tensors that are coded at
-    a time, each in a process of its own. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of the
-    chat template that the bundle fixes.
+    found by trying. max_size (installed size per ABI) and max_ram (predicted peak memory): a budget, in bytes or as
+    "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
+    every tensor. calibration: a text file (UTF-8, or .xz) to measure which weights matter; True: the text that ships
+    with the tool, which budgets use by default. formats: of "native", "executorch", "onnx". jobs: tensors that are
+    coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of
+    the chat template that the bundle fixes.
 
-    progress: called with every Step, in this thread; `print` will do. What a person should know meanwhile (the plan,
-    what was tried) goes to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
+    progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
+    go to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
 
     Call it from any thread; one build per output at a time. With jobs, a script needs `if __name__ == "__main__":`.
-    UserError says what is wrong: InputError for the checkpoint, ArgumentError for what was asked for, BudgetError,
-    OutputError, ResumableError, InstallationError for a package that is missing, Cancelled."""
+    Raises UserError: InputError for the checkpoint, ArgumentError for the arguments, BudgetError, OutputError,
+    ResumableError, InstallationError for a package that is missing, Cancelled."""
 
     def step(done: Step) -> None:
         progress(done)
@@ -81,7 +81,7 @@ def build(
 
 
 def find_recipe(recipe: Recipe | str | os.PathLike[str]) -> Recipe:
-    """A recipe by its name or file. ArgumentError for a name that is not known, InputError for a file."""
+    """A recipe by its name or file. ArgumentError for an unknown name, InputError for a file that cannot be used."""
     if isinstance(recipe, Recipe):
         return recipe
     path = Path(recipe)

@@ -16,8 +16,8 @@ class Bundle:
     """A NAME.mbundle directory. It is only read, and may be used by several threads."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """InputError where there is no bundle, or one that this version cannot read. Looks only at the manifest;
-        `verify` reads everything."""
+        """Reads only the manifest; `verify` reads everything. InputError if there is no bundle, or if this version
+        cannot read it."""
         self.path = Path(path)
         self.manifest = Manifest.parse(read_manifest(self.path))
 
@@ -30,8 +30,8 @@ class Bundle:
         return self.manifest.tensors
 
     def verify(self) -> list[str]:
-        """Reads every byte and compares sizes and checksums. The names of the files that were checked; InputError
-        names the first that is damaged, or that no bundle has."""
+        """Reads every byte and compares sizes and checksums. Returns the names of the files that were checked.
+        InputError names the first file that is damaged or does not belong to a bundle."""
         return verify_bundle(self.path)
 
     def load(
@@ -63,5 +63,5 @@ class Bundle:
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """The bundle of that directory: `mb.open`. InputError where there is none, or one that this version cannot read."""
+    """Opens an existing bundle: `mb.open`. InputError if there is none, or if this version cannot read it."""
     return Bundle(path)

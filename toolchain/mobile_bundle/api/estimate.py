@@ -1,4 +1,4 @@
-"""What a bundle would take, without building it."""
+"""Estimates a bundle without building it."""
 
 from __future__ import annotations
 

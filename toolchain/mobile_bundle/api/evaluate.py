@@ -1,4 +1,4 @@
-"""How good a bundle is, alone or against the model it was made of."""
+"""Measures how good a bundle is, alone or against the model that it was built from."""
 
 from __future__ import annotations
 

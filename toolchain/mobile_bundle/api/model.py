@@ -32,9 +32,9 @@ Messages = Sequence[Mapping[str, str]]
 class LoadedModel:
     """A bundle's model, opened by Bundle.load: a context manager.
 
-    It belongs to one thread at a time: a call while another one is under way raises ArgumentError. Several models of
-    one bundle know nothing of each other, and share the pages of its files. A text that begins as the one before only
-    costs what is new; one that is begun ends the pieces of the one before."""
+    One thread at a time may use it: a call while another one is under way raises ArgumentError. Several models of one
+    bundle are independent, and share the pages of its files. What a text has in common with the start of the one before
+    is not computed again. Starting a text ends the pieces of the one before."""
 
     def __init__(self, path: Path, *, context: int, threads: int, kv: str, mapping: str, cache: Path | None) -> None:
         """Bundle.load says what these are."""
@@ -63,7 +63,7 @@ class LoadedModel:
         self.close()
 
     def close(self) -> None:
-        """Gives memory and files back; every later call raises ArgumentError."""
+        """Frees memory and files. Every later call raises ArgumentError."""
         if self._open is not None:
             with self._taken():
                 stack, self._open = self._open, None
@@ -88,11 +88,11 @@ class LoadedModel:
         ignore_eos: bool = False,
         cancel: Cancel = None,
     ) -> Iterator[Piece]:
-        """Continues a text, piece by piece: the tokens of `mobile-run generate` with the same options.
+        """Continues a text, piece by piece, with the tokens of `mobile-run generate` and the same options.
 
-        ignore_eos: an end token does not end it. cancel: see stop.Cancel; the last piece says so. Where something
-        cannot be, asking for the first piece raises: ArgumentError for a prompt that does not fit the context or for
-        values of `sampling` that cannot be, NotFinite where the model's values are not finite."""
+        ignore_eos: an end token does not end the text. cancel: see stop.Cancel; the last piece says so. Errors are
+        raised when the first piece is requested: ArgumentError for a prompt that does not fit the context or for
+        invalid values of `sampling`, NotFinite if the model's values are not finite."""
         return self._answer(lambda: self._prompt(prompt), max_new_tokens, sampling, ignore_eos, cancel)
 
     @overload

@@ -1,4 +1,4 @@
-"""How a caller stops what it asked for."""
+"""How a caller cancels work."""
 
 from __future__ import annotations
 

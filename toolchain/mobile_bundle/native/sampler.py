@@ -65,7 +65,7 @@ def _library() -> ctypes.CDLL:
 
 
 class Sampler:
-    """Chooses tokens of one text: a context manager. ArgumentError for values of `sampling` that cannot be."""
+    """Chooses the tokens of one text: a context manager. ArgumentError for invalid values of `sampling`."""
 
     def __init__(self, vocabulary: int, sampling: Sampling) -> None:
         self._handle = ctypes.c_void_p()
