@@ -182,9 +182,11 @@ def test_tiny_checkpoints(tmp_path, name):
 def test_a_ternary_model_of_that_structure_computes_as_in_two_bits(tmp_path):
     """The same integers and scales, so the same logits as `bitnet` gives, bit for bit; any other is refused."""
     write_tiny(tmp_path, "bitnet")
-    with pytest.raises(UserError, match=r"cannot code tensor model\.layers.*_proj.*use the recipe bitnet"):
-        build_weights(tmp_path, "bitnet-1.25bit", tmp_path / "refused.ptd")
-    assert not (tmp_path / "refused.ptd").exists()
+    for jobs in (None, 2):  # threads of this process, and processes that know a codec by its name alone
+        for recipe in ("bitnet-1.25bit", "bitnet-1.25bit+entropy"):
+            with pytest.raises(UserError, match=r"cannot code tensor model\.layers.*_proj.*use the recipe bitnet"):
+                build_weights(tmp_path, recipe, tmp_path / "refused.ptd", jobs=jobs)
+            assert not (tmp_path / "refused.ptd").exists()
     tensors = load_file(tmp_path / "model.safetensors")
     for seed, (name, value) in enumerate(tensors.items()):
         if name.endswith("_proj.weight"):

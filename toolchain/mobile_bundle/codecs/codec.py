@@ -59,6 +59,11 @@ class StreamCodec(ABC):
         """The name it is registered by."""
 
     @property
+    def lookup(self) -> str:
+        """The name by which another process finds this very codec: `name`, unless it is stricter than that."""
+        return self.name
+
+    @property
     def rules(self) -> FormatRules:
         """What is declared of the format it writes."""
         return rules_of(self.format)

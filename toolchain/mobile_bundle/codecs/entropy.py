@@ -85,6 +85,10 @@ class EntropyCodec(StreamCodec):
         return (self.inner.name if self.inner else "") + SUFFIX
 
     @property
+    def lookup(self) -> str:
+        return (self.inner.lookup if self.inner else "") + SUFFIX
+
+    @property
     def packed(self) -> StreamCodec:
         return self.inner or self
 

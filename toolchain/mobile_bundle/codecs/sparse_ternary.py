@@ -40,6 +40,9 @@ BLOCK_COLUMNS = 32
 TILE_BLOCKS = SPARSE_TILE // BLOCK_COLUMNS
 
 
+_EXACT = "-exact"
+
+
 class SparseTernaryCodec(StreamCodec):
     """row_scales: one scale per row instead of one per tensor. exact: a matrix that would lose anything is refused."""
 
@@ -53,6 +56,10 @@ class SparseTernaryCodec(StreamCodec):
     @property
     def name(self) -> str:
         return "bitnet-1.25bit-row" if self.row_scales else "bitnet-1.25bit"
+
+    @property
+    def lookup(self) -> str:
+        return f"{self.name}{_EXACT}" if self.exact else self.name
 
     def trained_ternary(self) -> SparseTernaryCodec | None:
         """One that refuses what it cannot hold, rather than change a trained model."""
@@ -243,4 +250,5 @@ DECLARATION = Declaration(
     ),
     codecs=(SparseTernaryCodec(), SparseTernaryCodec(row_scales=True)),
     recipes={"bitnet-1.25bit": "affine-4bit"},
+    full_name=lambda name: SparseTernaryCodec(exact=True) if name == f"bitnet-1.25bit{_EXACT}" else None,
 )

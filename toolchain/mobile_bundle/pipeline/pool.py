@@ -83,8 +83,8 @@ class PartPool:
         that other processes would not find by its name."""
         codec = codec_by_name(codec) if isinstance(codec, str) else codec
         if not self._workers.shared_memory:
-            codec_by_name(codec.name)
-        key = self._keys[tensor.name] = self._store.key(tensor.name, codec.name, stats_digest(inputs))
+            codec_by_name(codec.lookup)
+        key = self._keys[tensor.name] = self._store.key(tensor.name, codec.lookup, stats_digest(inputs))
         future: Future[TensorRecord] = Future()
         future.set_running_or_notify_cancel()  # it cannot be cancelled by itself
         part = self._store.finished(tensor, key)
@@ -194,7 +194,7 @@ class PartPool:
             return submit(code_open_part, self.model, tensor, codec, inputs, path, key)
         if isinstance(inputs, Stats):
             inputs = save_stats(self._store.inputs(tensor.name), inputs)
-        return submit(code_part, self._model_dir, tensor.name, codec.name, inputs and inputs.absolute(), path, key)
+        return submit(code_part, self._model_dir, tensor.name, codec.lookup, inputs and inputs.absolute(), path, key)
 
     def _finish(
         self, done: Future[TensorRecord], future: Future[TensorRecord], tensor: TensorSpec, has_inputs: bool
