@@ -138,8 +138,8 @@ def test_wrong_arguments_are_explained():
         (lambda: ops.linear_affine4(x, blob[:-1], 24), "weight blob is cut off"),
         (lambda: ops.linear_affine4(x, torch.cat([blob, blob[:4]]), 24), "bytes behind its end"),
         (lambda: ops.linear_affine4(x, blob[:40], 24), "a blob header has 64 bytes"),
-        (lambda: ops.embedding(blob, torch.tensor([24]), 64), "index 24 is none of the 24 rows"),
-        (lambda: ops.embedding(blob, torch.tensor([-1]), 64), "index -1 is none of the 24 rows"),
+        (lambda: ops.embedding(blob, torch.tensor([24]), 64), "index 24 is out of range: the weight has 24 rows"),
+        (lambda: ops.embedding(blob, torch.tensor([-1]), 64), "index -1 is out of range: the weight has 24 rows"),
         (lambda: ops.embedding(blob, torch.tensor([1]), 65), "the weight has 64 columns, not 65"),
         (lambda: ops.embedding(blob, torch.tensor([1], dtype=torch.int32), 64), "indices are int64"),
     ):
