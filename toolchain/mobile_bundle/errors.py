@@ -1,21 +1,22 @@
-"""What a person or a program is told when something does not work.
+"""The errors that a person can mend.
 
     UserError                 error           the base of all
-    ├─ ArgumentError          argument        a value that was given cannot be: an unknown recipe, a context too long
+    ├─ ArgumentError          argument        an argument is invalid: an unknown recipe, a context that is too long
     ├─ InputError             input           a checkpoint, bundle or text cannot be used: missing, damaged, foreign
-    │  └─ UnsupportedError    unsupported     it is well formed, but of a kind that is not supported
+    │  └─ UnsupportedError    unsupported     it is valid, but of a kind that is not supported
     ├─ BudgetError            budget          no plan keeps to max_size, max_ram or max_perplexity
-    ├─ OutputError            output          the output cannot get its place: something else is there, or being written
-    ├─ ResumableError         resumable       stopped from outside (a full disk, a killed worker): the same call goes on
+    ├─ OutputError            output          the output's name is taken, or another build is writing it
+    ├─ ResumableError         resumable       stopped from outside (full disk, killed worker); can continue
     ├─ InstallationError      installation    a package, library or program is not installed
-    ├─ DeviceError            device-error    a device, or the way to it, failed (device/errors.py has its kinds)
+    ├─ DeviceError            device-error    a device or its connection failed (device/transport/errors.py)
     ├─ RuntimeFailure         runtime         a model failed while it ran
     │  ├─ OutOfMemory         memory          ... because memory is short
     │  └─ NotFinite           numeric         ... because it computes infinities or NaN
-    └─ Cancelled              cancelled       whoever asked for it stopped it
+    └─ Cancelled              cancelled       the caller cancelled it
 
 Each has a `code`, which is stable, a `message` (what is wrong) and a `remedy` (what to do; "" where the message says
-it). A name in backticks is a parameter's: `max_size`. The command line prints its own option for it (cli/options.py).
+it). A name in backticks is a parameter's: `max_size`. The command line prints its own option for it
+(cli/parameters.py).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class UserError(Exception):
 
 
 class ArgumentError(UserError):
-    """A value that was given cannot be."""
+    """An argument is invalid."""
 
     code = "argument"
 
@@ -58,7 +59,7 @@ class InputError(UserError):
 
 
 class UnsupportedError(InputError):
-    """What was given is well formed, but of a kind that is not supported."""
+    """The input is valid, but of a kind that is not supported."""
 
     code = "unsupported"
 
@@ -86,13 +87,13 @@ class BudgetError(UserError):
 
 
 class OutputError(UserError):
-    """The output cannot get its place: something else is there, or another build is writing it."""
+    """The output's name is taken by something else, or another build is writing it."""
 
     code = "output"
 
 
 class ResumableError(UserError):
-    """Work was stopped by something outside its input (a full disk, a killed worker): the same call goes on."""
+    """Work was stopped by something outside its input (a full disk, a killed worker); the same call continues."""
 
     code = "resumable"
 
@@ -117,7 +118,7 @@ class RuntimeFailure(UserError):
 
 
 class OutOfMemory(RuntimeFailure):
-    """Memory is short."""
+    """There is not enough memory."""
 
     code = "memory"
 
@@ -129,7 +130,7 @@ class NotFinite(RuntimeFailure):
 
 
 class Cancelled(UserError):
-    """Whoever asked for the work stopped it. What a build had finished is kept; the same call goes on from there."""
+    """The caller cancelled the work. What a build had finished is kept; the same call continues from there."""
 
     code = "cancelled"
 
@@ -138,5 +139,5 @@ class Cancelled(UserError):
 
 
 def printable(text: str) -> str:
-    """The text on one line and valid in UTF-8: every character that has no picture becomes a question mark."""
+    """The text on one line and valid in UTF-8: every character that is not printable becomes a question mark."""
     return "".join(c if c.isprintable() else "?" for c in text)

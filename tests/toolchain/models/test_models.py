@@ -283,7 +283,7 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": "64"}, 'hidden_size in config.json is "64"'),
     ({"num_hidden_layers": -1}, "num_hidden_layers"),
     ({"num_key_value_heads": 3}, "num_key_value_heads"),
-    ({"head_dim": 15}, "head_dim 15 is odd"),
+    ({"head_dim": 15}, r"head_dim \(15\) must be even"),
     ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported: silu, relu2"),
     ({"hidden_act": ["silu"]}, "hidden_act"),
     ({"rms_norm_eps": -1}, "rms_norm_eps"),
@@ -480,7 +480,7 @@ def test_packed_checkpoints_that_are_damaged(tiny: Callable[..., Path], tmp_path
 
 
 def test_not_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a directory"):
+    with pytest.raises(UserError, match="does not exist"):
         Checkpoint(tmp_path / "nothing")
 
 

@@ -212,7 +212,7 @@ class Checkpoint:
             return read_json_object(path)
         except FileNotFoundError:
             if path.is_symlink():
-                raise InputError(f"{path} is a link to a file that is not there", "download it again") from None
+                raise InputError(f"{path} is a link to a file that does not exist", "download it again") from None
             return None
 
     def _open(self) -> None:
