@@ -44,7 +44,7 @@ def _built_for_this_machine_alone() -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what a developer's build cannot run."""
     if item.get_closest_marker("full") and _built_for_this_machine_alone():
-        pytest.skip("needs the programs for phones or other runtimes, which `make dev` leaves out (`make test`)")
+        pytest.skip("needs what `make dev` leaves out: programs for phones, other runtimes, the package in one folder")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.native.programs import missing_runners, runner_paths
 from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.request import BuildRequest, Listener, Step
 from mobile_bundle.planning.recipe import Recipe
@@ -31,3 +32,8 @@ def bundle(model: Path, out: Path, recipe: Recipe | str | None = None, **more: A
     if not (model / "tokenizer.json").exists():
         write_byte_tokenizer(model)
     return build(model, out, recipe, **more)
+
+
+def notes_of(manifest: dict[str, Any]) -> list[str]:
+    """The manifest's notes, but for the one with which a developer's build says which runners it has not."""
+    return [note for note in manifest["notes"] if note not in missing_runners(runner_paths())]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import lzma
 from pathlib import Path
 
-import mobile_bundle
+from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
 from mobile_bundle.native.tokenizer import Tokenizer
 
 
 def prompt_tokens(directory: Path, count: int) -> list[int]:
     """The first `count` tokens of the text in the bundle's own tokenizer, BOS first."""
-    text = lzma.decompress(Path(mobile_bundle.__path__[0], "calibrate/default.txt.xz").read_bytes()).decode("utf-8")
+    text = read_text(DEFAULT_TEXT)
     tokenizer = Tokenizer(directory / "tokenizer.bin")
     ids = tokenizer.encode(text[: 12 * count + 100], special=True)
     tokenizer.close()

@@ -70,11 +70,13 @@ def command(name: str, module: str) -> list[str]:
     return ["-c", f"import sys\nfrom {module} import main\nsys.argv[0] = {name!r}\nsys.exit(main())"]
 
 
+@pytest.mark.full
 def test_its_test_passes(checkout: Path) -> None:
     done = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_twn.py")
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.full
 def test_a_bundle_is_built_by_its_recipe_and_the_engine_answers(checkout: Path) -> None:
     console = block_after("Run it, build a bundle", "console")
     build = re.search(r"^\$ build-mobile-bundle (.*)$", console, re.M)

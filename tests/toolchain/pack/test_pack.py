@@ -188,4 +188,4 @@ def test_the_command(bundle: Callable[..., Path], tmp_path: Path) -> None:
     assert [entry["name"] for entry in said["entries"]] == ["manifest.json", "tokenizer.bin", "weights.ptd"]
     refused = command(bundle("affine-4bit"), "-o", tmp_path / "x.zip")
     assert refused.returncode == 1
-    assert "ends in .mbundle.zip" in refused.stderr
+    assert "must end in .mbundle.zip" in refused.stderr

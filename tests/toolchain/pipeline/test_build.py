@@ -19,11 +19,11 @@ from mobile_bundle.container.verify import verify_bundle
 from mobile_bundle.container.weights import WeightsLayout
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import TensorSpec, open_model
-from mobile_bundle.native.programs import ABIS
+from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.assignment import assign_codecs, plan_weights
 from mobile_bundle.planning.recipe import Recipe, default_recipe, named_recipe, recipe_names, tensor_codec
-from support.builds import build, bundle
+from support.builds import build, bundle, notes_of
 from support.checkpoints import TINY, pack_bitnet, write_synthetic, write_tiny
 from support.paths import EXAMPLE, ROOT, STORIES
 
@@ -133,7 +133,7 @@ def test_a_bundle(llama: Path, tmp_path: Path) -> None:
     assert read_manifest(out) == manifest
     jsonschema.validate(manifest, schema())
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    runners = {f"bin/{abi}/mobile-run" for abi in ABIS}
+    runners = {f"bin/{abi}/mobile-run" for abi in runner_paths()}
     assert names == {"manifest.json", "weights.ptd", "tokenizer.bin"} | runners
     assert (out / "bin/x86_64/mobile-run").stat().st_mode & 0o777 == 0o755
     assert manifest["bytes"] == sum(file["bytes"] for file in manifest["files"].values())
@@ -143,7 +143,7 @@ def test_a_bundle(llama: Path, tmp_path: Path) -> None:
     assert manifest["licence"] == "cc-by-sa-4.0"
     assert manifest["recipe"] == "affine-4bit"
     assert manifest["chat_template"] is False
-    assert manifest["notes"] == ["the model has no chat template"]
+    assert notes_of(manifest) == ["the model has no chat template"]
     assert manifest["predicted"]["file_bytes"] == sum((out / name).stat().st_size for name in FILES)
     with open_model(model) as opened, WeightsReader(out / "weights.ptd") as weights:
         assert manifest["model"]["parameters"] == opened.parameters

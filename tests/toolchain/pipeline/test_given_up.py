@@ -17,6 +17,7 @@ from mobile_bundle.cli.main import main as bundle_command
 from mobile_bundle.models import open_model
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.tokenizer import compile_tokenizer
+from support.builds import notes_of
 from support.paths import EXAMPLE
 
 pytest.importorskip("torch")
@@ -153,7 +154,7 @@ GIVEN_UP: dict[str, tuple[Change, list[str]]] = {
 def test_it_is_printed(build: Callable[[Path], dict[str, Any]], model: Path, name: str) -> None:
     change, expected = GIVEN_UP[name]
     change(model)
-    notes = build(model)["notes"]
+    notes = notes_of(build(model))
     assert len(notes) == len(expected)
     for note, words in zip(notes, expected, strict=True):
         assert re.search(words, note)
@@ -164,7 +165,7 @@ def test_json_is_the_manifest_and_notes_go_to_standard_error(model: Path) -> Non
     out = model.with_suffix(".mbundle")
     arguments = [str(BIN / "build-mobile-bundle"), str(model), "-o", str(out), "--json"]
     process = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-    assert json.loads(process.stdout)["notes"] == [NO_CHAT]
+    assert notes_of(json.loads(process.stdout)) == [NO_CHAT]
     assert process.stderr.endswith(f"note: {NO_CHAT}\n")
 
 

@@ -147,6 +147,7 @@ def test_a_checkpoint_that_changes_while_it_is_read(checkpoint: Path, tmp_path: 
 IDENTITY = "from mobile_bundle.pipeline.identity import tool_identity; print(tool_identity())"
 
 
+@pytest.mark.full
 def test_the_tool_is_known_by_all_that_codes(tmp_path: Path) -> None:
     """The C library, and every module, wherever it lies."""
     package = tmp_path / "mobile_bundle"
