@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from mobile_bundle.lower.quantize import quantize_
     from mobile_bundle.native.sampler import Sampling
     from mobile_bundle.pipeline.request import Step
+    from mobile_bundle.planning.recipe import Recipe
 
 _HOMES = {
     "Bundle": "api.bundle:Bundle",
     "LoadedModel": "api.model:LoadedModel",
     "Manifest": "api.manifest:Manifest",
     "Piece": "api.answer:Piece",
+    "Recipe": "planning.recipe:Recipe",
     "Sampling": "native.sampler:Sampling",
     "Step": "pipeline.request:Step",
     "build": "api.build:build",
@@ -49,6 +51,7 @@ __all__ = [
     "LoadedModel",
     "Manifest",
     "Piece",
+    "Recipe",
     "Sampling",
     "Step",
     "__version__",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def build(
     jobs: int | None = None,
     cluster: str | None = None,
     chat_options: Mapping[str, Any] | None = None,
-    progress: Callable[[Step], None] = lambda step: None,
+    progress: Callable[[Step], None] | None = None,
     cancel: Cancel = None,
 ) -> Bundle:
     """Builds the bundle `output` (NAME.mbundle; replaced if it exists) from a checkpoint directory or a GGUF file.
@@ -60,8 +61,13 @@ def build(
     Raises UserError: InputError for the checkpoint, ArgumentError for the arguments, BudgetError, OutputError,
     ResumableError, InstallationError for a package that is missing, Cancelled."""
 
+    _not_in_a_worker()
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"`progress` {progress!r}: must be a function that takes a Step")
+
     def step(done: Step) -> None:
-        progress(done)
+        if progress:
+            progress(done)
         if is_cancelled(cancel):
             raise Cancelled()
 
@@ -84,8 +90,20 @@ def find_recipe(recipe: Recipe | str | os.PathLike[str]) -> Recipe:
     """A recipe by its name or file. ArgumentError for an unknown name, InputError for a file that cannot be used."""
     if isinstance(recipe, Recipe):
         return recipe
+    if not isinstance(recipe, (str, os.PathLike)):
+        raise ArgumentError(f"`recipe` {recipe!r}: must be a name, a file or a Recipe")
     path = Path(recipe)
     return read_recipe_file(path) if path.suffix in SUFFIXES else named_recipe(str(recipe))
+
+
+def _not_in_a_worker() -> None:
+    """ArgumentError in a process that `jobs` started and that still imports the caller's script: it would build, too.
+
+    The attribute is the one by which multiprocessing itself notices that."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ArgumentError(
+            'build() was called while a worker process imported this script: call it under if __name__ == "__main__":'
+        )
 
 
 def _size(size: int | str | None) -> int | None:
@@ -93,8 +111,8 @@ def _size(size: int | str | None) -> int | None:
 
 
 def _perplexity(limit: float | None) -> float | None:
-    if limit is not None and not 0 < limit < math.inf:
-        raise ArgumentError(f"`max_perplexity` {limit}: must be a number above 0")
+    if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
+        raise ArgumentError(f"`max_perplexity` {limit!r}: must be a number above 0")
     return limit
 
 
@@ -105,6 +123,8 @@ def _calibration(text: bool | str | os.PathLike[str]) -> Path | None:
 
 
 def _formats(formats: Collection[str]) -> tuple[str, ...]:
+    if not formats:
+        raise ArgumentError(f"`formats`: a bundle needs at least one of {', '.join(FORMATS)}")
     for name in formats:
         if isinstance(formats, str) or name not in FORMATS:
             raise ArgumentError(f"`formats` {formats!r}: must be a list of names: {', '.join(FORMATS)}")
@@ -112,6 +132,6 @@ def _formats(formats: Collection[str]) -> tuple[str, ...]:
 
 
 def _jobs(jobs: int | None, cluster: str | None) -> int | None:
-    if jobs is not None and (jobs < 1 or cluster is not None):
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1 or cluster is not None):
         raise ArgumentError("`jobs`: must be at least 1, and cannot be given together with `cluster`")
     return jobs

@@ -77,7 +77,7 @@ class LoadedModel:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
         with self._taken():
-            return self._tokenizer.decode(ids, skip_special=True)
+            return self._tokenizer.decode(self._tokens(ids), skip_special=True)
 
     def stream(
         self,
@@ -93,6 +93,7 @@ class LoadedModel:
         ignore_eos: an end token does not end the text. cancel: see stop.Cancel; the last piece says so. Errors are
         raised when the first piece is requested: ArgumentError for a prompt that does not fit the context or for
         invalid values of `sampling`, NotFinite if the model's values are not finite."""
+        _check_text("prompt", prompt)
         return self._answer(lambda: self._prompt(prompt), max_new_tokens, sampling, ignore_eos, cancel)
 
     @overload
@@ -137,6 +138,8 @@ class LoadedModel:
 
         ArgumentError for a bundle without a chat template, and for a conversation that the template refuses or that
         does not fit the context; nothing is left out of it (`mobile-run serve` does that)."""
+        if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
+            raise ArgumentError('`messages` must be a list of {"role": ..., "content": ...}')
         conversation = [_message(message) for message in messages]
         pieces = self._answer(
             lambda: self._chat_prompt(conversation, thinking), max_new_tokens, sampling, False, cancel
@@ -148,13 +151,10 @@ class LoadedModel:
 
         Computed in a session of its own, which takes memory for so many tokens. ArgumentError for no ids, for ids that
         are no tokens, and for more of them than the model was trained for."""
-        array = np.asarray(ids)
-        if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
-            raise ArgumentError("ids must be a list of token ids, at least one")
         with self._taken():
-            if array.min() < 0 or array.max() >= self._model.vocabulary:
-                raise ArgumentError(f"ids must be from 0 to {self._model.vocabulary - 1}")
-            tokens = array.astype(np.int32)
+            tokens = self._tokens(ids)
+            if not len(tokens):
+                raise ArgumentError("ids must be a list of token ids, at least one")
             with self._model.session(len(tokens), self._threads, CHUNK, self._kv, all_logits=True) as session:
                 return np.concatenate(
                     [session.feed_all(tokens[start : start + CHUNK]).copy() for start in range(0, len(tokens), CHUNK)]
@@ -174,6 +174,7 @@ class LoadedModel:
 
         progress: takes a Step for each window. InputError for a text shorter than one window, ArgumentError for a
         context that the model was not trained for; NotFinite; Cancelled."""
+        _check_text("text", text)
         _check_count("context", context, least=0)
         _check_count("windows", windows, least=0)
 
@@ -186,6 +187,14 @@ class LoadedModel:
             length = context or min(_WINDOW, self._model.context)
             cut = token_windows(self._tokenizer, self._model.bos, text, length, windows)
             return measure(self._model, cut, self._kv, self._threads, step)
+
+    def _tokens(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int32]:
+        array = np.asarray(ids) if len(np.shape(ids)) != 1 or np.size(ids) else np.zeros(0, np.int32)
+        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+            raise ArgumentError("ids must be a list of token ids")
+        if len(array) and not 0 <= array.min() <= array.max() < self._model.vocabulary:
+            raise ArgumentError(f"ids must be from 0 to {self._model.vocabulary - 1}")
+        return array.astype(np.int32)
 
     def _prompt(self, text: str) -> list[int]:
         ids = _listed(self._tokenizer.encode(text, special=True))
@@ -202,6 +211,8 @@ class LoadedModel:
     ) -> Iterator[Piece]:
         """The model is only taken while a piece is made, so that the caller may ask for other things between two."""
         _check_count("max_new_tokens", limit, least=1)
+        if not isinstance(sampling, Sampling):
+            raise ArgumentError(f"`sampling` {sampling!r}: must be a Sampling")
         with self._taken():
             self._texts += 1
             text = self._texts
@@ -257,6 +268,11 @@ def _message(message: Mapping[str, str]) -> tuple[str, str]:
 def _listed(ids: NDArray[np.int32]) -> list[int]:
     listed: list[int] = ids.tolist()
     return listed
+
+
+def _check_text(name: str, value: str) -> None:
+    if not isinstance(value, str):
+        raise ArgumentError(f"`{name}` {value!r}: must be a text")
 
 
 def _check_choice(name: str, value: str, choices: Mapping[str, int]) -> None:

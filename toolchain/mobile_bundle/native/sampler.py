@@ -49,8 +49,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, most in (("top_k", _MOST_COUNT), ("repetition_window", _MOST_COUNT), ("seed", _MOST_SEED)):
-            if not 0 <= getattr(self, name) <= most:
+            if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) <= most:
                 raise ArgumentError(f"{name} {getattr(self, name)} is not a whole number from 0 to {most}")
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            if not isinstance(getattr(self, name), (int, float)):
+                raise ArgumentError(f"{name} {getattr(self, name)!r} is not a number")
 
 
 @functools.cache

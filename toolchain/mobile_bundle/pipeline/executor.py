@@ -39,7 +39,8 @@ class Workers(ABC):
         """What to tell a person if the exception means that a worker died; None for any other."""
         if isinstance(error, BrokenExecutor):
             return ResumableError(
-                "a worker process was killed, perhaps because it ran out of memory", "try again, with fewer `jobs`"
+                "a worker process was killed, perhaps because it ran out of memory",
+                "try again with fewer `jobs`; a Python script must build under if __name__ == '__main__'",
             )
         if isinstance(error, MemoryError):
             return ResumableError("out of memory", "try again with fewer `jobs`")

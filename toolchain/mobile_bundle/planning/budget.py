@@ -227,4 +227,4 @@ def _unshare_single(tensors: Sequence[TensorSpec], chosen: Assignment) -> Assign
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"

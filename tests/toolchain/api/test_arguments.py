@@ -1,0 +1,84 @@
+"""Values that a hurried caller gives: each is refused by an error of ours that says what it must be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mobile_bundle as mb
+import pytest
+from support.paths import EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"progress": True}, "`progress` True: must be a function"),
+        ({"cancel": True}, "`cancel` True: must be a threading.Event"),
+        ({"jobs": "2"}, "`jobs`: must be at least 1"),
+        ({"max_perplexity": "x"}, "`max_perplexity` 'x': must be a number above 0"),
+        ({"recipe": 4}, "`recipe` 4: must be a name, a file or a Recipe"),
+        ({"formats": []}, "`formats`: a bundle needs at least one of native"),
+        ({"formats": "native"}, "`formats` 'native': must be a list"),
+    ],
+)
+def test_builds(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(mb.errors.ArgumentError) as error:
+        mb.build(EXAMPLE, tmp_path / "x.mbundle", **{"recipe": "raw", **given})
+    assert str(error.value).startswith(message)
+    assert not (tmp_path / "x.mbundle").exists()
+
+
+def test_a_budget_that_is_small_beside_a_megabyte(tmp_path: Path) -> None:
+    with pytest.raises(mb.errors.BudgetError, match=r"`max_size` 10\.0 kB cannot be met"):
+        mb.build(EXAMPLE, tmp_path / "x.mbundle", max_size="10kB")
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda model: next(model.stream([1, 2])), r"`prompt` \[1, 2\]: must be a text"),
+        (lambda model: next(model.stream("a", sampling={"seed": 1})), "`sampling` .*: must be a Sampling"),
+        (lambda model: model.chat("hi"), "`messages` must be a list"),
+        (lambda model: model.perplexity(None), "`text` None: must be a text"),
+        (lambda model: model.decode([99_999_999]), "ids must be from 0 to"),
+        (lambda model: model.decode([-1]), "ids must be from 0 to"),
+        (lambda model: model.decode(5), "ids must be a list"),
+        (lambda model: model.logits([]), "at least one"),
+        (lambda model: model.logits([0.5]), "ids must be a list"),
+    ],
+)
+def test_models(bundle: Callable[..., Path], use: Callable[[Any], object], message: str) -> None:
+    with (
+        mb.open(bundle("affine-4bit")).load(context=64) as model,
+        pytest.raises(mb.errors.ArgumentError, match=message),
+    ):
+        use(model)
+
+
+def test_no_ids_are_no_text(bundle: Callable[..., Path]) -> None:
+    with mb.open(bundle("affine-4bit")).load(context=64) as model:
+        assert model.decode([]) == ""
+
+
+@pytest.mark.parametrize("value", [{"temperature": "x"}, {"top_k": 0.5}, {"seed": -1}])
+def test_sampling(value: dict[str, Any]) -> None:
+    with pytest.raises(mb.errors.ArgumentError):
+        mb.Sampling(**value)
+
+
+def test_a_script_without_a_guard(tmp_path: Path) -> None:
+    """Its worker processes import it, and would build as well."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import mobile_bundle as mb\n"
+        f"mb.build({str(EXAMPLE)!r}, {str(tmp_path / 'x.mbundle')!r}, recipe='raw', jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "while a worker process imported this script" in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.endswith("a Python script must build under if __name__ == '__main__'")
