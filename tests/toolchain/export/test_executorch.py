@@ -251,7 +251,7 @@ def test_peak_memory_is_mobile_run_s_and_the_runtime_s_own(exported):
 
 
 def test_a_bundle_without_the_program_says_how_to_get_it(bundle):
-    with pytest.raises(UserError, match="--formats native,executorch"):
+    with pytest.raises(UserError, match="`formats` native,executorch"):
         runner_command(bundle("affine-4bit"), "executorch")
 
 
