@@ -161,7 +161,7 @@ def test_a_bundle_that_is_too_large(native_lab, wide, tmp_path, capsys):
         asked = Asked(wide, settings=settings, label=small.label)
         refused = run_test(asked, small.serial, kept)
         assert refused.refused[0].startswith("too large for the device's memory: ")
-        assert "the device has 37.7 MB in all" in refused.refused[0]
+        assert "the device has 37.7 MB in total" in refused.refused[0]
         assert refused.pushed_bytes is None
         assert refused.cells == []
         assert not valid_report(kept)["verdict"]["passed"]

@@ -364,7 +364,7 @@ def test_no_virtual_machine_is_left_when_the_owner_is_killed(tmp_path):
 
 
 def test_what_cannot_be_started_is_refused_in_one_line(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="of native, arm64, arm64-dotprod"), lab.start("pixel"):
+    with pytest.raises(UserError, match="known: native, arm64, arm64-dotprod"), lab.start("pixel"):
         pass
     with pytest.raises(UserError, match="no such folder"), lab.start("native", data_dir=tmp_path / "none"):
         pass

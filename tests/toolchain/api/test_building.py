@@ -83,7 +83,7 @@ def test_builds_of_several_threads(model, tmp_path):
     made: dict[int, object] = {}
 
     def work(number: int) -> None:
-        made[number] = mb.build(model, tmp_path / f"{number}.mbundle", recipe="affine-4bit", formats=())
+        made[number] = mb.build(model, tmp_path / f"{number}.mbundle", recipe="affine-4bit")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -97,7 +97,7 @@ def test_builds_of_several_threads(model, tmp_path):
         with pytest.raises(mb.errors.OutputError, match="another build is writing"):
             mb.build(model, tmp_path / "same.mbundle", recipe="affine-4bit")
 
-    assert mb.build(model, tmp_path / "same.mbundle", recipe="affine-4bit", formats=(), progress=second)
+    assert mb.build(model, tmp_path / "same.mbundle", recipe="affine-4bit", progress=second)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_errors_have_their_kind(model, tmp_path):
 
 
 def test_a_damaged_bundle_is_named(model, tmp_path):
-    bundle = mb.build(model, tmp_path / "a.mbundle", recipe="raw", formats=())
+    bundle = mb.build(model, tmp_path / "a.mbundle", recipe="raw")
     data = bytearray((bundle.path / "weights.ptd").read_bytes())
     data[-1] ^= 1
     (bundle.path / "weights.ptd").write_bytes(data)
