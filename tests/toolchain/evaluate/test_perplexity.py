@@ -17,9 +17,10 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 
 
 def evaluate(model: Path, text: Path, context: int, windows: int, *options: str) -> dict:
+    """`eval`; in one thread, because another process runs other tests, and the figures are the same in any number."""
     process = subprocess.run(
         [sys.executable, "-m", "mobile_bundle.cli.main", "eval", str(model), "--text", str(text), "--json",
-         "--context", str(context), "--windows", str(windows), *options],
+         "--context", str(context), "--windows", str(windows), "--threads", "1", *options],
         capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
