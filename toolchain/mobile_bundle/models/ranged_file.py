@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ PIECE = 1 << 20
 """Bytes that are read at a time."""
 
 
-class RangedFile:
+class RangedFile(ABC):
     """path; size: bytes when it was opened; identity: of its content, as far as the file system knows it.
 
     A subclass reads the header in `_parse`. UserError if the file cannot be opened, or if the header is damaged.
@@ -31,9 +32,9 @@ class RangedFile:
             self.close()
             raise
 
+    @abstractmethod
     def _parse(self) -> None:
         """Reads and checks the header. UserError where it is damaged."""
-        raise NotImplementedError
 
     def close(self) -> None:
         if self._fd >= 0:
