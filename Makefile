@@ -109,6 +109,9 @@ lint: .venv/test-tools
 # Tests run in so many processes at once where nothing speaks against it (the marker `serial` does).
 JOBS ?= 2
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+# Tests that kill processes and emulate devices meet the machine's own timing: one that fails runs once more, and the
+# summary lists it under RERUN. Such a line is a fault to look into, never noise.
+RETRY = --reruns 1
 PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev lint
@@ -118,10 +121,10 @@ test: .venv/runtimes .venv/test-tools lint apk-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
 	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu \
 	    adb qemu-system-aarch64=qemu-system-arm mke2fs=e2fsprogs ss=iproute2
-	$(PYTEST) -m "not serial and not large" --durations 10 $(PARALLEL)
-	$(PYTEST) -m "serial and not large" --durations 10
-	$(PYTEST) device_tests --lab native
-	$(PYTEST) device_tests --lab arm64 \
+	$(PYTEST) -m "not serial and not large" --durations 10 $(RETRY) $(PARALLEL)
+	$(PYTEST) -m "serial and not large" --durations 10 $(RETRY)
+	$(PYTEST) device_tests $(RETRY) --lab native
+	$(PYTEST) device_tests $(RETRY) --lab arm64 \
 	    --device-reps 1 --device-prompt 32 --device-tokens 16 --device-context 128
 
 # The folder can be taken to another machine: scripts/fuzz.sh FOLDER --inputs 10000000
