@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mobile_bundle.api.stop import Cancel, is_cancelled
 from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.export.formats import FORMATS
+from mobile_bundle.models.hub import local_model
 from mobile_bundle.pipeline.build import build_bundle
 from mobile_bundle.pipeline.request import BuildRequest, Listener, Step
 from mobile_bundle.planning.budget import Budget
@@ -37,11 +39,13 @@ def build(
     formats: Collection[str] = ("native",),
     jobs: int | None = None,
     cluster: str | None = None,
+    revision: str | None = None,
     chat_options: Mapping[str, Any] | None = None,
     progress: Callable[[Step], None] | None = None,
     cancel: Cancel = None,
 ) -> Bundle:
-    """Builds the bundle `output` (NAME.mbundle; replaced if it exists) from a checkpoint directory or a GGUF file.
+    """Builds the bundle `output` (NAME.mbundle; replaced if it exists) from a checkpoint directory, a GGUF file or a
+    model of the hub ("OWNER/NAME", where no path of that name exists).
 
     It appears whole, or not at all. When a build fails, is cancelled or is killed, the finished tensors lie in
     OUTPUT.parts beside it, and the same call continues from there.
@@ -51,8 +55,8 @@ def build(
     "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
     every tensor. calibration: a text file (UTF-8, or .xz) to measure which weights matter; True: the text that ships
     with the tool, which budgets use by default. formats: of "native", "executorch", "onnx". jobs: tensors that are
-    coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of
-    the chat template that the bundle fixes.
+    coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT". revision: a branch, a
+    tag or a commit on the hub. chat_options: arguments of the chat template that the bundle fixes.
 
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
     go to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
@@ -71,6 +75,7 @@ def build(
         if is_cancelled(cancel):
             raise Cancelled()
 
+    listener = Listener(step, lambda line: log.info("%s", line))
     request = BuildRequest(
         Path(model),
         Path(output),
@@ -82,7 +87,8 @@ def build(
         cluster=cluster,
         chat_options=dict(chat_options or {}),
     )
-    build_bundle(request, Listener(step, lambda line: log.info("%s", line)))
+    path = local_model(model, revision, listener.stage("downloading"), listener.tell)
+    build_bundle(replace(request, model=path), listener)
     return Bundle(output)
 
 

@@ -18,6 +18,7 @@ from mobile_bundle.cli.common import (
     positive_number,
     print_json,
     recipe_argument,
+    revision_option,
     run_command,
 )
 from mobile_bundle.container.manifest import read_manifest
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument(
-        "model", type=Path, help="a checkpoint directory, as downloaded from Hugging Face, or a GGUF file"
+        "model", help="a checkpoint directory, as downloaded from Hugging Face, a GGUF file, or OWNER/NAME on the hub"
     )
+    revision_option(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
@@ -112,6 +114,7 @@ def _build(options: argparse.Namespace) -> int:
                 formats=options.formats,
                 jobs=options.jobs,
                 cluster=options.cluster,
+                revision=options.revision,
                 chat_options=dict(options.chat_option),
                 progress=Steps(),
             )

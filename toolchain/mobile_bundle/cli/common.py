@@ -115,6 +115,13 @@ def recipe_argument(text: str) -> Recipe:
         raise argparse.ArgumentTypeError(with_options(str(error))) from error
 
 
+def revision_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --revision, for commands that take a model of the hub."""
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a model of the hub (default: its main branch)"
+    )
+
+
 def formats_argument(text: str) -> tuple[str, ...]:
     """An argparse type: a comma-separated list of export formats."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
@@ -206,7 +213,13 @@ class Progress:
 class Steps:
     """A Progress for each stage of what the library does."""
 
-    _UNITS: ClassVar = {"calibrating": "step", "perplexity": "window", "comparing": "window"}
+    _UNITS: ClassVar = {
+        "calibrating": "step",
+        "perplexity": "window",
+        "comparing": "window",
+        "downloading": "B",
+        "downloading the original": "B",
+    }
 
     def __init__(self) -> None:
         self._stages: dict[str, Progress] = {}

@@ -19,6 +19,7 @@ _OPTIONS = {
     "points": "--points",
     "pressure": "--pressure",
     "reps": "--reps",
+    "revision": "--revision",
     "save_baseline": "--save-baseline",
     "serial": "--serial",
     "threads": "--threads",
