@@ -14,12 +14,11 @@ from typing import Any
 from mobile_bundle.api.bundle import Bundle
 from mobile_bundle.api.sizes import byte_size
 from mobile_bundle.api.stop import Cancel, is_cancelled
-from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.export.formats import FORMATS
 from mobile_bundle.models.hub import local_model
 from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.pipeline.request import BuildRequest, Listener, Step
+from mobile_bundle.pipeline.request import DEFAULT, SELF, BuildRequest, Listener, Step
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.planning.recipe import Recipe, named_recipe
 from mobile_bundle.planning.recipe_file import SUFFIXES, read_recipe_file
@@ -53,8 +52,9 @@ def build(
     recipe: how weights are coded: a name ("affine-4bit", "bitnet+entropy"), a recipe file (.yaml), or a Recipe; None:
     found by trying. max_size (installed size per ABI) and max_ram (predicted peak memory): a budget, in bytes or as
     "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
-    every tensor. calibration: a text file (UTF-8, or .xz) to measure which weights matter; True: the text that ships
-    with the tool, which budgets use by default. formats: of "native", "executorch", "onnx". jobs: tensors that are
+    every tensor. calibration: a text file (UTF-8, or .xz) to measure which weights matter; "self": a text that
+    the model writes; True, and with a budget: the text that ships with the tool, for chat models together with one that
+    the model writes. formats: of "native", "executorch", "onnx". jobs: tensors that are
     coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT". revision: a branch, a
     tag or a commit on the hub. chat_options: arguments of the chat template that the bundle fixes.
 
@@ -122,10 +122,10 @@ def _perplexity(limit: float | None) -> float | None:
     return limit
 
 
-def _calibration(text: bool | str | os.PathLike[str]) -> Path | None:
+def _calibration(text: bool | str | os.PathLike[str]) -> Path | str | None:
     if isinstance(text, bool):
-        return DEFAULT_TEXT if text else None
-    return Path(text)
+        return DEFAULT if text else None
+    return SELF if text == SELF else Path(text)
 
 
 def _formats(formats: Collection[str]) -> tuple[str, ...]:

@@ -58,13 +58,13 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--calibration",
-        type=Path,
         nargs="?",
         const=True,
         default=False,
         metavar="FILE",
-        help="a text (UTF-8, or .xz) to measure which weights matter. Default of FILE, and of budgets without this "
-        "option: a small English text that ships with the tool",
+        help="a text (UTF-8, or .xz) to measure which weights matter; or self: one that the model writes. Default of "
+        "FILE, and of budgets without this option: a small English text that ships with the tool, for chat models "
+        "together with one that the model writes",
     )
     parallel = parser.add_mutually_exclusive_group()
     parallel.add_argument(

@@ -218,6 +218,7 @@ class Steps:
         "perplexity": "window",
         "comparing": "window",
         "downloading": "B",
+        "writing a calibration text": "token",
         "downloading the original": "B",
     }
 
