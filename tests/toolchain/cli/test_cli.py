@@ -49,6 +49,13 @@ def test_build_says_what_it_made(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["wiki.mbundle"]
 
 
+def test_the_target_is_one_that_is_known(tmp_path):
+    build = ("build-mobile-bundle", EXAMPLE, "-o", tmp_path / "wiki.mbundle", "--recipe", "affine-4bit", "--target")
+    assert command(*build, "android-2gb").returncode == 0
+    one_line(command(*build, "phone"), 2, "argument --target: invalid choice: 'phone'")
+    assert "android-2gb (600.0 MB)" in " ".join(command("build-mobile-bundle", "--help").stdout.split())
+
+
 def test_build_json_is_the_manifest(tmp_path):
     out = tmp_path / "wiki.mbundle"
     process = command("build-mobile-bundle", EXAMPLE, "-o", out, "--recipe", "affine-8bit", "--json")

@@ -23,7 +23,9 @@ from mobile_bundle.cli.common import (
 )
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
+from mobile_bundle.pipeline.default_recipe import TARGETS
 from mobile_bundle.pipeline.parts import finished_parts, parts_directory
+from mobile_bundle.pipeline.request import DEFAULT_TARGET
 from mobile_bundle.planning.recipe import recipe_names
 from mobile_bundle.report.text import megabytes
 from mobile_bundle.version import __version__
@@ -46,6 +48,13 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=recipe_argument,
         help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml). Append +entropy to a "
         "name to entropy-code every tensor that shrinks. Default: the smallest recipe that keeps the quality",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=DEFAULT_TARGET,
+        help="the class of phone that a recipe found by trying has to fit, by its predicted peak memory: "
+        + ", ".join(f"{name} ({megabytes(size)})" for name, size in TARGETS.items()),
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
     budget.add_argument("--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB")
@@ -107,6 +116,7 @@ def _build(options: argparse.Namespace) -> int:
                 options.model,
                 options.output,
                 recipe=options.recipe,
+                target=options.target,
                 max_size=options.max_size,
                 max_ram=options.max_ram,
                 max_perplexity=options.max_perplexity,

@@ -22,6 +22,7 @@ _OPTIONS = {
     "revision": "--revision",
     "save_baseline": "--save-baseline",
     "serial": "--serial",
+    "target": "--target",
     "threads": "--threads",
     "windows": "--windows",
     "work": "--work",

@@ -15,6 +15,7 @@ SELF = "self"
 """Calibration on a text that the model writes."""
 DEFAULT = "default"
 """Calibration on the text that ships, for chat models together with one that the model writes."""
+DEFAULT_TARGET = "android-2gb"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class BuildRequest:
     jobs: int | None = None
     cluster: str | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
-    target: str = "android-2gb"
+    target: str = DEFAULT_TARGET
 
 
 @dataclass(frozen=True)
