@@ -352,7 +352,7 @@ def test_a_bundle_may_be_without_mobile_run(tmp_path):
         (("mobile-bundle", "frobnicate"), 2, "frobnicate"),
         (("mobile-bundle", "inspect", EXAMPLE), 1, "not a bundle"),
         (("mobile-bundle", "inspect", "a", "--frob"), 2, "--frob"),
-        (("mobile-bundle", "verify", "nowhere"), 1, "not a bundle"),
+        (("mobile-bundle", "verify", "nowhere"), 1, "nowhere does not exist"),
         (("mobile-bundle", "eval", EXAMPLE), 2, "--text"),
         (("mobile-bundle", "eval", EXAMPLE, "--text", "nowhere.txt"), 1, "nowhere.txt"),
         (("mobile-bundle", "eval", EXAMPLE, "--text", "a", "--context", "-5"), 2, "--context"),
