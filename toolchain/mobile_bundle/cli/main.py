@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mobile_bundle.cli import bench, device_test, estimate, evaluate, inspect, lab, pack, report, run, verify
+from mobile_bundle.cli import bench, device_test, estimate, evaluate, heal, inspect, lab, pack, report, run, verify
 from mobile_bundle.cli.common import run_command
 from mobile_bundle.version import __version__
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": evaluate,
     "report": report,
     "estimate": estimate,
+    "heal": heal,
     "run": run,
     "bench": bench,
     "pack": pack,
