@@ -149,12 +149,6 @@ class Student(nn.Module):
             x = round_int8(x, head.grid.activation_group)
         return x, embedding if self.output is None else self.output()
 
-    def groups(self, rate: float) -> list[dict[str, Any]]:
-        """Parameters with their rates: scales and offsets learn at SCALE_RATE of the others'."""
-        fine = [p for name, p in self.named_parameters() if name.endswith((".scale", ".offset"))]
-        coarse = [p for name, p in self.named_parameters() if not name.endswith((".scale", ".offset"))]
-        return [{"params": coarse, "lr": rate, "share": 1.0}, {"params": fine, "lr": rate, "share": SCALE_RATE}]
-
     @torch.no_grad()
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the healed model by our name, float32 on the CPU; matrices rounded. Computed there, so that
@@ -174,6 +168,16 @@ class Student(nn.Module):
 
 SCALE_RATE = 0.3
 """Of the learning rate, for scales and offsets."""
+
+
+def rated(module: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """Parameters with their rates, for an optimiser; `share` is their part of a rate that changes."""
+    fine: list[nn.Parameter] = []
+    coarse: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        (fine if name.endswith((".scale", ".offset")) else coarse).append(parameter)
+    groups = ((coarse, 1.0), (fine, SCALE_RATE))
+    return [{"params": found, "lr": rate * share, "share": share} for found, share in groups]
 
 
 class Grids:

@@ -44,6 +44,7 @@ def write_result(directory: Path, model: Model, student: Student, facts: dict[st
     size = sum(4 * value.numel() for value in named.values())
     with disk_errors(directory, size):
         save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
+        (directory / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone
         for path in sorted(Path(model.checkpoint.path).iterdir()):
             kept = path.suffix in _KEPT or path.name.upper().startswith(_NOTICES)
             if path.is_file() and kept and path.name not in _OURS:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
-from mobile_bundle.files.disk import disk_errors, write_file
+from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
+from mobile_bundle.heal.blocks import BlockSettings, heal_blocks
 from mobile_bundle.heal.decoders import Original, Student, run_layer
 from mobile_bundle.heal.evaluation import Held
 from mobile_bundle.heal.mixture import Mixture, Part, Tokens
@@ -27,7 +29,7 @@ from mobile_bundle.heal.recipe import heal_codecs
 from mobile_bundle.heal.result import card_text, output_directory, write_result
 from mobile_bundle.heal.settings import Settings
 from mobile_bundle.heal.start import make_student
-from mobile_bundle.heal.state import LOG, STATE, RunFolder
+from mobile_bundle.heal.state import LOG, STATE, RunFolder, save_whole
 from mobile_bundle.heal.text import document_openings, opening_of_chat, text_sequences
 from mobile_bundle.heal.training import Training
 from mobile_bundle.heal.world import World, join_world
@@ -40,6 +42,11 @@ from mobile_bundle.planning.recipe import Recipe
 
 _HELD_OUT = 16
 """Sequences of each source that are kept for evaluation, or a tenth of a small source."""
+_BLOCKS_SHARE = 0.5
+"""Of the minutes of the method blocks, for its layers; in the rest the whole model is trained."""
+_BLOCKS_TOKENS = 24_576
+"""That every layer is trained on, some rounds."""
+_LEAST_WINDOWS = 8
 _CALIBRATION = 48
 """Sequences that the start is calibrated on."""
 _AT_ONCE = {"cpu": 64, "cuda": 1024}
@@ -73,6 +80,7 @@ def heal_checkpoint(
         raise UnsupportedError(f"{checkpoint} is a GGUF file", "heal the checkpoint that it was made from")
     torch.manual_seed(settings.seed)
     with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
+        settings = settings.resolved(source.spec.context)
         _check(settings, world, source)
         codecs = heal_codecs(recipe, source.spec, source.model.tensors)
         run = _Run(source, output, recipe, codecs, settings, world, listener if world.first else Listener())
@@ -116,6 +124,8 @@ class _Run:
             if settings.compile:
                 for layer in student.layers:
                     layer.compile()
+            if settings.method == "blocks" and settings.minutes is not None:
+                settings = replace(settings, minutes=settings.minutes * (1 - _BLOCKS_SHARE))
             training = Training(student, original, mixture, held_out, settings, world, folder, progress)
             held = training.run()
             lost = 0
@@ -135,15 +145,24 @@ class _Run:
         model, settings, world = self._source.model, self._settings, self._world
         path = self._work / "start.pt"
         calibrated = settings.start == "calibrated" and not goes_on
+        if settings.method == "blocks" and not goes_on:
+            seconds = None if settings.minutes is None else 60 * settings.minutes * _BLOCKS_SHARE
+            windows = mixture.sequences(0, max(_LEAST_WINDOWS, _BLOCKS_TOKENS // settings.sequence))
+            return heal_blocks(
+                model,
+                original,
+                self._codecs,
+                windows,
+                BlockSettings(seconds=seconds, seed=settings.seed),
+                self._work / "blocks.pt",
+                self._listener.stage("healing layer by layer"),
+            )
         if calibrated and world.first and not path.exists():
             windows = mixture.sequences(0, _CALIBRATION)
             student = make_student(
                 model, original, self._codecs, windows, self._listener.stage("calibrating the start")
             )
-            with disk_errors(path, 0):
-                unfinished = path.with_suffix(".unfinished")
-                torch.save(student.state_dict(), unfinished)
-                unfinished.rename(path)
+            save_whole(path, student.state_dict())
         world.wait()
         student = make_student(model, original, self._codecs, None)
         if calibrated:
@@ -153,12 +172,14 @@ class _Run:
     def _texts(self, original: Original, model_digest: str) -> tuple[list[Part], Tokens]:
         """What is trained on, and the held-out sequences."""
         settings = self._settings
-        share = settings.text_share if settings.text else 0.0
+        text, share = settings.text, settings.text_share if settings.text else 0.0
+        if settings.method == "blocks":  # text of its own would take longer than the layers
+            text, share = text or DEFAULT_TEXT, 1.0
         found: list[tuple[Tokens, float]] = []
         with self._tokenizer() as tokenizer:
-            if settings.text is not None and share > 0:
+            if text is not None and share > 0:
                 compiled = self._source.tokenizer
-                sequences = text_sequences(settings.text, tokenizer, compiled.bos, compiled.chat_end, settings.sequence)
+                sequences = text_sequences(text, tokenizer, compiled.bos, compiled.chat_end, settings.sequence)
                 found.append((sequences, share))
             if share < 1:
                 found.append((self._own(original, tokenizer, model_digest), 1 - share))
@@ -248,6 +269,8 @@ _PROMPT_TOKENS = 16
 def _check(settings: Settings, world: World, source: Source) -> None:
     if source.spec.ternary:
         raise UnsupportedError(f"{source.spec.name} is ternary as trained: there is nothing to heal")
+    if settings.method == "blocks" and (world.size > 1 or settings.device != "cpu"):
+        raise ArgumentError("`method` blocks: is for one process on a CPU; a GPU does better with distill")
     if settings.batch % world.size:
         raise ArgumentError(f"`batch` {settings.batch}: must be a multiple of the {world.size} processes")
     if settings.sequence > source.spec.context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobile_bundle.errors import ArgumentError
@@ -24,22 +24,24 @@ class Settings:
     average_share: part of the run, its last, over whose weights the mean is taken. evaluations: how often the held-out
     text is read; patience: evaluations without a better KL that end the run. save_minutes: between checkpoints. device:
     "cpu" or "cuda". checkpointing: compute activations again rather than keep them. compile: by torch.compile. seed: of
-    everything random."""
+    everything random.
+
+    0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
 
     method: str = "distill"
     minutes: float | None = None
     tokens: int | None = None
     text: Path | None = None
     text_share: float = 0.25
-    own_tokens: int = 2_000_000
+    own_tokens: int = 0
     own_text: Path | None = None
     prompts: Path | None = None
-    sequence: int = 512
-    batch: int = 48
-    micro_batch: int = 48
-    rate: float = 1e-3
+    sequence: int = 0
+    batch: int = 0
+    micro_batch: int = 0
+    rate: float = 0.0
     warmup: int = 100
-    start: str = "calibrated"
+    start: str = "rounded"
     int8_share: float = 0.3
     average_share: float = 0.1
     evaluations: int = 20
@@ -49,6 +51,19 @@ class Settings:
     checkpointing: bool = False
     compile: bool = False
     seed: int = 0
+
+    def resolved(self, context: int) -> Settings:
+        """With every number decided. context: the longest sequence of the model."""
+        gpu = self.device == "cuda"
+        batch = self.batch or (48 if gpu else 4)
+        return replace(
+            self,
+            own_tokens=self.own_tokens or (40_000_000 if gpu else 200_000),
+            sequence=self.sequence or min(context, 512 if gpu else 256),
+            batch=batch,
+            micro_batch=min(batch, self.micro_batch or batch),
+            rate=self.rate or (5e-4 if self.method == "blocks" else 1e-3),
+        )
 
     def check(self) -> None:
         """ArgumentError for what cannot be."""
@@ -60,18 +75,15 @@ class Settings:
             raise ArgumentError(f"`device` {self.device!r}: must be cpu or cuda")
         if self.minutes is None and self.tokens is None:
             raise ArgumentError("nothing says how long to train", "give `minutes` or `tokens`")
-        for name in ("sequence", "batch", "micro_batch", "evaluations", "patience", "own_tokens"):
-            _positive(name, getattr(self, name))
-        for name in ("minutes", "tokens", "rate", "save_minutes"):
-            if getattr(self, name) is not None:
-                _positive(name, getattr(self, name))
+        for name in ("minutes", "tokens", "evaluations", "patience", "warmup", "save_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ArgumentError(f"`{name}` {value}: must be above 0")
+        for name in ("own_tokens", "batch", "micro_batch", "rate"):
+            if not getattr(self, name) >= 0:
+                raise ArgumentError(f"`{name}` {getattr(self, name)}: must be above 0")
+        if 0 != self.sequence < 8:
+            raise ArgumentError(f"`sequence` {self.sequence}: must be at least 8")
         for name in ("text_share", "int8_share", "average_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")
-        if self.sequence < 8:
-            raise ArgumentError(f"`sequence` {self.sequence}: must be at least 8")
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ArgumentError(f"`{name}` {value}: must be above 0")

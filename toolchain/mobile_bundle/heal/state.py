@@ -62,13 +62,7 @@ class RunFolder:
         """Replaces the checkpoint in one step. ResumableError if the disk is full."""
         if not self._write:
             return
-        target, unfinished = self.path / STATE, self.path / (STATE + ".unfinished")
-        with disk_errors(target, 0):
-            with unfinished.open("wb") as file:
-                torch.save({"run": vars(state), "student": student, "optimiser": optimiser}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.rename(target)
+        save_whole(self.path / STATE, {"run": vars(state), "student": student, "optimiser": optimiser})
 
     def load(self, device: torch.device) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | None:
         """What was saved last; None if nothing was. InputError if it is damaged."""
@@ -93,6 +87,27 @@ class RunFolder:
         if self._write and path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
             write_file(path, "".join(line + "\n" for line in kept).encode())
+
+
+def save_whole(path: Path, value: Any) -> None:
+    """A file of tensors that appears whole or not at all. ResumableError if the disk is full."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with disk_errors(path, 0):
+        with unfinished.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+
+
+def load_saved(path: Path) -> list[Any]:
+    """The list that save_whole wrote; empty without the file. InputError if it is damaged."""
+    if not path.exists():
+        return []
+    try:
+        return list(torch.load(path, weights_only=True))
+    except Exception as error:  # a damaged file shows as almost anything
+        raise InputError(f"{path} is damaged ({type(error).__name__})", "delete it: the run begins anew") from error
 
 
 def _step(line: str) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mobile_bundle.errors import NotFinite
-from mobile_bundle.heal.decoders import Original, Student
+from mobile_bundle.heal.decoders import Original, Student, rated
 from mobile_bundle.heal.divergence import divergence
 from mobile_bundle.heal.evaluation import Held, evaluate_held
 from mobile_bundle.heal.mixture import Mixture, Tokens
@@ -64,7 +64,7 @@ class Training:
         self._cuda = world.device.type == "cuda"
         student.checkpointing = settings.checkpointing
         self._optimiser = torch.optim.AdamW(
-            student.groups(settings.rate), betas=(0.9, 0.95), weight_decay=0.0, fused=self._cuda or None
+            rated(student, settings.rate), betas=(0.9, 0.95), weight_decay=0.0, fused=self._cuda or None
         )
         self._state = RunState()
         saved = folder.load(world.device)
