@@ -16,8 +16,8 @@ from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.planning.recipe_file import SUFFIXES
 
 if TYPE_CHECKING:
-    from mobile_bundle.heal.progress import Trained
-    from mobile_bundle.heal.run import Healed
+    from mobile_bundle.healing.progress import Trained
+    from mobile_bundle.healing.run import Healed
 
 
 def heal(
@@ -42,9 +42,9 @@ def heal(
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
             raise InstallationError(f"healing needs {package}", "pip install '.[heal]' in a checkout of mobile-bundle")
-    from mobile_bundle.heal.recipe import heal_recipe
-    from mobile_bundle.heal.run import heal_checkpoint
-    from mobile_bundle.heal.settings import Settings
+    from mobile_bundle.healing.recipe import heal_recipe
+    from mobile_bundle.healing.run import heal_checkpoint
+    from mobile_bundle.healing.settings import Settings
 
     def told(what: Step | Trained) -> None:
         if progress:

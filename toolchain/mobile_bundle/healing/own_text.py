@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mobile_bundle.calibrate.decoder import LayerRunner, normalise
 from mobile_bundle.files.disk import disk_errors
-from mobile_bundle.heal.decoders import Original
-from mobile_bundle.heal.mixture import Tokens
+from mobile_bundle.healing.decoders import Original
+from mobile_bundle.healing.mixture import Tokens
 
 TEMPERATURE = 0.9
 CHAT_SHARE = 0.6

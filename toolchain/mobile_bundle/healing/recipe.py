@@ -5,7 +5,7 @@ from __future__ import annotations
 from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.entropy import SUFFIX
 from mobile_bundle.errors import ArgumentError, InputError
-from mobile_bundle.heal.grids import make_grid
+from mobile_bundle.healing.grids import make_grid
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.recipe import Recipe

@@ -8,8 +8,8 @@ import torch
 
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix
 from mobile_bundle.codecs import Stats, StreamCodec
-from mobile_bundle.heal.decoders import Grids, Original, Student, StudentLayer, student_layer
-from mobile_bundle.heal.mixture import Tokens
+from mobile_bundle.healing.decoders import Grids, Original, Student, StudentLayer, student_layer
+from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.models import Model
 
 Progress = Callable[[int, int, str], None]

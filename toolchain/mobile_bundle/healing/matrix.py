@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mobile_bundle.heal.grids import Grid, Start
+from mobile_bundle.healing.grids import Grid, Start
 
 
 class Matrix(nn.Module):

@@ -15,7 +15,7 @@ import numpy as np
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.corpus.windows import DOCUMENT_SEPARATOR, token_windows
 from mobile_bundle.errors import InputError, UserError
-from mobile_bundle.heal.mixture import Tokens
+from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.native.chat import ROLES, render_chat
 from mobile_bundle.native.tokenizer import Tokenizer
 

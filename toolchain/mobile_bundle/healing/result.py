@@ -14,8 +14,8 @@ from mobile_bundle.codecs.grids import find_grid
 from mobile_bundle.codecs.source import ArraySource
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.disk import disk_errors, write_file
-from mobile_bundle.heal.decoders import Student
-from mobile_bundle.heal.state import LOG
+from mobile_bundle.healing.decoders import Student
+from mobile_bundle.healing.state import LOG
 from mobile_bundle.models import Model
 from mobile_bundle.models.card import licence
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mobile_bundle.errors import NotFinite
-from mobile_bundle.heal.decoders import Original, Student, rated
-from mobile_bundle.heal.divergence import divergence
-from mobile_bundle.heal.evaluation import Held, evaluate_held
-from mobile_bundle.heal.mixture import Mixture, Tokens
-from mobile_bundle.heal.progress import Trained
-from mobile_bundle.heal.settings import Settings
-from mobile_bundle.heal.state import RunFolder, RunState
-from mobile_bundle.heal.world import World
+from mobile_bundle.healing.decoders import Original, Student, rated
+from mobile_bundle.healing.divergence import divergence
+from mobile_bundle.healing.evaluation import Held, evaluate_held
+from mobile_bundle.healing.mixture import Mixture, Tokens
+from mobile_bundle.healing.progress import Trained
+from mobile_bundle.healing.settings import Settings
+from mobile_bundle.healing.state import RunFolder, RunState
+from mobile_bundle.healing.world import World
 
 _LOWEST_RATE = 0.02
 _SHORT_RUN = 10

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mobile_bundle.heal.decoders import Original, Student
-from mobile_bundle.heal.divergence import PIECE
-from mobile_bundle.heal.mixture import Tokens
+from mobile_bundle.healing.decoders import Original, Student
+from mobile_bundle.healing.divergence import PIECE
+from mobile_bundle.healing.mixture import Tokens
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from mobile_bundle.errors import UnsupportedError
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.heal.activations import round_int8  # noqa: E402
-from mobile_bundle.heal.divergence import divergence  # noqa: E402
-from mobile_bundle.heal.grids import make_grid  # noqa: E402
-from mobile_bundle.heal.matrix import Matrix  # noqa: E402
+from mobile_bundle.healing.activations import round_int8  # noqa: E402
+from mobile_bundle.healing.divergence import divergence  # noqa: E402
+from mobile_bundle.healing.grids import make_grid  # noqa: E402
+from mobile_bundle.healing.matrix import Matrix  # noqa: E402
 
 FORMATS = (
     "bitnet-row",
@@ -112,7 +112,7 @@ def test_activations_have_255_levels_per_group_and_pass_gradients() -> None:
 
 
 def test_the_loss_and_its_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mobile_bundle.heal.divergence.PIECE", 7)
+    monkeypatch.setattr("mobile_bundle.healing.divergence.PIECE", 7)
     torch.manual_seed(0)
     x, head = torch.randn(2, 11, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     y, other = torch.randn(2, 11, 16), torch.randn(40, 16)

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.errors import NotFinite
-from mobile_bundle.heal.decoders import Grids, Original, Student, StudentLayer, rated, student_layer
-from mobile_bundle.heal.mixture import Tokens
-from mobile_bundle.heal.state import load_saved, save_whole
+from mobile_bundle.healing.decoders import Grids, Original, Student, StudentLayer, rated, student_layer
+from mobile_bundle.healing.mixture import Tokens
+from mobile_bundle.healing.state import load_saved, save_whole
 from mobile_bundle.models import Model
 
 _LOWEST_RATE = 0.02

@@ -19,20 +19,20 @@ from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
-from mobile_bundle.heal.blocks import BlockSettings, heal_blocks
-from mobile_bundle.heal.decoders import Original, Student, run_layer
-from mobile_bundle.heal.evaluation import Held
-from mobile_bundle.heal.mixture import Mixture, Part, Tokens
-from mobile_bundle.heal.own_text import Openings, distinct, own_text
-from mobile_bundle.heal.progress import Trained
-from mobile_bundle.heal.recipe import heal_codecs
-from mobile_bundle.heal.result import card_text, output_directory, write_result
-from mobile_bundle.heal.settings import Settings
-from mobile_bundle.heal.start import make_student
-from mobile_bundle.heal.state import LOG, STATE, RunFolder, save_whole
-from mobile_bundle.heal.text import document_openings, opening_of_chat, text_sequences
-from mobile_bundle.heal.training import Training
-from mobile_bundle.heal.world import World, join_world
+from mobile_bundle.healing.blocks import BlockSettings, heal_blocks
+from mobile_bundle.healing.decoders import Original, Student, run_layer
+from mobile_bundle.healing.evaluation import Held
+from mobile_bundle.healing.mixture import Mixture, Part, Tokens
+from mobile_bundle.healing.own_text import Openings, distinct, own_text
+from mobile_bundle.healing.progress import Trained
+from mobile_bundle.healing.recipe import heal_codecs
+from mobile_bundle.healing.result import card_text, output_directory, write_result
+from mobile_bundle.healing.settings import Settings
+from mobile_bundle.healing.start import make_student
+from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
+from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
+from mobile_bundle.healing.training import Training
+from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.models.gguf import is_gguf
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
