@@ -1,5 +1,5 @@
 """Heals a checkpoint for a format of few bits: trains it with the rounding in place. The result is a checkpoint that
-build-mobile-bundle stores without loss. Several GPUs: torchrun --standalone --nproc-per-node N -m mobile_bundle.cli.main heal ..."""
+build-mobile-bundle stores without loss. Several GPUs: torchrun (docs/HEALING.md)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _BLOCKS_TOKENS = 24_576
 _LEAST_WINDOWS = 8
 _CALIBRATION = 48
 """Sequences that the start is calibrated on."""
-_AT_ONCE = {"cpu": 64, "cuda": 1024}
+_AT_ONCE = {"cpu": 64, "cuda": 1536}
 """Sequences that the model writes side by side."""
 
 
