@@ -1,6 +1,6 @@
 """Mistral 7B: MistralForCausalLM. Llama with a sliding window (in every layer; null in later releases)."""
 
-from mobile_bundle.models.config import Config, Defaults, decoder_spec, layer_window
+from mobile_bundle.models.config import Config, Defaults, decoder_spec, layer_windows
 from mobile_bundle.models.spec import DecoderSpec
 
 ARCHITECTURE = "MistralForCausalLM"
@@ -15,5 +15,5 @@ def read(config: Config) -> DecoderSpec:
         config,
         ARCHITECTURE,
         Defaults(context=131072, kv_heads=8),
-        sliding_window=layer_window(config, window, ["sliding_attention"]),
+        **layer_windows(config, window, ["sliding_attention"]),
     )

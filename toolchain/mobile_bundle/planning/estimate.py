@@ -121,7 +121,7 @@ def estimate_bundle(
     config, tokenizer = spec.to_config_bytes(), shape.tokenizer_bytes
     predicted = predict_memory(config, mapped.touched, tokenizer, context, kv_type)
     layered = predict_memory(config, mapped.layered, tokenizer, context, kv_type)
-    per_token = mapped.touched + predicted.context * predicted.kv_bytes_per_token
+    per_token = mapped.touched + predicted.kv_bytes
     return BundleEstimate(
         shape.name,
         shape.parameters,
