@@ -3,7 +3,7 @@ another; a part of each head may be rotated."""
 
 from typing import Any
 
-from mobile_bundle.models.config import Config, Defaults, decoder_spec, layer_windows
+from mobile_bundle.models.config import Config, Defaults, decoder_spec
 from mobile_bundle.models.spec import DecoderSpec
 
 ARCHITECTURE = "Phi3ForCausalLM"
@@ -18,7 +18,7 @@ def read(config: Config) -> DecoderSpec:
         Defaults(context=4096, epsilon=1e-5, partial=True),
         rope_values=_rope_values(config),
         fused=True,
-        **layer_windows(config, window, ["sliding_attention"] if window else None),
+        sliding_window=window if window < config.count("max_position_embeddings", 4096) else 0,
     )
 
 
