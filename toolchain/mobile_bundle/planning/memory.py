@@ -22,13 +22,12 @@ class PredictedMemory:
     """Bytes of a mobile-run process whose context is full.
 
     file_bytes: clean pages of weights and tokenizer, which the kernel may drop and read again. anon_bytes: KV cache and
-    scratch, which it can only swap; kv_bytes of them are the cache, and a longer context takes kv_bytes_per_token more
-    for each position. peak_bytes: the highest resident set (VmHWM), the program itself included."""
+    scratch, which it can only swap; a longer context takes kv_bytes_per_token more for each position. peak_bytes: the
+    highest resident set (VmHWM), the program itself included."""
 
     context: int
     file_bytes: int
     anon_bytes: int
-    kv_bytes: int
     kv_bytes_per_token: int
     peak_bytes: int
 
@@ -47,7 +46,7 @@ def predict_memory(
     tokens = context or ModelConfig.parse(config).default_context
     files = weights_bytes + tokenizer_bytes
     peak = files + memory.anon_bytes + memory.process_bytes
-    return PredictedMemory(tokens, files, memory.anon_bytes, memory.kv_bytes, memory.kv_bytes_per_token, peak)
+    return PredictedMemory(tokens, files, memory.anon_bytes, memory.kv_bytes_per_token, peak)
 
 
 _MATRICES = frozenset(f"attention.{part}" for part in ("query", "key", "value", "output")) | {
