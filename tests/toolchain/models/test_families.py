@@ -6,18 +6,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from mobile_bundle.errors import UserError
-from mobile_bundle.models import open_model
-from mobile_bundle.models.spec import ModelConfig
+from mobile_bundle.models import granite, open_model
+from mobile_bundle.models.spec import DecoderSpec, ModelConfig
 from mobile_bundle.native.engine import Model, estimate_memory
 from mobile_bundle.pipeline.weights import build_weights
 from support.checkpoints import ALL, VARIANTS, tiny_model, write_tiny
 from support.logits import decoder_logits
+from support.paths import ROOT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -189,22 +191,22 @@ def test_gemma3_as_it_is_published() -> None:
 def test_minicpm_is_a_granite(tmp_path: Path) -> None:
     """transformers has no MiniCPM; with its factors as Granite's, Granite is one."""
     hidden, layers, base = 64, 3, 16
-    granite = tiny_model("granite").config.to_dict()
-    granite |= {
+    factors = tiny_model("granite").config.to_dict()
+    factors |= {
         "embedding_multiplier": 12.0, "residual_multiplier": 1.4 / layers**0.5, "logits_scaling": hidden / base,
         "attention_multiplier": 16**-0.5,
     }  # fmt: skip
     minicpm = {
-        key: value for key, value in granite.items()
+        key: value for key, value in factors.items()
         if not key.endswith(("_multiplier", "_scaling", "model_type", "architectures"))
     } | {"model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": base}  # fmt: skip
     directory = write_tiny(tmp_path, "granite")
-    for config in (granite, minicpm):
+    for config in (factors, minicpm):
         (directory / "config.json").write_text(json.dumps(config))
         build_weights(directory, "raw", tmp_path / "weights.ptd")
         with Model(tmp_path / "weights.ptd") as model, model.session() as session:
             logits = session.feed(IDS).copy()
-        if config is granite:
+        if config is factors:
             expected = logits
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
@@ -245,3 +247,14 @@ def test_a_context_that_only_long_factors_reach_ends_early(tmp_path: Path) -> No
     with open_model(write_tiny(tmp_path, "phi4")) as model:
         assert model.spec.context == 128
         assert any("ends at 128 positions, not at 512" in note for note in model.notes)
+
+
+def test_the_page_shows_what_is() -> None:
+    """docs/ADDING_A_MODEL.md: the file that it prints, and fields of DecoderSpec that there are."""
+    page = (ROOT / "docs/ADDING_A_MODEL.md").read_text("utf-8")
+    shown = page.partition("```python\n")[2].partition("```")[0]
+    assert shown in Path(granite.__file__).read_text("utf-8")
+    table = page.partition("## What a spec can say")[2].partition("Two things")[0]
+    named = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `")))
+    assert len(named) > 20
+    assert set(named) - {field.name for field in fields(DecoderSpec)} == set()
