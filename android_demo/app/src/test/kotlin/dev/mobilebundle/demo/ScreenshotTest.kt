@@ -3,7 +3,6 @@ package dev.mobilebundle.demo
 import android.app.Activity
 import android.graphics.Bitmap
 import android.graphics.Canvas
-import android.os.Looper
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -16,12 +15,10 @@ import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.ModelState
 import java.io.File
 import java.io.FilterInputStream
-import java.time.Duration
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
-import org.robolectric.Shadows.shadowOf
 
 /**
  * Pictures of every screen, in both themes and languages, on a small screen and with large letters; and what can be checked
@@ -51,8 +48,7 @@ class ScreenshotTest : AppTest() {
     private var current = ""
 
     private fun take(activity: Activity) {
-        // Long enough for the frames in which what has changed is laid out.
-        shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(200))
+        layOut()
         val view = activity.window.decorView
         val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
         view.draw(Canvas(bitmap))
@@ -87,11 +83,16 @@ class ScreenshotTest : AppTest() {
     @Test
     fun models() {
         inEveryLook("models-empty") {
-            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { controller ->
+                waitFor("the list") { controller.get().findViewById<View>(R.id.empty).isShown }
+                take(controller.get())
+            }
         }
         imported(Inputs.textModel)
         val large = File(imported(Inputs.chatModel).directory, "manifest.json")
         large.writeText(large.readText().replace(Regex("\"peak_bytes\": \\d+"), "\"peak_bytes\": 1400000000"))
+        app.bundles.refresh()
+        waitFor("the list") { app.bundles.all!!.any { it.manifest.peakBytes() == 1_400_000_000L } }
         inEveryLook("models") {
             Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
         }
