@@ -125,7 +125,7 @@ def test_dex(apk, tmp_path):
     classes = set(re.findall(r"Class descriptor\s*: 'L([^;]+);'", listing))
     manifest = (ROOT / "android_demo/app/src/main/AndroidManifest.xml").read_text()
     named = re.findall(r'android:name="(dev\.mobilebundle\.[\w.]+)"', manifest)
-    assert len(named) == 6
+    assert len(named) == 7
     assert {name.replace(".", "/") for name in named} <= classes
 
 

@@ -124,12 +124,15 @@ class ChatTest : AppTest() {
         slowPhone()
         app.settings.maxNewTokens = 400
         chat(imported(Inputs.textModel)).use { controller ->
-            controller.get().say(prompt)
-            controller.get().press(R.id.send)
-            waitForAnswer()
+            app.chat.settingsChanged()
+            assertTrue("it is loaded anew", app.chat.state is ModelState.Loading)
+            assertTrue(app.chat.send(prompt))
+            app.chat.stop()
+            assertFalse(app.chat.answering)
             assertEquals(Ending.STOPPED, app.chat.turns.last().ending)
             waitFor("the model") { app.chat.state is ModelState.Ready }
             assertEquals(app.getString(R.string.no_answer), controller.get().bubble(1).text.toString())
+            assertEquals("what came too late is left out", "", app.chat.turns.last().text)
         }
     }
 

@@ -46,7 +46,7 @@ class ImportTest : ImportScreenTest() {
             dialog.getButton(android.app.AlertDialog.BUTTON_POSITIVE).performClick()
             waitFor("the deletion") { !bundle.directory.exists() }
             waitFor("the list") { controller.get().isShown(R.id.empty) }
-            assertTrue("nothing is left", partials().isEmpty())
+            waitFor("nothing is left") { partials().isEmpty() }
         }
     }
 

@@ -204,25 +204,25 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
 
     private fun renderNotice() {
         val notice = session.notice
-        val text = when (notice) {
-            null -> ""
-            is Notice.LowMemory -> getString(if (notice.goesOn) R.string.notice_resumed else R.string.notice_low_memory)
-            Notice.BeginningDropped -> getString(R.string.notice_dropped)
-            Notice.NotSaved -> getString(R.string.notice_not_saved)
-            Notice.TooLong -> getString(R.string.notice_too_long)
-            is Notice.Problem -> describe(notice.error)
-        }
         findViewById<TextView>(R.id.notice).apply {
             visibility = if (notice == null) View.GONE else View.VISIBLE
-            isClickable = notice is Notice.Problem
-            setTextIfChanged(text)
+            setTextIfChanged(notice?.let { words(it) }.orEmpty())
         }
     }
 
-    /** What the runner said, for a report. */
+    private fun words(notice: Notice): String = when (notice) {
+        is Notice.LowMemory -> getString(if (notice.goesOn) R.string.notice_resumed else R.string.notice_low_memory)
+        Notice.BeginningDropped -> getString(R.string.notice_dropped)
+        Notice.NotSaved -> getString(R.string.notice_not_saved)
+        Notice.TooLong -> getString(R.string.notice_too_long)
+        is Notice.Problem -> describe(notice.error)
+    }
+
+    /** All of it, and what the runner said, for a report. */
     private fun showNotice() {
-        val problem = session.notice as? Notice.Problem ?: return
-        showDetails(getString(R.string.details), problem.error.toString())
+        val notice = session.notice ?: return
+        val said = (notice as? Notice.Problem)?.error?.toString()
+        showDetails(getString(R.string.details), listOfNotNull(words(notice), said).joinToString("\n\n"))
     }
 
     private fun showFigures() {

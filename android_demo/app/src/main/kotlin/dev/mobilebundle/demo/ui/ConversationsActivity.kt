@@ -3,7 +3,6 @@ package dev.mobilebundle.demo.ui
 import android.os.Bundle
 import android.text.Editable
 import android.text.TextWatcher
-import android.text.format.DateUtils
 import android.view.View
 import android.view.ViewGroup
 import android.widget.BaseAdapter
@@ -13,11 +12,18 @@ import android.widget.TextView
 import dev.mobilebundle.demo.ConversationSummary
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.transcript
+import java.text.DateFormat
+import java.util.Date
 
 /** The conversations with the model that is open: to open, search, share and delete them. */
 class ConversationsActivity : ScreenActivity() {
     private val session get() = app.chat
     private val search by lazy { findViewById<EditText>(R.id.search) }
+
+    /** In the app's language, which may not be the phone's. */
+    private val times by lazy {
+        DateFormat.getDateTimeInstance(DateFormat.SHORT, DateFormat.SHORT, resources.configuration.locales[0])
+    }
     private var shown: List<ConversationSummary> = emptyList()
 
     /** Deleted, and can be brought back as long as the screen is there. */
@@ -107,7 +113,7 @@ class ConversationsActivity : ScreenActivity() {
             }
             view.findViewById<TextView>(R.id.conversation_facts).text = getString(
                 R.string.conversation_facts,
-                DateUtils.getRelativeTimeSpanString(one.changed, System.currentTimeMillis(), DateUtils.MINUTE_IN_MILLIS),
+                times.format(Date(one.changed)),
                 one.messages,
             )
             view.findViewById<View>(R.id.conversation_open).setOnClickListener { open(one.id) }

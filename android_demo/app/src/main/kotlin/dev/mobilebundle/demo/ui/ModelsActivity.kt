@@ -11,6 +11,7 @@ import android.view.View
 import android.view.ViewGroup
 import android.widget.ProgressBar
 import android.widget.TextView
+import dev.mobilebundle.demo.BundleProvider
 import dev.mobilebundle.demo.ImportState
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.byteText
@@ -148,6 +149,9 @@ class ModelsActivity : ScreenActivity() {
             startActivity(BenchmarkActivity.intent(this, bundle.id))
         }
         act(card, R.id.bundle_details, true, R.string.details, bundle) { showDetails(manifest.name, details(bundle)) }
+        act(card, R.id.send_bundle, true, R.string.send_bundle, bundle) {
+            startActivity(Intent.createChooser(BundleProvider.sending(this, bundle), getString(R.string.send_bundle)))
+        }
         act(card, R.id.delete, true, R.string.delete, bundle) { askToDelete(bundle) }
         return card
     }
