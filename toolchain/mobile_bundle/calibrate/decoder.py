@@ -62,6 +62,23 @@ class LayerRunner:
         self._spec, self._weights = spec, weights
         self._cosines, self._sines = cosines, sines
 
+    def at(self, cosines: Tensor, sines: Tensor) -> None:
+        """From now on the tokens have these positions: rows of rotary's tables."""
+        self._cosines, self._sines = cosines, sines
+
+    def enter(self, name: str, x: Tensor) -> Tensor:
+        """What the projections see of their input `name` (of PROJECTIONS)."""
+        del name
+        return _round_int8(x) if self._spec.ternary else x
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The values mixed by attention: (windows, heads, tokens, head_dim), as q; k, v: of kv_heads heads."""
+        tokens, mask = q.shape[-2], None
+        if 0 < self._spec.sliding_window < tokens:
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device)
+            mask = mask.tril().triu(1 - self._spec.sliding_window)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
         spec, weights = self._spec, self._weights
@@ -74,7 +91,7 @@ class LayerRunner:
             return y
 
         def entered(name: str, x: Tensor) -> Tensor:
-            x = _round_int8(x) if spec.ternary else x
+            x = self.enter(name, x)
             if observe:
                 observe(name, x)
             return x
@@ -88,12 +105,7 @@ class LayerRunner:
             k = normalise(k, weights["attention.key.norm.weight"], spec.norm_epsilon)
         q = _rotate(q.transpose(1, 2), self._cosines, self._sines)
         k = _rotate(k.transpose(1, 2), self._cosines, self._sines)
-        mask = None
-        if 0 < spec.sliding_window < tokens:
-            mask = torch.ones(tokens, tokens, dtype=torch.bool).tril().triu(1 - spec.sliding_window)
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v.transpose(1, 2), attn_mask=mask, is_causal=mask is None, enable_gqa=True
-        )
+        mixed = self.attend(q, k, v.transpose(1, 2))
         x = mixed.transpose(1, 2).reshape(count, tokens, -1)
         if spec.sub_norms:
             x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)

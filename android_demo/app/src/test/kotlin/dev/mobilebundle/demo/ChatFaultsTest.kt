@@ -21,6 +21,7 @@ import dev.mobilebundle.lm.StoredBundle
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
+import org.junit.Before
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
@@ -30,6 +31,13 @@ import org.robolectric.util.ReflectionHelpers
 
 /** The faults of the review that the chat and the settings had (docs/ANDROID.md has the list), each by its number. */
 class ChatFaultsTest : AppTest() {
+    /** The same answer every time, which is a long one. */
+    @Before
+    fun greedy() {
+        app.settings.temperature = 0
+        app.settings.repetitionPenalty = 100
+    }
+
     /** A conversation of so many messages on the disk, as a process before would have left it. */
     private fun long(bundle: StoredBundle, messages: Int) = off {
         val turns = (0 until messages).map {
