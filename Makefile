@@ -3,6 +3,7 @@
 # make calibrate    PyTorch for budgets and calibration, without CUDA
 # make runtimes    the package with its parts for ExecuTorch and ONNX Runtime
 # make apk     the Android app: build/apk/mobile-bundle-demo.apk, without the Android SDK
+# make apk-release KEY=release.p12    the app to be given away, signed with a key of one's own (make apk-key KEY=... makes it)
 # make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
 # make screenshots    pictures of the app's screens, by its tests, into docs/screenshots
 # make dev     an editable install for this machine alone; again after an edit of C (CONTRIBUTING.md)
@@ -14,7 +15,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: calibrate demo demo-chat runtimes dev check apk apk-test screenshots test fuzz test-large lint format clean
+.PHONY: calibrate demo demo-chat runtimes dev check apk apk-key apk-release apk-test screenshots test fuzz test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -117,6 +118,13 @@ $(APK): .venv/apk-tools build/apk/inputs $(APP_SOURCES)
 
 apk: $(APK)
 	@ls -l $(APK)
+
+# Their password is read from APK_KEY_PASSWORD (scripts/apk_release.sh).
+apk-key: .venv/apk-tools
+	scripts/apk_release.sh key "$(KEY)"
+
+apk-release: .venv/apk-tools build/apk/inputs
+	scripts/apk_release.sh build "$(KEY)"
 
 apk-test: .venv/apk-tools build/apk/inputs
 	$(MAVEN) package

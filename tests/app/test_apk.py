@@ -72,10 +72,20 @@ def test_only_the_launcher_and_the_hooks_can_be_started_by_others(apk):
         if re.search(r"exported\(.*?\)=true", activity)
     ]
     assert exported == ["ModelsActivity", "AutomationActivity"]
+    # Review fault 5: adb's shell holds this permission, and no app can.
+    hooks = tree.split("E: activity")[-1]
+    assert "AutomationActivity" in hooks
+    assert re.search(r'permission\(.*?\)="android.permission.DUMP"', hooks)
+
+
+def test_nothing_goes_into_a_backup(apk):
+    tree = output("aapt2", "dump", "xmltree", "--file", "AndroidManifest.xml", apk)
+    assert re.search(r"allowBackup\(.*\)=false", tree)
+    assert re.search(r"dataExtractionRules\(", tree)
 
 
 def test_it_is_small_and_carries_no_model(apk):
-    assert apk.stat().st_size <= 3_000_000
+    assert apk.stat().st_size <= 1_500_000
     with zipfile.ZipFile(apk) as file:
         assert file.testzip() is None
         names = file.namelist()
@@ -115,7 +125,7 @@ def test_dex(apk, tmp_path):
     classes = set(re.findall(r"Class descriptor\s*: 'L([^;]+);'", listing))
     manifest = (ROOT / "android_demo/app/src/main/AndroidManifest.xml").read_text()
     named = re.findall(r'android:name="(dev\.mobilebundle\.[\w.]+)"', manifest)
-    assert len(named) == 6
+    assert len(named) == 7
     assert {name.replace(".", "/") for name in named} <= classes
 
 

@@ -12,7 +12,7 @@ import org.json.JSONObject
 
 /** The benchmark that is running, or the last one. */
 class BenchmarkTask(private val app: DemoApplication) {
-    private val observers = ArrayList<() -> Unit>()
+    private val observers = Observers()
 
     @Volatile
     private var stopped = false
@@ -30,10 +30,7 @@ class BenchmarkTask(private val app: DemoApplication) {
     var json: JSONObject? = null
         private set
 
-    fun observe(observer: () -> Unit): Closeable {
-        observers += observer
-        return Closeable { observers -= observer }
-    }
+    fun observe(observer: () -> Unit): Closeable = observers.add(observer)
 
     /** Forgets the results of another bundle. */
     fun show(wanted: StoredBundle) {
@@ -86,7 +83,5 @@ class BenchmarkTask(private val app: DemoApplication) {
         .put("memory_bytes", app.memory().totalBytes)
         .put("tests", tests)
 
-    private fun changed() {
-        for (observer in observers.toList()) observer()
-    }
+    private fun changed() = observers.tell()
 }

@@ -5,6 +5,7 @@ import dev.mobilebundle.lm.GenerationEvent
 import dev.mobilebundle.lm.GenerationRequest
 import dev.mobilebundle.lm.GenerationStats
 import dev.mobilebundle.lm.LanguageModel
+import dev.mobilebundle.lm.LoadedModel
 import dev.mobilebundle.lm.ModelError
 import dev.mobilebundle.lm.ModelState
 import dev.mobilebundle.lm.ReleaseReason
@@ -12,88 +13,172 @@ import dev.mobilebundle.lm.Role
 import dev.mobilebundle.lm.RunnerLanguageModel
 import dev.mobilebundle.lm.StoredBundle
 import java.io.Closeable
-import java.io.File
 
 /** What the user should be told beside the conversation. */
 sealed class Notice {
     /** The model was stopped for want of memory; [goesOn]: it went on by itself when the user came back. */
     data class LowMemory(val goesOn: Boolean) : Notice()
     object BeginningDropped : Notice()
+
+    /** The disk would not take the conversation. */
+    object NotSaved : Notice()
+    object TooLong : Notice()
     data class Problem(val error: ModelError) : Notice()
 }
 
 /**
- * The conversation with one bundle. It lives as long as the app's process and knows nothing of screens: they come and go,
- * look at it and are told when it changes. Everything happens on the main thread.
+ * The conversations with one bundle, of which one is open. It lives as long as the app's process and knows nothing of
+ * screens: they come and go, look at it and are told when it changes. Everything happens on the main thread, but for reading
+ * and writing files.
  */
-class ChatSession(private val app: DemoApplication, private val directory: File) {
+class ChatSession(private val app: DemoApplication) {
+    /** An answer that is being written into a conversation. Once it was stopped, what still comes of it means nothing. */
+    private class Writing(val conversation: Conversation) {
+        var pieces = 0
+        var startedAt = 0L
+    }
+
     private val model: LanguageModel = RunnerLanguageModel(app.program, app.main, app::memory)
-    private val observers = ArrayList<() -> Unit>()
-    private var conversation = Conversation(File(directory, "none"))
-    private var visibleScreens = 0
+    private val observers = Observers()
+    private val screens = HashSet<Any>()
+    private var conversation = Conversation("")
+    private var writing: Writing? = null
     private var savedAt = 0L
-    private var startedAt = 0L
-    private var pieces = 0
+    private var toldAt = 0L
+    private var unsaved = false
+    private var reloadAfterAnswer = false
+
+    /** The request to open a conversation that counts: the last one. */
+    private var opening: Any? = null
 
     var bundle: StoredBundle? = null
         private set
     var notice: Notice? = null
         private set
 
-    /** Of the last answer that was finished in this process. */
+    /** Of the last answer that was finished in this process, and of the model as it was opened. */
     var stats: GenerationStats? = null
         private set
+    var loaded: LoadedModel? = null
+        private set
 
+    val conversationId: String get() = conversation.id
     val turns: List<Turn> get() = conversation.turns
     val state: ModelState get() = model.state
 
     /** Whether an answer is being given, or waits for the model to be loaded. */
-    val answering: Boolean get() = conversation.answer.let { it != null && it.ending == null }
+    val answering: Boolean get() = writing != null
+
+    /** Whether a conversation is being read from the disk: nothing can be sent meanwhile. */
+    val isOpening: Boolean get() = opening != null
 
     /** Tokens per second of the answer that is being written, by what has come so far; null at its beginning. */
     val currentRate: Double?
-        get() = if (pieces < FEW) null else (pieces - 1) / ((System.nanoTime() - startedAt) / 1e9)
+        get() = writing?.let { if (it.pieces < FEW) null else (it.pieces - 1) / ((System.nanoTime() - it.startedAt) / 1e9) }
 
     init {
+        app.disk.execute { app.conversations.purge() }
         model.observe { state ->
             if (state is ModelState.Failed) notice = Notice.Problem(state.error)
+            if (state is ModelState.Ready) loaded = state.model
             changed()
         }
     }
 
     /** Calls [observer] whenever something changes, until the result is closed. */
-    fun observe(observer: () -> Unit): Closeable {
-        observers += observer
-        return Closeable { observers -= observer }
-    }
+    fun observe(observer: () -> Unit): Closeable = observers.add(observer)
 
-    /** Takes up the conversation with a bundle and loads the model; does nothing if that is the one already. */
+    /** Takes up the last conversation with a bundle and loads the model; does nothing if that is the one already. */
     fun open(wanted: StoredBundle) {
         if (bundle?.directory == wanted.directory && state !is ModelState.Closed) return
         close()
         bundle = wanted
-        conversation = Conversation(file(wanted.id))
-        model.load(wanted.directory, app.settings.loadOptions(wanted.manifest.longestContext))
+        conversation = Conversation(wanted.id)
+        read { app.conversations.latest(wanted.id) }
+        load()
         changed()
     }
 
-    /** Loads the model anew, by settings that have changed. */
-    fun reload() {
+    /** Takes up another conversation with the same bundle. One that is being answered is stopped, and kept. */
+    fun openConversation(id: String) {
         val current = bundle ?: return
-        close()
-        open(current)
+        if (id == conversation.id) return
+        stop()
+        read { app.conversations.load(current.id, id) }
+        changed()
     }
 
-    fun send(text: String) {
-        if (answering || text.isBlank()) return
+    /** Begins a conversation; the one before stays in the list. */
+    fun newConversation() {
+        stop()
+        opening = null
+        become(Conversation(conversation.bundleId))
+    }
+
+    /** Puts a conversation aside; [undelete] brings it back. */
+    fun delete(id: String) {
+        val current = bundle ?: return
+        if (id == conversation.id) newConversation()
+        app.disk.execute { app.conversations.delete(current.id, id) }
+    }
+
+    fun undelete(id: String) {
+        val current = bundle ?: return
+        app.disk.execute { app.conversations.undelete(current.id, id) }
+    }
+
+    /** Hands over the conversations in which [query] occurs, newest first; all of them for an empty one. */
+    fun list(query: String, then: (List<ConversationSummary>) -> Unit) {
+        val current = bundle ?: return then(emptyList())
+        app.disk.execute {
+            val found = app.conversations.list(current.id, query)
+            app.main.execute { then(found) }
+        }
+    }
+
+    /** Hands over a conversation, null where it is gone. */
+    fun find(id: String, then: (List<Turn>?) -> Unit) {
+        val current = bundle ?: return then(null)
+        app.disk.execute {
+            val found = app.conversations.load(current.id, id)?.turns
+            app.main.execute { then(found) }
+        }
+    }
+
+    /** Loads the model anew, by settings that have changed; after the answer that is being written. */
+    fun settingsChanged() {
+        if (answering) {
+            reloadAfterAnswer = true
+        } else if (bundle != null && state !is ModelState.Closed) {
+            load()
+        }
+    }
+
+    /** Sends a message; false where it cannot be taken, and then it is for the user to keep. */
+    fun send(text: String): Boolean {
+        if (answering || isOpening || bundle == null || text.isBlank()) return false
+        if (text.length > MOST_CHARACTERS) {
+            notice = Notice.TooLong
+            changed()
+            return false
+        }
         notice = null
         conversation.turns += Turn(Role.USER, text.trim())
         answer("")
+        return true
+    }
+
+    /** Asks again with message [index] replaced by [text], in a conversation of its own: the one before stays as it is. */
+    fun sendEdited(index: Int, text: String): Boolean {
+        val before = turns.take(index)
+        if (answering || isOpening || bundle == null || text.isBlank() || text.length > MOST_CHARACTERS) return send(text)
+        become(Conversation(conversation.bundleId, turns = before))
+        return send(text)
     }
 
     /** Another answer to the last question. */
     fun regenerate() {
-        if (answering || conversation.question == null) return
+        if (answering || isOpening || bundle == null || conversation.question == null) return
         notice = null
         if (conversation.answer != null) conversation.turns.removeAt(conversation.turns.lastIndex)
         answer("")
@@ -101,49 +186,49 @@ class ChatSession(private val app: DemoApplication, private val directory: File)
 
     /** Goes on with the last answer from where it ended. */
     fun goOn() {
-        if (answering || conversation.question == null) return
+        if (answering || isOpening || bundle == null || conversation.question == null) return
         notice = notice.takeIf { it == Notice.LowMemory(goesOn = true) }
         val begun = conversation.answer?.text.orEmpty()
         if (conversation.answer != null) conversation.turns.removeAt(conversation.turns.lastIndex)
         answer(begun)
     }
 
-    fun stop() = model.cancel()
-
-    /** Forgets the conversation. */
-    fun clear() {
+    /** Ends the answer as it is. What is sent next waits only until the model has noticed. */
+    fun stop() {
+        if (!answering) return
         model.cancel()
-        conversation.turns.clear()
-        conversation.save()
-        notice = null
-        stats = null
+        end(Ending.STOPPED)
         changed()
     }
 
-    /** Ends the model's process; the conversation stays on the disk. */
+    /** Ends the model's process; the conversations stay on the disk. */
     fun close() {
+        reloadAfterAnswer = false
+        if (answering) end(Ending.INTERRUPTED)
+        opening = null
         model.close()
         bundle = null
+        conversation = Conversation("")
         notice = null
         stats = null
+        loaded = null
         changed()
     }
 
-    /** Forgets a bundle's conversation, with the bundle. */
-    fun forget(id: String) {
-        if (bundle?.id == id) close()
-        file(id).delete()
+    /** Forgets a bundle's conversations, with the bundle. */
+    fun forget(bundleId: String) {
+        if (bundle?.id == bundleId) close()
+        app.disk.execute { app.conversations.forget(bundleId) }
     }
 
     /** A screen shows the conversation. What was stopped for want of memory meanwhile goes on. */
-    fun screenShown() {
-        visibleScreens++
+    fun screenShown(screen: Any) {
+        screens += screen
         if (notice == Notice.LowMemory(goesOn = true)) goOn()
     }
 
-    fun screenHidden() {
-        visibleScreens--
-        conversation.save()
+    fun screenHidden(screen: Any) {
+        if (screens.remove(screen) && unsaved) save()
     }
 
     /** Gives the model's memory back. Nobody looking, it goes on by itself later; otherwise it is for the user to say. */
@@ -151,18 +236,43 @@ class ChatSession(private val app: DemoApplication, private val directory: File)
         if (state !is ModelState.Ready && state !is ModelState.Generating && state !is ModelState.Loading) return
         val wasAnswering = answering
         model.release(ReleaseReason.LOW_MEMORY)
-        notice = Notice.LowMemory(goesOn = wasAnswering && visibleScreens == 0)
+        notice = Notice.LowMemory(goesOn = wasAnswering && screens.isEmpty())
         changed()
     }
 
-    private fun file(id: String) = File(directory, "$id.json")
+    private fun load() {
+        val current = bundle ?: return
+        loaded = null
+        model.load(current.directory, app.settings.loadOptions(current.manifest.longestContext))
+    }
+
+    private fun read(from: () -> Conversation?) {
+        val mine = Any()
+        opening = mine
+        app.disk.execute {
+            val found = from()
+            app.main.execute {
+                if (opening === mine) {
+                    opening = null
+                    found?.let { become(it) } ?: changed()
+                }
+            }
+        }
+    }
+
+    private fun become(next: Conversation) {
+        conversation = next
+        notice = null
+        stats = null
+        changed()
+    }
 
     private fun answer(begun: String) {
-        pieces = 0
         conversation.turns += Turn(Role.ASSISTANT, begun)
-        conversation.save()
-        val mine = conversation
-        model.generate(request()) { if (conversation === mine) take(it) }
+        save()
+        val mine = Writing(conversation)
+        writing = mine
+        model.generate(request()) { take(it, mine) }
         changed()
     }
 
@@ -176,13 +286,15 @@ class ChatSession(private val app: DemoApplication, private val directory: File)
         return GenerationRequest.Text(prompt, settings.maxNewTokens, settings.sampling())
     }
 
-    private fun take(event: GenerationEvent) {
+    private fun take(event: GenerationEvent, mine: Writing) {
+        if (mine !== writing) return
         when (event) {
             is GenerationEvent.Started -> if (event.droppedMessages > 0) notice = Notice.BeginningDropped
             is GenerationEvent.Text -> {
-                if (pieces++ == 0) startedAt = System.nanoTime()
-                conversation.replaceAnswer { it.copy(text = it.text + event.text) }
-                saveNowAndThen()
+                if (mine.pieces++ == 0) mine.startedAt = System.nanoTime()
+                mine.conversation.replaceAnswer { it.copy(text = it.text + event.text) }
+                unsaved = true
+                return now()
             }
             is GenerationEvent.Finished -> {
                 stats = event.stats
@@ -197,8 +309,14 @@ class ChatSession(private val app: DemoApplication, private val directory: File)
     }
 
     private fun end(ending: Ending) {
+        writing = null
         conversation.replaceAnswer { it.copy(ending = ending) }
-        conversation.save()
+        save()
+        if (reloadAfterAnswer) {
+            reloadAfterAnswer = false
+            // Not from within an event of the model that is ended by it.
+            app.main.execute { if (!answering) settingsChanged() }
+        }
     }
 
     private fun ending(reason: FinishReason) = when (reason) {
@@ -208,19 +326,37 @@ class ChatSession(private val app: DemoApplication, private val directory: File)
         FinishReason.CANCELLED -> Ending.STOPPED
     }
 
-    private fun saveNowAndThen() {
-        val now = System.nanoTime()
-        if (now - savedAt < SAVE_EVERY_NANOSECONDS) return
-        savedAt = now
-        conversation.save()
+    /** More of the answer: shown at most twenty times a second, saved at most once. */
+    private fun now() {
+        val time = System.nanoTime()
+        if (time - savedAt >= SAVE_EVERY_NANOSECONDS) save()
+        if (time - toldAt >= TELL_EVERY_NANOSECONDS) changed()
+    }
+
+    private fun save() {
+        if (conversation.turns.isEmpty()) return
+        savedAt = System.nanoTime()
+        unsaved = false
+        val written = conversation.snapshot()
+        app.disk.execute {
+            if (app.conversations.save(written)) return@execute
+            app.main.execute {
+                notice = Notice.NotSaved
+                changed()
+            }
+        }
     }
 
     private fun changed() {
-        for (observer in observers.toList()) observer()
+        toldAt = System.nanoTime()
+        observers.tell()
     }
 
-    private companion object {
-        const val SAVE_EVERY_NANOSECONDS = 1_000_000_000L
-        const val FEW = 4
+    companion object {
+        /** No model of this size reads more, and a screen that shows more is slow. */
+        const val MOST_CHARACTERS = 20_000
+        private const val SAVE_EVERY_NANOSECONDS = 1_000_000_000L
+        private const val TELL_EVERY_NANOSECONDS = 50_000_000L
+        private const val FEW = 4
     }
 }

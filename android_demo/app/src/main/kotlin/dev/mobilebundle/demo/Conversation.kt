@@ -2,11 +2,6 @@ package dev.mobilebundle.demo
 
 import dev.mobilebundle.lm.Message
 import dev.mobilebundle.lm.Role
-import java.io.File
-import java.io.IOException
-import org.json.JSONArray
-import org.json.JSONException
-import org.json.JSONObject
 
 /** How an answer came to its end; null while it is being written. */
 enum class Ending { COMPLETE, STOPPED, LENGTH, CONTEXT, INTERRUPTED }
@@ -14,13 +9,9 @@ enum class Ending { COMPLETE, STOPPED, LENGTH, CONTEXT, INTERRUPTED }
 /** A message on the screen. [ending]: of an answer. */
 data class Turn(val role: Role, val text: String, val ending: Ending? = null)
 
-/** A conversation, and the file that it is kept in, so that it outlives the process. */
-class Conversation(private val file: File) {
-    val turns = ArrayList<Turn>()
-
-    init {
-        load()
-    }
+/** A conversation with one bundle. [id]: of its file. */
+class Conversation(val bundleId: String, val id: String = newId(), turns: List<Turn> = emptyList()) {
+    val turns = ArrayList(turns)
 
     /** The last turn if it is an answer. */
     val answer: Turn? get() = turns.lastOrNull()?.takeIf { it.role == Role.ASSISTANT }
@@ -32,52 +23,46 @@ class Conversation(private val file: File) {
         answer?.let { turns[turns.lastIndex] = change(it) }
     }
 
+    /** As it is now, to be written by another thread. */
+    fun snapshot() = Conversation(bundleId, id, turns)
+
     /**
      * What the model is told: questions with their answers, and the last question with what there is of its answer. A
      * question that never got one is left out, as templates want the two in turn.
      */
     fun messages(system: String): List<Message> = buildList {
         if (system.isNotBlank()) add(Message(Role.SYSTEM, system))
+        val lastQuestion = turns.indexOfLast { it.role == Role.USER }
         turns.forEachIndexed { i, turn ->
             val answered = turns.getOrNull(i + 1)?.let { it.role == Role.ASSISTANT && it.text.isNotEmpty() } ?: false
-            val last = turns.drop(i + 1).none { it.role == Role.USER }
-            if (turn.role == Role.USER && (answered || last)) add(Message(Role.USER, turn.text))
+            if (turn.role == Role.USER && (answered || i == lastQuestion)) add(Message(Role.USER, turn.text))
             if (turn.role == Role.ASSISTANT && turn.text.isNotEmpty()) add(Message(Role.ASSISTANT, turn.text))
         }
     }
 
-    /** Writes it whole or not at all; a full disk loses no more than what is new. */
-    fun save() {
-        val json = JSONArray()
-        for (turn in turns) {
-            json.put(JSONObject().put("role", turn.role.name).put("text", turn.text).put("ending", turn.ending?.name))
-        }
-        try {
-            file.parentFile?.mkdirs()
-            val partial = File(file.path + ".part")
-            partial.writeText(json.toString())
-            partial.renameTo(file)
-        } catch (_: IOException) {
-            // the conversation on the screen is still there
-        }
-    }
+    companion object {
+        private var last = 0L
 
-    private fun load() {
-        try {
-            val json = JSONArray(file.readText())
-            for (i in 0 until json.length()) {
-                val turn = json.getJSONObject(i)
-                val ending = turn.optString("ending").takeIf { it.isNotEmpty() }?.let { Ending.valueOf(it) }
-                turns += Turn(Role.valueOf(turn.getString("role")), turn.getString("text"), ending)
-            }
-        } catch (_: IOException) {
-            // there is none yet
-        } catch (_: JSONException) {
-            turns.clear()
-        } catch (_: IllegalArgumentException) {
-            turns.clear()
+        /** By the time, so that names sort by age; never the same twice. */
+        @Synchronized
+        private fun newId(): String {
+            last = maxOf(last + 1, System.currentTimeMillis())
+            return "$last"
         }
-        // The process ended while this answer was being written.
-        replaceAnswer { if (it.ending == null) it.copy(ending = Ending.INTERRUPTED) else it }
     }
 }
+
+/** The first words of a conversation, which name it. */
+fun titleOf(turns: List<Turn>): String {
+    val words = turns.firstOrNull { it.role == Role.USER }?.text.orEmpty().take(TITLE_LOOK).trim().split(Regex("\\s+"))
+    val title = StringBuilder()
+    for (word in words) {
+        if (title.isNotEmpty() && title.length + word.length >= TITLE_CHARACTERS) return "$title…"
+        if (title.isNotEmpty()) title.append(' ')
+        title.append(word.take(TITLE_CHARACTERS))
+    }
+    return title.toString()
+}
+
+private const val TITLE_LOOK = 500
+private const val TITLE_CHARACTERS = 48

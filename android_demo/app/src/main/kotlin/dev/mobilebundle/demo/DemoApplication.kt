@@ -10,15 +10,24 @@ import dev.mobilebundle.lm.deviceMemory
 import dev.mobilebundle.lm.runnerProgram
 import java.io.File
 import java.util.concurrent.Executor
+import java.util.concurrent.ExecutorService
+import java.util.concurrent.Executors
 
 /** What outlives a screen: the bundles, the conversation and its model, an import or a benchmark that is running. */
 class DemoApplication : Application() {
-    val main = Executor { Handler(Looper.getMainLooper()).post(it) }
+    private val handler = Handler(Looper.getMainLooper())
+    val main = Executor { handler.post(it) }
+
     val store by lazy { BundleStore(File(filesDir, "bundles")) }
+    val bundles by lazy { BundleList(this) }
     val settings by lazy { Settings(this) }
-    val chat by lazy { ChatSession(this, File(filesDir, "chats")) }
+    val conversations by lazy { ConversationStore(File(filesDir, "chats")) }
+    val chat by lazy { ChatSession(this) }
     val imports by lazy { ImportTask(this) }
     val benchmark by lazy { BenchmarkTask(this) }
+
+    /** Reads and writes conversations, one after the other: what is read is what was written before. */
+    val disk: ExecutorService = worker("conversations")
 
     val program: File get() = runnerProgram(this)
 
@@ -39,3 +48,7 @@ class DemoApplication : Application() {
         chat.onLowMemory()
     }
 }
+
+/** A thread that does one thing after the other, and none of them on the main thread. */
+internal fun worker(name: String): ExecutorService =
+    Executors.newSingleThreadExecutor { work -> Thread(work, name).apply { isDaemon = true } }

@@ -9,7 +9,8 @@ import java.io.Closeable
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
-import kotlin.concurrent.thread
+import org.json.JSONException
+import org.json.JSONObject
 
 /** The import that is running, or the last one if it failed. */
 sealed class ImportState {
@@ -17,104 +18,157 @@ sealed class ImportState {
     data class Running(val progress: ImportProgress?) : ImportState()
     data class Failed(val error: ImportError) : ImportState()
 
-    /** The app was killed while it ran. */
+    /** It ended without a bundle before the app was started, and can go on. */
     object Interrupted : ImportState()
 }
 
 /**
  * Imports one file at a time on a thread of its own. Which file is written down, with the right to read it kept, so that
- * an import that died with the app can go on when it is started again.
+ * an import that died with the app goes on when it is started again: by itself once, and after that only when asked, lest a
+ * file that kills the app kills it for ever. One that was stopped or refused never goes on by itself.
  */
 class ImportTask(private val app: DemoApplication) {
-    private val pending = File(app.filesDir, "import.uri")
-    private val observers = ArrayList<() -> Unit>()
+    /** What is written down of an import. [running]: neither stopped nor refused. [resumed]: it went on by itself already. */
+    private class Record(val uri: Uri, val running: Boolean, val resumed: Boolean) {
+        fun toJson() = JSONObject().put("uri", uri.toString()).put("running", running).put("resumed", resumed)
+    }
 
-    @Volatile
-    private var stopped = false
+    private class Run {
+        @Volatile
+        var stopped = false
+    }
 
-    var state: ImportState = if (pending.exists()) ImportState.Interrupted else ImportState.None
+    private val file = File(app.filesDir, "import.json")
+    private val worker = worker("import")
+    private val observers = Observers()
+    private var run: Run? = null
+
+    var state: ImportState = ImportState.None
         private set
 
-    fun observe(observer: () -> Unit): Closeable {
-        observers += observer
-        return Closeable { observers -= observer }
+    init {
+        worker.execute {
+            val record = read()
+            app.store.deleteLeftovers(keepImport = record != null)
+            app.main.execute { if (record != null && state == ImportState.None) takeUp(record) }
+        }
     }
 
-    fun start(uri: Uri) {
-        if (state is ImportState.Running) return
-        try {
-            app.contentResolver.takePersistableUriPermission(uri, Intent.FLAG_GRANT_READ_URI_PERMISSION)
-        } catch (_: SecurityException) {
-            // this provider gives the right for now only: the import cannot go on after a kill
-        }
-        pending.writeText(uri.toString())
-        run(uri)
-    }
+    fun observe(observer: () -> Unit): Closeable = observers.add(observer)
+
+    fun start(uri: Uri) = begin { Record(uri, running = true, resumed = false) }
 
     /** Goes on with the import that failed or was interrupted. */
-    fun retry() {
-        if (state !is ImportState.Running && pending.exists()) run(Uri.parse(pending.readText()))
-    }
+    fun retry() = begin { read()?.let { Record(it.uri, running = true, resumed = false) } }
 
     fun stop() {
-        stopped = true
+        run?.stopped = true
     }
 
     /** Gives the import up, with what was copied. */
     fun discard() {
         if (state is ImportState.Running) return
-        forget()
-        app.store.root.listFiles().orEmpty().filter { it.name.startsWith(".") }.forEach { it.deleteRecursively() }
+        worker.execute {
+            forget()
+            app.store.deleteLeftovers()
+        }
         become(ImportState.None)
     }
 
-    private fun run(uri: Uri) {
-        stopped = false
+    private fun takeUp(record: Record) {
+        become(ImportState.Interrupted)
+        if (record.running && !record.resumed) begin { Record(record.uri, running = true, resumed = true) }
+    }
+
+    private fun begin(what: () -> Record?) {
+        if (state is ImportState.Running) return
+        val mine = Run()
+        run = mine
         become(ImportState.Running(null))
-        thread(name = "import") {
-            val result = try {
-                importer().import(open(uri))
-                forget()
-                ImportState.None
-            } catch (e: ImportError) {
-                ImportState.Failed(e)
+        worker.execute {
+            val result = what()?.let { import(it, mine) } ?: ImportState.None
+            app.main.execute {
+                become(result)
+                app.bundles.refresh()
             }
-            app.main.execute { become(result) }
         }
+    }
+
+    private fun import(record: Record, mine: Run): ImportState = try {
+        remember(record)
+        importer(mine).import(open(record.uri))
+        forget()
+        ImportState.None
+    } catch (e: ImportError) {
+        try {
+            file.writeText(Record(record.uri, running = false, resumed = false).toJson().toString())
+        } catch (_: IOException) {
+            forget() // a disk that is full to the last byte: better no import than one that goes on unasked
+        }
+        ImportState.Failed(e)
+    }
+
+    private fun remember(record: Record) {
+        read()?.takeIf { it.uri != record.uri }?.let { release(it.uri) }
+        try {
+            app.contentResolver.takePersistableUriPermission(record.uri, Intent.FLAG_GRANT_READ_URI_PERMISSION)
+        } catch (_: RuntimeException) {
+            // this provider gives the right for now only: the import cannot go on after a kill
+        }
+        try {
+            file.writeText(record.toJson().toString())
+        } catch (e: IOException) {
+            throw ImportError.DiskFull(0, app.store.freeBytes())
+        }
+    }
+
+    private fun read(): Record? = try {
+        JSONObject(file.readText()).let {
+            Record(Uri.parse(it.getString("uri")), it.getBoolean("running"), it.getBoolean("resumed"))
+        }
+    } catch (_: IOException) {
+        null // there is none
+    } catch (_: JSONException) {
+        null // the app was killed while it was written
+    }
+
+    private fun forget() {
+        read()?.let { release(it.uri) }
+        file.delete()
     }
 
     /** Gives the right to read the file back: an app may hold few of them. */
-    private fun forget() {
-        if (!pending.exists()) return
+    private fun release(uri: Uri) {
         try {
-            val uri = Uri.parse(pending.readText())
             app.contentResolver.releasePersistableUriPermission(uri, Intent.FLAG_GRANT_READ_URI_PERMISSION)
-        } catch (_: SecurityException) {
+        } catch (_: RuntimeException) {
             // it was given for that one time only
         }
-        pending.delete()
     }
 
-    private fun importer() = BundleImporter(
+    private fun importer(mine: Run) = BundleImporter(
         app.store,
         app.memory(),
         app.program,
-        progress = { progress -> app.main.execute { if (state is ImportState.Running) become(ImportState.Running(progress)) } },
-        stopped = { stopped },
+        progress = { progress -> app.main.execute { if (run === mine && state is ImportState.Running) become(ImportState.Running(progress)) } },
+        stopped = { mine.stopped },
     )
 
+    /** Another app answers, and may throw what it likes. */
     private fun open(uri: Uri): InputStream {
         try {
             return app.contentResolver.openInputStream(uri) ?: throw ImportError.Unreadable(uri.toString())
+        } catch (e: ImportError) {
+            throw e
         } catch (e: IOException) {
             throw ImportError.Unreadable(e.message ?: uri.toString(), e)
-        } catch (e: SecurityException) {
+        } catch (e: RuntimeException) {
             throw ImportError.Unreadable(e.message ?: uri.toString(), e)
         }
     }
 
     private fun become(next: ImportState) {
         state = next
-        for (observer in observers.toList()) observer()
+        observers.tell()
     }
 }

@@ -5,6 +5,13 @@ import android.content.SharedPreferences
 import dev.mobilebundle.lm.LoadOptions
 import dev.mobilebundle.lm.Sampling
 
+/** How answers are worded, as one choice of all sampling settings. */
+enum class Style(val temperature: Int, val topP: Int, val topK: Int, val repetitionPenalty: Int) {
+    EXACT(0, 100, 0, 105),
+    BALANCED(70, 95, 40, 110),
+    VARIED(100, 95, 100, 110),
+}
+
 /** What the user chose; kept by the system in the app's private storage. */
 class Settings(context: Context) {
     private val preferences: SharedPreferences = context.getSharedPreferences("settings", Context.MODE_PRIVATE)
@@ -21,6 +28,19 @@ class Settings(context: Context) {
     var topP by number("top_p", 95)
     var topK by number("top_k", 40)
     var repetitionPenalty by number("repetition_penalty", 110)
+
+    /** null: settings of the user's own. */
+    var style: Style?
+        get() = Style.values().find {
+            it.temperature == temperature && it.topP == topP && it.topK == topK && it.repetitionPenalty == repetitionPenalty
+        }
+        set(value) {
+            if (value == null) return
+            temperature = value.temperature
+            topP = value.topP
+            topK = value.topK
+            repetitionPenalty = value.repetitionPenalty
+        }
 
     var systemPrompt: String
         get() = preferences.getString("system_prompt", "").orEmpty()

@@ -4,6 +4,7 @@ import android.content.Context
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.MemoryFit
 import dev.mobilebundle.lm.ModelError
+import dev.mobilebundle.lm.Role
 import java.util.Locale
 
 /** "26 MB", "1.4 GB": decimal, in the user's way to write numbers. */
@@ -26,33 +27,39 @@ fun Context.describe(fit: MemoryFit): String = when (fit.verdict) {
     MemoryFit.Verdict.TOO_LARGE -> getString(R.string.fit_too_large, byteText(fit.neededBytes), byteText(fit.limitBytes))
 }
 
-/** An error in the user's language, with what to do. */
+/** An error in the user's language, with what to do. What the runner said of it, in English, is its `detail`. */
 fun Context.describe(error: ModelError): String = when (error) {
     is ModelError.DoesNotFit ->
         getString(R.string.error_does_not_fit, byteText(error.fit.neededBytes), byteText(error.fit.limitBytes))
-    is ModelError.Busy -> getString(R.string.error_busy, error.owner)
+    is ModelError.Busy -> getString(R.string.error_busy)
     is ModelError.StillAnswering -> getString(R.string.error_still_answering)
-    is ModelError.BundleDamaged -> getString(R.string.error_damaged, error.detail)
-    is ModelError.BundleUnreadable -> getString(R.string.error_unreadable, error.detail)
+    is ModelError.BundleDamaged -> getString(R.string.error_damaged)
+    is ModelError.BundleUnreadable -> getString(R.string.error_unreadable)
     is ModelError.OutOfMemory -> getString(R.string.error_out_of_memory)
-    is ModelError.BadRequest -> getString(R.string.error_request, error.detail)
-    is ModelError.RunnerMissing -> getString(R.string.error_runner_missing, error.detail)
+    is ModelError.BadRequest -> getString(R.string.error_request)
+    is ModelError.RunnerMissing -> getString(R.string.error_runner_missing)
     is ModelError.RunnerDied ->
-        if (error.signal == SIGKILL) getString(R.string.error_killed) else getString(R.string.error_died, error.detail)
+        if (error.signal == SIGKILL) getString(R.string.error_killed) else getString(R.string.error_died)
     is ModelError.WasReleased -> getString(R.string.status_released)
 }
 
 /** Why an import ended without a model. */
 fun Context.describe(error: ImportError): String = when (error) {
-    is ImportError.NotABundle -> getString(R.string.import_error_not_a_bundle, error.message)
+    is ImportError.NotABundle -> getString(R.string.import_error_not_a_bundle)
     is ImportError.Damaged -> getString(R.string.import_error_damaged, error.part)
     is ImportError.DoesNotFit ->
         getString(R.string.fit_too_large, byteText(error.fit.neededBytes), byteText(error.fit.limitBytes))
     is ImportError.DiskFull ->
         getString(R.string.import_error_disk_full, byteText(error.neededBytes), byteText(error.freeBytes))
-    is ImportError.Unreadable -> getString(R.string.import_error_unreadable, error.message)
+    is ImportError.Unreadable -> getString(R.string.import_error_unreadable)
     is ImportError.NotInstalled -> describe(error.error)
     is ImportError.Stopped -> getString(R.string.import_error_stopped)
+}
+
+/** A conversation as a text to be shared; [model] names who answered. */
+fun Context.transcript(turns: List<Turn>, model: String): String = turns.joinToString("\n\n") { turn ->
+    val who = if (turn.role == Role.USER) getString(R.string.you) else model
+    "$who:\n${turn.text.trim()}"
 }
 
 private const val SIGKILL = 9

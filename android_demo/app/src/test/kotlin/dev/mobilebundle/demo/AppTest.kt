@@ -44,6 +44,18 @@ abstract class AppTest {
         app.chat.close()
         app.benchmark.stop()
         children().forEach { it.destroyForcibly() }
+        app.disk.submit { }.get()
+    }
+
+    /** Runs what reads files where it may: on a thread of its own, waited for. */
+    protected fun <T> off(work: () -> T): T {
+        val task = java.util.concurrent.FutureTask(work)
+        Thread(task).start()
+        try {
+            return task.get()
+        } catch (e: java.util.concurrent.ExecutionException) {
+            throw e.cause!!
+        }
     }
 
     /**
@@ -79,8 +91,22 @@ abstract class AppTest {
     }
 
     /** Imports without a screen. */
-    protected fun imported(zip: File): StoredBundle =
-        BundleImporter(app.store, app.memory(), app.program).import(zip.inputStream())
+    protected fun imported(zip: File): StoredBundle = import(zip.inputStream()).also {
+        app.bundles.refresh()
+        waitFor("the list") { app.bundles.all.orEmpty().any { known -> known.id == it.id } }
+    }
+
+    /** ImportError as the importer throws it. */
+    protected fun import(source: InputStream, stopped: () -> Boolean = { false }): StoredBundle =
+        off { BundleImporter(app.store, app.memory(), app.program, stopped = stopped).import(source) }
+
+    protected fun stored(): List<StoredBundle> = off { app.store.list() }
+
+    /** Waits until all that was asked of the disk is done, and what it answered has come. */
+    protected fun settle() {
+        app.disk.submit { }.get()
+        idle()
+    }
 
     /** What the system's file picker would hand over. */
     protected fun picked(name: String, open: () -> InputStream): Uri {
@@ -89,8 +115,11 @@ abstract class AppTest {
         return uri
     }
 
+    /** The chat screen, once its last conversation is read. */
     protected fun chat(bundle: StoredBundle): ActivityController<ChatActivity> =
-        Robolectric.buildActivity(ChatActivity::class.java, ChatActivity.intent(app, bundle.id)).setup()
+        Robolectric.buildActivity(ChatActivity::class.java, ChatActivity.intent(app, bundle.id)).setup().also {
+            waitFor("the conversation") { app.chat.bundle?.id == bundle.id && !app.chat.isOpening }
+        }
 
     protected fun children(): List<ProcessHandle> = ProcessHandle.current().children().toList()
 
@@ -106,6 +135,16 @@ abstract class AppTest {
     }
 
     protected fun idle() = shadowOf(Looper.getMainLooper()).idle()
+
+    /** Long enough for the frames in which what has changed is laid out. */
+    protected fun layOut() = shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(200))
+
+    protected fun chooserText(activity: Activity): String {
+        val chooser = shadowOf(activity).nextStartedActivity
+        @Suppress("DEPRECATION")
+        val shared = chooser.getParcelableExtra<android.content.Intent>(android.content.Intent.EXTRA_INTENT)!!
+        return shared.getStringExtra(android.content.Intent.EXTRA_TEXT)!!
+    }
 
     protected fun Activity.text(id: Int) = findViewById<TextView>(id).text.toString()
 

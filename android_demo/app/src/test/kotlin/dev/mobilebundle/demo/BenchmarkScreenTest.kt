@@ -1,6 +1,5 @@
 package dev.mobilebundle.demo
 
-import android.content.Intent
 import android.view.ViewGroup
 import dev.mobilebundle.demo.ui.BenchmarkActivity
 import dev.mobilebundle.lm.Benchmark
@@ -11,7 +10,6 @@ import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
-import org.robolectric.Shadows.shadowOf
 
 /** The benchmark with the real runner, and what it shares. */
 class BenchmarkScreenTest : AppTest() {
@@ -28,10 +26,7 @@ class BenchmarkScreenTest : AppTest() {
             assertEquals(app.getString(R.string.benchmark_done), screen.text(R.id.benchmark_status))
             assertEquals(2, screen.findViewById<ViewGroup>(R.id.results).childCount)
             screen.press(R.id.share)
-            val chooser = shadowOf(screen).nextStartedActivity
-            @Suppress("DEPRECATION")
-            val shared = chooser.getParcelableExtra<Intent>(Intent.EXTRA_INTENT)!!
-            val json = JSONObject(shared.getStringExtra(Intent.EXTRA_TEXT)!!)
+            val json = JSONObject(chooserText(screen))
             assertEquals("wiki-6m", json.getString("model"))
             val tests = json.getJSONArray("tests")
             assertEquals(listOf("pp128", "tg64"), (0 until tests.length()).map { tests.getJSONObject(it).getString("test") })

@@ -4,8 +4,9 @@ import android.content.ClipboardManager
 import android.content.ComponentCallbacks2
 import android.content.Context
 import android.os.Bundle
-import android.view.ViewGroup
+import android.view.View
 import android.widget.EditText
+import android.widget.ListView
 import android.widget.TextView
 import dev.mobilebundle.demo.ui.ChatActivity
 import dev.mobilebundle.lm.ModelState
@@ -18,6 +19,8 @@ import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
 import org.robolectric.Robolectric
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.shadows.ShadowAlertDialog
 
 /** The chat screen with the real runner and a real model. */
 class ChatTest : AppTest() {
@@ -34,14 +37,18 @@ class ChatTest : AppTest() {
         press(R.id.send)
     }
 
-    private fun ChatActivity.bubble(i: Int): TextView =
-        findViewById<ViewGroup>(R.id.messages).getChildAt(i).findViewById(R.id.text)
+    private fun ChatActivity.row(i: Int): View {
+        layOut()
+        val list = findViewById<ListView>(R.id.messages)
+        return list.getChildAt(i - list.firstVisiblePosition)
+    }
 
-    private fun ChatActivity.lastActions(): ViewGroup =
-        findViewById<ViewGroup>(R.id.messages).let { it.getChildAt(it.childCount - 1) as ViewGroup }
+    private fun ChatActivity.bubble(i: Int): TextView = row(i).findViewById(R.id.text)
 
-    private fun ChatActivity.pressAction(id: Int) {
-        lastActions().findViewById<TextView>(id).performClick()
+    private fun ChatActivity.pressAction(id: Int, message: Int = app.chat.turns.lastIndex) {
+        val button = row(message).findViewById<View>(id)
+        assertTrue("the button is shown", button.isShown)
+        button.performClick()
         idle()
     }
 
@@ -64,18 +71,21 @@ class ChatTest : AppTest() {
             waitFor("the model") { app.chat.state is ModelState.Ready }
             screen.say(prompt)
             assertEquals(prompt, screen.bubble(0).text.toString())
-            assertEquals(app.getString(R.string.stop_answer), screen.findViewById<android.view.View>(R.id.send).contentDescription)
+            assertEquals(app.getString(R.string.stop_answer), screen.findViewById<View>(R.id.send).contentDescription)
             val seen = LinkedHashSet<String>()
             waitFor("the answer") {
                 seen += screen.bubble(1).text.toString()
                 !app.chat.answering
             }
-            idle()
             assertTrue("the text came in steps: $seen", seen.size > 5)
             val answer = app.chat.turns.last()
             assertEquals(answer.text.trimStart(), screen.bubble(1).text.toString())
             assertEquals(Ending.LENGTH, answer.ending)
-            assertTrue(screen.text(R.id.status), Regex("""[\d.,]+ tokens/s · [\d.]+ MB of memory, [\d.]+ MB its own""").matches(screen.text(R.id.status)))
+            assertEquals("in plain words", app.getString(R.string.status_ready), screen.text(R.id.status))
+            screen.press(R.id.status_row)
+            val figures = shadowOf(ShadowAlertDialog.getLatestAlertDialog()).message.toString()
+            assertTrue(figures, Regex("""Answer: 40 tokens, [\d.,]+ tokens/s""").containsMatchIn(figures))
+            assertTrue(figures, Regex("""Memory: [\d.]+ MB at most, [\d.]+ MB its own""").containsMatchIn(figures))
         }
     }
 
@@ -114,11 +124,15 @@ class ChatTest : AppTest() {
         slowPhone()
         app.settings.maxNewTokens = 400
         chat(imported(Inputs.textModel)).use { controller ->
-            controller.get().say(prompt)
-            controller.get().press(R.id.send)
-            waitForAnswer()
+            app.chat.settingsChanged()
+            assertTrue("it is loaded anew", app.chat.state is ModelState.Loading)
+            assertTrue(app.chat.send(prompt))
+            app.chat.stop()
+            assertFalse(app.chat.answering)
             assertEquals(Ending.STOPPED, app.chat.turns.last().ending)
-            assertTrue(app.chat.state is ModelState.Ready)
+            waitFor("the model") { app.chat.state is ModelState.Ready }
+            assertEquals(app.getString(R.string.no_answer), controller.get().bubble(1).text.toString())
+            assertEquals("what came too late is left out", "", app.chat.turns.last().text)
         }
     }
 
@@ -158,12 +172,13 @@ class ChatTest : AppTest() {
         val written = app.chat.turns.last().text
         app.chat.close()
         // What a new process would read.
-        val restored = Conversation(File(app.filesDir, "chats/${bundle.id}.json"))
+        val restored = app.disk.submit<Conversation> { app.conversations.latest(bundle.id) }.get()
         assertEquals(prompt, restored.question)
         assertEquals(Ending.INTERRUPTED, restored.answer!!.ending)
         assertTrue(written.startsWith(restored.answer!!.text.take(20)))
         Robolectric.buildActivity(ChatActivity::class.java, ChatActivity.intent(app, bundle.id)).use { controller ->
             val screen = controller.setup(state).get()
+            waitFor("the conversation") { app.chat.turns.isNotEmpty() }
             assertEquals(prompt, screen.bubble(0).text.toString())
             app.settings.maxNewTokens = 8
             screen.pressAction(R.id.go_on)

@@ -1,84 +1,34 @@
 package dev.mobilebundle.demo
 
-import android.app.Activity
-import android.content.Intent
 import android.view.View
 import android.view.ViewGroup
 import android.widget.TextView
-import dev.mobilebundle.demo.ui.ModelsActivity
-import dev.mobilebundle.lm.BundleImporter
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.MemoryFit
-import java.io.ByteArrayOutputStream
 import java.io.File
-import java.io.FilterInputStream
-import java.io.IOException
-import java.io.InputStream
-import java.util.zip.ZipEntry
-import java.util.zip.ZipInputStream
-import java.util.zip.ZipOutputStream
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
-import org.robolectric.Robolectric
-import org.robolectric.Shadows.shadowOf
-import org.robolectric.android.controller.ActivityController
 
 /** The models screen: importing by the file picker, and everything that can be wrong with a file. */
-class ImportTest : AppTest() {
-    private fun screen(): ActivityController<ModelsActivity> = Robolectric.buildActivity(ModelsActivity::class.java).setup()
-
-    /** Presses the button, and answers for the system's picker. */
-    private fun ModelsActivity.pick(name: String, open: () -> InputStream) {
-        press(R.id.pick)
-        val asked = shadowOf(this).nextStartedActivityForResult
-        assertEquals(Intent.ACTION_OPEN_DOCUMENT, asked.intent.action)
-        shadowOf(this).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(picked(name, open)))
-        idle()
-    }
-
-    private fun waitForImport() = waitFor("the import") { app.imports.state !is ImportState.Running }
-
-    private fun partials() = app.store.root.listFiles().orEmpty().filter { it.name.startsWith(".") }
-
-    /** The packed model with some of its entries changed. */
-    private fun changed(name: String, change: (ByteArray) -> ByteArray?): ByteArray {
-        val out = ByteArrayOutputStream()
-        ZipOutputStream(out).use { target ->
-            ZipInputStream(Inputs.textModel.inputStream()).use { source ->
-                generateSequence { source.nextEntry }.forEach { entry ->
-                    val bytes = source.readBytes()
-                    (if (entry.name == name) change(bytes) else bytes)?.let {
-                        target.putNextEntry(ZipEntry(entry.name))
-                        target.write(it)
-                    }
-                }
-            }
-        }
-        return out.toByteArray()
-    }
-
-    private fun importError(bytes: ByteArray): ImportError = assertThrows(ImportError::class.java) {
-        BundleImporter(app.store, app.memory(), app.program).import(bytes.inputStream())
-    }
-
+class ImportTest : ImportScreenTest() {
     @Test
     fun importsThroughThePickerAndShowsWhatItNeeds() {
         screen().use { controller ->
             val screen = controller.get()
-            assertTrue(screen.isShown(R.id.empty))
+            waitFor("the list") { screen.isShown(R.id.empty) }
             screen.pick("wiki") { Inputs.textModel.inputStream() }
             waitForImport()
-            idle()
             assertEquals(ImportState.None, app.imports.state)
+            waitFor("the card") { screen.findViewById<ViewGroup>(R.id.bundles).childCount == 1 }
             val card = screen.findViewById<ViewGroup>(R.id.bundles).getChildAt(0)
             assertEquals("wiki-6m", card.findViewById<TextView>(R.id.name).text.toString())
             val fit = card.findViewById<TextView>(R.id.fit).text.toString()
             assertTrue(fit, Regex("""Fits: needs \d\.\d MB of memory at most""").matches(fit))
             assertFalse(screen.isShown(R.id.empty))
-            val directory = app.store.list().single().directory
+            val directory = stored().single().directory
             assertTrue("decoded by the runner", File(directory, "weights.cache").length() > 0)
             assertTrue("nothing else is left", partials().isEmpty())
         }
@@ -88,14 +38,15 @@ class ImportTest : AppTest() {
     fun deletesAfterAsking() {
         val bundle = imported(Inputs.textModel)
         screen().use { controller ->
+            idle()
             val card = controller.get().findViewById<ViewGroup>(R.id.bundles).getChildAt(0)
             card.findViewById<View>(R.id.delete).performClick()
             val dialog = org.robolectric.shadows.ShadowAlertDialog.getLatestAlertDialog()
             assertTrue(bundle.directory.exists())
             dialog.getButton(android.app.AlertDialog.BUTTON_POSITIVE).performClick()
-            idle()
-            assertFalse(bundle.directory.exists())
-            assertTrue(controller.get().isShown(R.id.empty))
+            waitFor("the deletion") { !bundle.directory.exists() }
+            waitFor("the list") { controller.get().isShown(R.id.empty) }
+            waitFor("nothing is left") { partials().isEmpty() }
         }
     }
 
@@ -113,7 +64,7 @@ class ImportTest : AppTest() {
                 "Too large for this phone: needs 1.4 GB of memory, about 1.0 GB are there for apps.",
                 screen.text(R.id.import_text),
             )
-            assertTrue("nothing was copied", partials().isEmpty() && app.store.list().isEmpty())
+            assertTrue("nothing was copied", partials().isEmpty() && stored().isEmpty())
         }
     }
 
@@ -137,9 +88,9 @@ class ImportTest : AppTest() {
             idle()
             val said = controller.get().text(R.id.import_text)
             assertTrue(said, said.startsWith("The file is damaged: weights.ptd"))
-            assertTrue(app.store.list().isEmpty())
+            assertTrue(stored().isEmpty())
             controller.get().press(R.id.import_stop)
-            assertTrue("discarded", partials().isEmpty())
+            waitFor("it is discarded") { partials().isEmpty() }
         }
     }
 
@@ -154,7 +105,7 @@ class ImportTest : AppTest() {
         val escaping = changed("manifest.json") { String(it).replace("\"tokenizer.bin\"", "\"../tokenizer.bin\"").toByteArray() }
         assertTrue(importError(escaping) is ImportError.NotABundle)
         assertEquals("tokenizer.bin", (importError(changed("tokenizer.bin") { null }) as ImportError.Damaged).part)
-        assertTrue(app.store.list().isEmpty())
+        assertTrue(stored().isEmpty())
     }
 
     @Test
@@ -174,14 +125,6 @@ class ImportTest : AppTest() {
         }
     }
 
-    /** Gives some bytes, then fails as a full disk does, or as a card that was pulled out. */
-    private class Failing(source: InputStream, private var left: Int, private val message: String) : FilterInputStream(source) {
-        override fun read(buffer: ByteArray, offset: Int, count: Int): Int {
-            if (left <= 0) throw IOException(message)
-            return super.read(buffer, offset, minOf(count, left)).also { left -= it }
-        }
-    }
-
     @Test
     fun anImportThatBrokeOffGoesOnWhereItWas() {
         var opened = 0
@@ -196,21 +139,21 @@ class ImportTest : AppTest() {
             val kept = partials().single().walk().filter { it.name == "weights.ptd.part" }.single().length()
             assertTrue("$kept bytes are kept", kept > 500_000)
         }
-        // As after a kill: the app starts again, knows of the import and goes on with it.
+        // As after the app was closed: it starts again, knows of the import and goes on with it when asked.
         val again = ImportTask(app)
-        assertEquals(ImportState.Interrupted, again.state)
+        waitFor("the record") { again.state == ImportState.Interrupted }
         again.retry()
         waitFor("the import") { again.state !is ImportState.Running }
         assertEquals(ImportState.None, again.state)
         assertEquals(2, opened)
-        assertEquals(1, app.store.list().size)
+        assertEquals(1, stored().size)
     }
 
     @Test
     fun aDiskThatFillsUpMeanwhileIsCalledThat() {
         val error = assertThrows(ImportError::class.java) {
             val source = Failing(Inputs.textModel.inputStream(), 1_500_000, "write failed: ENOSPC (No space left on device)")
-            BundleImporter(app.store, app.memory(), app.program).import(source)
+            import(source)
         }
         assertTrue("$error", error is ImportError.DiskFull)
     }
@@ -219,7 +162,7 @@ class ImportTest : AppTest() {
     fun stopKeepsWhatWasCopied() {
         val error = assertThrows(ImportError::class.java) {
             var asked = 0
-            BundleImporter(app.store, app.memory(), app.program, stopped = { asked++ > 4 }).import(Inputs.textModel.inputStream())
+            import(Inputs.textModel.inputStream()) { asked++ > 4 }
         }
         assertTrue(error is ImportError.Stopped)
         assertEquals(1, partials().size)

@@ -3,25 +3,23 @@ package dev.mobilebundle.demo
 import android.app.Activity
 import android.graphics.Bitmap
 import android.graphics.Canvas
-import android.os.Looper
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
 import android.widget.ImageButton
 import android.widget.TextView
 import dev.mobilebundle.demo.ui.BenchmarkActivity
+import dev.mobilebundle.demo.ui.ConversationsActivity
 import dev.mobilebundle.demo.ui.ModelsActivity
 import dev.mobilebundle.demo.ui.SettingsActivity
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.ModelState
 import java.io.File
 import java.io.FilterInputStream
-import java.time.Duration
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
-import org.robolectric.Shadows.shadowOf
 
 /**
  * Pictures of every screen, in both themes and languages, on a small screen and with large letters; and what can be checked
@@ -51,8 +49,7 @@ class ScreenshotTest : AppTest() {
     private var current = ""
 
     private fun take(activity: Activity) {
-        // Long enough for the frames in which what has changed is laid out.
-        shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(200))
+        layOut()
         val view = activity.window.decorView
         val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
         view.draw(Canvas(bitmap))
@@ -65,7 +62,7 @@ class ScreenshotTest : AppTest() {
 
     /** What TalkBack, large letters and narrow screens need. */
     private fun check(view: View) {
-        if (view.visibility != View.VISIBLE) return
+        if (view.visibility != View.VISIBLE || view.id == R.id.spoken) return
         val what = "$current: ${view.javaClass.simpleName} ${(view as? TextView)?.text ?: view.contentDescription}"
         val density = view.resources.displayMetrics.density
         if (view.isClickable && view !is EditText && view.id != R.id.text) {
@@ -77,9 +74,9 @@ class ScreenshotTest : AppTest() {
         if (view is TextView && view.layout != null && view.text.isNotEmpty()) {
             val lines = view.layout
             val ellipsized = (0 until lines.lineCount).any { lines.getEllipsisCount(it) > 0 }
-            assertTrue("$what is not cut off", !ellipsized || view.id == R.id.title)
+            assertTrue("$what is not cut off", !ellipsized || view.id == R.id.title || view.id == R.id.notice)
             val room = view.height - view.totalPaddingTop - view.totalPaddingBottom
-            assertTrue("$what has room for its lines: ${lines.height} in $room", lines.height <= room + 1 || view.id == R.id.prompt || view.id == R.id.title)
+            assertTrue("$what has room for its lines: ${lines.height} in $room", lines.height <= room + 1 || view.id in listOf(R.id.prompt, R.id.title, R.id.notice))
         }
         if (view is ViewGroup) for (i in 0 until view.childCount) check(view.getChildAt(i))
     }
@@ -87,11 +84,16 @@ class ScreenshotTest : AppTest() {
     @Test
     fun models() {
         inEveryLook("models-empty") {
-            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { controller ->
+                waitFor("the list") { controller.get().findViewById<View>(R.id.empty).isShown }
+                take(controller.get())
+            }
         }
         imported(Inputs.textModel)
         val large = File(imported(Inputs.chatModel).directory, "manifest.json")
         large.writeText(large.readText().replace(Regex("\"peak_bytes\": \\d+"), "\"peak_bytes\": 1400000000"))
+        app.bundles.refresh()
+        waitFor("the list") { app.bundles.all!!.any { it.manifest.peakBytes() == 1_400_000_000L } }
         inEveryLook("models") {
             Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
         }
@@ -127,6 +129,8 @@ class ScreenshotTest : AppTest() {
         private var given = 0
 
         override fun read(buffer: ByteArray, offset: Int, count: Int): Int {
+            // Long enough for what was copied to be told, which it is ten times a second.
+            if (given in 1_200_000..1_500_000) Thread.sleep(150)
             if (given > 1_600_000) go.await()
             return super.read(buffer, offset, count).also { given += it }
         }
@@ -164,9 +168,35 @@ class ScreenshotTest : AppTest() {
     }
 
     @Test
+    fun conversations() {
+        app.settings.temperature = 0
+        app.settings.maxNewTokens = 12
+        chat(imported(Inputs.chatModel)).use {
+            for (question in listOf("What is the capital of the province?", "Who built the bridge over the river, and when was it finished?")) {
+                app.chat.newConversation()
+                app.chat.send(question)
+                waitFor("the answer") { !app.chat.answering }
+            }
+            inEveryLook("conversations") {
+                Robolectric.buildActivity(ConversationsActivity::class.java).setup().use { controller ->
+                    settle()
+                    take(controller.get())
+                }
+            }
+        }
+    }
+
+    @Test
     fun settings() {
         inEveryLook("settings") {
             Robolectric.buildActivity(SettingsActivity::class.java).setup().use { take(it.get()) }
+        }
+        inEveryLook("settings-advanced") {
+            Robolectric.buildActivity(SettingsActivity::class.java).setup().use { controller ->
+                val rows = controller.get().findViewById<ViewGroup>(R.id.rows)
+                rows.getChildAt(rows.childCount - 1).performClick()
+                take(controller.get())
+            }
         }
     }
 

@@ -28,40 +28,50 @@ class BundleImporter(
 ) {
     private lateinit var manifest: BundleManifest
     private var done = 0L
+    private var toldAt = 0L
 
-    /** ImportError says why it ended without a bundle. [source] is closed. */
+    /**
+     * ImportError says why it ended without a bundle, whatever the file holds and whatever its provider throws. [source] is
+     * closed. Another import into the store is waited for.
+     */
     @Throws(ImportError::class)
     fun import(source: InputStream): StoredBundle {
+        checkWorker()
         try {
-            ZipInputStream(source.buffered(COPY_BYTES)).use { zip ->
-                val text = readManifest(zip)
-                manifest = parse(text)
-                val directory = prepare(text)
-                checkRoom(directory)
-                copyParts(zip, directory)
-                if (manifest.needsInstall) install(directory)
-                return finish(directory, text)
-            }
+            return ZipInputStream(source.buffered(COPY_BYTES)).use { zip -> store.exclusively(stopped) { take(zip) } }
         } catch (e: ImportError) {
             throw e
         } catch (e: ZipException) {
             throw ImportError.NotABundle(e.message ?: "not a ZIP", e)
         } catch (e: IOException) {
             throw if (noSpace(e)) diskFull() else ImportError.Unreadable(e.message ?: e.toString(), e)
+        } catch (e: RuntimeException) {
+            // The source is another app's: what it throws is not for this one to know.
+            throw ImportError.Unreadable(e.toString(), e)
         }
     }
 
-    private fun readManifest(zip: ZipInputStream): String {
-        val entry = zip.nextEntry ?: throw ImportError.NotABundle("not a ZIP, or an empty one")
+    private fun take(zip: ZipInputStream): StoredBundle {
+        val bytes = readManifest(zip)
+        manifest = parse(bytes)
+        val directory = prepare(bytes)
+        checkRoom(directory)
+        copyParts(zip, directory)
+        if (manifest.needsInstall) install(directory)
+        return finish(directory, bytes)
+    }
+
+    private fun readManifest(zip: ZipInputStream): ByteArray {
+        val entry = next(zip) ?: throw ImportError.NotABundle("not a ZIP, or an empty one")
         if (entry.name != BundleManifest.FILE) throw ImportError.NotABundle("its first entry is not ${BundleManifest.FILE}")
         val bytes = zip.readAtMost(BundleManifest.MOST_BYTES + 1)
         if (bytes.size > BundleManifest.MOST_BYTES) throw ImportError.NotABundle("its manifest is too large")
-        return String(bytes)
+        return bytes
     }
 
-    private fun parse(text: String): BundleManifest {
+    private fun parse(bytes: ByteArray): BundleManifest {
         val manifest = try {
-            BundleManifest.parse(text)
+            BundleManifest.parse(bytes)
         } catch (e: IOException) {
             throw ImportError.NotABundle(e.message ?: "", e)
         }
@@ -71,13 +81,13 @@ class BundleImporter(
     }
 
     /** The directory to fill. What an earlier import of the very same bundle left in it is kept. */
-    private fun prepare(text: String): File {
-        val directory = File(store.root, ".${manifest.id}$PARTIAL")
+    private fun prepare(bytes: ByteArray): File {
+        val directory = store.partial(manifest.id)
         val marker = File(directory, MARKER)
-        if (!marker.isFile || marker.readText() != text) {
+        if (!marker.isFile || !marker.readBytes().contentEquals(bytes)) {
             directory.deleteRecursively()
             if (!directory.mkdirs()) throw IOException("cannot make ${directory.name}")
-            marker.writeText(text)
+            marker.writeBytes(bytes)
         }
         return directory
     }
@@ -99,7 +109,10 @@ class BundleImporter(
 
     private fun copy(zip: InputStream, part: BundleManifest.Part, directory: File) {
         val target = File(directory, part.name)
-        if (target.length() == part.bytes && target.isFile) return tell(part.bytes)
+        if (target.length() == part.bytes && target.isFile) {
+            zip.skipFully(part.bytes, part)
+            return tell(part.bytes)
+        }
         target.parentFile?.mkdirs()
         val partial = File(directory, part.name + PARTIAL)
         val digest = MessageDigest.getInstance("SHA-256")
@@ -157,26 +170,36 @@ class BundleImporter(
     }
 
     private fun install(directory: File) {
-        done = 0
-        runOnce(program, listOf("install", directory.path, "--json"), stopped) { event ->
+        val free = store.freeBytes()
+        var full: ImportError.DiskFull? = null
+        runOnce(program, listOf("install", directory.path, "--json"), { full != null || stopped() }) { event ->
             if (event is RunnerEvent.Install) {
-                progress(ImportProgress(manifest.name, event.doneBytes, event.totalBytes, installing = true))
+                // What the weights really decode to, which the manifest may have understated.
+                val needed = event.totalBytes + SPARE_BYTES
+                if (needed > free) full = ImportError.DiskFull(needed, free)
+                tell(ImportProgress(manifest.name, event.doneBytes, event.totalBytes, installing = true))
             }
-        }?.let { throw if (stopped()) ImportError.Stopped() else ImportError.NotInstalled(it) }
+        }?.let { throw full ?: if (stopped()) ImportError.Stopped() else ImportError.NotInstalled(it) }
     }
 
-    private fun finish(directory: File, text: String): StoredBundle {
-        File(directory, BundleManifest.FILE).writeTextSynced(text)
+    private fun finish(directory: File, bytes: ByteArray): StoredBundle {
+        File(directory, BundleManifest.FILE).writeSynced(bytes)
         File(directory, MARKER).delete()
-        store.delete(manifest.id)
-        val target = File(store.root, manifest.id)
-        if (!directory.renameTo(target)) throw IOException("cannot rename ${directory.name}")
-        return StoredBundle(target, manifest)
+        val target = store.commit(directory, manifest.id)
+        return StoredBundle(target, manifest, store.bytesOf(target))
     }
 
     private fun tell(bytes: Long) {
         done += bytes
-        progress(ImportProgress(manifest.name, done, manifest.bytes, installing = false))
+        tell(ImportProgress(manifest.name, done, manifest.bytes, installing = false))
+    }
+
+    /** At most ten times a second: whoever draws it has other things to do. */
+    private fun tell(now: ImportProgress) {
+        val time = System.nanoTime()
+        if (toldAt != 0L && time - toldAt < TELL_EVERY_NANOSECONDS) return
+        toldAt = time
+        progress(now)
     }
 
     private fun checkStopped() {
@@ -187,8 +210,15 @@ class BundleImporter(
 
     private fun diskFull() = ImportError.DiskFull(manifest.installedBytes - done, store.freeBytes())
 
+    /** The next entry that is a file. ZipInputStream throws IllegalArgumentException for a name that is not UTF-8. */
+    private fun next(zip: ZipInputStream): ZipEntry? = try {
+        generateSequence { zip.nextEntry }.firstOrNull { !it.isDirectory }
+    } catch (e: IllegalArgumentException) {
+        throw ImportError.NotABundle("the name of a file in it is not UTF-8", e)
+    }
+
     private companion object {
-        const val PARTIAL = ".part"
+        const val TELL_EVERY_NANOSECONDS = 100_000_000L
         const val MARKER = ".importing"
         const val COPY_BYTES = 1 shl 18
 
@@ -196,9 +226,6 @@ class BundleImporter(
         const val SPARE_BYTES = 64L shl 20
     }
 }
-
-/** The next entry that is a file. */
-private fun next(zip: ZipInputStream): ZipEntry? = generateSequence { zip.nextEntry }.firstOrNull { !it.isDirectory }
 
 private fun InputStream.readAtMost(most: Int): ByteArray {
     val out = java.io.ByteArrayOutputStream()
@@ -210,10 +237,3 @@ private fun InputStream.readAtMost(most: Int): ByteArray {
     }
     return out.toByteArray()
 }
-
-private fun File.writeTextSynced(text: String) = FileOutputStream(this).use {
-    it.write(text.toByteArray())
-    it.fd.sync()
-}
-
-private fun ByteArray.hex() = joinToString("") { "%02x".format(it) }

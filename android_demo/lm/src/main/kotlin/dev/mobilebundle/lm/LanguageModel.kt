@@ -6,9 +6,10 @@ import java.io.File
 /**
  * A language model in a process of its own.
  *
- * The process is `mobile-run`, started as a child: its memory is its own, and the system can take it back without
- * taking the app down. When that happens, or when the app gives it back ([release]), nothing is lost but time: the next
- * [generate] starts it again and computes the conversation anew.
+ * The process is `mobile-run`, started as a child: its memory is its own, and ending it gives all of it back. When it ends,
+ * or when the app ends it ([release]), nothing is lost but time: the next [generate] starts it again and computes the
+ * conversation anew. What Android's low-memory killer does with a child process, before or instead of the app's own, was not
+ * measured; expect it to end both.
  *
  * Every function is called on one thread, the one that runs the executor given to the implementation (on Android the
  * main thread); observers and listeners are called there, too. None of them blocks.
@@ -33,11 +34,12 @@ interface LanguageModel : Closeable {
 
     /**
      * Answers. The events end with exactly one [GenerationEvent.Finished] or [GenerationEvent.Failed]. A model whose
-     * process ended or was released is started again.
+     * process ended or was released is started again. One that is asked while an answer is being cancelled answers when that
+     * has ended; otherwise a second request is [ModelError.StillAnswering].
      */
     fun generate(request: GenerationRequest, listener: (GenerationEvent) -> Unit)
 
-    /** Stops the answer that is being given; it finishes with [FinishReason.CANCELLED]. */
+    /** Stops the answer to what was asked last; it finishes with [FinishReason.CANCELLED]. */
     fun cancel()
 
     /** Ends the process to give its memory back; [generate] starts it again. */

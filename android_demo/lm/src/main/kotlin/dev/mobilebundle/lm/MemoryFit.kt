@@ -46,5 +46,16 @@ data class MemoryFit(val verdict: Verdict, val neededBytes: Long, val limitBytes
             }
             return MemoryFit(verdict, needed, memory.forAppsBytes, memory.availableBytes)
         }
+
+        /**
+         * About the most parameters of a model that fits this phone: at [TYPICAL_BITS] bits per weight, a tenth of the
+         * memory for apps left to the conversation and the program. A guide to what to look for; [of] decides.
+         */
+        fun largestModel(memory: DeviceMemory): Long =
+            (memory.forAppsBytes * (1 - FOR_CONVERSATION) * BITS_PER_BYTE / TYPICAL_BITS).toLong()
+
+        private const val TYPICAL_BITS = 4.5
+        private const val BITS_PER_BYTE = 8
+        private const val FOR_CONVERSATION = 0.1
     }
 }

@@ -4,11 +4,13 @@ import java.io.Closeable
 import java.io.File
 import java.io.IOException
 import java.util.concurrent.Executor
+import kotlin.concurrent.thread
 
 /**
  * [LanguageModel] by `mobile-run serve` as a child process.
  *
- * [program]: [runnerProgram]. [main]: runs everything, on Android `Handler(Looper.getMainLooper())::post`.
+ * [program]: [runnerProgram]. [main]: runs everything, on Android `Handler(Looper.getMainLooper())::post`. Files are read on
+ * threads of its own.
  * [memory]: asked before a bundle is opened. [owner]: named to others that want a model meanwhile.
  */
 class RunnerLanguageModel(
@@ -29,6 +31,12 @@ class RunnerLanguageModel(
 
     /** What is being answered, or waits for the process to be ready. */
     private var answer: Answer? = null
+
+    /** What was asked while an answer that is cancelled had not ended yet; all but the last of them are cancelled, too. */
+    private val waiting = ArrayDeque<Answer>()
+
+    /** Identifies an attempt to open the bundle, from the look at its manifest to the end of the process; null: none. */
+    private var attempt: Any? = null
 
     override var state: ModelState = ModelState.Closed
         private set(value) {
@@ -51,22 +59,29 @@ class RunnerLanguageModel(
     }
 
     override fun generate(request: GenerationRequest, listener: (GenerationEvent) -> Unit) {
-        if (answer != null) return listener(GenerationEvent.Failed(ModelError.StillAnswering))
+        val asked = Answer(request, listener)
+        val before = waiting.lastOrNull() ?: answer
+        if (before != null) {
+            if (before.cancelled) waiting += asked else listener(GenerationEvent.Failed(ModelError.StillAnswering))
+            return
+        }
+        answer = asked
         val model = loaded
-        answer = Answer(request, listener)
         when {
             model != null -> ask(model)
-            process == null -> start()
+            attempt == null -> start()
         }
     }
 
     override fun cancel() {
-        answer?.cancelled = true
-        if (loaded != null) process?.send(CANCEL)
+        val last = waiting.lastOrNull() ?: answer ?: return
+        if (last.cancelled) return
+        last.cancelled = true
+        if (last === answer && loaded != null) process?.send { CANCEL }
     }
 
     override fun release(reason: ReleaseReason) {
-        if (process == null) return
+        if (attempt == null) return
         state = ModelState.Released(reason)
         endProcess(ModelError.WasReleased(reason))
     }
@@ -79,15 +94,26 @@ class RunnerLanguageModel(
 
     private fun start() {
         val directory = bundle ?: return fail(ModelError.BundleUnreadable("no bundle is open"))
-        refusal(directory)?.let { return fail(it) }
         ModelOwner.take(this, owner)?.let { return fail(ModelError.Busy(it)) }
+        val mine = Any()
+        attempt = mine
+        state = ModelState.Loading(null)
+        val context = options.context
+        thread(name = "open-bundle", isDaemon = true) {
+            val refusal = refusal(directory, context)
+            main.execute {
+                if (attempt === mine) refusal?.let { fail(it) } ?: startProcess(directory)
+            }
+        }
+    }
+
+    private fun startProcess(directory: File) {
         val arguments = buildList {
             add("serve")
             add(directory.path)
             options.context?.let { addAll(listOf("--context", "$it")) }
             options.threads?.let { addAll(listOf("--threads", "$it")) }
         }
-        state = ModelState.Loading(null)
         lateinit var started: RunnerProcess
         started = RunnerProcess(program, arguments, main, object : RunnerProcess.Listener {
             // Events of a process that was ended are still on their way when the next one runs: they mean nothing.
@@ -103,22 +129,22 @@ class RunnerLanguageModel(
         started.start()
     }
 
-    /** Why the bundle must not be opened; null if nothing is known against it. */
-    private fun refusal(directory: File): ModelError? {
+    /** Why the bundle must not be opened; null if nothing is known against it. Reads its manifest. */
+    private fun refusal(directory: File, context: Int?): ModelError? {
         val manifest = try {
             BundleManifest.read(directory)
         } catch (e: IOException) {
             return ModelError.BundleUnreadable(e.message ?: directory.path)
         }
-        val fit = MemoryFit.of(manifest, memory(), options.context)
+        val fit = MemoryFit.of(manifest, memory(), context)
         return if (fit.verdict == MemoryFit.Verdict.TOO_LARGE) ModelError.DoesNotFit(fit) else null
     }
 
     private fun ask(model: LoadedModel) {
         val asked = answer ?: return
         state = ModelState.Generating(model)
-        process?.send(asked.request.toJson().toString())
-        if (asked.cancelled) process?.send(CANCEL)
+        process?.send { asked.request.toJson().toString() }
+        if (asked.cancelled) process?.send { CANCEL }
     }
 
     private fun take(event: RunnerEvent) {
@@ -140,7 +166,8 @@ class RunnerLanguageModel(
     private fun finish(event: GenerationEvent) {
         loaded?.let { state = ModelState.Ready(it) }
         val finished = answer
-        answer = null
+        answer = waiting.removeFirstOrNull()
+        loaded?.let { ask(it) }
         finished?.listener?.invoke(event)
     }
 
@@ -153,11 +180,13 @@ class RunnerLanguageModel(
     private fun endProcess(error: ModelError) {
         process?.kill()
         process = null
+        attempt = null
         loaded = null
         ModelOwner.give(this)
-        val lost = answer
+        val lost = listOfNotNull(answer) + waiting
         answer = null
-        lost?.listener?.invoke(GenerationEvent.Failed(error))
+        waiting.clear()
+        for (one in lost) one.listener(GenerationEvent.Failed(error))
     }
 
     private companion object {

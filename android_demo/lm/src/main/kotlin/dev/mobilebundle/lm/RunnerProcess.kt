@@ -5,8 +5,10 @@ import java.io.IOException
 import java.util.Locale
 import java.util.TimeZone
 import java.util.concurrent.CompletableFuture
+import java.util.concurrent.ExecutionException
 import java.util.concurrent.Executor
 import java.util.concurrent.Executors
+import java.util.concurrent.RejectedExecutionException
 import kotlin.concurrent.thread
 import org.json.JSONException
 
@@ -47,18 +49,25 @@ internal class RunnerProcess(
         }
     }
 
-    /** Writes a line, in the background. A process that is gone takes none: its end is told by [Listener.onExit]. */
-    fun send(line: String) {
-        if (writer.isShutdown) return
-        writer.execute {
-            try {
-                process.get().outputStream.apply {
-                    write((line + "\n").toByteArray())
-                    flush()
-                }
-            } catch (_: Exception) {
-                // the process ended, or never began
+    /** Writes a line, made and written in the background. A process that is gone takes none: [Listener.onExit] tells. */
+    fun send(line: () -> String) {
+        try {
+            writer.execute { write(line()) }
+        } catch (_: RejectedExecutionException) {
+            // the process ended just now
+        }
+    }
+
+    private fun write(line: String) {
+        try {
+            process.get().outputStream.apply {
+                write((line + "\n").toByteArray())
+                flush()
             }
+        } catch (_: IOException) {
+            // the process ended
+        } catch (_: ExecutionException) {
+            // the process never began
         }
     }
 

@@ -12,22 +12,35 @@ import dev.mobilebundle.demo.byteText
 import dev.mobilebundle.demo.describe
 import dev.mobilebundle.demo.numberText
 import dev.mobilebundle.lm.BenchmarkResult
+import dev.mobilebundle.lm.StoredBundle
 import kotlin.math.sqrt
 
 /** Measures a model on this phone, and shares what the runner wrote. */
 class BenchmarkActivity : ScreenActivity() {
     private val task get() = app.benchmark
+    private var started = false
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         show(R.layout.activity_benchmark, getString(R.string.benchmark))
         findViewById<View>(R.id.run).setOnClickListener { if (task.running) task.stop() else task.run() }
-        findViewById<View>(R.id.share).setOnClickListener { share() }
+        findViewById<View>(R.id.share).setOnClickListener {
+            task.json?.let { share(it.toString(2), R.string.share_results) }
+        }
     }
 
     override fun onStart() {
         super.onStart()
-        val bundle = app.store.find(intent.getStringExtra(BUNDLE).orEmpty())
+        started = true
+        app.bundles.find(intent.getStringExtra(BUNDLE).orEmpty()) { if (started) enter(it) }
+    }
+
+    override fun onStop() {
+        started = false
+        super.onStop()
+    }
+
+    private fun enter(bundle: StoredBundle?) {
         if (bundle == null) {
             Toast.makeText(this, R.string.no_bundle, Toast.LENGTH_LONG).show()
             return finish()
@@ -35,14 +48,6 @@ class BenchmarkActivity : ScreenActivity() {
         task.show(bundle)
         watch(task.observe { render() })
         render()
-    }
-
-    private fun share() {
-        val text = task.json?.toString(2) ?: return
-        val intent = Intent(Intent.ACTION_SEND).setType("text/plain")
-            .putExtra(Intent.EXTRA_TEXT, text)
-            .putExtra(Intent.EXTRA_SUBJECT, task.bundle?.manifest?.name)
-        startActivity(Intent.createChooser(intent, getString(R.string.share_results)))
     }
 
     private fun render() {
@@ -58,6 +63,7 @@ class BenchmarkActivity : ScreenActivity() {
                 else -> ""
             },
         )
+        findViewById<View>(R.id.screen).keepScreenOn = task.running
         findViewById<TextView>(R.id.run).setText(if (task.running) R.string.stop else R.string.run_benchmark)
         findViewById<View>(R.id.share).visibility = if (task.json != null) View.VISIBLE else View.GONE
     }

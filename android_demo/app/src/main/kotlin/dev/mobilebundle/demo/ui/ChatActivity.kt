@@ -1,49 +1,87 @@
 package dev.mobilebundle.demo.ui
 
-import android.content.ClipData
-import android.content.ClipboardManager
 import android.content.Context
 import android.content.Intent
 import android.os.Bundle
-import android.view.Gravity
+import android.text.Editable
+import android.text.TextWatcher
 import android.view.View
-import android.view.ViewGroup
+import android.widget.AbsListView
 import android.widget.EditText
 import android.widget.ImageButton
-import android.widget.LinearLayout
-import android.widget.ScrollView
+import android.widget.ListView
 import android.widget.TextView
 import android.widget.Toast
-import dev.mobilebundle.demo.ChatSession
-import dev.mobilebundle.demo.Ending
 import dev.mobilebundle.demo.Notice
 import dev.mobilebundle.demo.R
-import dev.mobilebundle.demo.Turn
 import dev.mobilebundle.demo.byteText
 import dev.mobilebundle.demo.describe
 import dev.mobilebundle.demo.numberText
 import dev.mobilebundle.lm.ModelState
-import dev.mobilebundle.lm.Role
+import dev.mobilebundle.lm.StoredBundle
 
-/** A conversation. All of it is in the [ChatSession]; the screen can go and come at any time. */
-class ChatActivity : ScreenActivity() {
+/** A conversation. All of it is in the [dev.mobilebundle.demo.ChatSession]; the screen can go and come at any time. */
+class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
     private val session get() = app.chat
-    private val messages by lazy { findViewById<LinearLayout>(R.id.messages) }
-    private val scroll by lazy { findViewById<ScrollView>(R.id.scroll) }
+    private val list by lazy { findViewById<ListView>(R.id.messages) }
     private val prompt by lazy { findViewById<EditText>(R.id.prompt) }
     private val send by lazy { findViewById<ImageButton>(R.id.send) }
+    private val adapter by lazy { MessageAdapter(this, session, this) }
+    private val speaker by lazy { Speaker(findViewById(R.id.spoken)) }
+
+    /** Whether the end of the conversation is kept in sight. */
+    private var following = true
+
+    /** In front of the user, between onStart and onStop. */
+    private var started = false
+
+    /** The message that is being edited and the conversation that it is of; -1: none. */
+    private var editing = -1
+    private var editedConversation = ""
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         show(R.layout.activity_chat, getString(R.string.chat))
-        headerAction(R.drawable.ic_new_chat, R.string.new_chat) { session.clear() }
-        send.setOnClickListener { if (session.answering) session.stop() else sendPrompt() }
+        headerAction(R.id.header_action, R.drawable.ic_new_chat, R.string.new_chat) { newConversation() }
+        headerAction(R.id.header_list, R.drawable.ic_list, R.string.conversations) {
+            startActivity(Intent(this, ConversationsActivity::class.java))
+        }
+        editing = savedInstanceState?.getInt(EDITING, -1) ?: -1
+        editedConversation = savedInstanceState?.getString(EDITED_CONVERSATION).orEmpty()
+        list.adapter = adapter
         followTheEnd()
+        findViewById<View>(R.id.status_row).setOnClickListener { showFigures() }
+        findViewById<View>(R.id.cancel_edit).setOnClickListener { stopEditing() }
+        findViewById<View>(R.id.notice).setOnClickListener { showNotice() }
+        send.setOnClickListener { if (session.answering) session.stop() else sendPrompt() }
+        prompt.addTextChangedListener(object : TextWatcher {
+            override fun beforeTextChanged(text: CharSequence, start: Int, count: Int, after: Int) = Unit
+
+            override fun onTextChanged(text: CharSequence, start: Int, before: Int, count: Int) = Unit
+
+            override fun afterTextChanged(text: Editable) = renderSend()
+        })
     }
 
     override fun onStart() {
         super.onStart()
-        val bundle = app.store.find(intent.getStringExtra(BUNDLE).orEmpty())
+        started = true
+        app.bundles.find(intent.getStringExtra(BUNDLE).orEmpty()) { if (started) enter(it) }
+    }
+
+    override fun onStop() {
+        started = false
+        session.screenHidden(this)
+        super.onStop()
+    }
+
+    override fun onSaveInstanceState(state: Bundle) {
+        super.onSaveInstanceState(state)
+        state.putInt(EDITING, editing)
+        state.putString(EDITED_CONVERSATION, editedConversation)
+    }
+
+    private fun enter(bundle: StoredBundle?) {
         if (bundle == null) {
             Toast.makeText(this, R.string.no_bundle, Toast.LENGTH_LONG).show()
             return finish()
@@ -53,128 +91,159 @@ class ChatActivity : ScreenActivity() {
         prompt.setHint(if (bundle.manifest.hasChatTemplate) R.string.message_hint else R.string.text_hint)
         session.open(bundle)
         watch(session.observe { render() })
-        session.screenShown()
+        session.screenShown(this)
         render()
-    }
-
-    override fun onStop() {
-        session.screenHidden()
-        super.onStop()
     }
 
     /** Keeps the end in sight while the conversation grows; whoever scrolled up to read is left there. */
     private fun followTheEnd() {
-        var atEnd = true
-        val follow = View.OnLayoutChangeListener { _, _, _, _, _, _, _, _, _ ->
-            if (atEnd) scroll.scrollTo(0, scroll.getChildAt(0).height)
+        list.setOnScrollListener(object : AbsListView.OnScrollListener {
+            private var byUser = false
+
+            override fun onScrollStateChanged(view: AbsListView, state: Int) {
+                byUser = state != AbsListView.OnScrollListener.SCROLL_STATE_IDLE
+                onScroll(view, 0, 0, 0)
+            }
+
+            override fun onScroll(view: AbsListView, first: Int, visible: Int, total: Int) {
+                if (atEnd()) follow(true) else if (byUser) follow(false)
+            }
+        })
+        // Rows that are laid out a second time, a little higher, are not for the list to follow.
+        list.addOnLayoutChangeListener { _, _, _, _, _, _, _, _, _ -> if (following && !atEnd()) list.post { scrollToEnd() } }
+        findViewById<View>(R.id.to_end).apply {
+            tooltipText = contentDescription
+            setOnClickListener { scrollToEnd() }
         }
-        scroll.setOnScrollChangeListener { _, _, _, _, _ -> atEnd = !scroll.canScrollVertically(1) }
-        scroll.addOnLayoutChangeListener(follow)
-        scroll.getChildAt(0).addOnLayoutChangeListener(follow)
+    }
+
+    private fun follow(end: Boolean) {
+        following = end
+        list.transcriptMode = if (end) AbsListView.TRANSCRIPT_MODE_ALWAYS_SCROLL else AbsListView.TRANSCRIPT_MODE_DISABLED
+        findViewById<View>(R.id.to_end).visibility = if (end) View.GONE else View.VISIBLE
+    }
+
+    /** Pixels of the last row that are below the list's edge; null where it is not in sight at all. */
+    private fun below(): Int? {
+        if (list.lastVisiblePosition < adapter.count - 1) return null
+        val last = list.getChildAt(list.childCount - 1) ?: return 0
+        return last.bottom - (list.height - list.paddingBottom)
+    }
+
+    private fun atEnd() = below().let { it != null && it <= 0 }
+
+    private fun scrollToEnd() {
+        follow(true)
+        if (below() == null) list.setSelection(adapter.count - 1) else list.scrollListBy(maxOf(0, below() ?: 0))
     }
 
     private fun sendPrompt() {
         val text = prompt.text.toString()
-        if (text.isBlank()) return
+        val edited = editing >= 0 && editedConversation == session.conversationId
+        if (!if (edited) session.sendEdited(editing, text) else session.send(text)) return
+        editing = -1
         prompt.text.clear()
-        session.send(text)
+        follow(true)
+        render()
     }
 
+    private fun newConversation() {
+        stopEditing()
+        session.newConversation()
+    }
+
+    override fun copy(text: String) = super.copy(text)
+
+    override fun share(text: String) = share(text, R.string.share)
+
+    /** Asks again with other words, in a conversation of its own. */
+    override fun edit(index: Int) {
+        editing = index
+        editedConversation = session.conversationId
+        prompt.setText(session.turns.getOrNull(index)?.text)
+        prompt.setSelection(prompt.text.length)
+        prompt.requestFocus()
+        render()
+    }
+
+    private fun stopEditing() {
+        if (editing >= 0) prompt.text.clear()
+        editing = -1
+        render()
+    }
+
+    override fun regenerate() = session.regenerate()
+
+    override fun goOn() = session.goOn()
+
     private fun render() {
-        renderMessages()
+        val turns = session.turns
+        adapter.notifyDataSetChanged()
+        val chat = session.bundle?.manifest?.hasChatTemplate == true
+        findViewById<TextView>(R.id.empty).apply {
+            visibility = if (turns.isEmpty() && !session.isOpening) View.VISIBLE else View.GONE
+            setText(if (chat) R.string.chat_empty else R.string.text_empty)
+        }
         renderNotice()
-        findViewById<TextView>(R.id.status).text = status()
+        findViewById<TextView>(R.id.status).setTextIfChanged(status())
+        val busy = session.answering || session.state is ModelState.Loading
+        findViewById<View>(R.id.busy).visibility = if (busy) View.VISIBLE else View.GONE
+        findViewById<View>(R.id.editing).visibility = if (editing >= 0) View.VISIBLE else View.GONE
+        findViewById<View>(R.id.screen).keepScreenOn = session.answering
+        speaker.hear(session.conversationId, turns)
+        renderSend()
+    }
+
+    private fun renderSend() {
         val answering = session.answering
         send.setImageResource(if (answering) R.drawable.ic_stop else R.drawable.ic_send)
         send.contentDescription = getString(if (answering) R.string.stop_answer else R.string.send)
-    }
-
-    private fun renderMessages() {
-        val turns = session.turns
-        if (turns.isEmpty()) {
-            messages.removeAllViews()
-            val chat = session.bundle?.manifest?.hasChatTemplate == true
-            messages.addView(hint(if (chat) R.string.chat_empty else R.string.text_empty))
-            return
-        }
-        if (messages.getChildAt(0)?.id != R.id.message) messages.removeAllViews()
-        while (messages.childCount > turns.size) messages.removeViewAt(messages.childCount - 1)
-        turns.forEachIndexed { i, turn ->
-            val last = i == turns.lastIndex
-            val view = messages.getChildAt(i) ?: layoutInflater.inflate(R.layout.item_message, messages, false).also {
-                messages.addView(it)
-            }
-            val shown = turn to last
-            if (view.tag != shown) {
-                view.tag = shown
-                bind(view, turn, last)
-            }
-        }
-    }
-
-    private fun hint(text: Int) = TextView(this, null, 0, R.style.Text_Muted).apply {
-        setText(text)
-        gravity = Gravity.CENTER
-        textAlignment = View.TEXT_ALIGNMENT_GRAVITY
-        setPadding(0, 0, 0, resources.displayMetrics.density.toInt() * HINT_GAP_DP)
-        layoutParams = LinearLayout.LayoutParams(ViewGroup.LayoutParams.MATCH_PARENT, ViewGroup.LayoutParams.MATCH_PARENT)
-    }
-
-    private fun bind(view: View, turn: Turn, last: Boolean) {
-        val mine = turn.role == Role.USER
-        view.findViewById<TextView>(R.id.text).apply {
-            // Most models begin with a space or a line feed, which is no part of what they say.
-            val words = turn.text.trimStart().ifEmpty { getString(R.string.thinking) }
-            setTextIfChanged(words)
-            contentDescription = getString(if (mine) R.string.you_said else R.string.model_said, words)
-            setBackgroundResource(if (mine) R.drawable.bubble_user else R.drawable.bubble_model)
-            setTextColor(getColor(if (mine) R.color.on_primary_container else R.color.text))
-            (layoutParams as LinearLayout.LayoutParams).apply {
-                val inset = (BUBBLE_INSET_DP * resources.displayMetrics.density).toInt()
-                gravity = if (mine) Gravity.END else Gravity.START
-                marginStart = if (mine) inset else 0
-                marginEnd = if (mine) 0 else inset / 2
-            }
-            requestLayout()
-        }
-        view.findViewById<TextView>(R.id.note).apply {
-            text = turn.ending?.let { note(it) }.orEmpty()
-            visibility = if (text.isEmpty()) View.GONE else View.VISIBLE
-        }
-        val actions = last && turn.ending != null
-        view.findViewById<View>(R.id.actions).visibility = if (actions) View.VISIBLE else View.GONE
-        view.findViewById<View>(R.id.copy).setOnClickListener { copy(turn.text) }
-        view.findViewById<View>(R.id.regenerate).setOnClickListener { session.regenerate() }
-        view.findViewById<View>(R.id.go_on).apply {
-            visibility = if (turn.ending == Ending.COMPLETE || turn.ending == Ending.CONTEXT) View.GONE else View.VISIBLE
-            setOnClickListener { session.goOn() }
-        }
-    }
-
-    private fun note(ending: Ending): String? = when (ending) {
-        Ending.COMPLETE -> null
-        Ending.STOPPED -> getString(R.string.note_stopped)
-        Ending.LENGTH -> getString(R.string.note_length)
-        Ending.CONTEXT -> getString(R.string.note_context)
-        Ending.INTERRUPTED -> getString(R.string.note_interrupted)
-    }
-
-    private fun copy(text: String) {
-        (getSystemService(Context.CLIPBOARD_SERVICE) as ClipboardManager)
-            .setPrimaryClip(ClipData.newPlainText(getString(R.string.chat), text))
-        Toast.makeText(this, R.string.copied, Toast.LENGTH_SHORT).show()
+        send.tooltipText = send.contentDescription
+        send.isEnabled = answering || (prompt.text.isNotBlank() && !session.isOpening && session.bundle != null)
     }
 
     private fun renderNotice() {
         val notice = session.notice
-        findViewById<View>(R.id.notice).visibility = if (notice == null) View.GONE else View.VISIBLE
-        val text = when (notice) {
-            null -> ""
-            is Notice.LowMemory -> getString(if (notice.goesOn) R.string.notice_resumed else R.string.notice_low_memory)
-            Notice.BeginningDropped -> getString(R.string.notice_dropped)
-            is Notice.Problem -> describe(notice.error)
+        findViewById<TextView>(R.id.notice).apply {
+            visibility = if (notice == null) View.GONE else View.VISIBLE
+            setTextIfChanged(notice?.let { words(it) }.orEmpty())
         }
-        findViewById<TextView>(R.id.notice).setTextIfChanged(text)
+    }
+
+    private fun words(notice: Notice): String = when (notice) {
+        is Notice.LowMemory -> getString(if (notice.goesOn) R.string.notice_resumed else R.string.notice_low_memory)
+        Notice.BeginningDropped -> getString(R.string.notice_dropped)
+        Notice.NotSaved -> getString(R.string.notice_not_saved)
+        Notice.TooLong -> getString(R.string.notice_too_long)
+        is Notice.Problem -> describe(notice.error)
+    }
+
+    /** All of it, and what the runner said, for a report. */
+    private fun showNotice() {
+        val notice = session.notice ?: return
+        val said = (notice as? Notice.Problem)?.error?.toString()
+        showDetails(getString(R.string.details), listOfNotNull(words(notice), said).joinToString("\n\n"))
+    }
+
+    private fun showFigures() {
+        val figures = ArrayList<String>()
+        session.loaded?.let {
+            figures += getString(R.string.figures_model, it.context, numberText(it.loadSeconds, 2), it.threads, it.kernels)
+        }
+        session.currentRate?.let { figures += getString(R.string.figures_writing, numberText(it, 1)) }
+        session.stats?.let {
+            figures += getString(
+                R.string.figures_answer,
+                it.promptTokens,
+                numberText(it.promptTokensPerSecond, 1),
+                it.tokens,
+                numberText(it.tokensPerSecond, 1),
+                numberText(it.firstTokenSeconds, 2),
+                byteText(it.memory.peakBytes),
+                byteText(it.memory.anonymousBytes),
+            )
+        }
+        showDetails(getString(R.string.figures), figures.joinToString("\n\n").ifEmpty { status() })
     }
 
     private fun status(): String = when (val state = session.state) {
@@ -182,20 +251,11 @@ class ChatActivity : ScreenActivity() {
         is ModelState.Loading -> state.installed.let {
             if (it == null) getString(R.string.status_loading) else getString(R.string.status_decoding, (it * PERCENT).toInt())
         }
-        is ModelState.Ready -> session.stats.let { stats ->
-            if (stats == null) {
-                getString(R.string.status_ready, state.model.context, numberText(state.model.loadSeconds, 2))
-            } else {
-                getString(
-                    R.string.status_done,
-                    numberText(stats.tokensPerSecond, 1),
-                    byteText(stats.memory.peakBytes),
-                    byteText(stats.memory.anonymousBytes),
-                )
-            }
-        }
-        is ModelState.Generating -> session.currentRate.let {
-            if (it == null) getString(R.string.status_reading) else getString(R.string.status_writing, numberText(it, 1))
+        is ModelState.Ready -> getString(R.string.status_ready)
+        is ModelState.Generating -> when {
+            !session.answering -> getString(R.string.status_ready)
+            session.turns.last().text.isEmpty() -> getString(R.string.status_reading)
+            else -> getString(R.string.status_writing)
         }
         is ModelState.Released -> getString(R.string.status_released)
         is ModelState.Failed -> getString(R.string.status_failed)
@@ -203,8 +263,8 @@ class ChatActivity : ScreenActivity() {
 
     companion object {
         private const val BUNDLE = "bundle"
-        private const val BUBBLE_INSET_DP = 40
-        private const val HINT_GAP_DP = 24
+        private const val EDITING = "editing"
+        private const val EDITED_CONVERSATION = "edited-conversation"
         private const val PERCENT = 100
 
         /** The screen of the conversation with a bundle of the store. */

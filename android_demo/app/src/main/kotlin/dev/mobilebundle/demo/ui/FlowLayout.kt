@@ -15,7 +15,10 @@ class FlowLayout @JvmOverloads constructor(context: Context, attributes: Attribu
         val inner = MeasureSpec.makeMeasureSpec(width, MeasureSpec.AT_MOST)
         val free = MeasureSpec.makeMeasureSpec(0, MeasureSpec.UNSPECIFIED)
         for (child in shown()) child.measure(inner, free)
-        setMeasuredDimension(width, arrange(width) { _, _, _ -> })
+        var used = 0
+        val height = arrange(width) { child, x, _ -> used = maxOf(used, x + child.measuredWidth) }
+        val whole = MeasureSpec.getMode(widthMeasureSpec) == MeasureSpec.EXACTLY
+        setMeasuredDimension(if (whole) width else minOf(used, width), height)
     }
 
     override fun onLayout(changed: Boolean, left: Int, top: Int, right: Int, bottom: Int) {

@@ -2,12 +2,16 @@ package dev.mobilebundle.demo.ui
 
 import android.app.Activity
 import android.app.AlertDialog
+import android.app.Dialog
 import android.content.Intent
+import android.net.Uri
+import android.os.Build
 import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
 import android.widget.ProgressBar
 import android.widget.TextView
+import dev.mobilebundle.demo.BundleProvider
 import dev.mobilebundle.demo.ImportState
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.byteText
@@ -17,7 +21,7 @@ import dev.mobilebundle.demo.numberText
 import dev.mobilebundle.lm.MemoryFit
 import dev.mobilebundle.lm.StoredBundle
 
-/** The models on this phone: what they need, and the way to their conversation; importing and deleting. */
+/** The models on this phone: what they need, and the way to their conversations; importing and deleting. */
 class ModelsActivity : ScreenActivity() {
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
@@ -27,13 +31,25 @@ class ModelsActivity : ScreenActivity() {
         findViewById<View>(R.id.import_stop).setOnClickListener {
             if (app.imports.state is ImportState.Running) app.imports.stop() else app.imports.discard()
         }
+        findViewById<View>(R.id.import_details).setOnClickListener {
+            val failed = app.imports.state as? ImportState.Failed
+            failed?.let { showDetails(getString(R.string.details), it.error.toString()) }
+        }
+        if (savedInstanceState == null) offer(intent)
+    }
+
+    override fun onNewIntent(intent: Intent) {
+        super.onNewIntent(intent)
+        offer(intent)
     }
 
     override fun onStart() {
         super.onStart()
-        watch(app.imports.observe { render() })
-        if (app.imports.state == ImportState.Interrupted) app.imports.retry()
-        render()
+        watch(app.imports.observe { renderImport() })
+        watch(app.bundles.observe { renderBundles() })
+        app.bundles.refresh()
+        renderImport()
+        renderBundles()
     }
 
     /** The system's own file picker: it needs no permission, and gives the right to read that one file. */
@@ -48,27 +64,65 @@ class ModelsActivity : ScreenActivity() {
         if (requestCode == PICK && resultCode == Activity.RESULT_OK) data?.data?.let { app.imports.start(it) }
     }
 
-    private fun render() {
-        val bundles = app.store.list()
+    /** A file that another app opens or shares with this one: any app can, so the user is asked. */
+    private fun offer(intent: Intent) {
+        val uri = when (intent.action) {
+            Intent.ACTION_VIEW -> intent.data
+            Intent.ACTION_SEND -> stream(intent)
+            else -> null
+        }
+        // Of a path of the file system this app can read what the other may not: its own private files.
+        if (uri?.scheme == "content") ask(IMPORT, Bundle().apply { putString(URI, uri.toString()) })
+    }
+
+    private fun stream(intent: Intent): Uri? = if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.TIRAMISU) {
+        streamOfType(intent)
+    } else {
+        @Suppress("DEPRECATION")
+        intent.getParcelableExtra(Intent.EXTRA_STREAM)
+    }
+
+    @Guarded
+    private fun streamOfType(intent: Intent): Uri? = intent.getParcelableExtra(Intent.EXTRA_STREAM, Uri::class.java)
+
+    override fun createDialog(id: Int, arguments: Bundle): Dialog = when (id) {
+        IMPORT -> AlertDialog.Builder(this)
+            .setMessage(R.string.import_question)
+            .setNegativeButton(R.string.cancel, null)
+            .setPositiveButton(R.string.import_bundle) { _, _ -> app.imports.start(Uri.parse(arguments.getString(URI))) }
+            .create()
+        DELETE -> AlertDialog.Builder(this)
+            .setMessage(getString(R.string.delete_question, arguments.getString(NAME), byteText(arguments.getLong(BYTES))))
+            .setNegativeButton(R.string.cancel, null)
+            .setPositiveButton(R.string.delete) { _, _ -> app.bundles.delete(arguments.getString(ID).orEmpty()) }
+            .create()
+        else -> super.createDialog(id, arguments)
+    }
+
+    private fun renderBundles() {
+        val bundles = app.bundles.all
         val memory = app.memory()
         findViewById<TextView>(R.id.phone).text = getString(
             R.string.phone_facts,
             byteText(memory.forAppsBytes),
             byteText(memory.availableBytes),
-            byteText(app.store.freeBytes()),
+            byteText(app.bundles.freeBytes),
         )
-        renderImport()
         val list = findViewById<ViewGroup>(R.id.bundles)
-        // While an import runs this is called many times a second: the list only changes with what is in it.
-        val shown = bundles.map { it.id to MemoryFit.of(it.manifest, memory, context(it)) }
+        val shown = bundles.orEmpty().map { it.id to MemoryFit.of(it.manifest, memory, context(it)) }
         if (list.tag != shown) {
             list.tag = shown
             list.removeAllViews()
-            bundles.forEach { list.addView(card(it, MemoryFit.of(it.manifest, memory, context(it)), list)) }
+            bundles.orEmpty().forEach { list.addView(card(it, MemoryFit.of(it.manifest, memory, context(it)), list)) }
         }
-        val importing = app.imports.state != ImportState.None
-        findViewById<View>(R.id.empty).visibility = if (bundles.isEmpty() && !importing) View.VISIBLE else View.GONE
-        findViewById<View>(R.id.pick).isEnabled = app.imports.state !is ImportState.Running
+        findViewById<TextView>(R.id.largest).text =
+            getString(R.string.first_largest, byteText(memory.forAppsBytes), countText(MemoryFit.largestModel(memory)))
+        renderEmpty()
+    }
+
+    private fun renderEmpty() {
+        val empty = app.bundles.all?.isEmpty() == true && app.imports.state == ImportState.None
+        findViewById<View>(R.id.empty).visibility = if (empty) View.VISIBLE else View.GONE
     }
 
     private fun context(bundle: StoredBundle) = app.settings.loadOptions(bundle.manifest.longestContext).context
@@ -77,13 +131,8 @@ class ModelsActivity : ScreenActivity() {
         val card = layoutInflater.inflate(R.layout.card_bundle, parent, false)
         val manifest = bundle.manifest
         card.findViewById<TextView>(R.id.name).text = manifest.name
-        card.findViewById<TextView>(R.id.facts).text = getString(
-            R.string.bundle_facts,
-            manifest.recipe,
-            byteText(bundle.diskBytes),
-            countText(manifest.parameters),
-            numberText(manifest.bitsPerWeight, 2),
-        )
+        card.findViewById<TextView>(R.id.facts).text =
+            getString(R.string.bundle_facts, countText(manifest.parameters), byteText(bundle.diskBytes))
         card.findViewById<TextView>(R.id.fit).apply {
             text = describe(fit)
             val (ground, ink) = when (fit.verdict) {
@@ -99,9 +148,22 @@ class ModelsActivity : ScreenActivity() {
         act(card, R.id.benchmark, fits, R.string.benchmark, bundle) {
             startActivity(BenchmarkActivity.intent(this, bundle.id))
         }
+        act(card, R.id.bundle_details, true, R.string.details, bundle) { showDetails(manifest.name, details(bundle)) }
+        act(card, R.id.send_bundle, true, R.string.send_bundle, bundle) {
+            startActivity(Intent.createChooser(BundleProvider.sending(this, bundle), getString(R.string.send_bundle)))
+        }
         act(card, R.id.delete, true, R.string.delete, bundle) { askToDelete(bundle) }
         return card
     }
+
+    private fun details(bundle: StoredBundle): String = getString(
+        R.string.bundle_details,
+        bundle.manifest.recipe,
+        numberText(bundle.manifest.bitsPerWeight, 2),
+        byteText(bundle.manifest.peakBytes(context(bundle))),
+        bundle.manifest.defaultContext,
+        bundle.id,
+    )
 
     /** A card's button; read aloud it says which model it is for. */
     private fun act(card: View, id: Int, shown: Boolean, label: Int, bundle: StoredBundle, onClick: () -> Unit) {
@@ -112,25 +174,23 @@ class ModelsActivity : ScreenActivity() {
         }
     }
 
-    private fun askToDelete(bundle: StoredBundle) {
-        AlertDialog.Builder(this)
-            .setMessage(getString(R.string.delete_question, bundle.manifest.name, byteText(bundle.diskBytes)))
-            .setNegativeButton(R.string.cancel, null)
-            .setPositiveButton(R.string.delete) { _, _ ->
-                app.chat.forget(bundle.id)
-                app.store.delete(bundle.id)
-                render()
-            }
-            .show()
-    }
+    private fun askToDelete(bundle: StoredBundle) = ask(
+        DELETE,
+        Bundle().apply {
+            putString(ID, bundle.id)
+            putString(NAME, bundle.manifest.name)
+            putLong(BYTES, bundle.diskBytes)
+        },
+    )
 
     private fun renderImport() {
         val state = app.imports.state
         findViewById<View>(R.id.import_card).visibility = if (state == ImportState.None) View.GONE else View.VISIBLE
         val running = state is ImportState.Running
         val progress = (state as? ImportState.Running)?.progress
-        findViewById<TextView>(R.id.import_title).text =
-            if (running) progress?.name ?: getString(R.string.import_bundle) else getString(R.string.import_failed)
+        findViewById<TextView>(R.id.import_title).setTextIfChanged(
+            if (running) progress?.name ?: getString(R.string.import_bundle) else getString(R.string.import_failed),
+        )
         findViewById<TextView>(R.id.import_text).setTextIfChanged(
             when (state) {
                 is ImportState.Failed -> describe(state.error)
@@ -150,15 +210,20 @@ class ModelsActivity : ScreenActivity() {
             this.progress = progress?.let { (max * it.doneBytes / maxOf(1, it.totalBytes)).toInt() } ?: 0
         }
         findViewById<View>(R.id.import_retry).visibility = if (running) View.GONE else View.VISIBLE
+        findViewById<View>(R.id.import_details).visibility = if (state is ImportState.Failed) View.VISIBLE else View.GONE
         findViewById<TextView>(R.id.import_stop).setText(if (running) R.string.stop else R.string.discard)
+        findViewById<View>(R.id.pick).isEnabled = !running
+        findViewById<View>(R.id.screen).keepScreenOn = running
+        renderEmpty()
     }
 
     private companion object {
         const val PICK = 1
+        const val IMPORT = 1
+        const val DELETE = 2
+        const val URI = "uri"
+        const val ID = "id"
+        const val NAME = "name"
+        const val BYTES = "bytes"
     }
-}
-
-/** A live region reads its text aloud when it is set, also to what it was. */
-internal fun TextView.setTextIfChanged(next: CharSequence) {
-    if (text.toString() != next.toString()) text = next
 }

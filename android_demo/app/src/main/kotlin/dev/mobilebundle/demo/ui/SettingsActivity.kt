@@ -1,56 +1,78 @@
 package dev.mobilebundle.demo.ui
 
 import android.app.AlertDialog
+import android.app.Dialog
 import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
 import android.widget.FrameLayout
 import android.widget.TextView
+import dev.mobilebundle.demo.Language
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.Settings
+import dev.mobilebundle.demo.Style
+import dev.mobilebundle.demo.byteText
 import dev.mobilebundle.demo.numberText
 import kotlin.reflect.KMutableProperty1
 
-/** Threads, context and sampling. Every setting is a choice of few: there is nothing to mistype. */
+/**
+ * What most people change first; sampling and processor cores under "Advanced". Every setting is a choice of few: there is
+ * nothing to mistype.
+ */
 class SettingsActivity : ScreenActivity() {
-    private class Choice(
-        val title: Int,
-        val help: Int?,
-        val property: KMutableProperty1<Settings, Int>,
-        val values: List<Int>,
-        val label: (Int) -> String,
-    )
+    private class Choice(val title: Int, val help: Int?, val labels: List<String>, val current: () -> Int, val choose: (Int) -> Unit)
 
-    private val choices by lazy {
+    private val styles = listOf(Style.EXACT, Style.BALANCED, Style.VARIED)
+    private val contexts = listOf(0, 256, 512, 1024, 2048, 4096)
+    private var advanced = false
+
+    private val simple by lazy {
         listOf(
-            Choice(R.string.setting_threads, R.string.setting_threads_help, Settings::threads, listOf(0, 1, 2, 3, 4)) {
-                if (it == 0) getString(R.string.automatic) else "$it"
-            },
             Choice(
-                R.string.setting_context,
-                R.string.setting_context_help,
-                Settings::context,
-                listOf(0, 256, 512, 1024, 2048, 4096),
-            ) { if (it == 0) getString(R.string.models_own) else getString(R.string.tokens, it) },
-            Choice(R.string.setting_length, null, Settings::maxNewTokens, listOf(64, 128, 256, 512, 1024)) {
+                R.string.setting_style,
+                R.string.setting_style_help,
+                listOf(getString(R.string.style_exact), getString(R.string.style_balanced), getString(R.string.style_varied)),
+                { styles.indexOf(app.settings.style) },
+                { app.settings.style = styles[it] },
+            ),
+            number(R.string.setting_length, null, Settings::maxNewTokens, listOf(64, 128, 256, 512, 1024), {
                 getString(R.string.tokens, it)
+            }),
+            number(R.string.setting_context, R.string.setting_context_help, Settings::context, contexts, ::contextText) {
+                app.chat.settingsChanged()
             },
             Choice(
+                R.string.setting_language,
+                null,
+                listOf(getString(R.string.language_phone), "English", "Kiswahili"),
+                { Language.CHOICES.indexOf(Language.current(this)) },
+                { Language.choose(this, Language.CHOICES[it]) },
+            ),
+        )
+    }
+
+    private val expert by lazy {
+        listOf(
+            number(R.string.setting_threads, R.string.setting_threads_help, Settings::threads, listOf(0, 1, 2, 3, 4), {
+                if (it == 0) getString(R.string.automatic) else "$it"
+            }) { app.chat.settingsChanged() },
+            number(
                 R.string.setting_temperature,
                 R.string.setting_temperature_help,
                 Settings::temperature,
-                listOf(0, 30, 50, 70, 90, 120),
-            ) { if (it == 0) getString(R.string.always_likeliest) else hundredths(it, 1) },
-            Choice(R.string.setting_top_p, null, Settings::topP, listOf(50, 80, 90, 95, 100)) {
+                listOf(0, 30, 50, 70, 90, 100, 120),
+                { if (it == 0) getString(R.string.always_likeliest) else hundredths(it, 1) },
+            ),
+            number(R.string.setting_top_p, null, Settings::topP, listOf(50, 80, 90, 95, 100), {
                 if (it == WHOLE) getString(R.string.off) else hundredths(it, 2)
-            },
-            Choice(R.string.setting_top_k, null, Settings::topK, listOf(0, 20, 40, 100)) {
+            }),
+            number(R.string.setting_top_k, null, Settings::topK, listOf(0, 20, 40, 100), {
                 if (it == 0) getString(R.string.off) else "$it"
-            },
-            Choice(R.string.setting_repetition, null, Settings::repetitionPenalty, listOf(100, 105, 110, 130)) {
+            }),
+            number(R.string.setting_repetition, null, Settings::repetitionPenalty, listOf(100, 105, 110, 130), {
                 if (it == WHOLE) getString(R.string.off) else hundredths(it, 2)
-            },
+            }),
         )
     }
 
@@ -58,18 +80,54 @@ class SettingsActivity : ScreenActivity() {
         super.onCreate(savedInstanceState)
         show(R.layout.activity_settings, getString(R.string.settings))
         findViewById<View>(R.id.open_settings).visibility = View.GONE
+        advanced = savedInstanceState?.getBoolean(ADVANCED) ?: false
         render()
+    }
+
+    override fun onSaveInstanceState(state: Bundle) {
+        super.onSaveInstanceState(state)
+        state.putBoolean(ADVANCED, advanced)
+    }
+
+    private fun number(
+        title: Int,
+        help: Int?,
+        property: KMutableProperty1<Settings, Int>,
+        values: List<Int>,
+        label: (Int) -> String,
+        changed: () -> Unit = {},
+    ) = Choice(title, help, values.map(label), { values.indexOf(property.get(app.settings)) }) {
+        property.set(app.settings, values[it])
+        changed()
+    }
+
+    /** With the memory that the open model needs for it. */
+    private fun contextText(tokens: Int): String {
+        val name = if (tokens == 0) getString(R.string.models_own) else getString(R.string.tokens, tokens)
+        val manifest = app.chat.bundle?.manifest ?: return name
+        if (tokens > manifest.longestContext) return name
+        return getString(R.string.context_memory, name, byteText(manifest.peakBytes(tokens.takeIf { it > 0 })))
     }
 
     private fun render() {
         val rows = findViewById<ViewGroup>(R.id.rows)
         rows.removeAllViews()
-        for (choice in choices) {
-            val value = choice.label(choice.property.get(app.settings))
-            rows.addView(row(rows, choice.title, value, choice.help) { choose(choice) })
-        }
+        simple.forEachIndexed { i, choice -> rows.addView(row(rows, choice, i)) }
         val system = app.settings.systemPrompt.ifBlank { getString(R.string.none) }
-        rows.addView(row(rows, R.string.setting_system, system, R.string.setting_system_help) { editSystemPrompt() })
+        rows.addView(row(rows, R.string.setting_system, system, R.string.setting_system_help) { ask(SYSTEM_PROMPT) })
+        val state = getString(if (advanced) R.string.hide else R.string.show)
+        rows.addView(
+            row(rows, R.string.setting_advanced, state, null) {
+                advanced = !advanced
+                render()
+            },
+        )
+        if (advanced) expert.forEachIndexed { i, choice -> rows.addView(row(rows, choice, simple.size + i)) }
+    }
+
+    private fun row(rows: ViewGroup, choice: Choice, number: Int): View {
+        val value = choice.labels.getOrNull(choice.current()) ?: getString(R.string.own_settings)
+        return row(rows, choice.title, value, choice.help) { ask(CHOICE, Bundle().apply { putInt(NUMBER, number) }) }
     }
 
     private fun row(parent: ViewGroup, title: Int, value: String, help: Int?, onClick: () -> Unit): View =
@@ -82,23 +140,26 @@ class SettingsActivity : ScreenActivity() {
             setOnClickListener { onClick() }
         }
 
-    private fun choose(choice: Choice) {
-        val labels = choice.values.map(choice.label).toTypedArray()
-        val current = choice.values.indexOf(choice.property.get(app.settings))
-        AlertDialog.Builder(this)
-            .setTitle(choice.title)
-            .setSingleChoiceItems(labels, current) { dialog, chosen ->
-                choice.property.set(app.settings, choice.values[chosen])
-                if (choice.title == R.string.setting_threads || choice.title == R.string.setting_context) app.chat.reload()
-                dialog.dismiss()
-                render()
-            }
-            .setNegativeButton(R.string.cancel, null)
-            .show()
+    override fun createDialog(id: Int, arguments: Bundle): Dialog = when (id) {
+        CHOICE -> choiceDialog((simple + expert)[arguments.getInt(NUMBER)])
+        SYSTEM_PROMPT -> systemPromptDialog()
+        else -> super.createDialog(id, arguments)
     }
 
-    private fun editSystemPrompt() {
+    private fun choiceDialog(choice: Choice): Dialog = AlertDialog.Builder(this)
+        .setTitle(choice.title)
+        .setSingleChoiceItems(choice.labels.toTypedArray(), choice.current()) { dialog, chosen ->
+            dialog.dismiss()
+            choice.choose(chosen)
+            render()
+        }
+        .setNegativeButton(R.string.cancel, null)
+        .create()
+
+    private fun systemPromptDialog(): Dialog {
+        // With an id, what is typed survives a rotation.
         val input = EditText(this).apply {
+            id = R.id.system_prompt
             setText(app.settings.systemPrompt)
             hint = getString(R.string.setting_system)
         }
@@ -107,7 +168,7 @@ class SettingsActivity : ScreenActivity() {
             setPadding(inset, inset / 2, inset, 0)
             addView(input)
         }
-        AlertDialog.Builder(this)
+        return AlertDialog.Builder(this)
             .setTitle(R.string.setting_system)
             .setView(frame)
             .setNegativeButton(R.string.cancel, null)
@@ -115,7 +176,7 @@ class SettingsActivity : ScreenActivity() {
                 app.settings.systemPrompt = input.text.toString().trim()
                 render()
             }
-            .show()
+            .create()
     }
 
     private fun hundredths(value: Int, decimals: Int) = numberText(value / WHOLE.toDouble(), decimals)
@@ -123,5 +184,9 @@ class SettingsActivity : ScreenActivity() {
     private companion object {
         const val WHOLE = 100
         const val INSET_DP = 20
+        const val CHOICE = 1
+        const val SYSTEM_PROMPT = 2
+        const val NUMBER = "number"
+        const val ADVANCED = "advanced"
     }
 }

@@ -1,11 +1,9 @@
 package dev.mobilebundle.demo.ui
 
 import android.app.Activity
-import android.content.pm.ApplicationInfo
 import android.os.Bundle
 import android.widget.TextView
 import dev.mobilebundle.demo.DemoApplication
-import dev.mobilebundle.demo.R
 import dev.mobilebundle.lm.BundleImporter
 import dev.mobilebundle.lm.GenerationEvent
 import dev.mobilebundle.lm.GenerationRequest
@@ -22,21 +20,22 @@ import org.json.JSONObject
 
 /**
  * Drives the app from adb, end to end: imports a bundle, sends a prompt, writes what came as JSON. android_demo/README.md
- * has the commands. Only in debug builds: elsewhere the manifest disables it, and it ends at once.
+ * has the commands. Only debug builds have it, and only adb's shell has the permission that its manifest asks of callers.
  */
 class AutomationActivity : Activity() {
     private val app get() = application as DemoApplication
     private val model by lazy { RunnerLanguageModel(app.program, app.main, app::memory, "automation") }
+    private val status by lazy { TextView(this) }
     private val result = JSONObject()
     private val text = StringBuilder()
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
-        setContentView(R.layout.activity_automation)
-        if (applicationInfo.flags and ApplicationInfo.FLAG_DEBUGGABLE == 0 || savedInstanceState != null) return finish()
+        setContentView(status)
+        if (savedInstanceState != null) return finish()
         app.chat.close()
         val bundle = intent.getStringExtra("bundle").orEmpty()
-        if (bundle.endsWith(".zip")) importThenAsk(File(bundle)) else ask(app.store.find(bundle))
+        if (bundle.endsWith(".zip")) importThenAsk(File(bundle)) else app.bundles.find(bundle) { ask(it) }
     }
 
     override fun onDestroy() {
@@ -45,7 +44,7 @@ class AutomationActivity : Activity() {
     }
 
     private fun say(what: String) {
-        findViewById<TextView>(R.id.automation_status).text = what
+        status.text = what
     }
 
     private fun importThenAsk(zip: File) {
@@ -54,6 +53,7 @@ class AutomationActivity : Activity() {
         thread(name = "automation") {
             try {
                 val bundle = BundleImporter(app.store, app.memory(), app.program).import(zip.inputStream())
+                app.bundles.refresh()
                 app.main.execute {
                     result.put("import_seconds", (System.nanoTime() - begin) / 1e9)
                     ask(bundle)
@@ -112,13 +112,19 @@ class AutomationActivity : Activity() {
     private fun write(status: String) {
         result.put("status", status)
         say(status)
+        thread(name = "automation-result") {
+            writeFile()
+            app.main.execute { finish() }
+        }
+    }
+
+    private fun writeFile() {
         val name = intent.getStringExtra("result").orEmpty().ifEmpty { "result" }.replace(Regex("[^A-Za-z0-9_-]"), "_")
         val file = File(File(filesDir, "automation"), "$name.json")
         file.parentFile?.mkdirs()
         val partial = File(file.path + ".part")
         partial.writeText(result.toString(2))
         partial.renameTo(file)
-        finish()
     }
 
     private companion object {
