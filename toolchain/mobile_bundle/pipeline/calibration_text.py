@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.recipe import named_recipe
 
 SHIPPED = "the text that ships with the tool (English Wikipedia)"
+_SHARE = 6
+"""Of a mixed text, one window in so many is the model's own. Half of own text costs a plan much of its quality on
+other text (docs/RECIPES.md)."""
 _WRITES_WITH = named_recipe("affine-8bit")
 """What the model is coded with to write: half the bytes of bf16, and so twice the speed."""
 
@@ -56,6 +60,7 @@ def calibration_text(asked: Path | str, source: Source, pool: PartPool, listener
     except InputError as error:
         listener.tell(f"{error.message}: calibrated on {SHIPPED} alone")
         return CalibrationText(shipped, SHIPPED)
+    own = replace(own, windows=own.windows[: WINDOWS // _SHARE])
     return CalibrationText(_mixed(own.windows, shipped), f"{_name(own)}, and of {SHIPPED}")
 
 
@@ -79,8 +84,11 @@ def _name(own: OwnText) -> str:
 
 
 def _mixed(own: NDArray[np.int32], shipped: NDArray[np.int32]) -> NDArray[np.int32]:
-    """At most WINDOWS windows: by turns while there is own text, since the first ones count most (profile.py takes
-    gradients of those)."""
-    turns = min(len(own), len(shipped))
-    both = np.stack([own[:turns], shipped[:turns]], axis=1).reshape(2 * turns, -1)
-    return np.concatenate([both, own[turns:], shipped[turns:]])[:WINDOWS]
+    """At most WINDOWS windows, the own ones spread evenly among the others: profile.py takes gradients of the first
+    ones."""
+    others = iter(shipped[: WINDOWS - len(own)])
+    every = WINDOWS // len(own)
+    mixed: list[NDArray[np.int32]] = []
+    for window in own:
+        mixed += [window, *itertools.islice(others, every - 1)]
+    return np.stack([*mixed, *others])
