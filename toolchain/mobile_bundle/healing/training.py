@@ -105,7 +105,7 @@ class Training:
             if self._state.worse >= self._settings.patience:
                 break
             self._save_sometimes()
-        return self._finish()
+        return self.finish()
 
     def _share(self) -> float:
         """Of the run that is done. The same in all processes."""
@@ -232,7 +232,7 @@ class Training:
         self._begun_at = self._state.step
         self._folder.save(self._state, self._student.state_dict(), self._optimiser.state_dict())
 
-    def _finish(self) -> Held:
+    def finish(self) -> Held:
         """The last weights, their mean, or the best before them, the start among these: whichever does best on held-out
         text."""
         self._save()
