@@ -17,7 +17,7 @@ from mobile_bundle.pipeline.uncompressed import open_for_evaluation
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.tokenizer import compile_tokenizer
 from support.builds import build
-from support.checkpoints import TINY, tiny_model, write_tiny
+from support.checkpoints import ALL, tiny_model, write_tiny
 from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
@@ -31,7 +31,7 @@ def tokens(count: int, length: int, vocabulary: int = 512) -> np.ndarray:
     return np.random.default_rng(0).integers(3, vocabulary, (count, length)).astype(np.int32)
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "bitnet"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "bitnet"])
 def test_the_decoder_is_transformers(tmp_path: Path, name: str) -> None:
     pytest.importorskip("transformers")
     reference = tiny_model(name)

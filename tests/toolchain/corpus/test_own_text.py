@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import mobile_bundle as mb
 import numpy as np
 import pytest
 from mobile_bundle.corpus import own_text as module
@@ -164,5 +165,5 @@ def test_a_text_is_read_as_before(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_build_is_calibrated_on_its_own_text(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    manifest = build_of(EXAMPLE, tmp_path / "own.mbundle", "affine-3bit", calibration=SELF)
-    assert any("calibrated on 2 windows of 512 tokens of 2 windows" in note for note in manifest["notes"])
+    bundle = mb.build(EXAMPLE, tmp_path / "own.mbundle", recipe="affine-3bit", calibration="self")
+    assert any("calibrated on 2 windows of 512 tokens of 2 windows" in note for note in bundle.manifest.notes)

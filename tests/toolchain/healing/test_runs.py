@@ -21,6 +21,7 @@ from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
 from mobile_bundle.native.engine import Model as NativeModel
 from support.builds import build
+from support.checkpoints import write_byte_tokenizer, write_tiny
 from support.small_checkpoint import write_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -216,6 +217,15 @@ def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(RuntimeError, match="something else"), _out_of_memory(Settings()):
         raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("family", ["gemma3", "granite", "smollm3", "ernie"])
+def test_a_family_whose_layers_differ_is_refused(tmp_path: Path, family: str) -> None:
+    path = write_tiny(tmp_path / "model", family)
+    write_byte_tokenizer(path)
+    with pytest.raises(UnsupportedError, match="cannot be healed yet"):
+        heal(path, tmp_path / "healed", recipe="affine-2bit", tokens=1000)
+    assert not (tmp_path / "healed").exists()
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

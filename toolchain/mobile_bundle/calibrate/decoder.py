@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,11 +33,14 @@ Weigh = Callable[[str, Tensor], None]
 
 
 def rotary(spec: DecoderSpec, tokens: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, float32 (tokens, head_dim), for positions 0..tokens-1."""
+    """Cosines and sines, float32 (2, tokens, rotary_dim), for positions 0..tokens-1: of layers that see all positions,
+    and of those with a window."""
     positions = torch.arange(tokens, dtype=torch.float32)
-    angles = torch.outer(positions, torch.from_numpy(spec.inverse_frequencies.copy()))
-    angles = torch.cat([angles, angles], dim=1)
-    return angles.cos(), angles.sin()
+    local = spec.inverse_frequencies if spec.window_frequencies is None else spec.window_frequencies
+    tables = torch.from_numpy(np.stack([spec.inverse_frequencies, local]))
+    angles = positions[:, None] * tables[:, None, :]
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos() * spec.rotary_scale, angles.sin() * spec.rotary_scale
 
 
 def normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -44,9 +48,22 @@ def normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * weight
 
 
+def embedded(spec: DecoderSpec, rows: Tensor) -> Tensor:
+    """The first layer's input, from rows of the embedding."""
+    return rows * spec.embedding_scale if spec.embedding_scale != 1 else rows
+
+
 def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    low, high = x.chunk(2, dim=-1)
-    return x * cosines + torch.cat([-high, low], dim=-1) * sines
+    """The first values of every head, as many as there are angles."""
+    turned, kept = x[..., : cosines.shape[-1]], x[..., cosines.shape[-1] :]
+    low, high = turned.chunk(2, dim=-1)
+    return torch.cat([turned * cosines + torch.cat([-high, low], dim=-1) * sines, kept], dim=-1)
+
+
+def _activate(spec: DecoderSpec, gate: Tensor) -> Tensor:
+    if spec.activation == "gelu_tanh":
+        return functional.gelu(gate, approximate="tanh")
+    return functional.silu(gate) if spec.activation == "silu" else functional.relu(gate).square()
 
 
 def _round_int8(x: Tensor) -> Tensor:
@@ -56,14 +73,37 @@ def _round_int8(x: Tensor) -> Tensor:
 
 
 class LayerRunner:
-    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py)."""
+    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py); cosines, sines: of
+    rotary(); layer: its number."""
 
-    def __init__(self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor) -> None:
+    def __init__(
+        self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, layer: int
+    ) -> None:
         self._spec, self._weights = spec, weights
-        self._cosines, self._sines = cosines, sines
+        self._window = spec.window_of(layer)
+        self._rotated = layer not in spec.unrotated_layers
+        self._cosines, self._sines = cosines[int(self._window > 0)], sines[int(self._window > 0)]
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        """x as it is where the model has no such norm."""
+        weight = self._weights.get(f"{name}.norm.weight")
+        return x if weight is None else normalise(x, weight, self._spec.norm_epsilon)
+
+    def _heads(self, name: str, x: Tensor, heads: int) -> Tensor:
+        """Queries or keys (windows, tokens, heads * head_dim), normed, rotated: (windows, heads, tokens, head_dim)."""
+        spec = self._spec
+        if spec.wide_qk_norms:
+            x = self._norm(name, x)
+        x = x.view(*x.shape[:-1], heads, spec.head_dim)
+        if not spec.wide_qk_norms and not spec.late_qk_norms:
+            x = self._norm(name, x)
+        x = x.transpose(1, 2)
+        if self._rotated:
+            x = _rotate(x, self._cosines, self._sines)
+        return self._norm(name, x) if spec.late_qk_norms else x
 
     def at(self, cosines: Tensor, sines: Tensor) -> None:
-        """From now on the tokens have these positions: rows of rotary's tables."""
+        """From now on the tokens have these positions: rows of one of rotary's tables, (tokens, rotary_dim)."""
         self._cosines, self._sines = cosines, sines
 
     def enter(self, name: str, x: Tensor) -> Tensor:
@@ -74,10 +114,11 @@ class LayerRunner:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The values mixed by attention: (windows, heads, tokens, head_dim), as q; k, v: of kv_heads heads."""
         tokens, mask = q.shape[-2], None
-        if 0 < self._spec.sliding_window < tokens:
-            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device)
-            mask = mask.tril().triu(1 - self._spec.sliding_window)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        if 0 < self._window < tokens:
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril().triu(1 - self._window)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=self._spec.score_scale, enable_gqa=True
+        )
 
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
@@ -96,24 +137,21 @@ class LayerRunner:
                 observe(name, x)
             return x
 
-        x = entered("attention", normalise(hidden, weights["attention.norm.weight"], spec.norm_epsilon))
-        q = projected("attention.query", x).view(count, tokens, spec.heads, spec.head_dim)
-        k = projected("attention.key", x).view(count, tokens, spec.kv_heads, spec.head_dim)
+        x = entered("attention", self._norm("attention", hidden))
+        q = self._heads("attention.query", projected("attention.query", x), spec.heads)
+        k = self._heads("attention.key", projected("attention.key", x), spec.kv_heads)
         v = projected("attention.value", x).view(count, tokens, spec.kv_heads, spec.head_dim)
-        if spec.qk_norm:
-            q = normalise(q, weights["attention.query.norm.weight"], spec.norm_epsilon)
-            k = normalise(k, weights["attention.key.norm.weight"], spec.norm_epsilon)
-        q = _rotate(q.transpose(1, 2), self._cosines, self._sines)
-        k = _rotate(k.transpose(1, 2), self._cosines, self._sines)
         mixed = self.attend(q, k, v.transpose(1, 2))
         x = mixed.transpose(1, 2).reshape(count, tokens, -1)
         if spec.sub_norms:
             x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
-        hidden = hidden + projected("attention.output", entered("attention.output", x))
+        given = self._norm("attention.output", projected("attention.output", entered("attention.output", x)))
+        hidden = hidden + given * spec.residual_scale
 
-        x = entered("mlp", normalise(hidden, weights["mlp.norm.weight"], spec.norm_epsilon))
+        x = entered("mlp", self._norm("mlp", hidden))
         gate, up = projected("mlp.gate", x), projected("mlp.up", x)
-        x = (functional.silu(gate) if spec.activation == "silu" else functional.relu(gate).square()) * up
+        x = _activate(spec, gate) * up
         if spec.sub_norms:
             x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
-        return hidden + projected("mlp.down", entered("mlp.down", x))
+        given = self._norm("mlp.output", projected("mlp.down", entered("mlp.down", x)))
+        return hidden + given * spec.residual_scale

@@ -100,7 +100,7 @@ def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress |
         matrices = {}
         for layer in reversed(range(spec.layers)):
             weights = layer_weights(model, layer)
-            gradient, rows = _back(walk, weights, torch.from_numpy(kept[layer].copy()), gradient)
+            gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()), gradient)
             for projection, squares in rows.items():
                 name = f"layers.{layer}.{projection}.weight"
                 sensitivity = _sensitivity(squares, energies[name], importances[name])
@@ -109,7 +109,7 @@ def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress |
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")
         del kept
     seen = np.bincount(windows.reshape(-1), minlength=spec.vocabulary).astype(np.float32) / np.float32(windows.size)
-    entry = gradient.reshape(-1, spec.hidden).square().mean(0).numpy()
+    entry = (gradient * spec.embedding_scale).reshape(-1, spec.hidden).square().mean(0).numpy()
     entry_hessian = np.diag(entry).astype(np.float32)
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
@@ -175,10 +175,12 @@ class _Head:
         return loss / scored, gradient, (squares / scored).numpy()
 
 
-def _back(walk: Walk, weights: dict[str, Tensor], hidden: Tensor, gradient: Tensor) -> tuple[Tensor, dict[str, Floats]]:
+def _back(
+    walk: Walk, layer: int, weights: dict[str, Tensor], hidden: Tensor, gradient: Tensor
+) -> tuple[Tensor, dict[str, Floats]]:
     """The gradient by the layer's input, and the mean squared gradient of every output of its projections."""
     squares: dict[str, Tensor] = {}
-    runner = walk.runner(weights)
+    runner = walk.runner(weights, layer)
     before = torch.empty_like(hidden)
     for begin in range(0, len(hidden), walk.batch):
         batch = slice(begin, begin + walk.batch)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import LayerRunner, Observe, rotary
+from mobile_bundle.calibrate.decoder import LayerRunner, Observe, embedded, rotary
 from mobile_bundle.models import Model, TensorSpec
 
 _AT_ONCE = 2048
@@ -30,12 +30,14 @@ Floats = NDArray[np.float32]
 class Walk:
     """The hidden states of all windows on their way through the layers.
 
-    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed."""
+    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed.
+    layer: the one that the hidden states go through next."""
 
     def __init__(self, model: Model, windows: NDArray[np.int32], embedding: Floats) -> None:
         self._model, self._spec = model, model.spec
         self.windows = windows
-        self.hidden = torch.from_numpy(embedding[windows])
+        self.hidden = embedded(self._spec, torch.from_numpy(embedding[windows]))
+        self.layer = 0
         self._tables = rotary(self._spec, windows.shape[1])
         self.batch = max(1, _AT_ONCE // windows.shape[1])
 
@@ -44,9 +46,9 @@ class Walk:
         for begin in range(0, len(self.windows), self.batch):
             yield slice(begin, begin + self.batch)
 
-    def runner(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+    def runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
         """A layer of this model with the given weights."""
-        return LayerRunner(self._spec, weights, *self._tables)
+        return LayerRunner(self._spec, weights, *self._tables, layer)
 
     @torch.no_grad()
     def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
@@ -73,7 +75,8 @@ class Walk:
         section 3). Only DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and
         does worse than none."""
         sums: dict[str, tuple[Tensor, Tensor]] = {}
-        runner = self.runner(weights)
+        runner = self.runner(weights, self.layer)
+        reference.layer += 1
         for batch in self.batches():
             own: dict[str, Tensor] = {}
             other: dict[str, Tensor] = {}
@@ -99,7 +102,8 @@ class Walk:
         self._forward(weights, None, keep=True)
 
     def _forward(self, weights: Mapping[str, Tensor], observe: Observe | None, keep: bool) -> None:
-        runner = self.runner(weights)
+        runner = self.runner(weights, self.layer)
+        self.layer += int(keep)
         for batch in self.batches():
             out = runner.forward(self.hidden[batch], observe)
             if keep:

@@ -28,8 +28,8 @@ LayerFunction = Callable[[DecoderSpec, Mapping[str, Tensor], Tensor, Tensor, Ten
 
 
 def run_layer(spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, x: Tensor) -> Tensor:
-    """A layer's output for the input x."""
-    return LayerRunner(spec, weights, cosines, sines).forward(x)
+    """A layer's output for the input x. All layers are alike (run.py): each is the first."""
+    return LayerRunner(spec, weights, cosines, sines, 0).forward(x)
 
 
 class Original:
@@ -87,7 +87,7 @@ class _Runner(LayerRunner):
         sines: Tensor,
         groups: Mapping[str, int] | None,
     ) -> None:
-        super().__init__(spec, weights, cosines, sines)
+        super().__init__(spec, weights, cosines, sines, 0)
         self._groups = groups
 
     def enter(self, name: str, x: Tensor) -> Tensor:

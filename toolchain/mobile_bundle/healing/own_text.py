@@ -78,7 +78,7 @@ def _sampled(original: Original, openings: Sequence[Tokens], length: int, seed: 
     cosines, sines = original.tables(length)
     layers = []
     for weights in original.layers:
-        layer = _CachedLayer(spec, weights, cosines, sines)
+        layer = _CachedLayer(spec, weights, cosines, sines, 0)
         shape = (count, spec.kv_heads, length, spec.head_dim)
         layer.keys, layer.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         layers.append(layer)
@@ -87,7 +87,7 @@ def _sampled(original: Original, openings: Sequence[Tokens], length: int, seed: 
         for layer in layers:
             layer.position = position
             layer.first = max(0, position + 1 - spec.sliding_window) if spec.sliding_window else 0
-            layer.at(cosines[position : position + 1], sines[position : position + 1])
+            layer.at(cosines[0][position : position + 1], sines[0][position : position + 1])
             x = layer.forward(x)
         x = normalise(x, original.norm, spec.norm_epsilon)[:, 0].to(dtype)
         likely = torch.softmax((x @ original.head.T).float() / TEMPERATURE, -1)

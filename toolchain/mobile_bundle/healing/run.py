@@ -33,6 +33,7 @@ from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
 from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
+from mobile_bundle.models import DecoderSpec
 from mobile_bundle.models.gguf import is_gguf
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
@@ -266,12 +267,28 @@ _PROMPT_TOKENS = 16
 def _check(settings: Settings, world: World, source: Source) -> None:
     if source.spec.ternary:
         raise UnsupportedError(f"{source.spec.name} is ternary as trained: there is nothing to heal")
+    if not _is_plain(source.spec):
+        raise UnsupportedError(
+            f"{source.spec.name or 'this model'} cannot be healed yet: its layers differ, or its checkpoint holds them "
+            "in another form",
+            "Llama, Mistral, Qwen2 and Qwen3 can",
+        )
     if settings.method == "blocks" and (world.size > 1 or settings.device != "cpu"):
         raise ArgumentError("`method` blocks: is for one process on a CPU; a GPU does better with distill")
     if settings.batch % world.size:
         raise ArgumentError(f"`batch` {settings.batch}: must be a multiple of the {world.size} processes")
     if settings.sequence > source.spec.context:
         raise ArgumentError(f"`sequence` {settings.sequence}: this model was trained for {source.spec.context} tokens")
+
+
+def _is_plain(spec: DecoderSpec) -> bool:
+    """Whether all layers are alike, and the checkpoint's tensors are those of the engine: what decoders.py runs and
+    result.py writes back."""
+    alike = spec.input_norms and not (spec.output_norms or spec.full_layers or spec.unrotated_layers)
+    scales = spec.embedding_scale, spec.residual_scale, spec.rotary_scale, spec.logit_scale
+    stored = not (spec.norm_plus or spec.pairs or spec.fused or spec.sources)
+    rotated = spec.window_frequencies is None and spec.rotary_dim in (0, spec.head_dim)
+    return alike and stored and rotated and not spec.query_scale and all(scale == 1 for scale in scales)
 
 
 def _document_start(tokenizer: Tokenizer, bos: int | None, ends: tuple[int, ...]) -> Tokens:
