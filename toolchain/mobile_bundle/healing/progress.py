@@ -8,8 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Trained:
     """step: of training, done; share: of the run, 0 to 1; tokens: trained on so far; tokens_per_second: since the run
-    began or went on; seconds_left: until the end at this speed; loss: the last step's KL, nats per token. kl,
-    perplexity, original_perplexity: on held-out text, where it was read after this step."""
+    began or went on; seconds_left: until the end at this speed, 0 before the first step; loss: the last step's KL,
+    nats per token. kl, perplexity, original_perplexity: on held-out text, where it was read after this step."""
 
     step: int
     share: float

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,6 @@ from mobile_bundle.planning.recipe import Recipe
 
 _HELD_OUT = 16
 """Sequences of each source that are kept for evaluation, or a tenth of a small source."""
-_BLOCKS_SHARE = 0.5
-"""Of the minutes of the method blocks, for its layers; in the rest the whole model is trained."""
 _BLOCKS_TOKENS = 24_576
 """That every layer is trained on, some rounds."""
 _LEAST_WINDOWS = 8
@@ -125,10 +123,8 @@ class _Run:
             if settings.compile:
                 for layer in student.layers:
                     layer.compile()
-            if settings.method == "blocks" and settings.minutes is not None:
-                settings = replace(settings, minutes=settings.minutes * (1 - _BLOCKS_SHARE))
             training = Training(student, original, mixture, held_out, settings, world, folder, progress)
-            held = training.run()
+            held = training.finish() if settings.method == "blocks" else training.run()
             lost = 0
             if target is not None:
                 facts = self._facts(held, training.tokens)
@@ -147,14 +143,15 @@ class _Run:
         path = self._work / "start.pt"
         calibrated = settings.start == "calibrated" and not goes_on
         if settings.method == "blocks" and not goes_on:
-            seconds = None if settings.minutes is None else 60 * settings.minutes * _BLOCKS_SHARE
-            windows = mixture.sequences(0, max(_LEAST_WINDOWS, _BLOCKS_TOKENS // settings.sequence))
+            seconds = None if settings.minutes is None else 60 * settings.minutes
+            tokens = settings.tokens or _BLOCKS_TOKENS
+            windows = mixture.sequences(0, max(_LEAST_WINDOWS, tokens // settings.sequence))
             return heal_blocks(
                 model,
                 original,
                 self._codecs,
                 windows,
-                BlockSettings(seconds=seconds, seed=settings.seed),
+                BlockSettings(rate=settings.rate, seconds=seconds, seed=settings.seed),
                 self._work / "blocks.pt",
                 self._listener.stage("healing layer by layer"),
             )
@@ -255,7 +252,7 @@ class _Run:
         return {
             "recipe": self._recipe.name,
             "method": settings.method,
-            "tokens": tokens,
+            "tokens": tokens if settings.method == "distill" else settings.tokens or _BLOCKS_TOKENS,
             "text": text,
             "int8": settings.int8_share > 0,
             "held_out": asdict(held),

@@ -15,16 +15,16 @@ STARTS = ("calibrated", "rounded")
 class Settings:
     """method: "distill" trains the whole model against the original's distribution; "blocks" one layer after the other
     against the original's hidden states. minutes, tokens: how long; the first that is reached counts; tokens are those
-    trained on. text: of the user, plain or chat JSONL; text_share: its part of the training tokens, the rest is text
-    that the model writes itself. own_tokens: how many of those; own_text: a folder that keeps them for other runs,
-    None: with the run. prompts: a text whose lines begin documents that the model writes, to set its language.
-    sequence: tokens of a sequence; batch: sequences of a step, over all processes; micro_batch: sequences that one
-    device computes together. rate: of learning, at its peak; warmup: steps until then. start: from the calibrated code
-    or from rounding. int8_share: part of the run, its last, in which inputs are rounded to int8 as in the engine.
-    average_share: part of the run, its last, over whose weights the mean is taken. evaluations: how often the held-out
-    text is read; patience: evaluations without a better KL that end the run. save_minutes: between checkpoints. device:
-    "cpu" or "cuda". checkpointing: compute activations again rather than keep them. compile: by torch.compile. seed: of
-    everything random.
+    trained on, for blocks those of each layer's text (24,576 without a word). text: of the user, plain or chat JSONL;
+    text_share: its part of the training tokens, the rest is text that the model writes itself. own_tokens: how many of
+    those; own_text: a folder that keeps them for other runs, None: with the run. prompts: a text whose lines begin
+    documents that the model writes, to set its language. sequence: tokens of a sequence; batch: sequences of a step,
+    over all processes; micro_batch: sequences that one device computes together. rate: of learning, at its peak;
+    warmup: steps until then. start: from the calibrated code or from rounding. int8_share: part of the run, its last,
+    in which inputs are rounded to int8 as in the engine. average_share: part of the run, its last, over whose weights
+    the mean is taken. evaluations: how often the held-out text is read; patience: evaluations without a better KL that
+    end the run. save_minutes: between checkpoints. device: "cpu" or "cuda". checkpointing: compute activations again
+    rather than keep them. compile: by torch.compile. seed: of everything random.
 
     0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
 
@@ -62,7 +62,7 @@ class Settings:
             sequence=self.sequence or min(context, 512 if gpu else 256),
             batch=batch,
             micro_batch=min(batch, self.micro_batch or batch),
-            rate=self.rate or (5e-4 if self.method == "blocks" else 1e-3),
+            rate=self.rate or (2e-3 if self.method == "blocks" else 1e-3),
         )
 
     def check(self) -> None:
@@ -73,7 +73,7 @@ class Settings:
             raise ArgumentError(f"`start` {self.start!r}: must be one of {', '.join(STARTS)}")
         if self.device not in ("cpu", "cuda"):
             raise ArgumentError(f"`device` {self.device!r}: must be cpu or cuda")
-        if self.minutes is None and self.tokens is None:
+        if self.minutes is None and self.tokens is None and self.method != "blocks":
             raise ArgumentError("nothing says how long to train", "give `minutes` or `tokens`")
         for name in ("minutes", "tokens", "evaluations", "patience", "warmup", "save_minutes"):
             value = getattr(self, name)

@@ -82,10 +82,10 @@ class RunFolder:
                 file.write(json.dumps(entry) + "\n")
 
     def rewind_log(self, step: int) -> None:
-        """Drops lines about steps after this one: they come again."""
+        """Drops lines about steps after this one, or all before the first: they come again."""
         path = self.path / LOG
         if self._write and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in path.read_text().splitlines() if step and _step(line) <= step]
             write_file(path, "".join(line + "\n" for line in kept).encode())
 
 

@@ -89,6 +89,9 @@ class Training:
 
         NotFinite when the gradient is not finite; a checkpoint of the last good state is kept then."""
         share = self._share()
+        if self._state.best is None:  # training must not leave it worse than it was
+            start = self._evaluate()
+            self._tell(share, start.kl, start)
         while share < 1.0:
             loss = self._step(share)
             self._state.step += 1
@@ -102,7 +105,7 @@ class Training:
             if self._state.worse >= self._settings.patience:
                 break
             self._save_sometimes()
-        return self._finish()
+        return self.finish()
 
     def _share(self) -> float:
         """Of the run that is done. The same in all processes."""
@@ -207,7 +210,7 @@ class Training:
             share,
             state.step * each,
             (state.step - self._begun_at) * each / max(here, 1e-9),
-            seconds * (1 - share) / max(share, 1e-9),
+            seconds * (1 - share) / share if share else 0.0,
             loss,
             held.kl if held else None,
             held.perplexity if held else None,
@@ -229,8 +232,9 @@ class Training:
         self._begun_at = self._state.step
         self._folder.save(self._state, self._student.state_dict(), self._optimiser.state_dict())
 
-    def _finish(self) -> Held:
-        """The last weights, their mean, or the best before them: whichever does best on held-out text."""
+    def finish(self) -> Held:
+        """The last weights, their mean, or the best before them, the start among these: whichever does best on held-out
+        text."""
         self._save()
         state, student = self._state, self._student
         last = {name: value.clone() for name, value in student.state_dict().items()}
