@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mobile_bundle.calibrate.calibration import calibrate
+from mobile_bundle.corpus.calibration import calibration_windows
 from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
 from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
@@ -142,4 +142,4 @@ def test_texts_that_are_of_no_use(tmp_path: Path) -> None:
         tokenizer = compile_tokenizer(EXAMPLE, model.checkpoint.config)
         for path, message in ((empty, "less than one window"), (tmp_path / "none.txt", "cannot be read")):
             with pytest.raises(UserError, match=message):
-                calibrate(model, tokenizer, path, None, lambda _: None)
+                calibration_windows(tokenizer, path, model.spec.context)

@@ -102,6 +102,24 @@ class LayerRunner:
             x = _rotate(x, self._cosines, self._sines)
         return self._norm(name, x) if spec.late_qk_norms else x
 
+    def at(self, cosines: Tensor, sines: Tensor) -> None:
+        """From now on the tokens have these positions: rows of one of rotary's tables, (tokens, rotary_dim)."""
+        self._cosines, self._sines = cosines, sines
+
+    def enter(self, name: str, x: Tensor) -> Tensor:
+        """What the projections see of their input `name` (of PROJECTIONS)."""
+        del name
+        return _round_int8(x) if self._spec.ternary else x
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The values mixed by attention: (windows, heads, tokens, head_dim), as q; k, v: of kv_heads heads."""
+        tokens, mask = q.shape[-2], None
+        if 0 < self._window < tokens:
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril().triu(1 - self._window)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=self._spec.score_scale, enable_gqa=True
+        )
+
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
         spec, weights = self._spec, self._weights
@@ -114,7 +132,7 @@ class LayerRunner:
             return y
 
         def entered(name: str, x: Tensor) -> Tensor:
-            x = _round_int8(x) if spec.ternary else x
+            x = self.enter(name, x)
             if observe:
                 observe(name, x)
             return x
@@ -123,18 +141,7 @@ class LayerRunner:
         q = self._heads("attention.query", projected("attention.query", x), spec.heads)
         k = self._heads("attention.key", projected("attention.key", x), spec.kv_heads)
         v = projected("attention.value", x).view(count, tokens, spec.kv_heads, spec.head_dim)
-        mask = None
-        if 0 < self._window < tokens:
-            mask = torch.ones(tokens, tokens, dtype=torch.bool).tril().triu(1 - self._window)
-        mixed = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v.transpose(1, 2),
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=spec.score_scale,
-            enable_gqa=True,
-        )
+        mixed = self.attend(q, k, v.transpose(1, 2))
         x = mixed.transpose(1, 2).reshape(count, tokens, -1)
         if spec.sub_norms:
             x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
