@@ -76,7 +76,10 @@ def test_the_config_is_read_by_name(bundle):
         assert config.default_context == spec.default_context
         assert (model.vocabulary, model.context) == (spec.vocabulary, spec.context)
         assert config.name.decode() == spec.name
-        assert bytes(config.reserved) == bytes(100)
+        assert bytes(config.reserved) == bytes(48)
+        for name in ("embedding_scale", "residual_scale", "query_scale", "rotary_scale", "rotary_dim"):
+            assert getattr(config, name) == 0  # what a plain Llama has, as before these fields
+        assert bytes(config.full_layers) == bytes(config.unrotated_layers) == bytes(16)
 
 
 class LongerOptions(ctypes.Structure):
