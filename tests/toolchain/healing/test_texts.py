@@ -16,7 +16,7 @@ from support.small_checkpoint import write_checkpoint
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.heal import own_text as own  # noqa: E402
+from mobile_bundle.healing import own_text as own  # noqa: E402
 from mobile_bundle.healing.decoders import Original  # noqa: E402
 from mobile_bundle.healing.mixture import Mixture, Part  # noqa: E402
 from mobile_bundle.healing.text import opening_of_chat, text_sequences  # noqa: E402
