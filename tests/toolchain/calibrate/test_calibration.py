@@ -142,4 +142,4 @@ def test_texts_that_are_of_no_use(tmp_path: Path) -> None:
         tokenizer = compile_tokenizer(EXAMPLE, model.checkpoint.config)
         for path, message in ((empty, "less than one window"), (tmp_path / "none.txt", "cannot be read")):
             with pytest.raises(UserError, match=message):
-                calibrate(model, tokenizer, path, None, lambda _: None)
+                calibrate(model, tokenizer, path, (), None, lambda _: None)

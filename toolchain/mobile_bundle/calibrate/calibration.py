@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +19,17 @@ from mobile_bundle.tokenizer import CompiledTokenizer
 if TYPE_CHECKING:
     from mobile_bundle.calibrate.profile import Profile
 
+_HELD_OUT = 6
+"""One window of so many is not calibrated on: it measures the coded model."""
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration found. windows: token ids int32 (count, tokens); profile: of the uncompressed model on them;
-    note: for the manifest."""
+    """What calibration found. windows: token ids int32 (count, tokens); held_out: windows that nothing is fitted to
+    (those of `windows`, where the text has but one); profile: of the uncompressed model; note: for the manifest."""
 
     windows: NDArray[np.int32]
+    held_out: NDArray[np.int32]
     profile: Profile
     note: str
 
@@ -34,24 +38,32 @@ def calibrate(
     model: Model,
     tokenizer: CompiledTokenizer,
     text: Path | None,
+    candidates: Sequence[str],
     progress: Callable[[int, int, str], None] | None,
     tell: Callable[[str], None],
 ) -> Calibration:
-    """Runs the text through the uncompressed model. text: None for the one that ships with the tool. UserError if torch
-    is missing or the text cannot be used."""
-    if importlib.util.find_spec("torch") is None:
+    """Runs the text through the uncompressed model. text: None for the one that ships with the tool; candidates: names
+    of the codecs that a plan may choose, to try on every matrix. UserError if torch is missing or the text cannot be
+    used."""
+    if any(importlib.util.find_spec(package) is None for package in ("torch", "threadpoolctl")):
         raise InstallationError(
-            "calibration and budgets need torch", "pip install '.[calibrate]' in a checkout of mobile-bundle"
+            "calibration and budgets need torch and threadpoolctl",
+            "pip install '.[calibrate]' in a checkout of mobile-bundle",
         )
     from mobile_bundle.calibrate.profile import profile_model
+    from mobile_bundle.calibrate.threads import one_thread_each
     from mobile_bundle.corpus.calibration import calibration_windows
 
-    windows = calibration_windows(tokenizer, text or DEFAULT_TEXT, model.spec.context)
+    every = calibration_windows(tokenizer, text or DEFAULT_TEXT, model.spec.context)
     name = (
         text.name
         if text not in (None, DEFAULT_TEXT)
         else "the text that ships with the tool (English Wikipedia; --calibration FILE for your own)"
     )
+    held = np.arange(len(every)) % _HELD_OUT == _HELD_OUT // 2
+    windows, held_out = (every[~held], every[held]) if held.any() else (every, every)
     note = f"calibrated on {windows.shape[0]} windows of {windows.shape[1]} tokens of {name}"
     tell(note)
-    return Calibration(windows, profile_model(model, windows, progress), note)
+    with one_thread_each():
+        profile = profile_model(model, windows, candidates, progress)
+    return Calibration(windows, held_out, profile, note)

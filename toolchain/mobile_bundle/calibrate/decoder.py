@@ -46,7 +46,11 @@ def normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     low, high = x.chunk(2, dim=-1)
-    return x * cosines + torch.cat([-high, low], dim=-1) * sines
+    half = x.shape[-1] // 2
+    out = x * cosines
+    out[..., :half] -= high * sines[:, :half]
+    out[..., half:] += low * sines[:, half:]
+    return out
 
 
 def _round_int8(x: Tensor) -> Tensor:

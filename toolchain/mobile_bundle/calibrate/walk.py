@@ -6,14 +6,15 @@ RAM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import LayerRunner, Observe, rotary
+from mobile_bundle.calibrate.decoder import LayerRunner, rotary
+from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
 
 _AT_ONCE = 2048
@@ -23,6 +24,8 @@ DRIFT_SHARE = 1 / 3
 """Part of the drift that is made up for: 1/4 to 1/2 did equally well at 3 bits, 3/4 worse than none."""
 _DRIFT_DAMPING = 0.05
 """Part of H's mean diagonal that is added to it: 0.01 to 1 made no difference."""
+
+_CHANGE = "change of "
 
 Floats = NDArray[np.float32]
 
@@ -48,22 +51,25 @@ class Walk:
         """A layer of this model with the given weights."""
         return LayerRunner(self._spec, weights, *self._tables)
 
-    @torch.no_grad()
     def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
-        """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns)."""
-        sums: dict[str, Tensor] = {}
+        """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns); moves on
+        through the layer."""
+        runner = self.runner(weights)
 
-        def observe(name: str, x: Tensor) -> None:
-            x = x.reshape(-1, x.shape[-1])
-            if name in sums:
-                sums[name].addmm_(x.T, x)
-            else:
-                sums[name] = x.T @ x
+        @torch.no_grad()
+        def squares(batch: slice) -> dict[str, Tensor]:
+            found: dict[str, Tensor] = {}
 
-        self._forward(weights, observe, keep=False)
+            def observe(name: str, x: Tensor) -> None:
+                x = x.reshape(-1, x.shape[-1])
+                found[name] = x.T @ x
+
+            self.hidden[batch] = runner.forward(self.hidden[batch], observe)
+            return found
+
+        sums = added(side_by_side(squares, self.batches()))
         return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
 
-    @torch.no_grad()
     def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
         """Hessian, as `hessians` has it, and drift of every input of the layer; moves `reference` through the layer.
 
@@ -72,38 +78,48 @@ class Walk:
         there: W' = W + W E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692,
         section 3). Only DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and
         does worse than none."""
-        sums: dict[str, tuple[Tensor, Tensor]] = {}
         runner = self.runner(weights)
-        for batch in self.batches():
+
+        @torch.no_grad()
+        def products(batch: slice) -> dict[str, Tensor]:
             own: dict[str, Tensor] = {}
             other: dict[str, Tensor] = {}
             runner.forward(self.hidden[batch], own.__setitem__)
             reference.hidden[batch] = runner.forward(reference.hidden[batch], other.__setitem__)
+            found = {}
             for name, value in own.items():
                 x = value.reshape(-1, value.shape[-1])
-                change = other[name].reshape(x.shape) - x
-                if name in sums:
-                    sums[name][0].addmm_(x.T, x)
-                    sums[name][1].addmm_(change.T, x)
-                else:
-                    sums[name] = x.T @ x, change.T @ x
+                found[name] = x.T @ x
+                found[_CHANGE + name] = (other[name].reshape(x.shape) - x).T @ x
+            return found
+
+        sums = added(side_by_side(products, self.batches()))
         count = self.windows.size
         return {
-            name: ((square / count).numpy(), _drift(change / count, square / count))
-            for name, (square, change) in sums.items()
+            name: ((square / count).numpy(), _drift(sums[_CHANGE + name] / count, square / count))
+            for name, square in sums.items()
+            if not name.startswith(_CHANGE)
         }
 
-    @torch.no_grad()
     def advance(self, weights: Mapping[str, Tensor]) -> None:
         """Passes the hidden states of all windows through the layer."""
-        self._forward(weights, None, keep=True)
-
-    def _forward(self, weights: Mapping[str, Tensor], observe: Observe | None, keep: bool) -> None:
         runner = self.runner(weights)
-        for batch in self.batches():
-            out = runner.forward(self.hidden[batch], observe)
-            if keep:
-                self.hidden[batch] = out
+
+        @torch.no_grad()
+        def forward(batch: slice) -> None:
+            self.hidden[batch] = runner.forward(self.hidden[batch])
+
+        for _ in side_by_side(forward, self.batches()):
+            pass
+
+
+def added(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums by name, in the order of the parts."""
+    sums: dict[str, Tensor] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums[name].add_(value) if name in sums else value
+    return sums
 
 
 def _drift(change: Tensor, hessian: Tensor) -> Floats:
@@ -113,6 +129,11 @@ def _drift(change: Tensor, hessian: Tensor) -> Floats:
     solved = torch.linalg.solve(h, change.double().T).T
     drift: Floats = (DRIFT_SHARE * solved).float().contiguous().numpy()
     return drift
+
+
+def tensor_named(model: Model, name: str) -> TensorSpec:
+    """KeyError if there is none."""
+    return {tensor.name: tensor for tensor in model.tensors}[name]
 
 
 def read_matrix(model: Model, tensor: TensorSpec) -> Floats:

@@ -16,6 +16,7 @@ _OPTIONS = {
     "max_perplexity": "--max-perplexity",
     "max_ram": "--max-ram",
     "max_size": "--max-size",
+    "min_speed": "--min-speed",
     "points": "--points",
     "pressure": "--pressure",
     "reps": "--reps",

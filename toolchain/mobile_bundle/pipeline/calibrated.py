@@ -12,8 +12,18 @@ import torch
 
 from mobile_bundle.calibrate.calibration import Calibration
 from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.head import Head
+from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.profile import Profile
-from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights, read_matrix
+from mobile_bundle.calibrate.threads import one_thread_each
+from mobile_bundle.calibrate.walk import (
+    Floats,
+    Walk,
+    layer_tensors,
+    layer_weights,
+    read_matrix,
+    tensor_named,
+)
 from mobile_bundle.codecs import Blob, Stats, StreamCodec, codec_for
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -23,6 +33,7 @@ from mobile_bundle.pipeline.shared_codebooks import train_shared
 from mobile_bundle.planning.sharing import shared_name
 
 
+@one_thread_each()
 def write_calibrated(
     pool: PartPool,
     spec: DecoderSpec,
@@ -30,9 +41,9 @@ def write_calibrated(
     path: Path,
     calibration: Calibration,
     progress: Progress | None = None,
-) -> list[TensorRecord]:
+) -> tuple[list[TensorRecord], Measured]:
     """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections of
-    one layer side by side."""
+    one layer side by side. Measured: the coded model on the windows that were held out."""
     model = pool.model
     pool.check_space((tensor, assignment[tensor.name]) for tensor in model.tensors)
     work = _Work(pool, assignment, calibration.profile, progress)
@@ -43,9 +54,10 @@ def write_calibrated(
             "output": calibration.profile.output_hessian,
         }.get(tensor.role)
         work.submit(tensor, hessian)
-    by_name = {tensor.name: tensor for tensor in outside}
-    walk = Walk(model, calibration.windows, work.decoded(by_name["embedding.weight"]))
-    reference = Walk(model, calibration.windows, read_matrix(model, by_name["embedding.weight"]))
+    embedding = tensor_named(model, "embedding.weight")
+    coded, original = work.decoded(embedding), read_matrix(model, embedding)
+    walk, held_out = (Walk(model, windows, coded) for windows in (calibration.windows, calibration.held_out))
+    reference, held_out_reference = (Walk(model, each.windows, original) for each in (walk, held_out))
     for layer in range(spec.layers):
         weights = layer_weights(model, layer)
         tensors = layer_tensors(model, layer)
@@ -53,12 +65,18 @@ def write_calibrated(
         for name, tensor in tensors.items():
             entrance = PROJECTIONS.get(name.removesuffix(".weight"))
             work.submit(tensor, *(inputs[entrance] if entrance else (None, None)))
+        held_out_reference.advance(weights)
         for name, tensor in tensors.items():
             if tensor.role == "body":
                 weights[name] = torch.from_numpy(work.decoded(tensor))
         walk.advance(weights)
+        held_out.advance(weights)
+    if not spec.tied:
+        output = tensor_named(model, "output.weight")
+        coded, original = work.decoded(output), read_matrix(model, output)
+    measured = Head.of(model, coded).measure(held_out, Head.of(model, original), held_out_reference)
     extras = work.codebook_blobs()
-    return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records())
+    return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records()), measured
 
 
 class _Work:
