@@ -51,10 +51,11 @@ def build(
     found by trying. max_size (installed size per ABI) and max_ram (predicted peak memory): a budget, in bytes or as
     "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
     every tensor. min_speed: the least speed of decoding that its plan may have, beside the same model with every matrix
-    as affine-4bit (1.0), counting the time of the products; None: 0.5, as far as the budget allows it. calibration: a text file (UTF-8, or .xz) to measure which weights matter; True: the text that ships
-    with the tool, which budgets use by default. formats: of "native", "executorch", "onnx". jobs: tensors that are
-    coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of
-    the chat template that the bundle fixes.
+    as affine-4bit (1.0), by the time of the products; None: 0.5, as far as the budget allows it. calibration: a text
+    file (UTF-8, or .xz) to measure which weights matter; True: the text that ships with the tool, which budgets use by
+    default. formats: of "native", "executorch", "onnx". jobs: tensors that are coded at a time, each in its own
+    process. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of the chat template that the bundle
+    fixes.
 
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
     go to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.

@@ -66,7 +66,8 @@ class Manifest:
     memory with the context of predicted.context full; min_device_ram_gb: the smallest phone whose free half holds it;
     generation: the sampling values that the checkpoint recommends; chat_template: whether there is one; chat_thinking:
     whether it can switch thinking; chat_options: its arguments that the build fixed; licence: as the model card names
-    it; notes: what a person should know; measured: by a calibrated build, of itself; runtimes: version of the package that made the program of each runtime."""
+    it; notes: what a person should know; measured: by a calibrated build, of itself; runtimes: version of the package
+    that made the program of each runtime."""
 
     format_version: int
     tool_version: str

@@ -59,8 +59,13 @@ def _round_int8(x: Tensor) -> Tensor:
     return x + ((x * scale).round().clamp(-128, 127) / scale - x).detach()
 
 
+STAGES = ("attention", "attention.output", "mlp", "mlp.down")
+"""The inputs of PROJECTIONS in the order in which a layer comes by them."""
+
+
 class LayerRunner:
-    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py)."""
+    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py), looked up when they are
+    used."""
 
     def __init__(self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor) -> None:
         self._spec, self._weights = spec, weights
@@ -68,25 +73,48 @@ class LayerRunner:
 
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
-        spec, weights = self._spec, self._weights
-        count, tokens, _ = hidden.shape
-
-        def projected(name: str, x: Tensor) -> Tensor:
-            y = functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-            if weigh:
-                weigh(name, y)
-            return y
-
-        def entered(name: str, x: Tensor) -> Tensor:
-            x = _round_int8(x) if spec.ternary else x
+        entered = hidden
+        for stage in STAGES:
+            hidden, entered = self.enter(stage, hidden, entered, weigh)
             if observe:
-                observe(name, x)
-            return x
+                observe(stage, entered)
+        return self.leave(hidden, entered, weigh)
 
-        x = entered("attention", normalise(hidden, weights["attention.norm.weight"], spec.norm_epsilon))
-        q = projected("attention.query", x).view(count, tokens, spec.heads, spec.head_dim)
-        k = projected("attention.key", x).view(count, tokens, spec.kv_heads, spec.head_dim)
-        v = projected("attention.value", x).view(count, tokens, spec.kv_heads, spec.head_dim)
+    def enter(self, stage: str, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> tuple[Tensor, Tensor]:
+        """The layer's way from one of STAGES' inputs to the next: (hidden, input of this stage).
+
+        hidden, entered: what the stage before gave; for the first one both are the layer's input."""
+        weights, epsilon = self._weights, self._spec.norm_epsilon
+        if stage == "attention":
+            x = normalise(hidden, weights["attention.norm.weight"], epsilon)
+        elif stage == "attention.output":
+            x = self._attend(entered, weigh)
+        elif stage == "mlp":
+            hidden = hidden + self._projected("attention.output", entered, weigh)
+            x = normalise(hidden, weights["mlp.norm.weight"], epsilon)
+        else:
+            gate, up = self._projected("mlp.gate", entered, weigh), self._projected("mlp.up", entered, weigh)
+            x = (functional.silu(gate) if self._spec.activation == "silu" else functional.relu(gate).square()) * up
+            if self._spec.sub_norms:
+                x = normalise(x, weights["mlp.sub_norm.weight"], epsilon)
+        return hidden, _round_int8(x) if self._spec.ternary else x
+
+    def leave(self, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> Tensor:
+        """The layer's output. hidden, entered: what the last stage gave."""
+        return hidden + self._projected("mlp.down", entered, weigh)
+
+    def _projected(self, name: str, x: Tensor, weigh: Weigh | None) -> Tensor:
+        y = functional.linear(x, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
+        if weigh:
+            weigh(name, y)
+        return y
+
+    def _attend(self, x: Tensor, weigh: Weigh | None) -> Tensor:
+        spec, weights = self._spec, self._weights
+        count, tokens, _ = x.shape
+        q = self._projected("attention.query", x, weigh).view(count, tokens, spec.heads, spec.head_dim)
+        k = self._projected("attention.key", x, weigh).view(count, tokens, spec.kv_heads, spec.head_dim)
+        v = self._projected("attention.value", x, weigh).view(count, tokens, spec.kv_heads, spec.head_dim)
         if spec.qk_norm:
             q = normalise(q, weights["attention.query.norm.weight"], spec.norm_epsilon)
             k = normalise(k, weights["attention.key.norm.weight"], spec.norm_epsilon)
@@ -101,11 +129,4 @@ class LayerRunner:
         x = mixed.transpose(1, 2).reshape(count, tokens, -1)
         if spec.sub_norms:
             x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
-        hidden = hidden + projected("attention.output", entered("attention.output", x))
-
-        x = entered("mlp", normalise(hidden, weights["mlp.norm.weight"], spec.norm_epsilon))
-        gate, up = projected("mlp.gate", x), projected("mlp.up", x)
-        x = (functional.silu(gate) if spec.activation == "silu" else functional.relu(gate).square()) * up
-        if spec.sub_norms:
-            x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
-        return hidden + projected("mlp.down", entered("mlp.down", x))
+        return x

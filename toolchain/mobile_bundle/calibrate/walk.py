@@ -1,7 +1,7 @@
 """Walking through a decoder layer by layer with the calibration tokens, in bounded memory.
 
-At any time one layer's weights, the hidden states of all tokens, and the Hessians of one layer's four inputs are in
-RAM.
+At any time one layer's weights, the hidden states of all tokens and what enters one of its projections, and the
+Hessians of one layer's four inputs are in RAM.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import LayerRunner, rotary
+from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, rotary
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
 
@@ -24,8 +24,6 @@ DRIFT_SHARE = 1 / 3
 """Part of the drift that is made up for: 1/4 to 1/2 did equally well at 3 bits, 3/4 worse than none."""
 _DRIFT_DAMPING = 0.05
 """Part of H's mean diagonal that is added to it: 0.01 to 1 made no difference."""
-
-_CHANGE = "change of "
 
 Floats = NDArray[np.float32]
 
@@ -70,36 +68,43 @@ class Walk:
         sums = added(side_by_side(squares, self.batches()))
         return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
 
-    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
-        """Hessian, as `hessians` has it, and drift of every input of the layer; moves `reference` through the layer.
+    def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Floats, Floats]]:
+        """Passes this walk and `reference` through the layer, input by input (decoder.STAGES): its name, its Hessian as
+        `hessians` has it, and its drift. Between two of them the caller may replace in `weights` what reads the input:
+        the next one is that of the layer as it is coded so far. `reference` keeps to the weights of the start.
 
-        reference: the same windows in the uncompressed model. drift: Stats.drift, float32 (columns, columns), what the
-        coded layers before this one have done to the input. W' minimises |W' x - W r|^2 over inputs x here and r
-        there: W' = W + W E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692,
-        section 3). Only DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and
-        does worse than none."""
-        runner = self.runner(weights)
+        reference: the same windows in the uncompressed model. drift: Stats.drift, float32 (columns, columns), what has
+        been coded so far has done to the input. W' minimises |W' x - W r|^2 over inputs x here and r there: W' = W + W
+        E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692, section 3). Only
+        DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and does worse than
+        none."""
+        runner, other = self.runner(weights), reference.runner(dict(weights))
+        batches = list(self.batches())
+        # (hidden, input of the stage) of this walk and of the reference, batch by batch
+        ways = [[(walk.hidden[batch],) * 2 for walk in (self, reference)] for batch in batches]
+        count = self.windows.size
+        for stage in STAGES:
+
+            @torch.no_grad()
+            def products(number: int, stage: str = stage) -> dict[str, Tensor]:
+                own, theirs = ways[number]
+                own, theirs = runner.enter(stage, *own), other.enter(stage, *theirs)
+                ways[number] = [own, theirs]
+                x = own[1].reshape(-1, own[1].shape[-1])
+                return {"square": x.T @ x, "change": (theirs[1].reshape(x.shape) - x).T @ x}
+
+            sums = added(side_by_side(products, range(len(batches))))
+            square, change = sums["square"] / count, sums["change"] / count
+            yield stage, square.numpy(), _drift(change, square)
 
         @torch.no_grad()
-        def products(batch: slice) -> dict[str, Tensor]:
-            own: dict[str, Tensor] = {}
-            other: dict[str, Tensor] = {}
-            runner.forward(self.hidden[batch], own.__setitem__)
-            reference.hidden[batch] = runner.forward(reference.hidden[batch], other.__setitem__)
-            found = {}
-            for name, value in own.items():
-                x = value.reshape(-1, value.shape[-1])
-                found[name] = x.T @ x
-                found[_CHANGE + name] = (other[name].reshape(x.shape) - x).T @ x
-            return found
+        def leave(number: int) -> None:
+            for walk, run, way in zip((self, reference), (runner, other), ways[number], strict=True):
+                walk.hidden[batches[number]] = run.leave(*way)
+            ways[number] = []
 
-        sums = added(side_by_side(products, self.batches()))
-        count = self.windows.size
-        return {
-            name: ((square / count).numpy(), _drift(sums[_CHANGE + name] / count, square / count))
-            for name, square in sums.items()
-            if not name.startswith(_CHANGE)
-        }
+        for _ in side_by_side(leave, range(len(batches))):
+            pass
 
     def advance(self, weights: Mapping[str, Tensor]) -> None:
         """Passes the hidden states of all windows through the layer."""

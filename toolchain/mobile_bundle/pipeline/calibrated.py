@@ -1,6 +1,7 @@
-"""Codes a model layer by layer. Each layer's statistics are taken from the output of the coded layers before it.
+"""Codes a model layer by layer, and each layer input by input. The statistics of an input are those of the model as it
+is coded so far.
 
-So a layer also compensates the errors of those before it, as far as it can (the order of GPTQ and VPTQ)."""
+So a matrix also compensates the errors of those before it, as far as it can (the order of GPTQ and VPTQ)."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ def write_calibrated(
     calibration: Calibration,
     progress: Progress | None = None,
 ) -> tuple[list[TensorRecord], Measured]:
-    """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections of
-    one layer side by side. Measured: the coded model on the windows that were held out."""
+    """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections that
+    read one input side by side. Measured: the coded model on the windows that were held out."""
     model = pool.model
     pool.check_space((tensor, assignment[tensor.name]) for tensor in model.tensors)
     work = _Work(pool, assignment, calibration.profile, progress)
@@ -61,15 +62,16 @@ def write_calibrated(
     for layer in range(spec.layers):
         weights = layer_weights(model, layer)
         tensors = layer_tensors(model, layer)
-        inputs = walk.inputs(weights, reference)
-        for name, tensor in tensors.items():
-            entrance = PROJECTIONS.get(name.removesuffix(".weight"))
-            work.submit(tensor, *(inputs[entrance] if entrance else (None, None)))
+        for tensor in tensors.values():
+            if tensor.role != "body":
+                work.submit(tensor)
         held_out_reference.advance(weights)
-        for name, tensor in tensors.items():
-            if tensor.role == "body":
-                weights[name] = torch.from_numpy(work.decoded(tensor))
-        walk.advance(weights)
+        for stage, hessian, drift in walk.stages(weights, reference):
+            readers = [name for name in tensors if PROJECTIONS.get(name.removesuffix(".weight")) == stage]
+            for name in readers:
+                work.submit(tensors[name], hessian, drift)
+            for name in readers:
+                weights[name] = torch.from_numpy(work.decoded(tensors[name]))
         held_out.advance(weights)
     if not spec.tied:
         output = tensor_named(model, "output.weight")
@@ -91,7 +93,7 @@ class _Work:
         self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
         self._done = 0
 
-    def submit(self, tensor: TensorSpec, hessian: Floats | None, drift: Floats | None = None) -> None:
+    def submit(self, tensor: TensorSpec, hessian: Floats | None = None, drift: Floats | None = None) -> None:
         codec = self._assignment[tensor.name]
         stats = None
         if codec.calibrated and tensor.role != "vector":
