@@ -2,7 +2,8 @@
 
 Frantar et al. 2023, arXiv:2210.17323, section 3.3. Scales and offsets are fitted first, to the weights as they are,
 each column counting by its importance (propagation.py). Then the columns are rounded in the order of the energy of
-their inputs: those that matter most are rounded while most others can still make up for them.
+their inputs: those that matter most are rounded while most others can still make up for them. At last every row gets
+back the strength that rounding took from it (propagation.row_gains).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_fit import Fit, Halves
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate
+from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_gains
 from mobile_bundle.codecs.source import Floats
 
 
@@ -64,7 +65,8 @@ def fit_propagated(w: Floats, hessian: Floats, grid: Grid) -> Propagated:
     propagate(work, factor, [(i, i + 1) for i in range(columns)], round_column)
     values = np.empty_like(w)
     values[:, order] = work.T
-    return Propagated(codes, d, m, values)
+    gains = row_gains(w, values, hessian)[:, None]
+    return Propagated(codes, (d * gains).astype(np.float16), (m * gains).astype(np.float16), values * gains)
 
 
 def try_grids(w: Floats, hessian: Floats, grids: Sequence[Grid]) -> Floats:
@@ -94,7 +96,10 @@ def try_grids(w: Floats, hessian: Floats, grids: Sequence[Grid]) -> Floats:
     propagate(work, factor, [(i, i + 1) for i in range(columns)], round_column)
     values = np.empty((columns, len(grids) * rows), np.float32)
     values[order] = work
-    return np.ascontiguousarray(values.T).reshape(len(grids), rows, columns)
+    out = np.ascontiguousarray(values.T).reshape(len(grids), rows, columns)
+    for each in out:
+        each *= row_gains(w, each, hessian)[:, None]
+    return out
 
 
 def _rounding(hessian: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:

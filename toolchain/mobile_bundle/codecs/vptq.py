@@ -27,7 +27,7 @@ from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vector
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_errors
+from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_errors, row_gains
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
@@ -196,7 +196,13 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, factor: Fl
     if layout.outliers == 0 and stats.hessian is None:
         encoder.quantise_apart(codes)
     else:
-        propagate(np.ascontiguousarray(codes.T[order]), factor, encoder.blocks, encoder.quantise)
+        work = np.ascontiguousarray(codes.T[order])
+        propagate(work, factor, encoder.blocks, encoder.quantise)
+    if stats.hessian is not None:
+        work[:] = work * real  # as values
+        values = np.empty_like(weight)
+        values[:, order] = work.T
+        halves = (halves * row_gains(weight, values, stats.hessian)).astype(np.float16)
     outlier_columns, outlier_values = encoder.outliers()
     return pack_vector(
         VectorParts(
