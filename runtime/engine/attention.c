@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "engine/config.h"
+#include "engine/norm.h"
 #include "engine/session.h"
 
 enum {
@@ -20,26 +22,35 @@ typedef struct {
   uint32_t heads_per_item; /* query heads of one KV head that one item works on */
 } attention_job;
 
-void mb_attention_angles(mb_session *session, uint32_t count) {
-  const uint32_t half = session->model->weights.config.head_dim / 2;
-  const mb_buffers *b = &session->layout.buffers;
+static void angles(const mb_session *session, uint32_t count, const float *frequencies, float *cosines, float *sines) {
+  const mb_model_config *c = &session->model->weights.config;
+  const uint32_t half = mb_rotary_dim(c) / 2;
+  const float scale = mb_factor(c->rotary_scale);
   for (uint32_t n = 0; n < count; n++) {
     for (uint32_t i = 0; i < half; i++) {
       /* The angle in float, as the models were trained; its cosine in double, so that every C library agrees. */
-      const float angle = (float)(session->position + n) * session->model->inverse_frequencies[i];
-      b->cosines[n * half + i] = (float)cos((double)angle);
-      b->sines[n * half + i] = (float)sin((double)angle);
+      const float angle = (float)(session->position + n) * frequencies[i];
+      cosines[n * half + i] = (float)cos((double)angle) * scale;
+      sines[n * half + i] = (float)sin((double)angle) * scale;
     }
   }
 }
 
-/* Hugging Face's layout: element i turns with element i + head_dim / 2. */
-static void rotate(float *v, const float *cosines, const float *sines, uint32_t half, float scale) {
+void mb_attention_angles(mb_session *session, uint32_t count) {
+  const mb_buffers *b = &session->layout.buffers;
+  for (uint32_t i = 0; i < 2; i++)
+    if (b->cosines[i]) angles(session, count, session->model->inverse_frequencies[i], b->cosines[i], b->sines[i]);
+}
+
+/* A head's first 2 * half values by their angles, all n values by the scale. Hugging Face's layout: element i turns
+ * with element i + half. */
+static void rotate(float *v, const float *cosines, const float *sines, uint32_t half, uint32_t n, float scale) {
   for (uint32_t i = 0; i < half; i++) {
     const float a = v[i], b = v[i + half];
     v[i] = (a * cosines[i] - b * sines[i]) * scale;
     v[i + half] = (b * cosines[i] + a * sines[i]) * scale;
   }
+  for (uint32_t i = 2 * half; i < n; i++) v[i] *= scale;
 }
 
 /* One block of 32 values (fewer at the end of a head): codes, and the scale that belongs to them, NaN where a value is
@@ -76,6 +87,39 @@ static void store_vector(const mb_layout *layout, const float *v, uint32_t head_
   }
 }
 
+/* The query and key heads of a token: rotated, normed where that comes last, and the queries scaled. */
+static void turn_heads(const attention_job *job, uint32_t n, float *queries, float *keys) {
+  const mb_session *session = job->session;
+  const mb_model_config *c = &session->model->weights.config;
+  const mb_layer *layer = &session->model->layers[job->layer];
+  const mb_buffers *b = &session->layout.buffers;
+  const bool late = (c->flags & MB_MODEL_LATE_QK_NORMS) != 0, rotated = layer->rope != MB_NO_ROPE;
+  const uint32_t dim = c->head_dim, half = rotated ? mb_rotary_dim(c) / 2 : 0;
+  const float query_scale = c->query_scale != 0 ? c->query_scale : 1.0f / sqrtf((float)dim);
+  const float *cosines = rotated ? b->cosines[layer->rope] + (size_t)n * half : NULL;
+  const float *sines = rotated ? b->sines[layer->rope] + (size_t)n * half : NULL;
+  for (uint32_t h = 0; h < c->heads; h++)
+    rotate(queries + (size_t)h * dim, cosines, sines, half, dim, late ? 1.0f : query_scale);
+  for (uint32_t h = 0; h < c->kv_heads; h++) rotate(keys + (size_t)h * dim, cosines, sines, half, dim, 1.0f);
+  if (!late) return;
+  if (layer->query_norm)
+    mb_normalise_heads(session->model->kernels, queries, layer->query_norm, c->heads, dim, c->norm_epsilon);
+  if (layer->key_norm)
+    mb_normalise_heads(session->model->kernels, keys, layer->key_norm, c->kv_heads, dim, c->norm_epsilon);
+  for (uint32_t i = 0; i < c->heads * dim; i++) queries[i] *= query_scale;
+}
+
+/* Where a layer's cache of one KV head begins, in vectors, and how many positions it has. */
+static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t *positions) {
+  const mb_layout *layout = &session->layout;
+  const mb_layer *l = &session->model->layers[layer];
+  const size_t kv_heads = session->model->weights.config.kv_heads, context = layout->options.context;
+  *positions = l->window ? layout->ring : layout->options.context;
+  const size_t before = l->window ? layout->full_layers * context + (layer - l->full_before) * (size_t)layout->ring
+                                  : l->full_before * context;
+  return before * kv_heads + (size_t)kv_head * *positions;
+}
+
 static void prepare_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
   (void)thread;
   const attention_job *job = context;
@@ -83,14 +127,12 @@ static void prepare_tokens(void *context, uint32_t first, uint32_t last, uint32_
   const mb_model_config *c = &session->model->weights.config;
   const mb_layout *layout = &session->layout;
   const mb_buffers *b = &layout->buffers;
-  const uint32_t half = c->head_dim / 2, stride = layout->stride, blocks = stride / MB_KV_BLOCK;
-  const float query_scale = 1.0f / sqrtf((float)c->head_dim);
+  const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
   for (uint32_t n = first; n < last; n++) {
-    const float *cosines = b->cosines + (size_t)n * half, *sines = b->sines + (size_t)n * half;
+    turn_heads(job, n, b->query + (size_t)n * c->heads * c->head_dim, b->key + (size_t)n * c->kv_heads * c->head_dim);
     for (uint32_t h = 0; h < c->heads; h++) {
       const size_t vector = (size_t)n * c->heads + h;
       float *q = b->query + vector * c->head_dim;
-      rotate(q, cosines, sines, half, query_scale);
       if (layout->options.kv_type == MB_KV_F16) {
         memcpy(b->query_padded + vector * stride, q, c->head_dim * sizeof *q);
         continue;
@@ -103,12 +145,33 @@ static void prepare_tokens(void *context, uint32_t first, uint32_t last, uint32_
     }
     for (uint32_t h = 0; h < c->kv_heads; h++) {
       const size_t vector = ((size_t)n * c->kv_heads + h) * c->head_dim;
-      const size_t at = ((size_t)job->layer * c->kv_heads + h) * layout->options.context + session->position + n;
-      rotate(b->key + vector, cosines, sines, half, 1.0f);
+      uint32_t kept;
+      size_t at = head_begin(session, job->layer, h, &kept);
+      at += (session->position + n) % kept;
       store_vector(layout, b->key + vector, c->head_dim, at, b->keys, b->key_scales);
       store_vector(layout, b->value + vector, c->head_dim, at, b->values, b->value_scales);
     }
   }
+}
+
+/* The query heads from vector `at` on. */
+static mb_queries queries_at(const mb_layout *layout, size_t at, uint32_t heads) {
+  const mb_buffers *b = &layout->buffers;
+  const size_t stride = layout->stride;
+  if (layout->options.kv_type == MB_KV_F16)
+    return (mb_queries){.values = b->query_padded + at * stride, .heads = heads};
+  return (mb_queries){
+      .codes = b->query_codes + at * stride, .scales = b->query_scales + at * (stride / MB_KV_BLOCK), .heads = heads};
+}
+
+/* The keys, or the values, from vector `at` on. */
+static mb_kv_head cached(const mb_layout *layout, size_t at, uint32_t positions, const uint8_t *cache,
+                         const uint16_t *scales) {
+  const size_t stride = layout->stride;
+  return (mb_kv_head){.values = cache + at * stride * layout->kv_value_bytes,
+                      .scales = layout->kv_value_bytes == 1 ? scales + at * (stride / MB_KV_BLOCK) : NULL,
+                      .stride = layout->stride,
+                      .positions = positions};
 }
 
 /* An item is one token and some of the query heads of one KV head. */
@@ -120,8 +183,9 @@ static void attend_items(void *context, uint32_t first, uint32_t last, uint32_t 
   const mb_layout *layout = &session->layout;
   const mb_buffers *b = &layout->buffers;
   const uint32_t group = c->heads / c->kv_heads, parts = (group + job->heads_per_item - 1) / job->heads_per_item;
-  const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK, context_size = layout->options.context;
-  const size_t scores_stride = mb_round_up(context_size, 8);
+  const uint32_t stride = layout->stride;
+  const uint32_t window = session->model->layers[job->layer].window;
+  const size_t scores_stride = mb_round_up(layout->options.context, 8);
   const size_t attention_padded = mb_round_up(c->heads * c->head_dim, MB_COLUMN_PADDING);
   float *scores = b->scores + thread * group * scores_stride, *mixed = b->mixed + (size_t)thread * group * stride;
   for (uint32_t item = first; item < last; item++) {
@@ -129,29 +193,26 @@ static void attend_items(void *context, uint32_t first, uint32_t last, uint32_t 
     const uint32_t from = part * job->heads_per_item;
     const uint32_t heads = group - from < job->heads_per_item ? group - from : job->heads_per_item;
     const uint32_t position = session->position + n;
-    const uint32_t start = c->sliding_window && position + 1 > c->sliding_window ? position + 1 - c->sliding_window : 0;
+    const uint32_t start = window && position + 1 > window ? position + 1 - window : 0;
     const uint32_t positions = position + 1 - start;
-    const size_t query = (size_t)n * c->heads + (size_t)kv_head * group + from;
-    const size_t at = ((size_t)job->layer * c->kv_heads + kv_head) * context_size + start;
+    const mb_queries queries = queries_at(layout, (size_t)n * c->heads + (size_t)kv_head * group + from, heads);
     const bool int8 = layout->options.kv_type == MB_KV_INT8;
-    mb_queries queries = {.heads = heads};
-    mb_kv_head keys = {
-        .values = b->keys + at * stride * layout->kv_value_bytes, .stride = stride, .positions = positions};
-    mb_kv_head values = keys;
-    values.values = b->values + at * stride * layout->kv_value_bytes;
-    if (int8) {
-      queries.codes = b->query_codes + query * stride;
-      queries.scales = b->query_scales + query * blocks;
-      keys.scales = b->key_scales + at * blocks;
-      values.scales = b->value_scales + at * blocks;
-    } else {
-      queries.values = b->query_padded + query * stride;
+    /* The positions lie in one piece, or in a ring's end and its beginning. */
+    uint32_t kept;
+    const size_t begin = head_begin(session, job->layer, kv_head, &kept);
+    const uint32_t slot = start % kept, end = kept - slot < positions ? kept - slot : positions;
+    for (uint32_t p = 0; p < positions; p = p == 0 ? end : positions) {
+      const mb_kv_head keys = cached(layout, begin + (p ? 0 : slot), p ? positions - end : end, b->keys, b->key_scales);
+      (int8 ? kernels->scores_int8 : kernels->scores_f16)(&queries, &keys, scores + p, scores_stride);
     }
-    (int8 ? kernels->scores_int8 : kernels->scores_f16)(&queries, &keys, scores, scores_stride);
     float sums[MB_MOST_SHARED_HEADS];
     for (uint32_t h = 0; h < heads; h++) sums[h] = kernels->softmax_terms(scores + h * scores_stride, positions);
     memset(mixed, 0, (size_t)heads * stride * sizeof *mixed);
-    (int8 ? kernels->mix_int8 : kernels->mix_f16)(scores, scores_stride, heads, &values, mixed);
+    for (uint32_t p = 0; p < positions; p = p == 0 ? end : positions) {
+      const mb_kv_head values =
+          cached(layout, begin + (p ? 0 : slot), p ? positions - end : end, b->values, b->value_scales);
+      (int8 ? kernels->mix_int8 : kernels->mix_f16)(scores + p, scores_stride, heads, &values, mixed);
+    }
     for (uint32_t h = 0; h < heads; h++) {
       float *out = b->attention + n * attention_padded + (size_t)(kv_head * group + from + h) * c->head_dim;
       const float inverse = 1.0f / sums[h];

@@ -43,13 +43,34 @@ static mb_status check_sizes(const mb_model_config *c) {
   return MB_OK;
 }
 
+/* Whether the set has only layers that there are. */
+static bool is_layer_set(const uint8_t set[MB_LAYER_SET_BYTES], uint32_t layers) {
+  for (uint32_t l = layers; l < 8 * MB_LAYER_SET_BYTES; l++)
+    if (mb_layer_in_set(set, l)) return false;
+  return true;
+}
+
+static bool is_factor(float value) { return isfinite(value) && value >= 0; }
+
+/* What the fields behind the name say: zeros for most models. */
+static mb_status check_variants(const mb_model_config *c) {
+  const bool factors = is_factor(c->embedding_scale) && is_factor(c->residual_scale) && is_factor(c->query_scale) &&
+                       is_factor(c->rotary_scale);
+  if (!factors || c->rotary_dim > c->head_dim || c->rotary_dim % 2 != 0 || !is_layer_set(c->full_layers, c->layers) ||
+      !is_layer_set(c->unrotated_layers, c->layers))
+    return mb_fail(MB_ERROR_FORMAT,
+                   "weights.ptd: the model's scales, rotary_dim or sets of layers are not possible "
+                   "(damaged file?)");
+  return MB_OK;
+}
+
 mb_status mb_config_check(const mb_model_config *c) {
   const mb_status status = check_sizes(c);
   if (status != MB_OK) return status;
-  if (c->activation != MB_ACTIVATION_SILU && c->activation != MB_ACTIVATION_RELU2)
+  if (c->activation < MB_ACTIVATION_SILU || c->activation > MB_ACTIVATION_GELU_TANH)
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: unknown activation function %u: made by a newer version?",
                    c->activation);
-  if (c->flags & ~MB_MODEL_INT8_ACTIVATIONS)
+  if (c->flags & ~(uint32_t)MB_KNOWN_MODEL_FLAGS)
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: unknown model flags 0x%x: made by a newer version?", c->flags);
   uint8_t reserved = 0;
   for (size_t i = 0; i < sizeof c->reserved; i++) reserved |= c->reserved[i];
@@ -58,5 +79,5 @@ mb_status mb_config_check(const mb_model_config *c) {
   if (!isfinite(c->norm_epsilon) || c->norm_epsilon < 0 || c->eos_count > MB_MODEL_MAX_EOS ||
       !memchr(c->name, 0, sizeof c->name))
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: the model's settings are not possible (damaged file?)");
-  return MB_OK;
+  return check_variants(c);
 }

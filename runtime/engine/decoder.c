@@ -1,8 +1,7 @@
 /* The decoder, top to bottom: embedding, layers, final norm, output head. */
-#include <math.h>
-#include <string.h>
-
 #include "base/error.h"
+#include "engine/config.h"
+#include "engine/norm.h"
 #include "engine/session.h"
 #include "kernels/products.h"
 
@@ -15,16 +14,33 @@ static void project(mb_session *session, float *values, uint32_t count, bool rou
   mb_products(session->model->kernels, &parallel, &scratch, values, count, round_values, products, product_count);
 }
 
-/* Where the squares overflow, the result is NaN: divided by infinity it would be zeros, of which nobody would know. */
-static void normalise(const mb_kernels *kernels, const float *x, const float *weight, uint32_t n, float epsilon,
-                      float *out) {
-  const float mean = kernels->sum_squares(x, n) / (float)n + epsilon;
-  const float scale = isfinite(mean) ? 1.0f / sqrtf(mean) : NAN;
-  for (uint32_t i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
-}
-
 static void add(float *x, const float *y, uint32_t n) {
   for (uint32_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+static void multiply(float *x, float factor, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) x[i] *= factor;
+}
+
+/* Query and key heads, before they are rotated. */
+static void norm_heads(const mb_kernels *kernels, const mb_model_config *c, const mb_layer *layer, float *q, float *k) {
+  if (c->flags & MB_MODEL_LATE_QK_NORMS) return;
+  const bool wide = (c->flags & MB_MODEL_WIDE_QK_NORMS) != 0;
+  const uint32_t heads = wide ? 1 : c->heads, kv_heads = wide ? 1 : c->kv_heads;
+  if (layer->query_norm)
+    mb_normalise_heads(kernels, q, layer->query_norm, heads, c->heads / heads * c->head_dim, c->norm_epsilon);
+  if (layer->key_norm)
+    mb_normalise_heads(kernels, k, layer->key_norm, kv_heads, c->kv_heads / kv_heads * c->head_dim, c->norm_epsilon);
+}
+
+/* Adds what attention or the MLP gives (`given`, on whose place the next input comes) to the stream. */
+static void join(const mb_kernels *kernels, const mb_model_config *c, const float *bias, const float *output_norm,
+                 const float *next_norm, float *stream, float *given) {
+  if (bias) add(given, bias, c->hidden);
+  if (output_norm) mb_normalise(kernels, given, output_norm, c->hidden, c->norm_epsilon, given);
+  if (c->residual_scale != 0) multiply(given, c->residual_scale, c->hidden);
+  add(stream, given, c->hidden);
+  mb_normalise(kernels, stream, next_norm, c->hidden, c->norm_epsilon, given);
 }
 
 /* What one token does between two projections. */
@@ -57,41 +73,33 @@ static void token_step(void *context, uint32_t first, uint32_t last, uint32_t th
         if (layer->query.bias) add(b->query + (size_t)n * attention, layer->query.bias, attention);
         if (layer->key.bias) add(b->key + (size_t)n * kv, layer->key.bias, kv);
         if (layer->value.bias) add(b->value + (size_t)n * kv, layer->value.bias, kv);
-        for (uint32_t h = 0; layer->query_norm && h < c->heads; h++) {
-          float *q = b->query + (size_t)n * attention + (size_t)h * c->head_dim;
-          normalise(kernels, q, layer->query_norm, c->head_dim, c->norm_epsilon, q);
-        }
-        for (uint32_t h = 0; layer->key_norm && h < c->kv_heads; h++) {
-          float *k = b->key + (size_t)n * kv + (size_t)h * c->head_dim;
-          normalise(kernels, k, layer->key_norm, c->head_dim, c->norm_epsilon, k);
-        }
+        norm_heads(kernels, c, layer, b->query + (size_t)n * attention, b->key + (size_t)n * kv);
         break;
       case AFTER_ATTENTION:
         if (layer->attention_sub_norm)
-          normalise(kernels, mixed, layer->attention_sub_norm, attention, c->norm_epsilon, mixed);
+          mb_normalise(kernels, mixed, layer->attention_sub_norm, attention, c->norm_epsilon, mixed);
         break;
       case BEFORE_MLP:
-        if (layer->output.bias) add(normed, layer->output.bias, c->hidden);
-        add(hidden, normed, c->hidden);
-        normalise(kernels, hidden, job->norm, c->hidden, c->norm_epsilon, normed);
+        join(kernels, c, layer->output.bias, layer->output_norm, job->norm, hidden, normed);
         break;
       case ACTIVATE:
         if (layer->gate.bias) add(gate, layer->gate.bias, c->feed_forward);
         if (layer->up.bias) add(up, layer->up.bias, c->feed_forward);
         if (c->activation == MB_ACTIVATION_SILU) {
           kernels->silu_multiply(gate, up, c->feed_forward);
+        } else if (c->activation == MB_ACTIVATION_GELU_TANH) {
+          kernels->gelu_multiply(gate, up, c->feed_forward);
         } else {
           for (uint32_t i = 0; i < c->feed_forward; i++) {
             const float positive = gate[i] < 0 ? 0 : gate[i]; /* NaN stays NaN */
             gate[i] = positive * positive * up[i];
           }
         }
-        if (layer->mlp_sub_norm) normalise(kernels, gate, layer->mlp_sub_norm, c->feed_forward, c->norm_epsilon, gate);
+        if (layer->mlp_sub_norm)
+          mb_normalise(kernels, gate, layer->mlp_sub_norm, c->feed_forward, c->norm_epsilon, gate);
         break;
       case AFTER_MLP:
-        if (layer->down.bias) add(normed, layer->down.bias, c->hidden);
-        add(hidden, normed, c->hidden);
-        normalise(kernels, hidden, job->norm, c->hidden, c->norm_epsilon, normed);
+        join(kernels, c, layer->down.bias, layer->mlp_output_norm, job->norm, hidden, normed);
         break;
     }
   }
@@ -114,11 +122,13 @@ mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_
   const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
   const size_t feed_padded = mb_round_up(c->feed_forward, MB_COLUMN_PADDING);
   const bool bitnet = (c->flags & MB_MODEL_INT8_ACTIVATIONS) != 0;
+  if (session->written < session->position + count) session->written = session->position + count;
   for (uint32_t n = 0; n < count; n++) {
     float *hidden = b->hidden + n * hidden_padded;
     mb_decode_row(&model->embedding, (uint32_t)tokens[n], hidden);
-    normalise(model->kernels, hidden, model->layers[0].attention_norm, c->hidden, c->norm_epsilon,
-              b->normed + n * hidden_padded);
+    if (c->embedding_scale != 0) multiply(hidden, c->embedding_scale, c->hidden);
+    mb_normalise(model->kernels, hidden, model->layers[0].attention_norm, c->hidden, c->norm_epsilon,
+                 b->normed + n * hidden_padded);
   }
   look(session, MB_STEP_EMBEDDING, 0, count);
   mb_attention_angles(session, count);

@@ -15,6 +15,15 @@ extern "C" {
 mb_status mb_model_memory(const mb_model *model, const mb_session_options *options, mb_session_options *resolved,
                           mb_memory *memory);
 
+/* Bytes of the KV cache when a session of these (resolved) options holds `positions` tokens: layers with a window take
+ * no more than it. */
+mb_status mb_kv_bytes(const mb_model_config *config, const mb_session_options *resolved, uint32_t positions,
+                      uint64_t *bytes);
+/* As mb_session_rewind_point, of a session of these (resolved) options that has written its cache up to position
+ * `written` since it was at 0. */
+uint32_t mb_rewind_point(const mb_model_config *config, const mb_session_options *resolved, uint32_t written,
+                         uint32_t position);
+
 /* Whether `count` tokens can be fed behind `position` others: MB_ERROR_ARGUMENT where there are none, where they do not
  * fit the context, or where one is not in the vocabulary. */
 mb_status mb_tokens_check(const mb_model_config *config, uint32_t context, uint32_t position, const int32_t *tokens,

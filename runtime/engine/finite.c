@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "engine/config.h"
 #include "engine/session.h"
 
 enum { MODEL = UINT32_MAX /* in place of a layer's number: a tensor of no layer */ };
@@ -80,8 +81,9 @@ static void look_at_heads(const mb_session *s, mb_finite_check *check, uint32_t 
   if (done && layer->query.bias) query = "attention.query.bias";
   if (done && layer->key.bias) key = "attention.key.bias";
   if (done && layer->value.bias) value = "attention.value.bias";
-  if (done && layer->query_norm) query = "attention.query.norm.weight";
-  if (done && layer->key_norm) key = "attention.key.norm.weight";
+  const bool late = (c->flags & MB_MODEL_LATE_QK_NORMS) != 0;
+  if (done && layer->query_norm && !late) query = "attention.query.norm.weight";
+  if (done && layer->key_norm && !late) key = "attention.key.norm.weight";
   if (done) check->product = (mb_checked){0};
   look(check, PRODUCT, l, query, b->query, attention, attention, count);
   look(check, PRODUCT, l, key, b->key, kv, kv, count);
@@ -95,7 +97,7 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
   const size_t hidden_padded = mb_round_up(hidden, MB_COLUMN_PADDING);
   const size_t attention_padded = mb_round_up(attention, MB_COLUMN_PADDING);
   const size_t wide_padded = mb_round_up(wide, MB_COLUMN_PADDING);
-  const uint32_t half = c->head_dim / 2;
+  const uint32_t half = mb_rotary_dim(c) / 2, rope = s->model->layers[l].rope;
   switch (step) {
     case MB_STEP_EMBEDDING:
       look(check, INPUT, MODEL, "embedding.weight", b->hidden, hidden_padded, hidden, count);
@@ -106,7 +108,9 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
       look_at_heads(s, check, l, count, step == MB_STEP_HEADS_DONE);
       break;
     case MB_STEP_MIX:
-      look(check, TABLE, MODEL, "rope.inverse_frequencies", b->cosines, half, half, count);
+      if (rope != MB_NO_ROPE)
+        look(check, TABLE, MODEL, rope == 0 ? "rope.inverse_frequencies" : "rope.window.inverse_frequencies",
+             b->cosines[rope], half, half, count);
       look(check, INPUT, l, NULL, b->attention, attention_padded, attention, count);
       break;
     case MB_STEP_MIX_NORM:

@@ -63,6 +63,7 @@ typedef struct {
   uint64_t blocks;      /* of a head, MB_KV_BLOCK values each */
   uint64_t thread_rows; /* query heads that all threads work on at once */
   uint64_t vectors;     /* of keys in the whole cache, and as many of values */
+  uint64_t table;       /* angles of a position */
 } dimensions;
 
 static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layout) {
@@ -72,7 +73,10 @@ static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layou
                   .kv = mb_size_multiply(c->kv_heads, c->head_dim),
                   .blocks = layout->stride / MB_KV_BLOCK,
                   .thread_rows = mb_size_multiply(layout->options.threads, c->heads / c->kv_heads),
-                  .vectors = mb_size_multiply(mb_size_multiply(c->layers, c->kv_heads), layout->options.context)};
+                  .vectors = mb_size_multiply(
+                      c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->options.context),
+                                               mb_size_multiply(c->layers - layout->full_layers, layout->ring))),
+                  .table = mb_rotary_dim(c) / 2};
   d.attention_padded = mb_size_round_up(d.attention, MB_COLUMN_PADDING);
   d.widest = larger(larger(d.hidden, d.attention_padded), d.feed);
   return d;
@@ -96,8 +100,11 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   b->scales = take(a, mb_size_multiply(chunk, d.widest / SMALLEST_GROUP), floats);
   b->sums = take(a, mb_size_multiply(chunk, d.widest / SMALLEST_GROUP), sizeof(int32_t));
   b->panel = take(a, d.widest, mb_size_round_up(chunk, 4));
-  b->cosines = take(a, mb_size_multiply(chunk, c->head_dim / 2), floats);
-  b->sines = take(a, mb_size_multiply(chunk, c->head_dim / 2), floats);
+  const uint32_t tables = c->flags & MB_MODEL_WINDOW_ROPE ? 2 : 1;
+  for (uint32_t i = 0; i < tables; i++) {
+    b->cosines[i] = take(a, mb_size_multiply(chunk, d.table), floats);
+    b->sines[i] = take(a, mb_size_multiply(chunk, d.table), floats);
+  }
   b->query_codes = take(a, heads, int8 ? stride : 0);
   b->query_scales = take(a, mb_size_multiply(heads, int8 ? d.blocks : 0), floats);
   b->query_padded = take(a, mb_size_multiply(heads, int8 ? 0 : stride), floats);
@@ -116,6 +123,17 @@ static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *l
   b->value_scales = take(a, d.vectors, scales);
 }
 
+static uint32_t count_full_layers(const mb_model_config *c) {
+  uint32_t full = 0;
+  for (uint32_t l = 0; l < c->layers; l++) full += mb_layer_window(c, l) == 0;
+  return full;
+}
+
+uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options) {
+  const uint64_t ring = (uint64_t)config->sliding_window + options->prefill_chunk - 1;
+  return count_full_layers(config) < config->layers && ring < options->context ? (uint32_t)ring : options->context;
+}
+
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout) {
   memset(layout, 0, sizeof *layout);
   mb_status status = mb_config_check(config);
@@ -124,9 +142,12 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   const bool int8 = layout->options.kv_type == MB_KV_INT8;
   layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
   layout->kv_value_bytes = int8 ? 1 : 2;
+  layout->full_layers = count_full_layers(config);
+  layout->ring = mb_ring(config, &layout->options);
   const uint64_t scales = int8 ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
+  const uint32_t growing = layout->ring < layout->options.context ? layout->full_layers : config->layers;
   layout->kv_bytes_per_token =
-      mb_size_multiply(mb_size_multiply(config->layers, config->kv_heads),
+      mb_size_multiply(mb_size_multiply(growing, config->kv_heads),
                        2 * mb_size_add(mb_size_multiply(layout->stride, layout->kv_value_bytes), scales));
   mb_buffers counted;
   arena area = {0};
@@ -146,6 +167,16 @@ void mb_layout_place(mb_layout *layout, const mb_model_config *config, uint8_t *
   arena places = {.base = area};
   take_scratch(&places, config, layout, &layout->buffers);
   take_kv_cache(&places, config, layout, &layout->buffers);
+}
+
+mb_status mb_kv_bytes(const mb_model_config *config, const mb_session_options *resolved, uint32_t positions,
+                      uint64_t *bytes) {
+  mb_session_options held = *resolved;
+  mb_layout layout = {0};
+  held.context = positions;
+  const mb_status status = positions > 0 ? mb_layout_compute(config, &held, &layout) : MB_OK;
+  *bytes = layout.kv_bytes;
+  return status;
 }
 
 mb_status mb_memory_estimate(const mb_model_config *config, const mb_session_options *options, mb_memory *memory) {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/option_struct.h"
+#include "engine/config.h"
 #include "engine/engine.h"
 #include "engine/install.h"
 #include "engine/verify.h"
@@ -46,23 +47,42 @@ static mb_status linear(const mb_weights *weights, const char *prefix, uint32_t 
 static mb_status open_layer(const mb_weights *weights, uint32_t index, mb_layer *layer) {
   const mb_model_config *c = &weights->config;
   const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const bool inputs = !(c->flags & MB_MODEL_NO_INPUT_NORMS), wide = (c->flags & MB_MODEL_WIDE_QK_NORMS) != 0;
   char name[NAME_BYTES];
 #define NAME(suffix) (snprintf(name, sizeof name, "layers.%u." suffix, index), name)
-  TRY(vector(weights, NAME("attention.norm.weight"), c->hidden, false, &layer->attention_norm));
+  if (inputs) TRY(vector(weights, NAME("attention.norm.weight"), c->hidden, false, &layer->attention_norm));
   TRY(linear(weights, NAME("attention.query"), attention, c->hidden, &layer->query));
   TRY(linear(weights, NAME("attention.key"), kv, c->hidden, &layer->key));
   TRY(linear(weights, NAME("attention.value"), kv, c->hidden, &layer->value));
   TRY(linear(weights, NAME("attention.output"), c->hidden, attention, &layer->output));
-  TRY(vector(weights, NAME("attention.query.norm.weight"), c->head_dim, true, &layer->query_norm));
-  TRY(vector(weights, NAME("attention.key.norm.weight"), c->head_dim, true, &layer->key_norm));
+  TRY(vector(weights, NAME("attention.query.norm.weight"), wide ? attention : c->head_dim, true, &layer->query_norm));
+  TRY(vector(weights, NAME("attention.key.norm.weight"), wide ? kv : c->head_dim, true, &layer->key_norm));
   TRY(vector(weights, NAME("attention.sub_norm.weight"), attention, true, &layer->attention_sub_norm));
-  TRY(vector(weights, NAME("mlp.norm.weight"), c->hidden, false, &layer->mlp_norm));
+  if (inputs) TRY(vector(weights, NAME("mlp.norm.weight"), c->hidden, false, &layer->mlp_norm));
   TRY(linear(weights, NAME("mlp.gate"), c->feed_forward, c->hidden, &layer->gate));
   TRY(linear(weights, NAME("mlp.up"), c->feed_forward, c->hidden, &layer->up));
   TRY(linear(weights, NAME("mlp.down"), c->hidden, c->feed_forward, &layer->down));
   TRY(vector(weights, NAME("mlp.sub_norm.weight"), c->feed_forward, true, &layer->mlp_sub_norm));
+  if (c->flags & MB_MODEL_OUTPUT_NORMS) {
+    TRY(vector(weights, NAME("attention.output.norm.weight"), c->hidden, false, &layer->output_norm));
+    TRY(vector(weights, NAME("mlp.output.norm.weight"), c->hidden, false, &layer->mlp_output_norm));
+  }
 #undef NAME
   return MB_OK;
+}
+
+/* What each layer sees, and how it rotates. */
+static void place_layers(mb_model *model) {
+  const mb_model_config *c = &model->weights.config;
+  uint32_t full = 0;
+  for (uint32_t l = 0; l < c->layers; l++) {
+    mb_layer *layer = &model->layers[l];
+    layer->window = mb_layer_window(c, l);
+    layer->full_before = full;
+    full += layer->window == 0;
+    layer->rope = layer->window && model->inverse_frequencies[1] ? 1 : 0;
+    if (mb_layer_in_set(c->unrotated_layers, l)) layer->rope = MB_NO_ROPE;
+  }
 }
 
 static mb_status open_tensors(mb_model *model) {
@@ -73,11 +93,15 @@ static mb_status open_tensors(mb_model *model) {
   model->head = model->embedding;
   if (!model->tied) TRY(mb_weights_matrix(weights, "output.weight", c->vocabulary, c->hidden, &model->head));
   TRY(vector(weights, "norm.weight", c->hidden, false, &model->norm));
-  TRY(vector(weights, "rope.inverse_frequencies", c->head_dim / 2, false, &model->inverse_frequencies));
+  const uint32_t half = mb_rotary_dim(c) / 2;
+  TRY(vector(weights, "rope.inverse_frequencies", half, false, &model->inverse_frequencies[0]));
+  if (c->flags & MB_MODEL_WINDOW_ROPE)
+    TRY(vector(weights, "rope.window.inverse_frequencies", half, false, &model->inverse_frequencies[1]));
   for (uint32_t i = 0; i < c->layers; i++) {
     TRY(open_layer(weights, i, &model->layers[i]));
     mb_weights_release(weights);
   }
+  place_layers(model);
   return MB_OK;
 }
 

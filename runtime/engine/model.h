@@ -12,14 +12,21 @@ typedef struct {
 } mb_projection;
 
 typedef struct {
-  const float *attention_norm;
+  const float *attention_norm; /* OLMo 2; NULL: none */
   mb_projection query, key, value, output;
   const float *query_norm, *key_norm; /* Qwen3; NULL: none */
   const float *attention_sub_norm;    /* BitNet; NULL: none */
-  const float *mlp_norm;
+  const float *output_norm;           /* of what attention gives: Gemma 3; NULL: none */
+  const float *mlp_norm;              /* OLMo 2; NULL: none */
   mb_projection gate, up, down;
-  const float *mlp_sub_norm; /* BitNet; NULL: none */
+  const float *mlp_sub_norm;    /* BitNet; NULL: none */
+  const float *mlp_output_norm; /* Gemma 3; NULL: none */
+  uint32_t window;              /* positions that a query sees; 0: all */
+  uint32_t full_before;         /* layers before this one that see all positions */
+  uint32_t rope;                /* which of the model's rotary tables; MB_NO_ROPE: none */
 } mb_layer;
+
+enum { MB_NO_ROPE = 2 };
 
 /* Bytes of the files that generating text reads (mb_memory). */
 uint64_t mb_model_touched_bytes(const mb_model *model);
@@ -35,7 +42,7 @@ struct mb_model {
   mb_matrix head; /* the embedding when tied */
   bool tied;
   const float *norm;
-  const float *inverse_frequencies; /* [head_dim / 2] */
+  const float *inverse_frequencies[2]; /* [rotary_dim / 2]; the second is of layers with a window, or NULL */
   mb_layer *layers;
   mb_layer_mapping *mapping; /* NULL: MB_MAPPING_WHOLE */
 };

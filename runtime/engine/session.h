@@ -22,17 +22,19 @@ typedef struct {
   float *scales;
   int32_t *sums;
   int8_t *panel;
-  float *cosines;      /* [C][head_dim / 2] */
-  float *sines;        /* [C][head_dim / 2] */
+  float *cosines[2];   /* [C][rotary_dim / 2], by the model's rotary tables */
+  float *sines[2];     /* the same */
   int8_t *query_codes; /* [C][heads][stride], int8 cache only */
   float *query_scales; /* [C][heads][stride / MB_KV_BLOCK] */
   float *query_padded; /* [C][heads][stride], fp16 cache only */
   float *scores;       /* [threads][heads / kv_heads][context rounded up to 8] */
   float *mixed;        /* [threads][heads / kv_heads][stride] */
   float *logits;       /* [1, or C with all_logits][vocabulary] */
-  uint8_t *keys;       /* [layers][kv_heads][context][stride], int8 or fp16 */
+  /* The cache: those of layers that see all positions, [layers][kv_heads][context], then those of layers with a window,
+   * [layers][kv_heads][ring]. A vector is [stride], int8 or fp16, and its scales [stride / MB_KV_BLOCK] fp16. */
+  uint8_t *keys;
   uint8_t *values;
-  uint16_t *key_scales; /* [layers][kv_heads][context][stride / MB_KV_BLOCK] fp16, int8 cache only */
+  uint16_t *key_scales; /* int8 cache only */
   uint16_t *value_scales;
 } mb_buffers;
 
@@ -40,12 +42,17 @@ typedef struct {
   mb_session_options options; /* no zeros left in it */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
   uint32_t kv_value_bytes;    /* 1 or 2 */
+  uint32_t ring;              /* positions that a layer with a window keeps: position p lies at p % ring */
+  uint32_t full_layers;       /* how many layers keep all positions */
   uint64_t kv_bytes_per_token;
   uint64_t kv_bytes;
   uint64_t total_bytes; /* fits size_t */
   mb_buffers buffers;   /* all NULL until mb_layout_place */
 } mb_layout;
 
+/* Positions that a layer with a window keeps. A chunk writes all its positions before the first of its tokens looks at
+ * what stands in its window. options: resolved. */
+uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options);
 /* Fills in defaults and computes every size. MB_ERROR_FORMAT for a config that cannot be, MB_ERROR_ARGUMENT for such
  * options, MB_ERROR_MEMORY for a session that no process could hold. */
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout);
@@ -58,6 +65,7 @@ struct mb_session {
   mb_pool *pool;
   uint8_t *area;
   uint32_t position;
+  uint32_t written; /* one behind the last position that was ever written to the cache since position 0 */
   atomic_bool cancelled;
   mb_finite_check *check; /* NULL: nobody looks at the results of every step */
 };

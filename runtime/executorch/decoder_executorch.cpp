@@ -104,8 +104,8 @@ mb_status decoder_open(const runner_options *options, decoder **out) {
 
 void decoder_close(decoder *d) { delete d; }
 
-mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
-  return foreign_memory(&d->bundle, chunk, memory);
+mb_status decoder_memory(const decoder *d, uint32_t chunk, uint32_t positions, mb_memory *memory) {
+  return foreign_memory(&d->bundle, chunk, positions, memory);
 }
 
 foreign_bundle *foreign_bundle_of(const decoder *d) { return &const_cast<decoder *>(d)->bundle; }

@@ -1,6 +1,7 @@
 /* Quantisation and the vector functions, AVX2.
  *
- * A fragment of avx2.c. It defines quantise(), sum_squares(), silu_multiply() and softmax_terms(), the table's entries.
+ * A fragment of avx2.c. It defines quantise(), sum_squares(), silu_multiply(), gelu_multiply() and
+ * softmax_terms(), the table's entries.
  */
 #ifndef MB_KERNELS_AVX2_FUNCTIONS_IMPL_H
 #define MB_KERNELS_AVX2_FUNCTIONS_IMPL_H
@@ -85,23 +86,33 @@ static float sum_squares(const float *v, uint32_t n) {
   return add_8_parts(sums);
 }
 
-static void silu_multiply_8(float *gate, const float *up) {
-  __m256 g = _mm256_loadu_ps(gate), minus = _mm256_xor_ps(g, _mm256_set1_ps(-0.0f));
-  __m256 silu = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), exp_8(minus)));
-  _mm256_storeu_ps(gate, _mm256_mul_ps(silu, _mm256_loadu_ps(up)));
+/* gelu: a constant. */
+MB_INLINE void gate_multiply_8(float *gate, const float *up, bool gelu) {
+  __m256 g = _mm256_loadu_ps(gate), u = g;
+  if (gelu) {
+    u = _mm256_mul_ps(_mm256_set1_ps(MB_GELU_CUBIC), _mm256_mul_ps(g, g));
+    u = _mm256_mul_ps(g, _mm256_add_ps(u, _mm256_set1_ps(MB_GELU_LINEAR)));
+  }
+  __m256 minus = _mm256_xor_ps(u, _mm256_set1_ps(-0.0f));
+  __m256 product = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), exp_8(minus)));
+  _mm256_storeu_ps(gate, _mm256_mul_ps(product, _mm256_loadu_ps(up)));
 }
 
-static void silu_multiply(float *gate, const float *up, uint32_t n) {
+MB_INLINE void gate_multiply(float *gate, const float *up, uint32_t n, bool gelu) {
   uint32_t i = 0;
-  for (; i + 8 <= n; i += 8) silu_multiply_8(gate + i, up + i);
+  for (; i + 8 <= n; i += 8) gate_multiply_8(gate + i, up + i, gelu);
   if (i < n) {
     float g[8] = {0}, u[8] = {0};
     memcpy(g, gate + i, (n - i) * sizeof *g);
     memcpy(u, up + i, (n - i) * sizeof *u);
-    silu_multiply_8(g, u);
+    gate_multiply_8(g, u, gelu);
     memcpy(gate + i, g, (n - i) * sizeof *g);
   }
 }
+
+static void silu_multiply(float *gate, const float *up, uint32_t n) { gate_multiply(gate, up, n, false); }
+
+static void gelu_multiply(float *gate, const float *up, uint32_t n) { gate_multiply(gate, up, n, true); }
 
 static float softmax_terms(float *scores, uint32_t n) {
   if (n == 0) return 0;

@@ -10,6 +10,7 @@
 #define MB_KERNELS_AVX2_MATMUL_IMPL_H
 
 #include "kernels/avx2_common.h"
+#include "kernels/avx2_trellis-impl.h"
 #include "kernels/tile.h"
 
 #define TILE_STRIPS 4
@@ -147,6 +148,28 @@ static void unpack_6_bits(uint8_t *tile, const uint8_t *p, uint32_t columns) {
     }
 }
 
+static void unpack_trellis_2(uint8_t *tile, const uint8_t *p, uint32_t columns) {
+  const __m256i table = trellis_table(mb_trellis_2);
+  for (uint32_t c = 0; c < columns; c += 16, p += 64, tile += 256)
+    for (int half = 0; half < 64; half += 32) {
+      __m256i codes[4];
+      trellis_codes_2(codes, table, p + half);
+      for (int f = 0; f < 4; f++) _mm256_store_si256((__m256i *)(void *)(tile + 64 * f + half), codes[f]);
+    }
+}
+
+static void unpack_trellis_3(uint8_t *tile, const uint8_t *p, uint32_t columns) {
+  const __m256i table = trellis_table(mb_trellis_3);
+  for (uint32_t c = 0; c < columns; c += 32, p += 192, tile += 512)
+    for (int half = 0; half < 64; half += 32) {
+      const __m256i plane = load_bytes(p + 128 + half);
+      __m256i codes[8];
+      trellis_codes_3(codes, table, p + half, _mm256_slli_epi16(plane, 3));
+      trellis_codes_3(codes + 4, table, p + 64 + half, _mm256_srli_epi16(plane, 1));
+      for (int f = 0; f < 8; f++) _mm256_store_si256((__m256i *)(void *)(tile + 64 * f + half), codes[f]);
+    }
+}
+
 /* 8-bit codes to [columns / 2][16 rows][2] int16. The wanted bytes become the high ones, then shift down with sign. */
 static void unpack_8_bits(int16_t *tile, const uint8_t *p, uint32_t columns) {
   const __m256i first =
@@ -239,7 +262,7 @@ MB_INLINE void add_group(__m256 sums[2], const __m256i dots[2], const group_scal
 MB_INLINE block_sums dot_group(const uint8_t *tile, const int8_t *panel, size_t panel_row, uint32_t columns,
                                uint32_t bits) {
   /* steps * 2 * largest code * 127 < 2^15 */
-  const uint32_t most = bits <= 2 ? 32 : bits == 3 ? 16 : bits == 4 ? 8 : bits == 5 ? 4 : 2;
+  const uint32_t most = bits <= 2 ? 32 : bits == 3 ? 16 : bits == 4 ? 8 : bits == 5 || bits > MB_TRELLIS ? 4 : 2;
   /* A group has at least 8 steps: from 4 bits on their number is a constant. */
   const uint32_t steps = bits >= 4 ? most : columns / 4 < most ? columns / 4 : most;
   block_sums b = widen(dot_block(tile, panel, panel_row, steps));
@@ -302,6 +325,8 @@ MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, bool asymmetric) {
       if (bits == 5) unpack_5_bits(to, own + head, w->group);
       if (bits == 6) unpack_6_bits(to, own + head, w->group);
       if (bits == 8) unpack_8_bits((int16_t *)(void *)to, own + head, w->group);
+      if (bits == MB_TRELLIS + 2) unpack_trellis_2(to, own + head, w->group);
+      if (bits == MB_TRELLIS + 3) unpack_trellis_3(to, own + head, w->group);
     }
     for (uint32_t n = 0; n < vectors; n += 4)
       for (uint32_t s = 0; s < strips; s++) {
@@ -337,11 +362,14 @@ AFFINE_TILE(5)
 AFFINE_TILE(6)
 
 static void sign_tile(const mb_tile *t) { affine_tile(t, 1, false); }
+static void trellis_tile_2(const mb_tile *t) { affine_tile(t, MB_TRELLIS + 2, false); }
+static void trellis_tile_3(const mb_tile *t) { affine_tile(t, MB_TRELLIS + 3, false); }
 
 static void multiply_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                            uint32_t row_end) {
-  static const mb_tile_kernel kernels[MB_STRIP_FORMATS] = {ternary_tile,  affine_tile_2, affine_tile_3, affine_tile_4,
-                                                           affine_tile_8, affine_tile_5, affine_tile_6, sign_tile};
+  static const mb_tile_kernel kernels[MB_STRIP_FORMATS] = {ternary_tile,   affine_tile_2, affine_tile_3, affine_tile_4,
+                                                           affine_tile_8,  affine_tile_5, affine_tile_6, sign_tile,
+                                                           trellis_tile_2, trellis_tile_3};
   const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
   mb_each_tile(&whole, mb_last_row(w, row_end), w->format == MB_FORMAT_AFFINE8 ? WIDE_STRIPS : TILE_STRIPS,
                TILE_VECTORS, kernels[mb_strip_format(w->format)]);

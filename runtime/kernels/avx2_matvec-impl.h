@@ -7,6 +7,7 @@
 #define MB_KERNELS_AVX2_MATVEC_IMPL_H
 
 #include "kernels/avx2_common.h"
+#include "kernels/avx2_trellis-impl.h"
 
 /* int32 sums of the strip's rows 0..7 and 8..15. */
 typedef struct {
@@ -211,6 +212,48 @@ MB_INLINE row_sums group_6_bits(const uint8_t *p, const int8_t *x, uint32_t colu
   return s;
 }
 
+/* 16 columns x 8 rows of codes up to 31: at most 4 * 2 * 31 * 127 = 31,496, then widened. */
+MB_INLINE __m256i dot_16_columns(const __m256i codes[4], const __m256i x[4]) {
+  return _mm256_madd_epi16(
+      _mm256_add_epi16(dot_pair(codes[0], x[0], codes[1], x[1]), dot_pair(codes[2], x[2], codes[3], x[3])),
+      _mm256_set1_epi16(1));
+}
+
+MB_INLINE row_sums group_trellis_2(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
+  const __m256i table = trellis_table(mb_trellis_2);
+  row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (uint32_t c = not_constant(columns); c > 0; c -= 16, p += 64, x += 16) {
+    prefetch_64(p, ahead);
+    const __m256i v[4] = {broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)};
+    __m256i codes[4];
+    trellis_codes_2(codes, table, p);
+    s.low = _mm256_add_epi32(s.low, dot_16_columns(codes, v));
+    trellis_codes_2(codes, table, p + 32);
+    s.high = _mm256_add_epi32(s.high, dot_16_columns(codes, v));
+  }
+  return s;
+}
+
+MB_INLINE row_sums group_trellis_3(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
+  const __m256i table = trellis_table(mb_trellis_3);
+  row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (uint32_t c = not_constant(columns); c > 0; c -= 32, p += 192) {
+    for (int j = 0; j < 192; j += 64) prefetch_64(p + j, ahead);
+    const __m256i planes[2] = {load_bytes(p + 128), load_bytes(p + 160)};
+    for (int half = 0; half < 2; half++, x += 16) {
+      const __m256i v[4] = {broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)};
+      const uint8_t *pairs = p + 64 * half;
+      __m256i codes[4];
+      trellis_codes_3(codes, table, pairs, half ? _mm256_srli_epi16(planes[0], 1) : _mm256_slli_epi16(planes[0], 3));
+      s.low = _mm256_add_epi32(s.low, dot_16_columns(codes, v));
+      trellis_codes_3(codes, table, pairs + 32,
+                      half ? _mm256_srli_epi16(planes[1], 1) : _mm256_slli_epi16(planes[1], 3));
+      s.high = _mm256_add_epi32(s.high, dot_16_columns(codes, v));
+    }
+  }
+  return s;
+}
+
 /* Both factors are signed: |x| times w with x's sign. A pair, at most 2 * 127 * 127, just fits and is widened at once.
  */
 MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
@@ -241,12 +284,14 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
     const int8_t *v = x->codes;
     __m256 low = _mm256_setzero_ps(), high = low;
     for (uint32_t g = 0; g < groups; g++, p += record, v += group) {
-      row_sums s = bits == 2   ? group_2_bits(p + head, v, group, ahead)
-                   : bits == 3 ? group_3_bits(p + head, v, group, ahead)
-                   : bits == 4 ? group_4_bits(p + head, v, group, ahead)
-                   : bits == 5 ? group_5_bits(p + head, v, group, ahead)
-                   : bits == 6 ? group_6_bits(p + head, v, group, ahead)
-                               : group_8_bits(p + head, v, group, ahead);
+      row_sums s = bits == 2                ? group_2_bits(p + head, v, group, ahead)
+                   : bits == 3              ? group_3_bits(p + head, v, group, ahead)
+                   : bits == 4              ? group_4_bits(p + head, v, group, ahead)
+                   : bits == 5              ? group_5_bits(p + head, v, group, ahead)
+                   : bits == 6              ? group_6_bits(p + head, v, group, ahead)
+                   : bits == 8              ? group_8_bits(p + head, v, group, ahead)
+                   : bits == MB_TRELLIS + 2 ? group_trellis_2(p + head, v, group, ahead)
+                                            : group_trellis_3(p + head, v, group, ahead);
       if (offset != 0) {
         __m256i bias = _mm256_set1_epi32(offset * x->sums[g]);
         s = (row_sums){_mm256_sub_epi32(s.low, bias), _mm256_sub_epi32(s.high, bias)};
@@ -274,6 +319,14 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
     else                                                                                                         \
       affine_vector(w, x, y, row_begin, row_end, bits, false, group, ahead);                                     \
   }
+/* Trellis codes have no offsets. */
+#define TRELLIS(name, bits, group, ahead)                                                            \
+  static void name##_trellis_##bits##_##group(const mb_matrix *w, const mb_activations *x, float *y, \
+                                              uint32_t row_begin, uint32_t row_end) {                \
+    affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, false, group, ahead);              \
+  }
+#define TRELLIS_GROUPS(name, bits, ahead) \
+  TRELLIS(name, bits, 32, ahead) TRELLIS(name, bits, 64, ahead) TRELLIS(name, bits, 128, ahead)
 #define AFFINE_GROUPS(name, bits, ahead) \
   AFFINE(name, bits, 32, ahead) AFFINE(name, bits, 64, ahead) AFFINE(name, bits, 128, ahead)
 #define MULTIPLY_VECTOR(name, affine, ahead)                                                                      \
@@ -283,12 +336,19 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   AFFINE_GROUPS(affine, 8, ahead)                                                                                 \
   AFFINE_GROUPS(affine, 5, ahead)                                                                                 \
   AFFINE_GROUPS(affine, 6, ahead)                                                                                 \
+  TRELLIS_GROUPS(affine, 2, ahead)                                                                                \
+  TRELLIS_GROUPS(affine, 3, ahead)                                                                                \
   static void name(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, uint32_t row_end) { \
     typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);               \
-    static const kernel kernels[6][3] = {                                                                         \
-        {affine##_2_32, affine##_2_64, affine##_2_128}, {affine##_3_32, affine##_3_64, affine##_3_128},           \
-        {affine##_4_32, affine##_4_64, affine##_4_128}, {affine##_8_32, affine##_8_64, affine##_8_128},           \
-        {affine##_5_32, affine##_5_64, affine##_5_128}, {affine##_6_32, affine##_6_64, affine##_6_128}};          \
+    static const kernel kernels[9][3] = {{affine##_2_32, affine##_2_64, affine##_2_128},                          \
+                                         {affine##_3_32, affine##_3_64, affine##_3_128},                          \
+                                         {affine##_4_32, affine##_4_64, affine##_4_128},                          \
+                                         {affine##_8_32, affine##_8_64, affine##_8_128},                          \
+                                         {affine##_5_32, affine##_5_64, affine##_5_128},                          \
+                                         {affine##_6_32, affine##_6_64, affine##_6_128},                          \
+                                         {NULL, NULL, NULL}, /* signs, below */                                   \
+                                         {affine##_trellis_2_32, affine##_trellis_2_64, affine##_trellis_2_128},  \
+                                         {affine##_trellis_3_32, affine##_trellis_3_64, affine##_trellis_3_128}}; \
     if (w->format == MB_FORMAT_TERNARY2)                                                                          \
       ternary_vector(w, x, y, row_begin, row_end, ahead);                                                         \
     else if (w->format == MB_FORMAT_SIGN1)                                                                        \

@@ -94,6 +94,7 @@ typedef struct {
   /* Vector functions of the decoder, on n floats. */
   float (*sum_squares)(const float *v, uint32_t n); /* 8 partial sums, element i in sum i % 8; lanes add as above */
   void (*silu_multiply)(float *gate, const float *up, uint32_t n); /* gate = gate / (1 + exp(-gate)) * up */
+  void (*gelu_multiply)(float *gate, const float *up, uint32_t n); /* gate = gate / (1 + exp(-u)) * up: exponential.h */
   /* scores -> exp(score - max) in place; returns their sum (8 partial sums as in sum_squares) */
   float (*softmax_terms)(float *scores, uint32_t n);
 } mb_kernels;

@@ -1,6 +1,7 @@
 /* Quantisation and the vector functions, NEON.
  *
- * A fragment of neon.c and neon_dotprod.c. It defines quantise(), sum_squares(), silu_multiply() and softmax_terms(),
+ * A fragment of neon.c and neon_dotprod.c. It defines quantise(), sum_squares(), silu_multiply(), gelu_multiply() and
+ * softmax_terms(),
  * the table's entries. */
 #ifndef MB_KERNELS_NEON_FUNCTIONS_IMPL_H
 #define MB_KERNELS_NEON_FUNCTIONS_IMPL_H
@@ -86,9 +87,12 @@ static float sum_squares(const float *v, uint32_t n) {
   return add_8_parts(low, high);
 }
 
-MB_INLINE void silu_multiply_4(float *gate, const float *up) {
+/* gelu: a constant. */
+MB_INLINE void gate_multiply_4(float *gate, const float *up, bool gelu) {
   const float32x4_t g = vld1q_f32(gate);
-  const float32x4_t divisor = vaddq_f32(vdupq_n_f32(1.0f), exp_4(vnegq_f32(g)));
+  float32x4_t u = g;
+  if (gelu) u = vmulq_f32(g, multiply_add(vdupq_n_f32(MB_GELU_CUBIC), vmulq_f32(g, g), MB_GELU_LINEAR));
+  const float32x4_t divisor = vaddq_f32(vdupq_n_f32(1.0f), exp_4(vnegq_f32(u)));
 #if defined(__aarch64__)
   vst1q_f32(gate, vmulq_f32(vdivq_f32(g, divisor), vld1q_f32(up)));
 #else
@@ -98,17 +102,21 @@ MB_INLINE void silu_multiply_4(float *gate, const float *up) {
 #endif
 }
 
-static void silu_multiply(float *gate, const float *up, uint32_t n) {
+MB_INLINE void gate_multiply(float *gate, const float *up, uint32_t n, bool gelu) {
   uint32_t i = 0;
-  for (; i + 4 <= n; i += 4) silu_multiply_4(gate + i, up + i);
+  for (; i + 4 <= n; i += 4) gate_multiply_4(gate + i, up + i, gelu);
   if (i < n) {
     float g[4] = {0}, u[4] = {0};
     memcpy(g, gate + i, (n - i) * sizeof *g);
     memcpy(u, up + i, (n - i) * sizeof *u);
-    silu_multiply_4(g, u);
+    gate_multiply_4(g, u, gelu);
     memcpy(gate + i, g, (n - i) * sizeof *g);
   }
 }
+
+static void silu_multiply(float *gate, const float *up, uint32_t n) { gate_multiply(gate, up, n, false); }
+
+static void gelu_multiply(float *gate, const float *up, uint32_t n) { gate_multiply(gate, up, n, true); }
 
 static float softmax_terms(float *scores, uint32_t n) {
   if (n == 0) return 0;

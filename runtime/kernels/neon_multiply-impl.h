@@ -26,7 +26,7 @@ typedef struct {
 } strip_sums;
 
 MB_INLINE uint32_t largest_code(uint32_t bits, bool ternary) {
-  return ternary || bits == 1 ? 2 : bits == 8 ? 127 : (1u << bits) - 1;
+  return ternary || bits == 1 ? 2 : bits == 8 ? 127 : bits > MB_TRELLIS ? 31 : (1u << bits) - 1;
 }
 
 MB_INLINE int8x16_t low_bits(uint8x16_t q, uint8_t mask) { return vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(mask))); }
@@ -113,6 +113,59 @@ MB_INLINE void dot_6_bits(quad s[4], const uint8_t *p, const int8_t *x) {
   }
 }
 
+/* The codes of 16 columns of four rows, by trellis: codes[f] has those of the columns 4 * f .. 4 * f + 3. */
+MB_INLINE void trellis_codes_2(int8x16_t codes[4], uint8x16_t q) {
+  const uint8x16_t table = vld1q_u8(mb_trellis_2), nibble = vdupq_n_u8(15);
+  const uint32x4_t words = vreinterpretq_u32_u8(q);
+  const uint8x16_t turned = vreinterpretq_u8_u32(vsliq_n_u32(vshrq_n_u32(words, 30), words, 2));
+  codes[0] = vreinterpretq_s8_u8(look_up(table, vandq_u8(turned, nibble)));
+  codes[1] = vreinterpretq_s8_u8(look_up(table, vandq_u8(q, nibble)));
+  codes[2] = vreinterpretq_s8_u8(look_up(table, vandq_u8(vshrq_n_u8(q, 2), nibble)));
+  codes[3] = vreinterpretq_s8_u8(look_up(table, vshrq_n_u8(q, 4)));
+}
+
+/* The same with 3 bits. The columns' bits of the plane are bits 0..3 of `plane`; what lies above does not matter. */
+MB_INLINE void trellis_codes_3(int8x16_t codes[4], uint8x16_t q, uint8x16_t plane) {
+  const uint8x16_t table = vld1q_u8(mb_trellis_3), bits0_2 = vdupq_n_u8(7), nibble = vdupq_n_u8(15);
+  const uint32x4_t words = vreinterpretq_u32_u8(q);
+  const uint8x16_t turned = vreinterpretq_u8_u32(vsliq_n_u32(vshrq_n_u32(words, 31), words, 1));
+  const uint8x16_t pairs[4] = {vandq_u8(turned, bits0_2), vandq_u8(vshrq_n_u8(q, 1), bits0_2),
+                               vandq_u8(vshrq_n_u8(q, 3), bits0_2), vshrq_n_u8(q, 5)};
+  const uint8x16_t highs[4] = {plane, vshrq_n_u8(plane, 1), vshrq_n_u8(plane, 2), vshrq_n_u8(plane, 3)};
+  for (int f = 0; f < 4; f++)
+    codes[f] = vreinterpretq_s8_u8(look_up(table, vandq_u8(vsliq_n_u8(pairs[f], highs[f], 3), nibble)));
+}
+
+MB_INLINE quad dot_16_codes(quad s, const int8x16_t codes[4], columns_16 x) {
+  s = quad_dot_lane(s, codes[0], x, 0);
+  s = quad_dot_lane(s, codes[1], x, 1);
+  s = quad_dot_lane(s, codes[2], x, 2);
+  return quad_dot_lane(s, codes[3], x, 3);
+}
+
+/* 16 columns, 64 bytes. */
+MB_INLINE void dot_trellis_2(quad s[4], const uint8_t *p, const int8_t *x) {
+  const columns_16 v = columns_load(x);
+  for (int j = 0; j < 4; j++) {
+    int8x16_t codes[4];
+    trellis_codes_2(codes, vld1q_u8(p + 16 * j));
+    s[j] = dot_16_codes(s[j], codes, v);
+  }
+}
+
+/* 32 columns, 192 bytes. */
+MB_INLINE void dot_trellis_3(quad s[4], const uint8_t *p, const int8_t *x) {
+  const columns_16 first = columns_load(x), second = columns_load(x + 16);
+  for (int j = 0; j < 4; j++, p += 16) {
+    const uint8x16_t plane = vld1q_u8(p + 128);
+    int8x16_t codes[4];
+    trellis_codes_3(codes, vld1q_u8(p), plane);
+    s[j] = dot_16_codes(s[j], codes, first);
+    trellis_codes_3(codes, vld1q_u8(p + 64), vshrq_n_u8(plane, 4));
+    s[j] = dot_16_codes(s[j], codes, second);
+  }
+}
+
 /* 4 columns of 8-bit codes, 64 bytes. */
 MB_INLINE void dot_8_bits(quad s[4], const uint8_t *p, const int8_t *x) {
   const int8x16_t x0 = broadcast_4(x);
@@ -143,6 +196,10 @@ MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t colum
       for (; width > 0; width -= 16, p += 192, x += 16) dot_6_bits(s, p, x);
     if (bits == 8)
       for (; width > 0; width -= 4, p += 64, x += 4) dot_8_bits(s, p, x);
+    if (bits == MB_TRELLIS + 2)
+      for (; width > 0; width -= 16, p += 64, x += 16) dot_trellis_2(s, p, x);
+    if (bits == MB_TRELLIS + 3)
+      for (; width > 0; width -= 32, p += 192, x += 32) dot_trellis_3(s, p, x);
     for (int j = 0; j < 4; j++) total[j] = quad_add(total[j], s[j]);
   }
   strip_sums sums;
@@ -268,6 +325,22 @@ MB_INLINE void unpack(int8_t *tile, const uint8_t *p, uint32_t columns, uint32_t
           vst1q_u8(to + 128 * f + 64 + j, vsliq_n_u8(vshrq_n_u8(low, 2), vshrq_n_u8(q, 4), 2));
         }
       }
+  if (bits == MB_TRELLIS + 2)
+    for (uint32_t c = 0; c < columns; c += 16, to += 256)
+      for (int j = 0; j < 64; j += 16, p += 16) {
+        int8x16_t codes[4];
+        trellis_codes_2(codes, vld1q_u8(p));
+        for (int f = 0; f < 4; f++) vst1q_u8(to + 64 * f + j, vreinterpretq_u8_s8(codes[f]));
+      }
+  if (bits == MB_TRELLIS + 3)
+    for (uint32_t c = 0; c < columns; c += 32, p += 192, to += 512)
+      for (int j = 0; j < 64; j += 16) {
+        const uint8x16_t plane = vld1q_u8(p + 128 + j);
+        int8x16_t codes[8];
+        trellis_codes_3(codes, vld1q_u8(p + j), plane);
+        trellis_codes_3(codes + 4, vld1q_u8(p + 64 + j), vshrq_n_u8(plane, 4));
+        for (int f = 0; f < 8; f++) vst1q_u8(to + 64 * f + j, vreinterpretq_u8_s8(codes[f]));
+      }
 }
 
 /* The strip's rows times four vectors; `tile` holds byte codes, `panel` points at the first of the vectors. */
@@ -377,16 +450,26 @@ AFFINE(6)
 
 static void sign_panel(const mb_tile *t) { affine_panel(t, 1, false); }
 
+/* Trellis codes have no offsets. */
+#define TRELLIS(bits)                                                                                          \
+  static void trellis_vector_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
+                                    uint32_t row_end) {                                                        \
+    affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, false);                                      \
+  }                                                                                                            \
+  static void trellis_panel_##bits(const mb_tile *t) { affine_panel(t, MB_TRELLIS + bits, false); }
+TRELLIS(2)
+TRELLIS(3)
+
 /* Strip formats only. */
 static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                             uint32_t row_end) {
   typedef void (*vector_kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);
-  static const vector_kernel for_vector[MB_STRIP_FORMATS] = {ternary_vector,  affine_vector_2, affine_vector_3,
-                                                             affine_vector_4, affine_vector_8, affine_vector_5,
-                                                             affine_vector_6, sign_vector};
-  static const mb_tile_kernel for_panel[MB_STRIP_FORMATS] = {ternary_panel,  affine_panel_2, affine_panel_3,
-                                                             affine_panel_4, affine_panel_8, affine_panel_5,
-                                                             affine_panel_6, sign_panel};
+  static const vector_kernel for_vector[MB_STRIP_FORMATS] = {
+      ternary_vector,  affine_vector_2, affine_vector_3, affine_vector_4,  affine_vector_8,
+      affine_vector_5, affine_vector_6, sign_vector,     trellis_vector_2, trellis_vector_3};
+  static const mb_tile_kernel for_panel[MB_STRIP_FORMATS] = {
+      ternary_panel,  affine_panel_2, affine_panel_3, affine_panel_4,  affine_panel_8,
+      affine_panel_5, affine_panel_6, sign_panel,     trellis_panel_2, trellis_panel_3};
   const uint32_t last = mb_last_row(w, row_end), kernel = mb_strip_format(w->format);
   const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
   if (x->count == 1)

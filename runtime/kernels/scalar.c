@@ -182,6 +182,13 @@ static void silu_multiply(float *gate, const float *up, uint32_t n) {
   for (uint32_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + mb_exp(-gate[i])) * up[i];
 }
 
+static void gelu_multiply(float *gate, const float *up, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) {
+    const float x = gate[i], u = x * (MB_GELU_CUBIC * (x * x) + MB_GELU_LINEAR);
+    gate[i] = x / (1.0f + mb_exp(-u)) * up[i];
+  }
+}
+
 static float softmax_terms(float *scores, uint32_t n) {
   if (n == 0) return 0;
   float maximum = scores[0], sums[8] = {0};

@@ -22,6 +22,7 @@ extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */
       .mix_f16 = mix_f16,                              \
       .sum_squares = sum_squares,                      \
       .silu_multiply = silu_multiply,                  \
+      .gelu_multiply = gelu_multiply,                  \
       .softmax_terms = softmax_terms,                  \
   }
 

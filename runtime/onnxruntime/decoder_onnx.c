@@ -177,6 +177,7 @@ static mb_status load(const runner_options *o, decoder *d) {
   TRY(d->api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, decoder_program, &d->env));
   if (o->model.cache_dir) setenv("MOBILE_BUNDLE_CACHE_DIR", o->model.cache_dir, 1);
   status = foreign_open(o, &d->bundle);
+  d->bundle.keeps_all = true;
   if (status != MB_OK) return status;
   d->caches = 2 * d->bundle.config.layers;
   TRY(d->api->CreateRunOptions(&d->run_options));
@@ -216,11 +217,11 @@ void decoder_close(decoder *d) {
   free(d);
 }
 
-mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
+mb_status decoder_memory(const decoder *d, uint32_t chunk, uint32_t positions, mb_memory *memory) {
   const mb_model_config *c = &d->bundle.config;
-  const mb_status status = foreign_memory(&d->bundle, chunk, memory);
+  const mb_status status = foreign_memory(&d->bundle, chunk, positions, memory);
   memory->kv_bytes_per_token = (uint64_t)d->caches * c->kv_heads * c->head_dim * sizeof(float);
-  memory->kv_bytes = memory->kv_bytes_per_token * d->bundle.options.context;
+  memory->kv_bytes = memory->kv_bytes_per_token * positions;
   memory->process_bytes += SESSION_BYTES;
   return status;
 }

@@ -33,8 +33,10 @@ uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint
     case MB_FORMAT_AFFINE5:
     case MB_FORMAT_AFFINE6:
     case MB_FORMAT_AFFINE8:
-    case MB_FORMAT_SIGN1: {
-      const uint32_t allowed = format == MB_FORMAT_SIGN1 ? 0 : MB_FLAG_ASYMMETRIC;
+    case MB_FORMAT_SIGN1:
+    case MB_FORMAT_TRELLIS2:
+    case MB_FORMAT_TRELLIS3: {
+      const uint32_t allowed = format >= MB_FORMAT_SIGN1 ? 0 : MB_FLAG_ASYMMETRIC;
       if ((group != 32 && group != 64 && group != 128) || (flags & ~allowed) != 0) return 0;
       uint64_t record = mb_record_head_bytes(flags & MB_FLAG_ASYMMETRIC) + mb_code_bytes(mb_format_bits(format), group);
       return padded_rows / MB_STRIP_ROWS * (mb_round_up(columns, group) / group) * record;

@@ -7,10 +7,12 @@
 #include <stdint.h>
 
 #include "packed/formats.h"
+#include "packed/trellis_layout.h"
 
 #define MB_MAX_GROUP 128
 
-/* Bits per weight code of a strip format; 0 for the row-major ones. */
+/* How a strip format's codes lie: bits per weight, for trellis codes that and MB_TRELLIS; 0 for the row-major ones. */
+#define MB_TRELLIS 16u
 static inline uint32_t mb_format_bits(uint32_t format) {
   switch (format) {
     case MB_FORMAT_SIGN1:
@@ -28,25 +30,32 @@ static inline uint32_t mb_format_bits(uint32_t format) {
       return 6;
     case MB_FORMAT_AFFINE8:
       return 8;
+    case MB_FORMAT_TRELLIS2:
+      return MB_TRELLIS + 2;
+    case MB_FORMAT_TRELLIS3:
+      return MB_TRELLIS + 3;
     default:
       return 0;
   }
 }
 
-/* Formats of records, one per strip and group of columns: scales, then codes. Signs are the codes 0 and 2. */
+/* Formats of records, one per strip and group of columns: scales, then codes. Signs are the codes 0 and 2, a trellis'
+ * codes its table's entries. */
 static inline bool mb_is_affine(uint32_t format) {
   return (format >= MB_FORMAT_AFFINE2 && format <= MB_FORMAT_AFFINE8) ||
-         (format >= MB_FORMAT_AFFINE5 && format <= MB_FORMAT_SIGN1);
+         (format >= MB_FORMAT_AFFINE5 && format <= MB_FORMAT_TRELLIS3);
 }
 
-/* The place of a strip format in a table of kernels: ternary; affine 2, 3, 4, 8, 5, 6; signs. */
-#define MB_STRIP_FORMATS 8
+/* The place of a strip format in a table of kernels: ternary; affine 2, 3, 4, 8, 5, 6; signs; trellis 2, 3. */
+#define MB_STRIP_FORMATS 10
 static inline uint32_t mb_strip_format(uint32_t format) {
   return format <= MB_FORMAT_AFFINE8 ? format - MB_FORMAT_TERNARY2 : format - MB_FORMAT_AFFINE5 + 5;
 }
 
 /* What a symmetric code is relative to: 2^(bits-1); 8-bit codes are signed already. */
-static inline int32_t mb_symmetric_offset(uint32_t bits) { return bits == 8 ? 0 : (int32_t)1 << (bits - 1); }
+static inline int32_t mb_symmetric_offset(uint32_t bits) {
+  return bits > MB_TRELLIS ? MB_TRELLIS_OFFSET : bits == 8 ? 0 : (int32_t)1 << (bits - 1);
+}
 
 static inline uint32_t mb_ternary_blocks(const mb_matrix *w) { return mb_round_up(w->columns, 16) / 16; }
 static inline size_t mb_ternary_strip_bytes(const mb_matrix *w) { return (size_t)mb_ternary_blocks(w) * 64; }
@@ -56,7 +65,7 @@ static inline bool mb_is_asymmetric(const mb_matrix *w) { return (w->flags & MB_
 /* One record (a group of columns of one strip): 16 scales, perhaps 16 offsets, then the codes. */
 static inline size_t mb_record_head_bytes(bool asymmetric) { return asymmetric ? 64 : 32; }
 static inline size_t mb_code_bytes(uint32_t bits, uint32_t columns) {
-  return (size_t)columns * bits * 2; /* x 16 / 8 */
+  return (size_t)columns * (bits % MB_TRELLIS) * 2; /* x 16 / 8 */
 }
 static inline size_t mb_record_bytes(const mb_matrix *w) {
   return mb_record_head_bytes(mb_is_asymmetric(w)) + mb_code_bytes(mb_format_bits(w->format), w->group);
@@ -65,8 +74,13 @@ static inline size_t mb_affine_strip_bytes(const mb_matrix *w) {
   return (size_t)mb_affine_groups(w) * mb_record_bytes(w);
 }
 
+static inline uint32_t mb_word(const uint8_t *p) {
+  return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
 /* The codes of one row (0..15) of a strip for `columns` columns from the start of `codes`: columns is a multiple of 16
- * for 2 and 6 bits, 32 for 3 and 5 bits, 8 for signs (1 bit: codes 0 and 2) and 4 bits, and 4 for 8 bits. */
+ * for 2 and 6 bits, 32 for 3 and 5 bits (trellis codes alike), 8 for signs (1 bit: codes 0 and 2) and 4 bits, and 4 for
+ * 8 bits. */
 static inline void mb_row_codes(uint32_t bits, const uint8_t *codes, uint32_t row, uint32_t columns, int8_t *out) {
   const uint8_t *own = codes + 4 * row;
   for (uint32_t c = 0; c < columns; c++) {
@@ -100,6 +114,15 @@ static inline void mb_row_codes(uint32_t bits, const uint8_t *codes, uint32_t ro
         uint32_t high = block[c % 16 / 8 * 64 + k] >> c % 8 / 4 * 4 & 15u;
         uint32_t low = block[128 + k] >> c % 16 / 4 * 2 & 3u;
         out[c] = (int8_t)(high << 2 | low);
+        break;
+      }
+      case MB_TRELLIS + 2:
+        out[c] = (int8_t)mb_trellis_entry_2(mb_word(own + (size_t)(c / 16) * 64), c % 16);
+        break;
+      case MB_TRELLIS + 3: {
+        const uint8_t *block = own + (size_t)(c / 32) * 192;
+        uint32_t plane = block[128 + k] >> c % 32 / 4 & 1u;
+        out[c] = (int8_t)mb_trellis_entry_3(mb_word(block + c % 32 / 16 * 64), c % 16, plane);
         break;
       }
       default:

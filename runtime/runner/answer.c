@@ -78,11 +78,11 @@ static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const
 static mb_status say_done(const runner_options *options, open_bundle *bundle, uint32_t chunk, done_event *done) {
   /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
   mb_memory used;
-  mb_status status = decoder_memory(bundle->decoder, chunk, &used);
+  mb_status status = decoder_memory(bundle->decoder, chunk, decoder_position(bundle->decoder), &used);
   if (status != MB_OK) return status;
   done->memory = process_memory_read();
-  done->predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
-                               used.process_bytes + used.kv_bytes_per_token * decoder_position(bundle->decoder);
+  done->predicted_peak_bytes =
+      used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes + used.process_bytes + used.kv_bytes;
   emit_done(options->json, done);
   return MB_OK;
 }

@@ -34,12 +34,13 @@ const mb_model_config *decoder_config(const decoder *decoder);
 const char *decoder_kernels(const decoder *decoder);
 /* The options with every default filled in. */
 const mb_session_options *decoder_options(const decoder *decoder);
-/* What the run uses where no more than `chunk` tokens were computed together; kv_bytes is of the whole context,
- * process_bytes what the process takes before it has a model. */
-mb_status decoder_memory(const decoder *decoder, uint32_t chunk, mb_memory *memory);
+/* What the run uses where no more than `chunk` tokens were computed together; kv_bytes is of the first `positions` of
+ * the context, process_bytes what the process takes before it has a model. */
+mb_status decoder_memory(const decoder *decoder, uint32_t chunk, uint32_t positions, mb_memory *memory);
 
-/* As mb_session_position, mb_session_rewind, mb_session_feed and mb_session_cancel. */
+/* As mb_session_position, mb_session_rewind_point, mb_session_rewind, mb_session_feed and mb_session_cancel. */
 uint32_t decoder_position(const decoder *decoder);
+uint32_t decoder_rewind_point(const decoder *decoder, uint32_t position);
 mb_status decoder_rewind(decoder *decoder, uint32_t position);
 mb_status decoder_feed(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);
 void decoder_cancel(decoder *decoder);

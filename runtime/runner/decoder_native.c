@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "engine/engine.h"
 #include "runner/decoder.h"
 
 struct decoder {
@@ -39,7 +40,7 @@ const char *decoder_kernels(const decoder *d) { return mb_model_kernels(d->model
 
 const mb_session_options *decoder_options(const decoder *d) { return mb_session_get_options(d->session); }
 
-mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
+mb_status decoder_memory(const decoder *d, uint32_t chunk, uint32_t positions, mb_memory *memory) {
   mb_session_options fed = *mb_session_get_options(d->session);
   if (chunk < fed.prefill_chunk) fed.prefill_chunk = chunk;
   mb_memory whole;
@@ -48,10 +49,15 @@ mb_status decoder_memory(const decoder *d, uint32_t chunk, mb_memory *memory) {
   memory->file_bytes = whole.file_bytes;
   memory->touched_file_bytes = whole.touched_file_bytes;
   memory->resident_file_bytes = whole.resident_file_bytes;
+  if (status == MB_OK) status = mb_kv_bytes(decoder_config(d), decoder_options(d), positions, &memory->kv_bytes);
   return status;
 }
 
 uint32_t decoder_position(const decoder *d) { return mb_session_position(d->session); }
+
+uint32_t decoder_rewind_point(const decoder *d, uint32_t position) {
+  return mb_session_rewind_point(d->session, position);
+}
 
 mb_status decoder_rewind(decoder *d, uint32_t position) { return mb_session_rewind(d->session, position); }
 

@@ -6,7 +6,7 @@
 mb_status foreign_open(const runner_options *options, foreign_bundle *bundle) {
   const process_memory before = process_memory_read();
   bundle->floor_bytes = before.anonymous_bytes + before.file_bytes;
-  bundle->position = 0;
+  bundle->position = bundle->written = 0;
   mb_model *model = NULL;
   mb_memory memory;
   mb_model_options open = options->model;
@@ -26,10 +26,11 @@ mb_status foreign_open(const runner_options *options, foreign_bundle *bundle) {
   return status;
 }
 
-mb_status foreign_memory(const foreign_bundle *bundle, uint32_t chunk, mb_memory *memory) {
+mb_status foreign_memory(const foreign_bundle *bundle, uint32_t chunk, uint32_t positions, mb_memory *memory) {
   mb_session_options fed = bundle->options;
   if (chunk < fed.prefill_chunk) fed.prefill_chunk = chunk;
-  const mb_status status = mb_memory_estimate(&bundle->config, &fed, memory);
+  mb_status status = mb_memory_estimate(&bundle->config, &fed, memory);
+  if (status == MB_OK) status = mb_kv_bytes(&bundle->config, &bundle->options, positions, &memory->kv_bytes);
   memory->file_bytes = bundle->file_bytes;
   memory->touched_file_bytes = bundle->touched_file_bytes;
   memory->resident_file_bytes = bundle->resident_file_bytes;
@@ -45,8 +46,15 @@ const mb_session_options *decoder_options(const decoder *d) { return &foreign_bu
 
 uint32_t decoder_position(const decoder *d) { return foreign_bundle_of(d)->position; }
 
+uint32_t decoder_rewind_point(const decoder *d, uint32_t position) {
+  const foreign_bundle *b = foreign_bundle_of(d);
+  return b->keeps_all ? position : mb_rewind_point(&b->config, &b->options, b->written, position);
+}
+
 mb_status decoder_rewind(decoder *d, uint32_t position) {
-  return mb_position_rewind(&foreign_bundle_of(d)->position, position);
+  foreign_bundle *b = foreign_bundle_of(d);
+  if (position == 0) b->written = 0;
+  return mb_position_rewind(&b->position, position);
 }
 
 mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
@@ -55,6 +63,7 @@ mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const fl
   mb_status status = mb_tokens_check(&b->config, b->options.context, b->position, tokens, count);
   while (status == MB_OK && count > 0) {
     const uint32_t n = count < b->options.prefill_chunk ? (uint32_t)count : b->options.prefill_chunk;
+    if (b->written < b->position + n) b->written = b->position + n;
     status = foreign_compute(d, tokens, n, logits);
     if (status != MB_OK) break;
     b->position += n;

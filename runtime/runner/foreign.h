@@ -2,7 +2,8 @@
  * opens, and feeding it in chunks.
  *
  * foreign.c is linked into their runners and implements of decoder.h: decoder_config, decoder_kernels, decoder_options,
- * decoder_position, decoder_rewind and decoder_feed. The rest, and the two functions at the end, is the runtime's own.
+ * decoder_position, decoder_rewind_point, decoder_rewind and decoder_feed. The rest, and the two functions at the end,
+ * is the runtime's own.
  */
 #ifndef MB_RUNNER_FOREIGN_H
 #define MB_RUNNER_FOREIGN_H
@@ -20,12 +21,14 @@ typedef struct {
   uint64_t file_bytes, touched_file_bytes, resident_file_bytes; /* as in mb_memory */
   uint64_t floor_bytes; /* resident before anything of the bundle is loaded: what the program and its libraries take */
   uint32_t position;    /* tokens that the runtime's KV cache holds */
+  uint32_t written;     /* one behind the last position that was written to it since position 0 */
+  bool keeps_all;       /* layers with a window keep all positions, unlike the engine's */
 } foreign_bundle;
 
 /* Opens the bundle's weights, checks and installs them (here, so that progress is reported), and closes them. */
 mb_status foreign_open(const runner_options *options, foreign_bundle *bundle);
 /* As decoder_memory, for a runtime that uses the engine's own session. */
-mb_status foreign_memory(const foreign_bundle *bundle, uint32_t chunk, mb_memory *memory);
+mb_status foreign_memory(const foreign_bundle *bundle, uint32_t chunk, uint32_t positions, mb_memory *memory);
 
 /* The decoder's own. */
 foreign_bundle *foreign_bundle_of(const decoder *decoder);

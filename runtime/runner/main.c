@@ -14,7 +14,7 @@ static mb_status say_loaded(const runner_options *options, const open_bundle *bu
                       .context = decoder_options(bundle->decoder)->context,
                       .seconds = seconds,
                       .tokenizer_bytes = bundle->tokenizer_bytes};
-  mb_status status = decoder_memory(bundle->decoder, UINT32_MAX, &event.memory);
+  mb_status status = decoder_memory(bundle->decoder, UINT32_MAX, event.context, &event.memory);
   if (status == MB_OK) emit_load(options->json, &event);
   return status;
 }

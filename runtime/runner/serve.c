@@ -133,7 +133,7 @@ static mb_status keep_common(open_bundle *bundle, const int32_t *held, const int
   const uint32_t position = decoder_position(bundle->decoder);
   uint32_t common = 0;
   while (common < position && common + 1 < count && held[common] == ids[common]) common++;
-  return decoder_rewind(bundle->decoder, common);
+  return decoder_rewind(bundle->decoder, decoder_rewind_point(bundle->decoder, common));
 }
 
 static mb_status serve_one(const runner_options *options, open_bundle *bundle, int32_t *held, const char *line,

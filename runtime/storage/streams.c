@@ -33,7 +33,8 @@ static void affine(const mb_blob_header *h, mb_stream_layout *layout) {
   const uint32_t bits = mb_format_bits(h->format);
   const uint64_t code_bytes = mb_code_bytes(bits, h->group);
   mb_part codes = bytes(4, code_bytes);
-  if (h->format == MB_FORMAT_AFFINE3) codes = (mb_part){MB_PART_THREE_BITS, 4, 192, {256, 0, 0, 0}, code_bytes / 192};
+  if (h->format == MB_FORMAT_AFFINE3 || h->format == MB_FORMAT_TRELLIS3)
+    codes = (mb_part){MB_PART_THREE_BITS, 4, 192, {256, 0, 0, 0}, code_bytes / 192};
   if (h->format == MB_FORMAT_AFFINE5) codes = split(4, 256, 64, code_bytes / 320);
   if (h->format == MB_FORMAT_AFFINE6) codes = split(4, 128, 64, code_bytes / 192);
   const uint64_t offsets = h->flags & MB_FLAG_ASYMMETRIC ? MB_STRIP_ROWS : 0;

@@ -27,6 +27,39 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 64,
 }
 
+YARN_ROPE = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 128}
+GRANITE: dict[str, Any] = {
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.0625,
+    "logits_scaling": 8.0,
+}
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+GEMMA3: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "sliding_window": 24,
+    "query_pre_attn_scalar": 40,
+}
+"""Five windows and a layer that sees everything, as the real ones."""
+HUNYUAN_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 1000.0, "factor": 1.0}
+PHI4: dict[str, Any] = {
+    "original_max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+        "long_factor": [1.0, 1.5, 2.5, 4.0, 6.0, 9.0],
+        "original_max_position_embeddings": 128,
+    },
+}
+
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama-untied-biases": ("Llama", {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
@@ -42,12 +75,41 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name: transformers' class prefix, and what its configuration has beyond the common small shape."""
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2-mixed": ("Qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}),
+    "qwen3-yarn": ("Qwen3", {"head_dim": 32, "rope_parameters": YARN_ROPE}),
+    "granite": ("Granite", GRANITE),
+    "granite-untied": ("Granite", {**GRANITE, "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 4, "pad_token_id": 0}),
+    "smollm3-lists": (
+        "SmolLM3",
+        {"pad_token_id": 0, "no_rope_layers": [0, 1, 1], "use_sliding_window": True, "sliding_window": 24},
+    ),
+    "ernie": ("Ernie4_5", {"head_dim": 32}),
+    "ernie-biases": ("Ernie4_5", {"head_dim": 16, "use_bias": True, "tie_word_embeddings": False}),
+    "gemma3": ("Gemma3", GEMMA3),
+    "gemma3-linear": ("Gemma3", {**GEMMA3, "rope_parameters": GEMMA3_ROPE, "attention_bias": True}),
+    "olmo2": ("Olmo2", {"tie_word_embeddings": False}),
+    "exaone4": ("Exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "exaone4-hybrid": ("Exaone4", {"num_hidden_layers": 4, "sliding_window": 24, "sliding_window_pattern": 4}),
+    "hunyuan": ("HunYuanDenseV1", {"head_dim": 32, "rope_parameters": HUNYUAN_ROPE}),
+    "phi3": ("Phi3", {"tie_word_embeddings": False, "pad_token_id": 0, "sliding_window": 24}),
+    "phi4": ("Phi3", PHI4),
+}
+"""The same of families that differ from Llama in what they compute, not only in biases and norms."""
+
+ALL = TINY | VARIANTS
+
+
+CONFIGS = {"Gemma3": "Gemma3TextConfig"}
+"""Configuration classes that are not named as their models are."""
+
 
 def tiny_config(name: str) -> Any:
     """transformers' configuration object of a small model."""
     import transformers
 
-    prefix, extra = TINY[name]
+    prefix, extra = ALL[name]
     common: dict[str, Any] = {
         "vocab_size": 512,
         "hidden_size": 64,
@@ -61,7 +123,7 @@ def tiny_config(name: str) -> Any:
         "eos_token_id": 2,
         "initializer_range": 0.08,
     }
-    return getattr(transformers, f"{prefix}Config")(**{**common, **extra})
+    return getattr(transformers, CONFIGS.get(prefix, f"{prefix}Config"))(**{**common, **extra})
 
 
 def tiny_model(name: str, seed: int = 0) -> Any:
@@ -71,11 +133,12 @@ def tiny_model(name: str, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     config = tiny_config(name)
-    model = getattr(transformers, f"{TINY[name][0]}ForCausalLM")(config).float().eval()
+    plain = 0 if ALL[name][0] == "Gemma3" else 1  # what a norm's weights are that does nothing
+    model = getattr(transformers, f"{ALL[name][0]}ForCausalLM")(config).float().eval()
     with torch.no_grad():
         for key, value in model.named_parameters():
             if key.endswith("norm.weight"):
-                value.copy_(1 + 0.2 * torch.randn_like(value))
+                value.copy_(plain + 0.2 * torch.randn_like(value))
             elif key.endswith(".bias"):
                 value.copy_(0.2 * torch.randn_like(value))
     return model

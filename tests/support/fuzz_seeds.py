@@ -29,8 +29,12 @@ _RECIPES = {
     "qwen3": ("affine-8bit", "affine-6bit", "raw+entropy"),
     "bitnet": ("bitnet", "bitnet-1.6bit", "bitnet+entropy"),
     "llama-untied-biases": ("bitnet-1.25bit", "vptq-2bit"),
+    "gemma3": ("affine-4bit",),
+    "olmo2": ("raw",),
+    "hunyuan": ("affine-8bit",),
 }
-"""By architecture (checkpoints.TINY): every packed and stored format, every optional tensor."""
+"""By architecture (checkpoints.ALL): every packed and stored format, every optional tensor."""
+_SMALLER = {"gemma3": {"num_hidden_layers": 2, "sliding_window": 8, "sliding_window_pattern": 2}}
 
 
 def write_seeds(directory: Path) -> dict[str, list[Path]]:
@@ -83,10 +87,10 @@ def _checkpoint(directory: Path, name: str) -> Path:
     """A checkpoint of two layers and 40 tokens."""
     import torch
     import transformers
-    from support.checkpoints import TINY
+    from support.checkpoints import ALL, CONFIGS
 
     torch.manual_seed(1)
-    prefix, extra = TINY[name]
+    prefix, extra = ALL[name]
     sizes: dict[str, Any] = {
         "vocab_size": 40,
         "hidden_size": 32,
@@ -99,7 +103,9 @@ def _checkpoint(directory: Path, name: str) -> Path:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    config = getattr(transformers, f"{prefix}Config")(**{**sizes, **extra, "head_dim": 8})
+    config = getattr(transformers, CONFIGS.get(prefix, f"{prefix}Config"))(
+        **{**sizes, **extra, **_SMALLER.get(name, {}), "head_dim": 8}
+    )
     getattr(transformers, f"{prefix}ForCausalLM")(config).save_pretrained(directory)
     return directory
 

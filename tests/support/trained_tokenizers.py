@@ -81,6 +81,12 @@ def llama_normalizer() -> Any:
     return normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
 
 
+def gemma() -> Any:
+    """Its pre-tokenizer splits at spaces, of which its normalizer leaves none."""
+    spaces = pre_tokenizers.Split(" ", "merged_with_previous")
+    return trained_metaspace(normalizers.Replace(" ", "\u2581"), spaces, strip=False)
+
+
 def gapped_bytes() -> Any:
     """Byte fallback with some of the bytes only: unknown tokens and bytes side by side."""
     description = json.loads(trained_metaspace(normalizers.Replace(" ", "\u2581")).to_str())
@@ -111,6 +117,7 @@ TRAINED: dict[str, Any] = {
     "llama2 not fused": lambda: trained_metaspace(llama_normalizer(), byte_fallback=False, fuse=False, strip=False),
     "llama2 unknown": lambda: trained_metaspace(llama_normalizer(), byte_fallback=False),
     "some bytes": gapped_bytes,
+    "gemma": gemma,
     "metaspace first": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
     "metaspace always": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="always")),
     "metaspace never": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False)),

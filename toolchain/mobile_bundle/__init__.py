@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mobile_bundle.api.bundle import Bundle
     from mobile_bundle.api.bundle import open_bundle as open
     from mobile_bundle.api.estimate import estimate
+    from mobile_bundle.api.heal import heal
     from mobile_bundle.api.manifest import Manifest
     from mobile_bundle.api.model import LoadedModel
     from mobile_bundle.lower.quantize import quantize_
@@ -41,6 +42,7 @@ _HOMES = {
     "Step": "pipeline.request:Step",
     "build": "api.build:build",
     "estimate": "api.estimate:estimate",
+    "heal": "api.heal:heal",
     "open": "api.bundle:open_bundle",
     "quantize_": "lower.quantize:quantize_",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "build",
     "errors",
     "estimate",
+    "heal",
     "open",
     "quantize_",
 ]

@@ -9,7 +9,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mobile_bundle.container.manifest import read_manifest
+from mobile_bundle.container.manifest import check_bundle_path, read_manifest
 from mobile_bundle.errors import InputError, InstallationError, UserError
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import bundle_runner, machine_abi
@@ -20,6 +20,7 @@ _PACKAGES = {"executorch": "executorch", "onnx": "onnxruntime"}
 
 def runner_command(bundle: Path, runtime: str) -> list[str]:
     """The program to run a bundle with, without its arguments. UserError where bundle or package lack what it needs."""
+    check_bundle_path(bundle)
     if runtime == "native":
         return [str(bundle_runner(bundle))]
     made_with = read_manifest(bundle).get("runtimes", {}).get(runtime)

@@ -80,7 +80,8 @@ typedef struct {
                                    in the cache in another form */
   uint64_t resident_file_bytes; /* of those, what must be in memory at once: all, but with MB_MAPPING_LAYERS the small
                                    tensors, two layers (or shares of the output head as large as a layer) */
-  uint64_t kv_bytes_per_token;
+  uint64_t
+      kv_bytes_per_token; /* what one position more adds at this context: layers whose window is full add nothing */
   uint64_t kv_bytes;      /* the whole KV cache at this context */
   uint64_t scratch_bytes; /* activations, logits, attention scores, sampling, thread stacks: anonymous */
   uint64_t process_bytes; /* mobile-run itself: its code, the C library's data, the main stack */
@@ -129,8 +130,11 @@ MB_API mb_status mb_session_memory(const mb_session *session, mb_memory *memory)
 /* The options with every default filled in, its size too. */
 MB_API const mb_session_options *mb_session_get_options(const mb_session *session);
 MB_API uint32_t mb_session_position(const mb_session *session);
-/* Forgets everything after the first `position` tokens. */
+/* Forgets everything after the first `position` tokens. MB_ERROR_ARGUMENT where that is not possible: layers with a
+ * sliding window keep only what their window needs. */
 MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
+/* Where a session that should be rewound to `position` can be: there, or at 0. */
+MB_API uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position);
 /* Prefill (many tokens, in chunks) or decode (one). *logits: float[vocabulary] of the last token, valid until the next
  * call. */
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);

@@ -102,6 +102,18 @@ typedef enum {
    * the group's G columns: per 8 columns 16 bytes: byte r, bit c: column c of the 8, of row r. */
   MB_FORMAT_SIGN1 = 13,
 
+  /* Trellis codes of 2 and 3 bits, one fp16 scale d per row and group of G columns (G = 32, 64 or 128). No flags.
+   *   w = scale * d * (T[window] - 16): `window`, 4 bits, are a weight's own bits and some of the weight's before it.
+   * Records, `scale` and padding as in the symmetric affine formats: 16 fp16 d, then the bits of the group's G columns;
+   * but columns that fill up the last 16 may have any bits, and so may those of a row whose d is 0.
+   * 2 bits: laid out as AFFINE2, so that the 16 columns of a row are one 32-bit word, with column 4*f + k at the pair
+   * of bits i = 4*k + f. window: bits 0-1 pair i - 1, bits 2-3 pair i; the pair before the first is the last one. T = 5
+   * 12 1 9 12 18 8 15 17 24 14 20 24 31 21 27 3 bits: laid out as AFFINE3: pairs as with 2 bits, and a plane of high
+   * bits. window: bit 0 the high bit of pair i - 1, bits 1-2 pair i, bit 3 the column's bit of the plane. T = 5 8 12 14
+   * 10 12 14 16 16 18 20 22 18 20 24 27 */
+  MB_FORMAT_TRELLIS2 = 14,
+  MB_FORMAT_TRELLIS3 = 15,
+
   /* ---- Stored forms: decoded once, at install, into a packed form above (runtime/storage/). ---- */
 
   /* Base 3, ternary, 1.6 bits per weight -> MB_FORMAT_TERNARY2 with the same scale and flags.
@@ -146,7 +158,7 @@ typedef struct {
   uint16_t format;        /* mb_format */
   uint32_t rows;          /* logical, without padding; at least 1 */
   uint32_t columns;       /* logical, without padding; at least 1 */
-  uint32_t group;         /* affine, signs: 32, 64 or 128; vector: 128 or 0; SeedLM: 8 or 12; otherwise 0 */
+  uint32_t group;         /* affine, signs, trellis: 32, 64 or 128; vector: 128 or 0; SeedLM: 8 or 12; otherwise 0 */
   uint32_t flags;         /* MB_FLAG_*; others must be 0 */
   float scale;            /* see the format; 1 where it has none. Finite. */
   uint32_t reserved0;     /* 0 */

@@ -53,9 +53,18 @@ typedef struct {
   uint32_t reserved[2]; /* 0 */
 } mb_index_record;
 
-typedef enum { MB_ACTIVATION_SILU = 1, MB_ACTIVATION_RELU2 = 2 } mb_activation;
+typedef enum {
+  MB_ACTIVATION_SILU = 1,
+  MB_ACTIVATION_RELU2 = 2,
+  MB_ACTIVATION_GELU_TANH = 3, /* x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))) */
+} mb_activation;
 
 #define MB_MODEL_INT8_ACTIVATIONS 1u /* BitNet: every projection sees its input rounded to int8 per token (absmax) */
+#define MB_MODEL_NO_INPUT_NORMS 2u   /* attention and MLP read the stream as it is: no attention.norm, no mlp.norm */
+#define MB_MODEL_OUTPUT_NORMS 4u     /* what attention and MLP give is normed before it is added to the stream */
+#define MB_MODEL_WIDE_QK_NORMS 8u    /* query and key norms go over all heads together, not over each */
+#define MB_MODEL_LATE_QK_NORMS 16u   /* query and key norms come after the rotation, not before */
+#define MB_MODEL_WINDOW_ROPE 32u     /* layers with a window rotate by rope.window.inverse_frequencies */
 #define MB_MODEL_MAX_EOS 8
 
 /* Limits. No known model comes near them; they keep every size that is computed from a model far below 2^64. Readers
@@ -72,13 +81,16 @@ typedef enum { MB_ACTIVATION_SILU = 1, MB_ACTIVATION_RELU2 = 2 } mb_activation;
 #define MB_MOST_FEED_FORWARD (1u << 18)
 #define MB_MOST_CONTEXT (1u << 24)
 #define MB_MOST_SHARED_HEADS 128u /* query heads per KV head */
+#define MB_LAYER_SET_BYTES 16     /* a set of layers: bit l % 8 of byte l / 8; so of layers 0 to 127 */
 
 /* Tensor names ("layers.N." stands before each name of a layer; [] marks what may be absent):
- *   embedding.weight  [output.weight]  norm.weight  rope.inverse_frequencies (1 x head_dim/2)
- *   attention.norm.weight  attention.query.weight [.bias]  attention.key.weight [.bias]  attention.value.weight [.bias]
- *   attention.output.weight [.bias]  [attention.query.norm.weight  attention.key.norm.weight]
- * [attention.sub_norm.weight] mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]  mlp.down.weight [.bias]
- * [mlp.sub_norm.weight] Without output.weight the embedding is the output head. */
+ *   embedding.weight  [output.weight]  norm.weight  rope.inverse_frequencies (1 x rotary_dim/2)
+ *   [rope.window.inverse_frequencies (1 x rotary_dim/2)]  attention.norm.weight  attention.query.weight [.bias]
+ *   attention.key.weight [.bias]  attention.value.weight [.bias]  attention.output.weight [.bias]
+ *   [attention.query.norm.weight  attention.key.norm.weight]  [attention.sub_norm.weight]
+ *   [attention.output.norm.weight]  mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]
+ *   mlp.down.weight [.bias]  [mlp.sub_norm.weight]  [mlp.output.norm.weight]
+ * Without output.weight the embedding is the output head. The flags say which norms there are, and the second table. */
 typedef struct {
   uint32_t flags;      /* MB_MODEL_* */
   uint32_t vocabulary; /* 1..MB_MOST_VOCABULARY, and so on for each size */
@@ -89,7 +101,7 @@ typedef struct {
   uint32_t head_dim; /* even */
   uint32_t feed_forward;
   uint32_t context;        /* positions the model was trained for: the most a session may ask for */
-  uint32_t sliding_window; /* a query sees this many positions, itself included; 0: all */
+  uint32_t sliding_window; /* a query sees this many positions, itself included; 0: all. Not in full_layers */
   uint32_t activation;     /* mb_activation */
   float norm_epsilon;
   int32_t bos_token;  /* -1: none */
@@ -97,7 +109,14 @@ typedef struct {
   int32_t eos_tokens[MB_MODEL_MAX_EOS];
   uint32_t default_context; /* what a session gets when it asks for none; the manifest's prediction is for it */
   char name[64];            /* for people, UTF-8, zero-terminated */
-  uint8_t reserved[100];    /* 0 */
+  float embedding_scale;    /* what a row of the embedding is multiplied by; 0: 1 */
+  float residual_scale;     /* what attention and MLP give is multiplied by this before it is added; 0: 1 */
+  float query_scale;        /* what a score, query times key, is multiplied by; 0: 1 / sqrt(head_dim) */
+  float rotary_scale;       /* what cosines and sines are multiplied by; 0: 1 */
+  uint32_t rotary_dim;      /* so many values of a head are rotated, the first; even; 0: all */
+  uint8_t full_layers[MB_LAYER_SET_BYTES];      /* these see all positions, whatever sliding_window is */
+  uint8_t unrotated_layers[MB_LAYER_SET_BYTES]; /* these have no positions at all */
+  uint8_t reserved[48];                         /* 0 */
 } mb_model_config;
 
 static_assert(sizeof(mb_index_header) == 64, "the index header is 64 bytes");

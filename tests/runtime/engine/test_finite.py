@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mobile_bundle.errors import UserError
 from mobile_bundle.evaluate.perplexity import measure
-from mobile_bundle.models.rope import inverse_frequencies
+from mobile_bundle.models.rope import rotary
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.library import library
 from mobile_bundle.native.programs import bundle_runner
@@ -110,7 +110,7 @@ def test_the_check_leaves_nothing_in_a_bundle(untied, tmp_path, recipe):
 )  # fmt: skip
 def test_a_rotary_table_that_is_not_finite_is_refused(config):
     with pytest.raises(UserError, match=r"rotary parameter .* in config\.json"):
-        inverse_frequencies(config, 64, 2048, 10000.0)
+        rotary(config, 64, 2048, 10000.0)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ uint32_t bundle_any_size(uint32_t limit) {
 }
 
 void bundle_change_dimension(mb_model_config *c) {
-  switch (fuzz_below(12)) {
+  switch (fuzz_below(15)) {
     case 0:
       c->vocabulary = bundle_any_size(MB_MOST_VOCABULARY);
       break;
@@ -53,8 +53,20 @@ void bundle_change_dimension(mb_model_config *c) {
       c->sliding_window = fuzz_below(2) ? bundle_one_to(8) : (uint32_t)fuzz_edge();
       break;
     case 10:
-      c->flags ^= 1u << fuzz_below(fuzz_below(4) ? 1 : 32);
-      c->activation = fuzz_below(4);
+      c->flags ^= 1u << fuzz_below(fuzz_below(4) ? 7 : 32);
+      c->activation = fuzz_below(5);
+      break;
+    case 11: {
+      float *factors[] = {&c->embedding_scale, &c->residual_scale, &c->query_scale, &c->rotary_scale};
+      const uint32_t bits = fuzz_below(2) ? (uint32_t)fuzz_random() : 0x3f000000u;
+      memcpy(factors[fuzz_below(4)], &bits, sizeof bits);
+      break;
+    }
+    case 12:
+      c->rotary_dim = fuzz_below(2) ? 2 * bundle_one_to(c->head_dim) : (uint32_t)fuzz_edge();
+      break;
+    case 13:
+      (fuzz_below(2) ? c->full_layers : c->unrotated_layers)[fuzz_below(MB_LAYER_SET_BYTES)] ^= (uint8_t)fuzz_below(4);
       break;
     default: {
       const uint32_t bits = fuzz_below(2) ? (uint32_t)fuzz_random() : 0x7f800000u;

@@ -2,19 +2,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/config.h"
 #include "fuzz_bundle.h"
 #include "storage/entropy.h"
 
 /* The shape that the model needs of a tensor; false: none of its own (a shared codebook). */
 static bool needed_shape(const mb_model_config *c, const char *name, size_t bytes, uint32_t *rows, uint32_t *columns) {
   const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const bool wide = (c->flags & MB_MODEL_WIDE_QK_NORMS) != 0;
   const struct {
     const char *name;
     uint32_t rows, columns;
   } tensors[] = {{"embedding.weight", c->vocabulary, c->hidden},
                  {"output.weight", c->vocabulary, c->hidden},
                  {"norm.weight", 1, c->hidden},
-                 {"rope.inverse_frequencies", 1, c->head_dim / 2},
+                 {"rope.inverse_frequencies", 1, mb_rotary_dim(c) / 2},
+                 {"rope.window.inverse_frequencies", 1, mb_rotary_dim(c) / 2},
                  {"attention.norm.weight", 1, c->hidden},
                  {"attention.query.weight", attention, c->hidden},
                  {"attention.query.bias", 1, attention},
@@ -24,8 +27,8 @@ static bool needed_shape(const mb_model_config *c, const char *name, size_t byte
                  {"attention.value.bias", 1, kv},
                  {"attention.output.weight", c->hidden, attention},
                  {"attention.output.bias", 1, c->hidden},
-                 {"attention.query.norm.weight", 1, c->head_dim},
-                 {"attention.key.norm.weight", 1, c->head_dim},
+                 {"attention.query.norm.weight", 1, wide ? attention : c->head_dim},
+                 {"attention.key.norm.weight", 1, wide ? kv : c->head_dim},
                  {"attention.sub_norm.weight", 1, attention},
                  {"mlp.norm.weight", 1, c->hidden},
                  {"mlp.gate.weight", c->feed_forward, c->hidden},
@@ -34,7 +37,9 @@ static bool needed_shape(const mb_model_config *c, const char *name, size_t byte
                  {"mlp.up.bias", 1, c->feed_forward},
                  {"mlp.down.weight", c->hidden, c->feed_forward},
                  {"mlp.down.bias", 1, c->hidden},
-                 {"mlp.sub_norm.weight", 1, c->feed_forward}};
+                 {"mlp.sub_norm.weight", 1, c->feed_forward},
+                 {"attention.output.norm.weight", 1, c->hidden},
+                 {"mlp.output.norm.weight", 1, c->hidden}};
   if (bytes > 7 && memcmp(name, "layers.", 7) == 0) {
     const char *dot = memchr(name + 7, '.', bytes - 7);
     if (!dot) return false;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/config.h"
 #include "engine/session.h"
 #include "engine/verify.h"
 #include "fuzz_bundle.h"
@@ -30,8 +31,16 @@ static void estimate(const mb_model_config *c, const mb_session_options *o) {
   const uint64_t stride = ((uint64_t)c->head_dim + 31) / 32 * 32,
                  context = o->context ? o->context : c->default_context;
   const uint64_t vector = o->kv_type == MB_KV_INT8 ? stride + stride / 32 * 2 : 2 * stride;
-  const uint64_t per_token = exact(exact(2 * (uint64_t)c->layers, c->kv_heads), vector), kv = exact(per_token, context);
   const uint64_t chunk = o->prefill_chunk ? o->prefill_chunk : 32;
+  uint64_t full = 0, positions = 0;
+  for (uint32_t l = 0; l < c->layers; l++) {
+    const uint64_t kept = (uint64_t)mb_layer_window(c, l) + chunk - 1;
+    const bool window = mb_layer_window(c, l) > 0 && kept < context;
+    full += !window;
+    positions += window ? kept : context;
+  }
+  const uint64_t each = exact(2 * (uint64_t)c->kv_heads, vector);
+  const uint64_t per_token = exact(full, each), kv = exact(positions, each);
   const uint64_t logits = exact(4 * (o->all_logits ? chunk : 1), c->vocabulary);
   const uint64_t widths = (uint64_t)c->hidden + c->feed_forward + exact(c->heads, c->head_dim);
   if (memory.kv_bytes_per_token != per_token || memory.kv_bytes < kv || memory.kv_bytes - kv > 256 ||

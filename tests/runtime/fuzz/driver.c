@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -185,15 +186,22 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Ends the process after so much processor time, or long after it without: a busy machine is no hang. 0: not at all. */
+static void watch_for_hangs(uint32_t seconds) {
+  const struct itimerval limit = {.it_value.tv_sec = seconds};
+  setitimer(ITIMER_PROF, &limit, NULL);
+  alarm(seconds * 60);
+}
+
 static void run_inputs(_Atomic uint64_t *number, double end) {
   for (; run.inputs ? *number < run.inputs : now() < end; ++*number) {
     size_t size;
     uint8_t *input = make_input(*number, &size);
-    if (*number % 64 == 0) alarm(HANG_SECONDS); /* the 64 together take far less */
+    if (*number % 64 == 0) watch_for_hangs(HANG_SECONDS); /* the 64 together take far less */
     LLVMFuzzerTestOneInput(input, size);
     free(input);
   }
-  alarm(0);
+  watch_for_hangs(0);
 }
 
 static void keep(const char *path, const void *data, size_t size) {

@@ -12,7 +12,7 @@
 typedef struct {
   uint32_t format, rows, columns, group, flags;
   guarded blob;
-  int16_t *codes; /* [rows][columns] as stored, 8 bits signed; ternary 0..2; a sign's bit */
+  int16_t *codes; /* [rows][columns] as stored, 8 bits signed; ternary 0..2; a sign's bit; what a window says */
   float *weights; /* [rows][columns] */
 } packed;
 
@@ -24,9 +24,11 @@ static inline void pack_code(const packed *t, uint8_t *codes, uint32_t r, uint32
   switch (t->format) {
     case MB_FORMAT_TERNARY2:
     case MB_FORMAT_AFFINE2:
+    case MB_FORMAT_TRELLIS2:
       put_bits(codes + c / 16 * 64 + 4 * r + c % 4, 2 * (c % 16 / 4), code);
       break;
     case MB_FORMAT_AFFINE3:
+    case MB_FORMAT_TRELLIS3:
       put_bits(codes + c / 32 * 192 + c % 32 / 16 * 64 + 4 * r + c % 4, 2 * (c % 16 / 4), code & 3);
       put_bits(codes + c / 32 * 192 + 128 + 4 * r + c % 4, c % 32 / 4, code >> 2);
       break;
@@ -54,6 +56,7 @@ static inline uint32_t code_bits(uint32_t format) {
     case MB_FORMAT_SIGN1:
       return 1;
     case MB_FORMAT_AFFINE3:
+    case MB_FORMAT_TRELLIS3:
       return 3;
     case MB_FORMAT_AFFINE4:
       return 4;
@@ -84,6 +87,16 @@ static inline float get_half(const uint8_t *p) {
   uint16_t h;
   memcpy(&h, p, 2);
   return mb_f16_to_f32(h);
+}
+
+/* What the window of column c of a group says, less 16; the group's codes are given whole. */
+static inline int trellis_value(uint32_t format, const uint32_t *codes, uint32_t c) {
+  static const int two[16] = {5, 12, 1, 9, 12, 18, 8, 15, 17, 24, 14, 20, 24, 31, 21, 27};
+  static const int three[16] = {5, 8, 12, 14, 10, 12, 14, 16, 16, 18, 20, 22, 18, 20, 24, 27};
+  uint32_t f = c % 16 / 4, k = c % 4, before = (4 * k + f + 15) % 16;
+  uint32_t neighbour = codes[c / 16 * 16 + before % 4 * 4 + before / 4] & 3;
+  if (format == MB_FORMAT_TRELLIS2) return two[neighbour | codes[c] << 2] - 16;
+  return three[neighbour >> 1 | (codes[c] & 3) << 1 | (codes[c] & 4) << 1] - 16;
 }
 
 /* extreme: rows of only the largest or only the smallest code. */
@@ -154,6 +167,20 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
       if (head == 64) put_half(own + 32 + 2 * in, r < rows ? random_unit() * 3 : 0);
       float d = get_half(own + 2 * in), m = head == 64 ? get_half(own + 32 + 2 * in) : 0;
       float offset = head == 64 || bits == 8 ? 0 : (float)(1 << (bits - 1));
+      bool trellis = format == MB_FORMAT_TRELLIS2 || format == MB_FORMAT_TRELLIS3;
+      uint32_t whole[128];
+      if (trellis) { /* what fills the last 16 columns up may have any bits */
+        for (uint32_t c = 0; c < group; c++) {
+          whole[c] = r < rows ? (uint32_t)random_code(format, extreme, r) : 0;
+          pack_code(&t, own + head, in, c, whole[c]);
+        }
+        for (uint32_t c = 0; c < group && r < rows && g * group + c < columns; c++) {
+          size_t i = (size_t)r * columns + g * group + c;
+          t.codes[i] = (int16_t)trellis_value(format, whole, c);
+          t.weights[i] = scale * d * (float)t.codes[i];
+        }
+        continue;
+      }
       for (uint32_t c = 0; c < group; c++) {
         bool real = r < rows && g * group + c < columns;
         int16_t code = real ? random_code(format, extreme, r) : 0;

@@ -267,14 +267,14 @@ static void test_matrix(const mb_kernels *scalar, const mb_kernels *const *table
 static void test_multiply(const mb_kernels *scalar, const mb_kernels *const *tables) {
   static const uint32_t formats[] = {MB_FORMAT_F32,     MB_FORMAT_BF16,    MB_FORMAT_TERNARY2, MB_FORMAT_AFFINE2,
                                      MB_FORMAT_AFFINE3, MB_FORMAT_AFFINE4, MB_FORMAT_AFFINE8,  MB_FORMAT_AFFINE5,
-                                     MB_FORMAT_AFFINE6, MB_FORMAT_SIGN1};
+                                     MB_FORMAT_AFFINE6, MB_FORMAT_SIGN1,   MB_FORMAT_TRELLIS2, MB_FORMAT_TRELLIS3};
   static const uint32_t shapes[][2] = {{1, 1},   {1, 172},  {37, 1},    {16, 128}, {32, 256},
                                        {17, 31}, {83, 131}, {300, 172}, {19, 1031}};
   static const uint32_t groups[] = {32, 64, 128};
   for (size_t s = 0; s < LENGTH(shapes); s++)
     for (size_t f = 0; f < LENGTH(formats); f++)
       for (size_t g = 0; g < (mb_is_affine(formats[f]) ? LENGTH(groups) : 1); g++)
-        for (uint32_t flag = 0; flag < (mb_format_bits(formats[f]) > 1 ? 2 : 1); flag++)
+        for (uint32_t flag = 0; flag < (mb_format_bits(formats[f]) > 1 && formats[f] < MB_FORMAT_SIGN1 ? 2 : 1); flag++)
           for (int extreme = 0; extreme < (shapes[s][0] < 40 ? 2 : 1); extreme++) {
             const uint32_t format = formats[f];
             uint32_t set = mb_is_affine(format) ? MB_FLAG_ASYMMETRIC : MB_FLAG_ROW_SCALES;
@@ -357,6 +357,11 @@ static void test_formats(void) {
             mb_payload_bytes(MB_FORMAT_SIGN1, 17, 129, 128, 0) == 4 * (32 + 256) &&
             mb_payload_bytes(MB_FORMAT_SIGN1, 1, 1, 32, MB_FLAG_ASYMMETRIC) == 0,
         "5 and 6 bits, signs");
+  check(mb_payload_bytes(MB_FORMAT_TRELLIS2, 17, 129, 128, 0) == 4 * (32 + 512) &&
+            mb_payload_bytes(MB_FORMAT_TRELLIS3, 17, 33, 32, 0) == 4 * (32 + 192) &&
+            mb_payload_bytes(MB_FORMAT_TRELLIS2, 1, 1, 32, MB_FLAG_ASYMMETRIC) == 0 &&
+            mb_payload_bytes(MB_FORMAT_TRELLIS3, 1, 1, 16, 0) == 0,
+        "trellis codes");
   check(mb_payload_bytes(MB_FORMAT_TERNARY2, 1, 1, 32, 0) == 0 && mb_payload_bytes(MB_FORMAT_BF16, 1, 1, 0, 1) == 0 &&
             mb_payload_bytes(MB_FORMAT_BF16, big + 1, 1, 0, 0) == 0 && mb_payload_bytes(99, 1, 1, 0, 0) == 0,
         "invalid combinations");

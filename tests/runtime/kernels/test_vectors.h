@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/half.h"
+#include "kernels/exponential.h"
 #include "kernels/kernels.h"
 #include "support.h"
 
@@ -157,6 +158,19 @@ static void check_silu(const float *gate, const float *up, const float *out, uin
   }
 }
 
+static void check_gelu(const float *gate, const float *up, const float *out, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) {
+    /* in float as the kernels have it: an error of u is one of exp(-u), times u */
+    const float x = gate[i], u = x * (MB_GELU_CUBIC * (x * x) + MB_GELU_LINEAR);
+    double e = exp(u > 87 ? -87 : u < -88 ? 88 : -(double)u), y = x / (1 + e) * up[i];
+    check(fabs(out[i] - y) <= 3e-6 * fabs(y) + 1e-38 || (isinf(out[i]) && fabs(y) > 3.4e38),
+          "scalar gelu(%g) * %g = %g", x, up[i], out[i]);
+    if (fabsf(x) > 8) continue;
+    const double exact = 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * (double)x * x)));
+    check(fabs(x / (1 + e) - exact) <= 2e-6 * fabs(exact) + 1e-6, "gelu(%g) is %g, not %g", x, x / (1 + e), exact);
+  }
+}
+
 static void test_functions(const mb_kernels *scalar, const mb_kernels *const *tables) {
   for (uint32_t round = 0; round < 80; round++) {
     uint32_t n = round < 40 ? round : round < 79 ? random_below(700) : 8960;
@@ -183,6 +197,15 @@ static void test_functions(const mb_kernels *scalar, const mb_kernels *const *ta
       memcpy(b.at, in.at, n * 4);
       tables[t]->silu_multiply(b.at, up.at, n);
       check(memcmp(a.at, b.at, n * 4) == 0, "%s silu_multiply of %u", tables[t]->name, n);
+    }
+
+    memcpy(a.at, in.at, n * 4);
+    scalar->gelu_multiply(a.at, up.at, n);
+    check_gelu(in.at, up.at, a.at, n);
+    for (int t = 0; tables[t] != NULL; t++) {
+      memcpy(b.at, in.at, n * 4);
+      tables[t]->gelu_multiply(b.at, up.at, n);
+      check(memcmp(a.at, b.at, n * 4) == 0, "%s gelu_multiply of %u", tables[t]->name, n);
     }
 
     memcpy(a.at, in.at, n * 4);

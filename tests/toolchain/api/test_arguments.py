@@ -21,6 +21,8 @@ from support.paths import EXAMPLE
         ({"jobs": "2"}, "`jobs`: must be at least 1"),
         ({"max_perplexity": "x"}, "`max_perplexity` 'x': must be a number above 0"),
         ({"recipe": 4}, "`recipe` 4: must be a name, a file or a Recipe"),
+        ({"target": "phone"}, "`target` 'phone': must be one of android-2gb"),
+        ({"max_size": "30"}, "'30': that is 30 bytes; write the unit, such as 30MB"),
         ({"formats": []}, "`formats`: a bundle needs at least one of native"),
         ({"formats": "native"}, "`formats` 'native': must be a list"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mobile_bundle.calibrate.calibration import calibrate
+from mobile_bundle.corpus.calibration import calibration_windows
 from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
 from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import UserError
@@ -18,7 +18,7 @@ from mobile_bundle.pipeline.uncompressed import open_for_evaluation
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.tokenizer import compile_tokenizer
 from support.builds import build
-from support.checkpoints import TINY, tiny_model, write_tiny
+from support.checkpoints import ALL, tiny_model, write_tiny
 from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
@@ -33,7 +33,7 @@ def tokens(count: int, length: int, vocabulary: int = 512) -> np.ndarray:
     return np.random.default_rng(0).integers(3, vocabulary, (count, length)).astype(np.int32)
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "bitnet"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "bitnet"])
 def test_the_decoder_is_transformers(tmp_path: Path, name: str) -> None:
     pytest.importorskip("transformers")
     reference = tiny_model(name)
@@ -222,4 +222,4 @@ def test_texts_that_are_of_no_use(tmp_path: Path) -> None:
         tokenizer = compile_tokenizer(EXAMPLE, model.checkpoint.config)
         for path, message in ((empty, "less than one window"), (tmp_path / "none.txt", "cannot be read")):
             with pytest.raises(UserError, match=message):
-                calibrate(model, tokenizer, path, (), None, lambda _: None)
+                calibration_windows(tokenizer, path, model.spec.context)

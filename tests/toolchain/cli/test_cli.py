@@ -49,6 +49,67 @@ def test_build_says_what_it_made(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["wiki.mbundle"]
 
 
+def test_the_target_is_one_that_is_known(tmp_path):
+    build = ("build-mobile-bundle", EXAMPLE, "-o", tmp_path / "wiki.mbundle", "--recipe", "affine-4bit", "--target")
+    assert command(*build, "android-2gb").returncode == 0
+    one_line(command(*build, "phone"), 2, "argument --target: invalid choice: 'phone'")
+    assert "android-2gb (600.0 MB)" in " ".join(command("build-mobile-bundle", "--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--recipe", "affine-7bit"), "unknown recipe 'affine-7bit'; known: raw, affine-8bit"),
+        (("--max-size", "30"), "'30': that is 30 bytes; write the unit, such as 30MB"),
+        (("--max-ram", "99999"), "99,999 bytes; write the unit"),
+        (("--max-sizes",), "--max-sizes"),
+    ],
+)
+def test_bad_usage_of_the_build_is_one_line(tmp_path, arguments, words):
+    process = command("build-mobile-bundle", EXAMPLE, "-o", tmp_path / "wiki.mbundle", *arguments)
+    one_line(process, 2, words)
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_bad_usage_is_one_line(tmp_path):
+    for arguments in ((), ("nothing",), ("inspect",), ("inspect", tmp_path, "--what"), ("lab", "none")):
+        process = command("mobile-bundle", *arguments)
+        assert process.returncode == 2
+        assert len(process.stderr.splitlines()) == 1
+        assert process.stderr.startswith("mobile-bundle")
+
+
+@pytest.mark.parametrize("name", ["inspect", "verify", "run", "bench"])
+def test_what_is_no_bundle(tmp_path, name):
+    packed = tmp_path / "my model.mbundle.zip"
+    packed.write_bytes(b"PK")
+    more = ("--prompt", "Hi") if name == "run" else ()
+    one_line(
+        command("mobile-bundle", name, tmp_path / "x.mbundle", *more), 1, "x.mbundle does not exist; give a bundle"
+    )
+    unpack = f"unzip '{packed}' -d '{packed.with_suffix('')}'"
+    one_line(command("mobile-bundle", name, packed, *more), 1, f"is the packed form of a bundle; unpack it: {unpack}")
+
+
+@pytest.mark.slow
+def test_a_packed_bundle_runs_after_it_was_unpacked_as_the_message_says(bundle, tmp_path):
+    packed = tmp_path / "wiki.mbundle.zip"
+    assert command("mobile-bundle", "pack", bundle("affine-4bit"), "-o", packed, "--abi", "x86_64").returncode == 0
+    process = command("mobile-bundle", "run", packed, "--prompt", "The")
+    unpack = process.stderr.strip().rpartition("unpack it: ")[2]
+    if not shutil.which("unzip"):
+        pytest.skip("needs unzip")
+    subprocess.run(["sh", "-c", unpack], check=True, capture_output=True)
+    process = command("mobile-bundle", "run", packed.with_suffix(""), "--prompt", "The", "--max-new-tokens", "2")
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_build_says_that_it_replaced_a_bundle(tmp_path):
+    build = ("build-mobile-bundle", EXAMPLE, "-o", tmp_path / "wiki.mbundle", "--recipe", "affine-4bit")
+    assert "replaced" not in command(*build).stderr
+    assert f"{tmp_path / 'wiki.mbundle'}: the bundle that was there is replaced" in command(*build).stderr
+
+
 def test_build_json_is_the_manifest(tmp_path):
     out = tmp_path / "wiki.mbundle"
     process = command("build-mobile-bundle", EXAMPLE, "-o", out, "--recipe", "affine-8bit", "--json")
@@ -291,7 +352,7 @@ def test_a_bundle_may_be_without_mobile_run(tmp_path):
         (("mobile-bundle", "frobnicate"), 2, "frobnicate"),
         (("mobile-bundle", "inspect", EXAMPLE), 1, "not a bundle"),
         (("mobile-bundle", "inspect", "a", "--frob"), 2, "--frob"),
-        (("mobile-bundle", "verify", "nowhere"), 1, "not a bundle"),
+        (("mobile-bundle", "verify", "nowhere"), 1, "nowhere does not exist"),
         (("mobile-bundle", "eval", EXAMPLE), 2, "--text"),
         (("mobile-bundle", "eval", EXAMPLE, "--text", "nowhere.txt"), 1, "nowhere.txt"),
         (("mobile-bundle", "eval", EXAMPLE, "--text", "a", "--context", "-5"), 2, "--context"),

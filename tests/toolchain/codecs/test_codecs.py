@@ -29,7 +29,8 @@ PACKED = [
     for name in codec_names()
     if codec_by_name(name).format < FIRST_STORED_FORMAT and codec_by_name(name).format is not Format.VECTOR
 ]
-ALL = [*PACKED, *AFFINE]
+TRELLIS = [f"trellis-{bits}bit-g{group}" for bits in (2, 3) for group in (32, 64)]
+ALL = [*PACKED, *AFFINE, *TRELLIS]
 SHAPES = [(1, 1), (1, 200), (37, 1), (16, 128), (17, 131), (61, 172), (300, 40)]
 
 
@@ -72,7 +73,8 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
             if row >= rows and row_scales is not None:
                 assert s == 0
         return out
-    bits = {4: 2, 5: 3, 6: 4, 7: 8, 11: 5, 12: 6, 13: 1}[kind]
+    bits = {4: 2, 5: 3, 6: 4, 7: 8, 11: 5, 12: 6, 13: 1, 14: 2, 15: 3}[kind]
+    trellis = kind >= 14
     head = 64 if flags & 1 else 32
     record = head + 16 * group * bits // 8
     groups = -(-columns // group)
@@ -85,17 +87,40 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
             m = struct.unpack_from("<e", payload, base + 32 + 2 * r)[0] if flags & 1 else 0.0
             code = slow_code(payload[base + head : base + record], bits, r, c)
             if row >= rows or column >= columns:
-                assert code == 0  # padding
+                assert code == 0 or (trellis and row < rows)  # padding
                 assert row < rows or (d == 0 and m == 0)
                 continue
             if flags & 1:
                 value = np.float32(d * code) + np.float32(m)
-            elif bits == 1:
-                value = np.float32(d if code else -d)
             else:
-                value = np.float32(d * (code if bits == 8 else code - (1 << (bits - 1))))
+                value = np.float32(d * slow_level(payload[base + head : base + record], kind, bits, r, c))
             out[row, column] = np.float32(scale) * value
     return out
+
+
+def slow_level(codes: bytes, kind: int, bits: int, r: int, c: int) -> int:
+    """What a code of a format without offsets stands for."""
+    if kind >= 14:
+        return slow_trellis(codes, bits, r, c)
+    code = slow_code(codes, bits, r, c)
+    if bits == 1:
+        return 2 * code - 1
+    return code if bits == 8 else code - (1 << (bits - 1))
+
+
+def slow_trellis(codes: bytes, bits: int, r: int, c: int) -> int:
+    """The level of column c of a group: what its window says, less 16."""
+    tables = {
+        2: "5 12 1 9 12 18 8 15 17 24 14 20 24 31 21 27",
+        3: "5 8 12 14 10 12 14 16 16 18 20 22 18 20 24 27",
+    }
+    begin, within = c // 16 * 16, c % 16
+    pair = 4 * (within % 4) + within // 4
+    before = (pair - 1) % 16
+    neighbour = slow_code(codes, bits, r, begin + 4 * (before % 4) + before // 4) & 3
+    code = slow_code(codes, bits, r, c)
+    window = neighbour + 4 * code if bits == 2 else neighbour // 2 + 2 * (code % 4) + 8 * (code // 4)
+    return int(tables[bits].split()[window]) - 16
 
 
 def slow_code(codes: bytes, bits: int, r: int, c: int) -> int:
@@ -165,6 +190,8 @@ def test_sizes_and_errors_are_exact(name: str) -> None:
         ("affine-2bit-g64-asym", 2.5, 0.107),
         ("bitnet", 2.0, 0.27),
         ("sign-1bit", 1.125, 0.37),
+        ("trellis-2bit", 2.125, 0.0963),
+        ("trellis-3bit", 3.125, 0.0263),
     ],
 )
 def test_error_on_gaussian_weights(name: str, bits: float, error: float) -> None:
@@ -178,7 +205,16 @@ def test_error_on_gaussian_weights(name: str, bits: float, error: float) -> None
 def test_chunks_do_not_show() -> None:
     """A matrix that takes several chunks is coded as its parts are."""
     weight = gaussian(4096 + 37, 160)
-    for name in ("raw", "affine-3bit", "affine-8bit", "affine-5bit", "sign-1bit", "bitnet", "bitnet-row"):
+    for name in (
+        "raw",
+        "affine-3bit",
+        "affine-8bit",
+        "affine-5bit",
+        "sign-1bit",
+        "bitnet",
+        "bitnet-row",
+        "trellis-3bit",
+    ):
         codec = codec_by_name(name)
         blob = codec.encode(weight)
         tail = codec.decode_rows(blob, 4096, 4096 + 37)
@@ -248,8 +284,8 @@ def test_zeros_and_constants(name: str) -> None:
     codec = codec_by_name(name)
     zeros = np.zeros((18, 70), np.float32)
     np.testing.assert_array_equal(codec.decode(codec.encode(zeros)), zeros)
-    if codec.format is Format.SPARSE_TERNARY:
-        return  # a zero in every four columns: no constant but 0
+    if codec.format in (Format.SPARSE_TERNARY, Format.TRELLIS2, Format.TRELLIS3):
+        return  # a zero in every four columns: no constant but 0; a trellis searches no scale for constants
     constant = np.full((18, 70), -0.375, np.float32)
     np.testing.assert_allclose(codec.decode(codec.encode(constant)), constant, rtol=1e-3)
 

@@ -21,7 +21,7 @@ from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.recipe import Recipe
 from support import arm64
-from support.checkpoints import TINY, write_tiny
+from support.checkpoints import ALL, write_tiny
 from support.onnx_programs import Decoder, headers, onnx_runner, runner_environment, same_or_tied
 from support.paths import EXAMPLE
 from support.prompts import prompt_tokens
@@ -93,7 +93,7 @@ def test_logits_are_the_engine_s_but_for_rounding(exported, request, model, reci
         print(f"{model} {recipe}, {length} tokens: {other} of {steps} tokens are others")
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ALL)
 def test_every_architecture_without_int8_rounding(tmp_path, name):
     """Norms per head, biases, sliding windows, RoPE's scalings, untied heads: raw weights show every mistake."""
     write_tiny(tmp_path, name, dtype="bfloat16")

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from mobile_bundle.native.engine import Model
 from mobile_bundle.pipeline.weights import build_weights
-from support.checkpoints import TINY, pack_bitnet, tiny_model, write_tiny
+from support.checkpoints import ALL, pack_bitnet, tiny_model, write_tiny
 
 torch = pytest.importorskip("torch")
 
 IDS = np.random.default_rng(3).integers(0, 512, 60).astype(np.int32)
+
+
+SHARP = {"qwen3-yarn": 6e-3, "hunyuan": 6e-3, "ernie": 3e-3}
+"""Heads that look at few positions: the fp16 of keys and values weighs more. test_families.py takes it out."""
 
 
 def engine_logits(weights: Path) -> np.ndarray:
@@ -24,14 +28,14 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "bitnet"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "bitnet"])
 def test_logits_are_those_of_transformers(tmp_path, name):
     write_tiny(tmp_path, name, dtype="bfloat16")
     build_weights(tmp_path, "raw", tmp_path / "weights.ptd")
     reference = tiny_model(name).to(torch.bfloat16).float()
     with torch.no_grad():
         expected = reference(torch.from_numpy(IDS.astype(np.int64))[None]).logits[0].numpy()
-    assert relative(engine_logits(tmp_path / "weights.ptd"), expected) < 2e-3
+    assert relative(engine_logits(tmp_path / "weights.ptd"), expected) < SHARP.get(name, 2e-3)
 
 
 def ternarise(model) -> None:

@@ -137,6 +137,10 @@ SAME: dict[str, Condition] = {
     "torch_dtype": Condition(config={"torch_dtype": "float16"}, drop=("dtype",)),
     "no dtype": Condition(drop=("dtype",)),
     "all layers full": Condition("mistral", {"layer_types": ["full_attention"] * 3}),
+    "mixed windows, by number": Condition("qwen2-sliding", {"max_window_layers": 1}, ("layer_types",)),
+    "mixed windows of Qwen2": Condition(
+        "qwen2-sliding", {"layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+    ),
     "all layers slide": Condition("mistral", {"layer_types": ["sliding_attention"] * 3}),
     "no window": Condition("mistral", {"sliding_window": None}),
     "window missing": Condition("mistral", drop=("sliding_window",)),
@@ -251,14 +255,10 @@ REFUSED: dict[str, tuple[Condition, str]] = {
         ),
         "LlavaForConditionalGeneration .a model of text and images or sound",
     ),
-    "a family that is not known": (Condition(config={"model_type": "gemma3_text"}), "architecture gemma3_text; supp"),
+    "a family that is not known": (Condition(config={"model_type": "gemma2"}), "architecture gemma2; supp"),
     "mixed windows, listed": (
         Condition("mistral", {"layer_types": ["sliding_attention", "full_attention", "full_attention"]}),
         r"mixes full and sliding attention \(layer_types\)",
-    ),
-    "mixed windows, by number": (
-        Condition("qwen2-sliding", {"max_window_layers": 1}, ("layer_types",)),
-        r"mixes full and sliding attention \(use_sliding_window with max_window_layers\)",
     ),
     "max_window_layers null": (
         Condition("qwen2-sliding", {"max_window_layers": None, "layer_types": None}),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Checkpoint, Model, open_model
-from mobile_bundle.models.rope import inverse_frequencies
+from mobile_bundle.models.rope import rotary
 from mobile_bundle.models.spec import DecoderSpec
 from numpy.typing import NDArray
 from support.checkpoints import TINY, pack_bitnet, tiny_model, write_synthetic, write_tiny
@@ -177,13 +177,13 @@ def test_rope_tables(scaling: str) -> None:
                 rope_parameters={**rope, "rope_theta": theta},
             )
             expected = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config).inv_freq.numpy()
-            old = inverse_frequencies({"rope_scaling": rope, "rope_theta": theta}, dim, 131072, 1.0)
+            old = rotary({"rope_scaling": rope, "rope_theta": theta}, dim, 131072, 1.0).frequencies
             older = {"type" if key == "rope_type" else key: value for key, value in rope.items()}
-            new = inverse_frequencies({"rope_parameters": {**rope, "rope_theta": theta}}, dim, 131072, 1.0)
+            new = rotary({"rope_parameters": {**rope, "rope_theta": theta}}, dim, 131072, 1.0).frequencies
             np.testing.assert_array_max_ulp(old, expected, 2)
             np.testing.assert_array_equal(old, new)
             np.testing.assert_array_equal(
-                old, inverse_frequencies({"rope_scaling": older, "rope_theta": theta}, dim, 131072, 1.0)
+                old, rotary({"rope_scaling": older, "rope_theta": theta}, dim, 131072, 1.0).frequencies
             )
 
 
@@ -287,8 +287,8 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported: silu, relu2"),
     ({"hidden_act": ["silu"]}, "hidden_act"),
     ({"rms_norm_eps": -1}, "rms_norm_eps"),
-    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rotary scaling 'yarn' is not supported"),
-    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotary scaling 'dynamic' is not supported"),
+    ({"rope_parameters": {"rope_type": "proportional"}}, "rotary scaling 'proportional' is not supported"),
+    ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rotary scaling 'ntk' is not supported"),
     ({"rope_parameters": {"rope_type": "linear"}}, "rotary parameter factor"),
     ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
     ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "differ between layers"),
@@ -315,16 +315,16 @@ def test_a_config_that_is_not_supported(
     assert "\n" not in str(error.value)
 
 
-def test_mixed_attention_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_mixed_attention(tiny: Callable[..., Path], tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(tiny("qwen2-sliding"), tmp_path / "m")
     edit(tmp_path / "m", lambda config: config.update(layer_types=["full_attention", "sliding_attention"] * 2))
-    with pytest.raises(UserError, match="mixes full and sliding attention"):
+    with pytest.raises(UserError, match="has 4 names for 3 layers"):
         open_model(tmp_path / "m")
     edit(tmp_path / "m", lambda config: config.update(layer_types=None, max_window_layers=1))
-    with pytest.raises(UserError, match="mixes full and sliding attention"):
-        open_model(tmp_path / "m")
+    with open_model(tmp_path / "m") as model:
+        assert (model.spec.sliding_window, model.spec.full_layers) == (24, {0})
     edit(tmp_path / "m", lambda config: config.update(max_window_layers=3))
     with open_model(tmp_path / "m") as model:
         assert model.spec.sliding_window == 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
 from support.builds import build
 from support.gguf_files import dequantised, inverse
-from support.paths import VALIDATION_TEXT
+from support.paths import ROOT, VALIDATION_TEXT
 from support.real_model import BYTES, QUESTIONS, real_gguf
 from support.texts import random_texts
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
@@ -173,3 +176,15 @@ def _transformers_model() -> Any:
                     values: NDArray[np.float32] = np.concatenate(list(opened.source(tensor).chunks(4096)))
                     parameters[tensor.source].copy_(torch.from_numpy(values).reshape(parameters[tensor.source].shape))
     return model
+
+
+def test_the_demo_answers(tmp_path: Path) -> None:
+    """`make demo-chat` asks by this script, which fails unless the answer names Nairobi."""
+    build(real_gguf(), tmp_path / "demo.mbundle", formats=("native",))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = [ROOT / "scripts/demo_chat.sh", tmp_path / "demo.mbundle"]
+    process = subprocess.run(script, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "The capital of Kenya is Nairobi." in process.stdout
+    assert process.stderr.count("tokens/s") == 6
+    assert process.stderr.count("peak memory") == 3

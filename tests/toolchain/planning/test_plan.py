@@ -194,7 +194,16 @@ def test_plans_keep_to_their_budgets() -> None:
             losses.append(plan.loss)
             for name in sharing(model.tensors, plan.assignment):
                 assert name in codebook_headers(model.tensors, plan.assignment)
-            assert any("MB" in line for line in plan_table(plan, model.tensors))
+            table = plan_table(plan, model.tensors)
+            assert any("MB" in line for line in table)
+            rows = [line.split() for line in table if line.startswith(("layers.", "embedding"))]
+            kinds = list(dict.fromkeys(row[0].removeprefix("layers.*.") for row in rows))
+            expected = [t.name.removeprefix("layers.0.") for t in model.tensors if t.role != "vector" and t.layer <= 0]
+            assert kinds == expected
+            assert rows == sorted(rows, key=lambda row: kinds.index(row[0].removeprefix("layers.*.")))
+            for kind in kinds:
+                bits = [float(row[4]) for row in rows if row[0].endswith(kind)]
+                assert bits == sorted(bits, reverse=True)
         assert losses == sorted(losses, reverse=True)
         peak = plan_for(model, Budget(max_size=3_300_000))[0].sizes.peak
         assert plan_for(model, Budget(max_ram=peak))[0].sizes.peak <= peak

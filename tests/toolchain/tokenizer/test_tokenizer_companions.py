@@ -35,6 +35,8 @@ CLASSES = (
     "PreTrainedTokenizerFast",
     "LlamaTokenizer",
     "LlamaTokenizerFast",
+    "GemmaTokenizer",
+    "GemmaTokenizerFast",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
     "GPTNeoXTokenizerFast",
@@ -42,8 +44,13 @@ CLASSES = (
     "TokenizersBackend",
     "NobodyKnowsTokenizer",
 )
-FAMILIES = ("llama", "llama", "qwen2", "qwen3", "mistral", "bitnet")
-REFUSED = re.compile("puts a space before every word|the same text after normalisation|does not fit")
+FAMILIES = (
+    *("llama", "llama", "qwen2", "qwen3", "mistral", "bitnet"),
+    *("gemma3_text", "granite", "smollm3", "ernie4_5", "olmo2", "exaone4", "phi3"),
+)
+REFUSED = re.compile(
+    "puts a space before every word|the same text after normalisation|does not fit|is not in the vocabulary"
+)
 
 
 def write(folder: Path, tokenizer: Any, family: str, files: dict[str, Any]) -> Path:

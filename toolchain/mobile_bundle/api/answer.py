@@ -48,6 +48,7 @@ class Memory:
         common = 0
         while common < len(self._held) and common + 1 < len(ids) and self._held[common] == ids[common]:
             common += 1
+        common = self.session.rewind_point(common)
         self.session.rewind(common)
         del self._held[common:]
         return list(ids[common:])

@@ -7,17 +7,19 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mobile_bundle.api.bundle import Bundle
 from mobile_bundle.api.sizes import byte_size
 from mobile_bundle.api.stop import Cancel, is_cancelled
-from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.export.formats import FORMATS
+from mobile_bundle.models.hub import local_model
 from mobile_bundle.pipeline.build import build_bundle
-from mobile_bundle.pipeline.request import BuildRequest, Listener, Step
+from mobile_bundle.pipeline.default_recipe import TARGETS
+from mobile_bundle.pipeline.request import DEFAULT, DEFAULT_TARGET, SELF, BuildRequest, Listener, Step
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.planning.recipe import Recipe, named_recipe
 from mobile_bundle.planning.recipe_file import SUFFIXES, read_recipe_file
@@ -35,26 +37,31 @@ def build(
     max_perplexity: float | None = None,
     min_speed: float | None = None,
     calibration: bool | str | os.PathLike[str] = False,
+    target: str = DEFAULT_TARGET,
     formats: Collection[str] = ("native",),
     jobs: int | None = None,
     cluster: str | None = None,
+    revision: str | None = None,
     chat_options: Mapping[str, Any] | None = None,
     progress: Callable[[Step], None] | None = None,
     cancel: Cancel = None,
 ) -> Bundle:
-    """Builds the bundle `output` (NAME.mbundle; replaced if it exists) from a checkpoint directory or a GGUF file.
+    """Builds the bundle `output` (NAME.mbundle; replaced if it exists) from a checkpoint directory, a GGUF file or a
+    model of the hub ("OWNER/NAME", where no path of that name exists).
 
     It appears whole, or not at all. When a build fails, is cancelled or is killed, the finished tensors lie in
     OUTPUT.parts beside it, and the same call continues from there.
 
     recipe: how weights are coded: a name ("affine-4bit", "bitnet+entropy"), a recipe file (.yaml), or a Recipe; None:
-    found by trying. max_size (installed size per ABI) and max_ram (predicted peak memory): a budget, in bytes or as
-    "480MB"; max_perplexity: predicted, on the calibration text. With a budget the planner chooses codec and bits of
-    every tensor. min_speed: the least speed of decoding that its plan may have, beside the same model with every matrix
-    as affine-4bit (1.0), by the time of the products; None: 0.5, as far as the budget allows it. calibration: a text
-    file (UTF-8, or .xz) to measure which weights matter; True: the text that ships with the tool, which budgets use by
-    default. formats: of "native", "executorch", "onnx". jobs: tensors that are coded at a time, each in its own
-    process. cluster: a Dask scheduler, "tcp://HOST:PORT". chat_options: arguments of the chat template that the bundle
+    found by trying. target: the class of phone whose memory it then has to fit. max_size (installed size per ABI) and
+    max_ram (predicted peak memory): a budget, in bytes or as "480MB"; max_perplexity: predicted, on the calibration
+    text. With a budget the planner chooses codec and bits of every tensor. min_speed: the least speed of decoding that
+    its plan may have, beside the same model with every matrix as affine-4bit (1.0), by the time of the products; None:
+    0.5, as far as the budget allows it. calibration: a text file (UTF-8, or .xz) to
+    measure which weights matter; "self": a text that the model writes; True, and with a budget: the text that ships
+    with the tool, for chat models together with one that the model writes. formats: of "native", "executorch", "onnx".
+    jobs: tensors that are coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT".
+    revision: a branch, a tag or a commit on the hub. chat_options: arguments of the chat template that the bundle
     fixes.
 
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
@@ -74,18 +81,21 @@ def build(
         if is_cancelled(cancel):
             raise Cancelled()
 
+    listener = Listener(step, lambda line: log.info("%s", line))
     request = BuildRequest(
         Path(model),
         Path(output),
         recipe=None if recipe is None else find_recipe(recipe),
         budget=_budget(_size(max_size), _size(max_ram), _perplexity(max_perplexity), min_speed),
         calibration=_calibration(calibration),
+        target=_target(target),
         formats=_formats(formats),
         jobs=_jobs(jobs, cluster),
         cluster=cluster,
         chat_options=dict(chat_options or {}),
     )
-    build_bundle(request, Listener(step, lambda line: log.info("%s", line)))
+    path = local_model(model, revision, listener.stage("downloading"), listener.tell)
+    build_bundle(replace(request, model=path), listener)
     return Bundle(output)
 
 
@@ -128,10 +138,16 @@ def _budget(max_size: int | None, max_ram: int | None, max_perplexity: float | N
     return budget
 
 
-def _calibration(text: bool | str | os.PathLike[str]) -> Path | None:
+def _calibration(text: bool | str | os.PathLike[str]) -> Path | str | None:
     if isinstance(text, bool):
-        return DEFAULT_TEXT if text else None
-    return Path(text)
+        return DEFAULT if text else None
+    return SELF if text == SELF else Path(text)
+
+
+def _target(target: str) -> str:
+    if target not in TARGETS:
+        raise ArgumentError(f"`target` {target!r}: must be one of {', '.join(TARGETS)}")
+    return target
 
 
 def _formats(formats: Collection[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from mobile_bundle.api.build import find_recipe
+from mobile_bundle.models.hub import local_model
 from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
@@ -22,12 +23,14 @@ def estimate(
     context: int = 0,
     kv: str = "int8",
     bandwidth: float = DEFAULT_BANDWIDTH,
+    revision: str | None = None,
 ) -> BundleEstimate:
     """Size, memory and speed of a bundle of that recipe: exact but for the speed, and for recipes with +entropy, of
     which the largest size is counted.
 
-    model: a checkpoint directory, a GGUF file, or a ModelShape (planning/estimate.py: one that is open already, or the
-    shape of a well-known model). context: tokens (0: the model's default). kv: type of the KV cache, "int8" or "f16".
-    bandwidth: of the phone's memory, bytes per second. UserError as `build`'s."""
-    shape = model if isinstance(model, ModelShape) else checkpoint_shape(model)
+    model: a checkpoint directory, a GGUF file, a model of the hub (which is downloaded), or a ModelShape
+    (planning/estimate.py: one that is open already, or the shape of a well-known model). context: tokens (0: the
+    model's default). kv: type of the KV cache, "int8" or "f16". bandwidth: of the phone's memory, bytes per second.
+    revision: as `build`'s. UserError as `build`'s."""
+    shape = model if isinstance(model, ModelShape) else checkpoint_shape(local_model(model, revision))
     return estimate_bundle(shape, find_recipe(recipe), context, kv, bandwidth)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import InstallationError
 from mobile_bundle.models import Model
-from mobile_bundle.tokenizer import CompiledTokenizer
 
 if TYPE_CHECKING:
     from mobile_bundle.calibrate.profile import Profile
 
-_HELD_OUT = 6
-"""One window of so many is not calibrated on: it measures the coded model."""
+_HELD_OUT = 7
+"""One window of so many is not calibrated on: it measures the coded model. Odd, as two kinds of text may take turns."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +31,30 @@ class Calibration:
     note: str
 
 
+def require_torch() -> None:
+    """InstallationError without torch, or what else calibration needs."""
+    if any(importlib.util.find_spec(package) is None for package in ("torch", "threadpoolctl")):
+        raise InstallationError(
+            "calibration and budgets need torch and threadpoolctl", "`make calibrate` in a checkout of mobile-bundle"
+        )
+
+
 def calibrate(
     model: Model,
-    tokenizer: CompiledTokenizer,
-    text: Path | None,
+    every: NDArray[np.int32],
+    name: str,
     candidates: Sequence[str],
     progress: Callable[[int, int, str], None] | None,
     tell: Callable[[str], None],
 ) -> Calibration:
-    """Runs the text through the uncompressed model. text: None for the one that ships with the tool; candidates: names
-    of the codecs that a plan may choose, to try on every matrix. UserError if torch is missing or the text cannot be
-    used."""
-    if any(importlib.util.find_spec(package) is None for package in ("torch", "threadpoolctl")):
-        raise InstallationError(
-            "calibration and budgets need torch and threadpoolctl",
-            "pip install '.[calibrate]' in a checkout of mobile-bundle",
-        )
+    """Runs windows of token ids int32 (count, tokens) through the uncompressed model, but those that are held out.
+
+    name: what they are of, for a person; candidates: names of the codecs that a plan may choose, to try on every
+    matrix. InstallationError without torch."""
+    require_torch()
     from mobile_bundle.calibrate.profile import profile_model
     from mobile_bundle.calibrate.threads import one_thread_each
-    from mobile_bundle.corpus.calibration import calibration_windows
 
-    every = calibration_windows(tokenizer, text or DEFAULT_TEXT, model.spec.context)
-    name = (
-        text.name
-        if text not in (None, DEFAULT_TEXT)
-        else "the text that ships with the tool (English Wikipedia; --calibration FILE for your own)"
-    )
     held = np.arange(len(every)) % _HELD_OUT == _HELD_OUT // 2
     windows, held_out = (every[~held], every[held]) if held.any() else (every, every)
     note = f"calibrated on {windows.shape[0]} windows of {windows.shape[1]} tokens of {name}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,11 +33,14 @@ Weigh = Callable[[str, Tensor], None]
 
 
 def rotary(spec: DecoderSpec, tokens: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, float32 (tokens, head_dim), for positions 0..tokens-1."""
+    """Cosines and sines, float32 (2, tokens, rotary_dim), for positions 0..tokens-1: of layers that see all positions,
+    and of those with a window."""
     positions = torch.arange(tokens, dtype=torch.float32)
-    angles = torch.outer(positions, torch.from_numpy(spec.inverse_frequencies.copy()))
-    angles = torch.cat([angles, angles], dim=1)
-    return angles.cos(), angles.sin()
+    local = spec.inverse_frequencies if spec.window_frequencies is None else spec.window_frequencies
+    tables = torch.from_numpy(np.stack([spec.inverse_frequencies, local]))
+    angles = positions[:, None] * tables[:, None, :]
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos() * spec.rotary_scale, angles.sin() * spec.rotary_scale
 
 
 def normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -44,13 +48,22 @@ def normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * weight
 
 
+def embedded(spec: DecoderSpec, rows: Tensor) -> Tensor:
+    """The first layer's input, from rows of the embedding."""
+    return rows * spec.embedding_scale if spec.embedding_scale != 1 else rows
+
+
 def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    low, high = x.chunk(2, dim=-1)
-    half = x.shape[-1] // 2
-    out = x * cosines
-    out[..., :half] -= high * sines[:, :half]
-    out[..., half:] += low * sines[:, half:]
-    return out
+    """The first values of every head, as many as there are angles."""
+    turned, kept = x[..., : cosines.shape[-1]], x[..., cosines.shape[-1] :]
+    low, high = turned.chunk(2, dim=-1)
+    return torch.cat([turned * cosines + torch.cat([-high, low], dim=-1) * sines, kept], dim=-1)
+
+
+def _activate(spec: DecoderSpec, gate: Tensor) -> Tensor:
+    if spec.activation == "gelu_tanh":
+        return functional.gelu(gate, approximate="tanh")
+    return functional.silu(gate) if spec.activation == "silu" else functional.relu(gate).square()
 
 
 def _round_int8(x: Tensor) -> Tensor:
@@ -64,69 +77,95 @@ STAGES = ("attention", "attention.output", "mlp", "mlp.down")
 
 
 class LayerRunner:
-    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py), looked up when they are
-    used."""
+    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py), looked up
+    when they are used; cosines, sines: of rotary(); layer: its number."""
 
-    def __init__(self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor) -> None:
+    def __init__(
+        self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, layer: int
+    ) -> None:
         self._spec, self._weights = spec, weights
+        self._window = spec.window_of(layer)
+        self._rotated = layer not in spec.unrotated_layers
+        self._cosines, self._sines = cosines[int(self._window > 0)], sines[int(self._window > 0)]
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        """x as it is where the model has no such norm."""
+        weight = self._weights.get(f"{name}.norm.weight")
+        return x if weight is None else normalise(x, weight, self._spec.norm_epsilon)
+
+    def _heads(self, name: str, x: Tensor, heads: int) -> Tensor:
+        """Queries or keys (windows, tokens, heads * head_dim), normed, rotated: (windows, heads, tokens, head_dim)."""
+        spec = self._spec
+        if spec.wide_qk_norms:
+            x = self._norm(name, x)
+        x = x.view(*x.shape[:-1], heads, spec.head_dim)
+        if not spec.wide_qk_norms and not spec.late_qk_norms:
+            x = self._norm(name, x)
+        x = x.transpose(1, 2)
+        if self._rotated:
+            x = _rotate(x, self._cosines, self._sines)
+        return self._norm(name, x) if spec.late_qk_norms else x
+
+    def at(self, cosines: Tensor, sines: Tensor) -> None:
+        """From now on the tokens have these positions: rows of one of rotary's tables, (tokens, rotary_dim)."""
         self._cosines, self._sines = cosines, sines
+
+    def enter(self, name: str, x: Tensor) -> Tensor:
+        """What the projections see of their input `name` (of PROJECTIONS)."""
+        del name
+        return _round_int8(x) if self._spec.ternary else x
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The values mixed by attention: (windows, heads, tokens, head_dim), as q; k, v: of kv_heads heads."""
+        tokens, mask = q.shape[-2], None
+        if 0 < self._window < tokens:
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril().triu(1 - self._window)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=self._spec.score_scale, enable_gqa=True
+        )
 
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
         entered = hidden
         for stage in STAGES:
-            hidden, entered = self.enter(stage, hidden, entered, weigh)
+            hidden, entered = self.reach(stage, hidden, entered, weigh)
             if observe:
                 observe(stage, entered)
         return self.leave(hidden, entered, weigh)
 
-    def enter(self, stage: str, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> tuple[Tensor, Tensor]:
+    def reach(self, stage: str, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> tuple[Tensor, Tensor]:
         """The layer's way from one of STAGES' inputs to the next: (hidden, input of this stage).
 
         hidden, entered: what the stage before gave; for the first one both are the layer's input."""
-        weights, epsilon = self._weights, self._spec.norm_epsilon
+        spec, weights = self._spec, self._weights
         if stage == "attention":
-            x = normalise(hidden, weights["attention.norm.weight"], epsilon)
+            x = self._norm("attention", hidden)
         elif stage == "attention.output":
-            x = self._attend(entered, weigh)
+            q = self._heads("attention.query", self._projected("attention.query", entered, weigh), spec.heads)
+            k = self._heads("attention.key", self._projected("attention.key", entered, weigh), spec.kv_heads)
+            v = self._projected("attention.value", entered, weigh)
+            v = v.view(*v.shape[:-1], spec.kv_heads, spec.head_dim)
+            x = self.attend(q, k, v.transpose(1, 2)).transpose(1, 2).flatten(2)
+            if spec.sub_norms:
+                x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
         elif stage == "mlp":
-            hidden = hidden + self._projected("attention.output", entered, weigh)
-            x = normalise(hidden, weights["mlp.norm.weight"], epsilon)
+            given = self._norm("attention.output", self._projected("attention.output", entered, weigh))
+            hidden = hidden + given * spec.residual_scale
+            x = self._norm("mlp", hidden)
         else:
             gate, up = self._projected("mlp.gate", entered, weigh), self._projected("mlp.up", entered, weigh)
-            x = (functional.silu(gate) if self._spec.activation == "silu" else functional.relu(gate).square()) * up
-            if self._spec.sub_norms:
-                x = normalise(x, weights["mlp.sub_norm.weight"], epsilon)
-        return hidden, _round_int8(x) if self._spec.ternary else x
+            x = _activate(spec, gate) * up
+            if spec.sub_norms:
+                x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
+        return hidden, self.enter(stage, x)
 
     def leave(self, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> Tensor:
         """The layer's output. hidden, entered: what the last stage gave."""
-        return hidden + self._projected("mlp.down", entered, weigh)
+        given = self._norm("mlp.output", self._projected("mlp.down", entered, weigh))
+        return hidden + given * self._spec.residual_scale
 
     def _projected(self, name: str, x: Tensor, weigh: Weigh | None) -> Tensor:
         y = functional.linear(x, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
         if weigh:
             weigh(name, y)
         return y
-
-    def _attend(self, x: Tensor, weigh: Weigh | None) -> Tensor:
-        spec, weights = self._spec, self._weights
-        count, tokens, _ = x.shape
-        q = self._projected("attention.query", x, weigh).view(count, tokens, spec.heads, spec.head_dim)
-        k = self._projected("attention.key", x, weigh).view(count, tokens, spec.kv_heads, spec.head_dim)
-        v = self._projected("attention.value", x, weigh).view(count, tokens, spec.kv_heads, spec.head_dim)
-        if spec.qk_norm:
-            q = normalise(q, weights["attention.query.norm.weight"], spec.norm_epsilon)
-            k = normalise(k, weights["attention.key.norm.weight"], spec.norm_epsilon)
-        q = _rotate(q.transpose(1, 2), self._cosines, self._sines)
-        k = _rotate(k.transpose(1, 2), self._cosines, self._sines)
-        mask = None
-        if 0 < spec.sliding_window < tokens:
-            mask = torch.ones(tokens, tokens, dtype=torch.bool).tril().triu(1 - spec.sliding_window)
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v.transpose(1, 2), attn_mask=mask, is_causal=mask is None, enable_gqa=True
-        )
-        x = mixed.transpose(1, 2).reshape(count, tokens, -1)
-        if spec.sub_norms:
-            x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
-        return x

@@ -106,7 +106,7 @@ def profile_model(
         matrices = {}
         for layer in reversed(range(spec.layers)):
             weights = layer_weights(model, layer)
-            gradient, rows = _back(walk, weights, torch.from_numpy(kept[layer].copy()), gradient)
+            gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()), gradient)
             for projection, squares in rows.items():
                 name = f"layers.{layer}.{projection}.weight"
                 matrices[name] = _profile(tried[name].result(), squares)
@@ -114,7 +114,7 @@ def profile_model(
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")
         del kept
     seen = np.bincount(windows.reshape(-1), minlength=spec.vocabulary).astype(np.float32) / np.float32(windows.size)
-    entry = gradient.reshape(-1, spec.hidden).square().mean(0).numpy()
+    entry = (gradient * spec.embedding_scale).reshape(-1, spec.hidden).square().mean(0).numpy()
     entry_hessian = np.diag(entry).astype(np.float32)
 
     def table(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
@@ -169,9 +169,11 @@ def _profile(tried: _Tried, row_weights: Floats) -> MatrixProfile:
     return MatrixProfile(sensitivity, losses, tried.importance, row_weights)
 
 
-def _back(walk: Walk, weights: dict[str, Tensor], hidden: Tensor, gradient: Tensor) -> tuple[Tensor, dict[str, Floats]]:
+def _back(
+    walk: Walk, layer: int, weights: dict[str, Tensor], hidden: Tensor, gradient: Tensor
+) -> tuple[Tensor, dict[str, Floats]]:
     """The gradient by the layer's input, and the mean squared gradient of every output of its projections."""
-    runner = walk.runner(weights)
+    runner = walk.runner(weights, layer)
     before = torch.empty_like(hidden)
 
     def back(batch: slice) -> dict[str, Tensor]:

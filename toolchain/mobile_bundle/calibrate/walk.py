@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, rotary
+from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, embedded, rotary
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
 
@@ -31,12 +31,14 @@ Floats = NDArray[np.float32]
 class Walk:
     """The hidden states of all windows on their way through the layers.
 
-    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed."""
+    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed.
+    layer: the one that the hidden states go through next."""
 
     def __init__(self, model: Model, windows: NDArray[np.int32], embedding: Floats) -> None:
         self._model, self._spec = model, model.spec
         self.windows = windows
-        self.hidden = torch.from_numpy(embedding[windows])
+        self.hidden = embedded(self._spec, torch.from_numpy(embedding[windows]))
+        self.layer = 0
         self._tables = rotary(self._spec, windows.shape[1])
         self.batch = max(1, _AT_ONCE // windows.shape[1])
 
@@ -45,14 +47,19 @@ class Walk:
         for begin in range(0, len(self.windows), self.batch):
             yield slice(begin, begin + self.batch)
 
-    def runner(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+    def runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
         """A layer of this model with the given weights."""
-        return LayerRunner(self._spec, weights, *self._tables)
+        return LayerRunner(self._spec, weights, *self._tables, layer)
+
+    def _next(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+        """Of the layer that is next; it counts as passed."""
+        self.layer += 1
+        return self.runner(weights, self.layer - 1)
 
     def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
         """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns); moves on
         through the layer."""
-        runner = self.runner(weights)
+        runner = self._next(weights)
 
         @torch.no_grad()
         def squares(batch: slice) -> dict[str, Tensor]:
@@ -78,7 +85,7 @@ class Walk:
         E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692, section 3). Only
         DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and does worse than
         none."""
-        runner, other = self.runner(weights), reference.runner(dict(weights))
+        runner, other = self._next(weights), reference._next(dict(weights))
         batches = list(self.batches())
         # (hidden, input of the stage) of this walk and of the reference, batch by batch
         ways = [[(walk.hidden[batch],) * 2 for walk in (self, reference)] for batch in batches]
@@ -88,7 +95,7 @@ class Walk:
             @torch.no_grad()
             def products(number: int, stage: str = stage) -> dict[str, Tensor]:
                 own, theirs = ways[number]
-                own, theirs = runner.enter(stage, *own), other.enter(stage, *theirs)
+                own, theirs = runner.reach(stage, *own), other.reach(stage, *theirs)
                 ways[number] = [own, theirs]
                 x = own[1].reshape(-1, own[1].shape[-1])
                 return {"square": x.T @ x, "change": (theirs[1].reshape(x.shape) - x).T @ x}
@@ -106,9 +113,16 @@ class Walk:
         for _ in side_by_side(leave, range(len(batches))):
             pass
 
+    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
+        """What `stages` gives of a layer whose matrices stay as they are, by stage; moves `reference` alone."""
+        hidden, layer = self.hidden.clone(), self.layer
+        found = {stage: (hessian, drift) for stage, hessian, drift in self.stages(weights, reference)}
+        self.hidden, self.layer = hidden, layer
+        return found
+
     def advance(self, weights: Mapping[str, Tensor]) -> None:
         """Passes the hidden states of all windows through the layer."""
-        runner = self.runner(weights)
+        runner = self._next(weights)
 
         @torch.no_grad()
         def forward(batch: slice) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mobile_bundle.api.build import build
 from mobile_bundle.cli.common import (
+    Parser,
     Steps,
     Told,
     byte_size,
@@ -19,11 +20,14 @@ from mobile_bundle.cli.common import (
     positive_number,
     print_json,
     recipe_argument,
+    revision_option,
     run_command,
 )
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
+from mobile_bundle.pipeline.default_recipe import TARGETS
 from mobile_bundle.pipeline.parts import finished_parts, parts_directory
+from mobile_bundle.pipeline.request import DEFAULT_TARGET
 from mobile_bundle.planning.recipe import recipe_names
 from mobile_bundle.report.text import megabytes
 from mobile_bundle.version import __version__
@@ -35,16 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="build-mobile-bundle", description=__doc__)
+    parser = Parser(prog="build-mobile-bundle", description=__doc__)
     parser.add_argument(
-        "model", type=Path, help="a checkpoint directory, as downloaded from Hugging Face, or a GGUF file"
+        "model", help="a checkpoint directory, as downloaded from Hugging Face, a GGUF file, or OWNER/NAME on the hub"
     )
+    revision_option(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
         type=recipe_argument,
         help=f"how weights are coded: {', '.join(recipe_names())}, or a recipe file (.yaml). Append +entropy to a "
         "name to entropy-code every tensor that shrinks. Default: the smallest recipe that keeps the quality",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=DEFAULT_TARGET,
+        help="the class of phone that a recipe found by trying has to fit, by its predicted peak memory: "
+        + ", ".join(f"{name} ({megabytes(size)})" for name, size in TARGETS.items()),
     )
     budget = parser.add_argument_group("budget: the planner chooses codec and bits of every tensor")
     budget.add_argument("--max-size", type=byte_size, metavar="SIZE", help="maximum installed size per ABI, e.g. 480MB")
@@ -64,13 +76,13 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--calibration",
-        type=Path,
         nargs="?",
         const=True,
         default=False,
         metavar="FILE",
-        help="a text (UTF-8, or .xz) to measure which weights matter. Default of FILE, and of budgets without this "
-        "option: a small English text that ships with the tool",
+        help="a text (UTF-8, or .xz) to measure which weights matter; or self: one that the model writes. Default of "
+        "FILE, and of budgets without this option: a small English text that ships with the tool, for chat models "
+        "together with one that the model writes",
     )
     parallel = parser.add_mutually_exclusive_group()
     parallel.add_argument(
@@ -113,6 +125,7 @@ def _build(options: argparse.Namespace) -> int:
                 options.model,
                 options.output,
                 recipe=options.recipe,
+                target=options.target,
                 max_size=options.max_size,
                 max_ram=options.max_ram,
                 max_perplexity=options.max_perplexity,
@@ -121,6 +134,7 @@ def _build(options: argparse.Namespace) -> int:
                 formats=options.formats,
                 jobs=options.jobs,
                 cluster=options.cluster,
+                revision=options.revision,
                 chat_options=dict(options.chat_option),
                 progress=Steps(),
             )

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -99,6 +99,14 @@ def _internal_error(error: Exception) -> str:
     return f"internal error in {where}: {type(error).__name__}: {error}; please report it together with the input"
 
 
+class Parser(argparse.ArgumentParser):
+    """Bad usage is one line, too, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        self.exit(2, f"{self.prog}: {printable(message)}\n")
+
+
 def positive(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     value = int(text) if text.isdigit() else 0
@@ -114,6 +122,13 @@ def recipe_argument(text: str) -> Recipe:
         return find_recipe(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(with_options(str(error))) from error
+
+
+def revision_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --revision, for commands that take a model of the hub."""
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a model of the hub (default: its main branch)"
+    )
 
 
 def formats_argument(text: str) -> tuple[str, ...]:
@@ -235,7 +250,14 @@ class Progress:
 class Steps:
     """A Progress for each stage of what the library does."""
 
-    _UNITS: ClassVar = {"calibrating": "step", "perplexity": "window", "comparing": "window"}
+    _UNITS: ClassVar = {
+        "calibrating": "step",
+        "perplexity": "window",
+        "comparing": "window",
+        "downloading": "B",
+        "writing a calibration text": "token",
+        "downloading the original": "B",
+    }
 
     def __init__(self) -> None:
         self._stages: dict[str, Progress] = {}

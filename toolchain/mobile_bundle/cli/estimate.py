@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 from mobile_bundle.api.estimate import estimate
-from mobile_bundle.cli.common import positive, print_json, recipe_argument
+from mobile_bundle.cli.common import Steps, positive, print_json, recipe_argument, revision_option
+from mobile_bundle.models.hub import local_model
 from mobile_bundle.native.engine import KV_TYPES
+from mobile_bundle.pipeline.request import Listener
 from mobile_bundle.planning.estimate import (
     DEFAULT_BANDWIDTH,
     BundleEstimate,
@@ -24,13 +25,16 @@ from mobile_bundle.report.text import megabytes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("model", type=Path, nargs="?", help="a checkpoint directory, or a GGUF file")
+    what.add_argument(
+        "model", nargs="?", help="a checkpoint directory, a GGUF file, or OWNER/NAME on the hub (which is downloaded)"
+    )
     what.add_argument(
         "--shape",
         choices=[*shape_names(), "all"],
         help="instead of a checkpoint, the shape of "
         + ", ".join(f"{published_shape(name).name} ({name})" for name in shape_names()),
     )
+    revision_option(parser)
     parser.add_argument("--recipe", type=recipe_argument, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8")
@@ -47,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints a row per recipe."""
     if options.model is not None:
-        shapes = [checkpoint_shape(options.model)]
+        downloading = Listener(Steps()).stage("downloading")
+        shapes = [checkpoint_shape(local_model(options.model, options.revision, downloading))]
     else:
         names = shape_names() if options.shape == "all" else [options.shape]
         shapes = [published_shape(name) for name in names]

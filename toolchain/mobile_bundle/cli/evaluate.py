@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mobile_bundle.api.evaluate import evaluate
-from mobile_bundle.cli.common import Steps, positive, print_json
+from mobile_bundle.cli.common import Steps, positive, print_json, revision_option
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.errors import printable
 from mobile_bundle.evaluate.divergence import Divergence
@@ -17,7 +17,9 @@ from mobile_bundle.native.engine import KV_TYPES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument(
-        "model", type=Path, help="NAME.mbundle, a checkpoint directory or a GGUF file (the last two are coded as `raw`)"
+        "model",
+        help="NAME.mbundle, a checkpoint directory, a GGUF file, or OWNER/NAME on the hub (all but a bundle are coded "
+        "as `raw`)",
     )
     parser.add_argument(
         "--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents"
@@ -28,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=0)
     parser.add_argument(
         "--against",
-        type=Path,
         metavar="ORIGINAL",
-        help="the model that it was built from: also print KL divergence and how often the best token is the same",
+        help="the model that it was built from, as MODEL is given: also print KL divergence and how often the best "
+        "token is the same",
     )
+    revision_option(parser)
     parser.add_argument("--json", action="store_true")
 
 
@@ -45,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
         windows=options.windows or 0,
         kv=options.kv,
         threads=options.threads,
+        revision=options.revision,
         progress=Steps(),
     )
     if options.json:

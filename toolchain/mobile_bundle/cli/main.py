@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from mobile_bundle.cli import bench, device_test, estimate, evaluate, inspect, lab, pack, report, run, verify
-from mobile_bundle.cli.common import run_command
+from mobile_bundle.cli import bench, device_test, estimate, evaluate, heal, inspect, lab, pack, report, run, verify
+from mobile_bundle.cli.common import Parser, run_command
 from mobile_bundle.version import __version__
 
 COMMANDS = {
@@ -16,6 +15,7 @@ COMMANDS = {
     "eval": evaluate,
     "report": report,
     "estimate": estimate,
+    "heal": heal,
     "run": run,
     "bench": bench,
     "pack": pack,
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="mobile-bundle", description=__doc__)
+    parser = Parser(prog="mobile-bundle", description=__doc__)
     parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():

@@ -7,10 +7,12 @@ import os
 import shlex
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, positive
+from mobile_bundle.cli.common import Progress, Steps, positive, revision_option
 from mobile_bundle.errors import ArgumentError, OutputError, printable
 from mobile_bundle.files.output_file import OutputFile
+from mobile_bundle.models.hub import local_model
 from mobile_bundle.native.engine import KV_TYPES
+from mobile_bundle.pipeline.request import Listener
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report
@@ -22,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="NAME.mbundle, all of one model")
     parser.add_argument(
         "--against",
-        type=Path,
         required=True,
         metavar="MODEL",
-        help="the checkpoint directory or GGUF file that they were built from",
+        help="the checkpoint directory, GGUF file or OWNER/NAME on the hub that they were built from",
     )
+    revision_option(parser)
     parser.add_argument(
         "--text", type=Path, required=True, help="UTF-8, or .xz; a line containing only U+001E separates documents"
     )
@@ -53,12 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measures, writes both files and prints a table. The JSON is there, whole, from the first figure on."""
+    against = local_model(options.against, options.revision, Listener(Steps()).stage("downloading the original"))
     page = OutputFile(options.output)
     data = OutputFile(options.json or options.output.with_suffix(".json"))
-    _check_outputs(page, data, options)
+    _check_outputs(page, data, options, against)
     asked = Asked(
         bundles=options.bundles,
-        against=options.against,
+        against=against,
         text=options.text,
         context=options.context,
         windows=options.windows,
@@ -76,13 +79,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_outputs(page: OutputFile, data: OutputFile, options: argparse.Namespace) -> None:
+def _check_outputs(page: OutputFile, data: OutputFile, options: argparse.Namespace, against: Path) -> None:
     """Before anything is measured: they are two files, and none of what is read."""
     if page.path == data.path:
         raise ArgumentError(
             f"the page and its JSON cannot be the same file {page.path}", "give another name with -o or --json"
         )
-    inputs = [options.text, options.points, options.against, *options.bundles]
+    inputs = [options.text, options.points, against, *options.bundles]
     read = {Path(os.path.realpath(path)) for path in inputs if path is not None}
     for path in (page.path, data.path):
         if path in read or (path.exists() and not read.isdisjoint(path.parents)):
@@ -93,6 +96,7 @@ def _command(options: argparse.Namespace) -> str:
     """The command that measures the same again."""
     words = ["mobile-bundle", "report", *map(str, options.bundles)]
     words += ["--against", str(options.against), "--text", str(options.text), "--context", str(options.context)]
+    words += ["--revision", options.revision] if options.revision else []
     words += ["--windows", str(options.windows)] if options.windows else []
     words += ["--kv", options.kv] if options.kv != "int8" else []
     words += ["--points", str(options.points)] if options.points else []

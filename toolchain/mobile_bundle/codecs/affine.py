@@ -129,7 +129,7 @@ class AffineCodec(StreamCodec):
     def pack_rows(self, codes: Floats, d: Halves, m: Halves | None) -> memoryview:
         """Whole strips of rows whose codes are known: w = d * code (+ m). codes: whole numbers, float32 (rows,
         columns); d, m: float16 (rows, groups). ValueError for a code that the format does not hold."""
-        low, high = self._range
+        low, high = self.levels
         if codes.min() < low or codes.max() > high:
             raise ValueError(f"it has a code outside {low}..{high}, which format {self.format.name} does not hold")
         padded = np.zeros((len(codes), d.shape[1] * self.group), np.float32)
@@ -177,6 +177,17 @@ class AffineCodec(StreamCodec):
         values *= np.float32(header.scale)
         return np.ascontiguousarray(values.reshape(len(values), -1)[: end - begin, : header.columns])
 
+    def steps(self, blob: Blob) -> tuple[Floats, Floats]:
+        """scale * d and scale * m (zeros if symmetric) of a blob that this codec wrote, float32 (rows, groups)."""
+        header = blob.header
+        groups = round_up(header.columns, self.group) // self.group
+        strips = np.frombuffer(blob.payload, self._record()).reshape(-1, groups)
+        found = []
+        for name in ("d", "m") if self.asymmetric else ("d",):
+            values = strips[name].transpose(0, 2, 1).reshape(-1, groups)[: header.rows].astype(np.float32)
+            found.append(values * np.float32(header.scale))
+        return found[0], found[1] if self.asymmetric else np.zeros_like(found[0])
+
     def _record(self) -> np.dtype[np.void]:
         """One strip's record of one group of columns."""
         offsets = [("m", "<f2", (STRIP_ROWS,))] if self.asymmetric else []
@@ -189,14 +200,14 @@ class AffineCodec(StreamCodec):
         return 0 if self.asymmetric or self.bits == 8 else 1 << (self.bits - 1)
 
     @property
-    def _range(self) -> tuple[int, int]:
-        """Lowest and highest fitted code."""
+    def levels(self) -> tuple[int, int]:
+        """Lowest and highest code, as w = d * code (+ m) has it."""
         low = -127 if self.bits == 8 else -self._bias
         return low, 127 if self.bits == 8 else low + (1 << self.bits) - 1
 
     def _fit(self, w: Floats, importance: Floats | None = None) -> Fit:
         """w: float32 (n, width); importance: float32 (width,). Groups that are on the grid already lose nothing."""
-        low, high = self._range
+        low, high = self.levels
         search = fit_asymmetric if self.asymmetric else fit_symmetric
         if importance is None and self.bits == 4 and not self.asymmetric:
             importance = large_ones_count(w)
@@ -214,7 +225,7 @@ class AffineCodec(StreamCodec):
 
     def holds(self, w: Floats) -> bool:
         """Whether the codes give rows of a matrix exactly. w: float32 (n, columns), in fp16's range already."""
-        low, high = self._range
+        low, high = self.levels
         full = w.shape[1] // self.group * self.group
         parts = [w[:, :full].reshape(-1, self.group)] if full else []
         parts += [w[:, full:]] if full < w.shape[1] else []
@@ -223,7 +234,7 @@ class AffineCodec(StreamCodec):
     @property
     def grid(self) -> Grid:
         """What is rounded to with error propagation."""
-        return Grid(self.group, *self._range, self._fit)
+        return Grid(self.group, *self.levels, self._fit)
 
 
 def power_of_two_scale(largest: float) -> float:

@@ -66,7 +66,9 @@ def fit_propagated(w: Floats, hessian: Floats, grid: Grid) -> Propagated:
     values = np.empty_like(w)
     values[:, order] = work.T
     gains = row_gains(w, values, hessian)[:, None]
-    return Propagated(codes, (d * gains).astype(np.float16), (m * gains).astype(np.float16), values * gains)
+    d, m = (d * gains).astype(np.float16), (m * gains).astype(np.float16)
+    groups = codes.reshape(rows, -1, group) * d.astype(np.float32)[..., None] + m.astype(np.float32)[..., None]
+    return Propagated(codes, d, m, groups.reshape(rows, -1)[:, :columns])
 
 
 def try_grids(w: Floats, hessian: Floats, grids: Sequence[Grid]) -> Floats:

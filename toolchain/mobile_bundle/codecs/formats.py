@@ -24,6 +24,8 @@ class Format(IntEnum):
     AFFINE5 = 11
     AFFINE6 = 12
     SIGN1 = 13
+    TRELLIS2 = 14
+    TRELLIS3 = 15
     BASE3 = 32
     SEEDLM = 33
     LATTICE = 34
@@ -37,6 +39,7 @@ CODEC_FILES = (
     "raw",
     "affine",
     "sign",
+    "trellis",
     "bitnet",
     "vptq",
     "base3",

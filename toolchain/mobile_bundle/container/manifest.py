@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,24 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return written
 
 
+def check_bundle_path(path: Path) -> None:
+    """UserError for what cannot be a bundle: nothing, or a file."""
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise InputError(f"{path} does not exist", "give a bundle, NAME.mbundle")
+    if path.suffix == ".zip":
+        raise InputError(
+            f"{path} is the packed form of a bundle",
+            f"unpack it: unzip {shlex.quote(str(path))} -d {shlex.quote(str(path.with_suffix('')))}",
+        )
+    raise InputError(f"{path} is not a bundle: it is not a directory")
+
+
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a bundle. UserError if the directory is not a bundle, or if this version cannot read it."""
     path = Path(directory) / NAME
-    if not path.parent.is_dir():
-        raise InputError(f"{directory} is not a bundle: it is not a directory")
+    check_bundle_path(path.parent)
     try:
         data = read_bytes(path)
     except FileNotFoundError:

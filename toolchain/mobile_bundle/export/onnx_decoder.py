@@ -6,6 +6,8 @@ Shapes: s tokens of this run, p of the past, t = p + s; batch is 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
@@ -27,17 +29,18 @@ def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
         DOMAIN,
         columns=[config.hidden],
     )
+    hidden = _scaled(graph, hidden, config.embedding_scale, "/embedding/scaled")
     normed = _norm(config, graph, hidden, "layers.0.attention.norm.weight", "/layers.0/attention/norm")
     for layer in range(config.layers):
-        mixed = _attention(config, graph, layer, normed, places)
+        mixed = _attention(config, graph, layer, normed, places[config.window_of(layer) > 0])
         last = layer + 1 == config.layers
-        hidden, normed = _add_and_norm(
-            config, graph, hidden, mixed, _bias(graph, f"layers.{layer}.attention.output"),
+        hidden, normed = _join(
+            config, graph, hidden, mixed, f"layers.{layer}.attention.output", f"layers.{layer}.attention.output.norm",
             f"layers.{layer}.mlp.norm.weight", f"/layers.{layer}/mlp/norm",
         )  # fmt: skip
         fed = _mlp(config, graph, layer, normed)
-        hidden, normed = _add_and_norm(
-            config, graph, hidden, fed, _bias(graph, f"layers.{layer}.mlp.down"),
+        hidden, normed = _join(
+            config, graph, hidden, fed, f"layers.{layer}.mlp.down", f"layers.{layer}.mlp.output.norm",
             "norm.weight" if last else f"layers.{layer + 1}.attention.norm.weight",
             "/norm" if last else f"/layers.{layer + 1}/attention/norm",
         )  # fmt: skip
@@ -51,14 +54,16 @@ def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
 
 
 class _Places:
-    """Where this run's tokens stand: int32 (1,) and () for the attention, float32 (1, s, head_dim / 2) to rotate."""
+    """Where this run's tokens stand: int32 (1,) and () for the attention, float32 (1, s, rotary_dim / 2) to rotate."""
 
     def __init__(self, seqlens: str, total: str, cosines: str, sines: str) -> None:
         self.seqlens, self.total, self.cosines, self.sines = seqlens, total, cosines, sines
 
 
-def _places(config: ModelConfig, graph: Graph) -> _Places:
-    """From the number of ones in attention_mask: it is right for a past that grows and for buffers of a fixed size."""
+def _places(config: ModelConfig, graph: Graph) -> tuple[_Places, _Places]:
+    """For layers that see all positions, and for those with a window, which may have a rotary table of their own.
+
+    From the number of ones in attention_mask: it is right for a past that grows and for buffers of a fixed size."""
     one = graph.constant("/constants/one", np.array(1, np.int64))
     first = graph.constant("/constants/axis_0", np.array([0], np.int64))
     second = graph.constant("/constants/axis_1", np.array([1], np.int64))
@@ -73,11 +78,16 @@ def _places(config: ModelConfig, graph: Graph) -> _Places:
     numbers = graph.node("Range", [begin, total, one], "/positions/range")
     floats = graph.node("Cast", [numbers], "/positions/float", to=TensorProto.FLOAT)
     column = graph.node("Unsqueeze", [floats, second], "/positions/column")
-    angles = graph.node("Mul", [column, graph.vector("rope.inverse_frequencies")], "/positions/angles_2d")
-    angles = graph.node("Unsqueeze", [angles, first], "/positions/angles")
-    return _Places(
-        seqlens, length, graph.node("Cos", [angles], "/positions/cos"), graph.node("Sin", [angles], "/positions/sin")
-    )
+
+    def place(table: str, node: str) -> _Places:
+        angles = graph.node("Mul", [column, graph.vector(table)], f"{node}/angles_2d")
+        angles = graph.node("Unsqueeze", [angles, first], f"{node}/angles")
+        cosines, sines = graph.node("Cos", [angles], f"{node}/cos"), graph.node("Sin", [angles], f"{node}/sin")
+        cosines = _scaled(graph, cosines, config.rotary_scale, f"{node}/cos_scaled")
+        return _Places(seqlens, length, cosines, _scaled(graph, sines, config.rotary_scale, f"{node}/sin_scaled"))
+
+    whole = place("rope.inverse_frequencies", "/positions")
+    return whole, place("rope.window.inverse_frequencies", "/positions/window") if config.window_rope else whole
 
 
 def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _Places) -> str:
@@ -95,8 +105,9 @@ def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _P
         _add_bias(graph, product, f"{tensors}.{part}", f"{nodes}/{part}/bias")
         for part, product in zip(parts, products, strict=True)
     )
-    query = _rotated(config, graph, query, f"{tensors}.query", f"{nodes}/query", config.heads, places)
-    key = _rotated(config, graph, key, f"{tensors}.key", f"{nodes}/key", config.kv_heads, places)
+    turned = None if layer in config.unrotated_layers else places
+    query = _rotated(config, graph, query, f"{tensors}.query", f"{nodes}/query", config.heads, turned)
+    key = _rotated(config, graph, key, f"{tensors}.key", f"{nodes}/key", config.kv_heads, turned)
     key, value = _half(graph, key, f"{nodes}/key"), _half(graph, value, f"{nodes}/value")
     past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
     mixed = graph.node(
@@ -108,7 +119,8 @@ def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _P
         num_heads=config.heads,
         kv_num_heads=config.kv_heads,
         do_rotary=0,
-        local_window_size=config.sliding_window or -1,
+        local_window_size=config.window_of(layer) or -1,
+        scale=config.query_scale,
     )
     if graph.has(f"{tensors}.sub_norm.weight"):
         mixed = _norm(config, graph, mixed, f"{tensors}.sub_norm.weight", f"{nodes}/sub_norm")
@@ -117,17 +129,35 @@ def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _P
     ]
 
 
-def _rotated(config: ModelConfig, graph: Graph, x: str, tensor: str, node: str, heads: int, places: _Places) -> str:
-    """Queries or keys (1, s, heads * head_dim), normed per head where the model does (Qwen3), then rotated."""
+def _rotated(
+    config: ModelConfig, graph: Graph, x: str, tensor: str, node: str, heads: int, places: _Places | None
+) -> str:
+    """Queries or keys (1, s, heads * head_dim), rotated by their places (None: not), and normed before or after where
+    the model does."""
+    if not config.late_qk_norms:
+        x = _heads_norm(config, graph, x, tensor, node, heads)
+    if places is not None:
+        part: dict[str, Any] = (
+            {} if config.rotary_dim == config.head_dim else {"rotary_embedding_dim": config.rotary_dim}
+        )
+        x = graph.node(
+            "RotaryEmbedding", [x, places.cosines, places.sines], f"{node}/rotate", num_heads=heads, interleaved=0,
+            **part,
+        )  # fmt: skip
+    return _heads_norm(config, graph, x, tensor, node, heads) if config.late_qk_norms else x
+
+
+def _heads_norm(config: ModelConfig, graph: Graph, x: str, tensor: str, node: str, heads: int) -> str:
+    """The norm of every head, or of all together."""
+    if graph.has(f"{tensor}.norm.weight") and config.wide_qk_norms:
+        return _norm(config, graph, x, f"{tensor}.norm.weight", f"{node}/norm")
     if graph.has(f"{tensor}.norm.weight"):
         apart = graph.constant(f"/constants/heads_{heads}", np.array([0, 0, heads, config.head_dim], np.int64))
         joined = graph.constant(f"/constants/joined_{heads}", np.array([0, 0, heads * config.head_dim], np.int64))
         x = graph.node("Reshape", [x, apart], f"{node}/heads")
         x = _norm(config, graph, x, f"{tensor}.norm.weight", f"{node}/norm")
         x = graph.node("Reshape", [x, joined], f"{node}/joined")
-    return graph.node(
-        "RotaryEmbedding", [x, places.cosines, places.sines], f"{node}/rotate", num_heads=heads, interleaved=0
-    )
+    return x
 
 
 def _half(graph: Graph, x: str, node: str) -> str:
@@ -148,6 +178,8 @@ def _mlp(config: ModelConfig, graph: Graph, layer: int, x: str) -> str:
     up = _add_bias(graph, up, f"{tensors}.up", f"{nodes}/up/bias")
     if config.activation == "silu":
         active = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{nodes}/sigmoid")], f"{nodes}/silu")
+    elif config.activation == "gelu_tanh":
+        active = graph.node("Gelu", [gate], f"{nodes}/gelu", approximate="tanh")
     else:
         positive = graph.node("Relu", [gate], f"{nodes}/relu")
         active = graph.node("Mul", [positive, positive], f"{nodes}/relu2")
@@ -158,7 +190,30 @@ def _mlp(config: ModelConfig, graph: Graph, layer: int, x: str) -> str:
 
 
 def _norm(config: ModelConfig, graph: Graph, x: str, weight: str, node: str) -> str:
+    """x as it is where the model has no such norm."""
+    if not graph.has(weight):
+        return x
     return graph.node("RMSNormalization", [x, graph.vector(weight)], node, axis=-1, epsilon=config.norm_epsilon)
+
+
+def _scaled(graph: Graph, x: str, factor: float, node: str) -> str:
+    if factor == 1:
+        return x
+    return graph.node("Mul", [x, graph.constant(f"/constants/times_{factor}", np.array(factor, np.float32))], node)
+
+
+def _join(
+    config: ModelConfig, graph: Graph, hidden: str, given: str, tensor: str, output_norm: str, weight: str, node: str
+) -> tuple[str, str]:
+    """(hidden + what the projection `tensor` gave, that sum normed for the next), in one node where they are plain."""
+    total = f"{node}/sum"
+    if config.residual_scale == 1 and not config.output_norms and graph.has(weight):
+        return _add_and_norm(config, graph, hidden, given, _bias(graph, tensor), weight, node)
+    given = _add_bias(graph, given, tensor, f"{node}/given")
+    given = _norm(config, graph, given, f"{output_norm}.weight", f"{node}/given_norm")
+    given = _scaled(graph, given, config.residual_scale, f"{node}/given_scaled")
+    hidden = graph.node("Add", [hidden, given], total)
+    return hidden, _norm(config, graph, hidden, weight, node)
 
 
 def _add_and_norm(

@@ -43,6 +43,11 @@ class AtomicDirectory:
         self.path = self._work.path
         return self
 
+    @property
+    def replaces(self) -> bool:
+        """Whether a directory with something in it stood at the target in the beginning."""
+        return self._before is not None and bool(self._before[1])
+
     def commit(self) -> None:
         """Syncs everything and gives the directory its name. UserError if the disk refuses; OutputTaken (commit.py) if
         something that was not there before stands at the target."""

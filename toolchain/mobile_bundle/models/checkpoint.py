@@ -61,11 +61,12 @@ class CheckpointTensor:
         """BF16, F16, F32 or F64: what the file holds."""
         return self._stored.dtype
 
-    def chunks(self, chunk_rows: int) -> Iterator[Floats]:
-        """float32 (n, columns), n = chunk_rows but for the last."""
+    def chunks(self, chunk_rows: int, first: int = 0, last: int | None = None) -> Iterator[Floats]:
+        """float32 (n, columns), n = chunk_rows but for the last; of rows first..last - 1 (None: to the end)."""
         row_bytes = self._stored.bytes // self.rows
-        for begin in range(0, self.rows, chunk_rows):
-            count = min(chunk_rows, self.rows - begin)
+        last = self.rows if last is None else last
+        for begin in range(first, last, chunk_rows):
+            count = min(chunk_rows, last - begin)
             data = self._file.read(self._stored.offset + begin * row_bytes, count * row_bytes)
             yield self._convert(data).reshape(count, self.columns)
 

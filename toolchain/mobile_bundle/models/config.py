@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models.limits import MOST, MOST_ATTENTION
-from mobile_bundle.models.rope import inverse_frequencies
+from mobile_bundle.models.rope import rotary
 from mobile_bundle.models.spec import ACTIVATIONS, MAX_EOS, DecoderSpec
 
 _LARGEST = 1 << 28
@@ -23,14 +25,17 @@ _LIMITS = {
     "max_position_embeddings": MOST["context"],
 }
 """The most of the keys whose sizes weights.ptd holds."""
+_SMALLEST_FACTOR = 1e-6
 _LARGEST_FLOAT = 3.4028234e38
+_ACTIVATION_NAMES = {"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+"""transformers' names that are not ours (spec.ACTIVATIONS)."""
 
 
 @dataclass(frozen=True)
 class Defaults:
     """What transformers' configuration class of a family takes for keys that config.json leaves out.
 
-    kv_heads 0: as many as heads. head_dim 0: hidden / heads.
+    kv_heads 0: as many as heads. head_dim 0: hidden / heads. partial: a part of each head can be rotated.
     """
 
     context: int
@@ -39,6 +44,7 @@ class Defaults:
     kv_heads: int = 0
     head_dim: int = 0
     activation: str = "silu"
+    partial: bool = False
 
 
 class Config:
@@ -66,6 +72,21 @@ class Config:
             raise InputError(f"{key} in config.json is {shown(value)}, not a number of at least 0")
         return float(value)
 
+    def factor(self, key: str, default: float = 1.0) -> float:
+        """A number above 0 that something is multiplied or divided by."""
+        value = self.number(key, default)
+        if not _SMALLEST_FACTOR <= value <= 1 / _SMALLEST_FACTOR:
+            raise InputError(f"{key} in config.json is {shown(self.values.get(key))}, not a factor above 0")
+        return value
+
+    def in_dtype(self, value: float) -> float:
+        """The number as a model of config.json's dtype holds it: transformers keeps some factors in that."""
+        dtype = str(self.values.get("dtype") or self.values.get("torch_dtype") or "float32").removeprefix("torch.")
+        if dtype == "bfloat16":
+            bits = int(np.float32(value).view(np.uint32))
+            return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).view(np.float32))
+        return float(np.float16(value) if dtype == "float16" else np.float32(value))
+
     def flag(self, key: str) -> bool:
         """True or false; false where the key is missing."""
         value = self.values.get(key)
@@ -80,8 +101,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differences: Any) -> DecoderSpec:
-    """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself."""
+def decoder_spec(
+    config: Config,
+    architecture: str,
+    defaults: Defaults,
+    rope_values: dict[str, Any] | None = None,
+    **differences: Any,
+) -> DecoderSpec:
+    """The parts that all families share; `differences` are DecoderSpec's fields that a family sets itself.
+
+    rope_values: where the rotary parameters are, if not in config.json's usual places."""
     hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
     absent = "num_key_value_heads" not in config.values  # null means as many as heads in every family
     kv_heads = config.count("num_key_value_heads", defaults.kv_heads if absent and defaults.kv_heads else heads)
@@ -97,11 +126,8 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
         )
     if head_dim % 2:
         raise InputError(f"config.json: head_dim ({head_dim}) must be even, because positions are rotary")
-    activation = str(config.values.get("hidden_act") or defaults.activation)
-    activation = "silu" if activation == "swish" else activation
-    if activation not in ACTIVATIONS:
-        raise UnsupportedError(f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
     context = config.count("max_position_embeddings", defaults.context)
+    rope = rotary(rope_values or config.values, head_dim, context, defaults.theta, defaults.partial)
     fields: dict[str, Any] = {
         "architecture": architecture,
         "name": "",
@@ -112,14 +138,30 @@ def decoder_spec(config: Config, architecture: str, defaults: Defaults, **differ
         "kv_heads": kv_heads,
         "head_dim": head_dim,
         "feed_forward": config.count("intermediate_size"),
-        "context": context,
+        "context": rope.context,
         "sliding_window": 0,
-        "activation": activation,
+        "activation": activation_of(config, "hidden_act", defaults.activation),
         "norm_epsilon": config.number("rms_norm_eps", defaults.epsilon),
         "tied": config.flag("tie_word_embeddings"),
-        "inverse_frequencies": inverse_frequencies(config.values, head_dim, context, defaults.theta),
+        "inverse_frequencies": rope.frequencies,
+        "rotary_scale": rope.scale,
+        "rotary_dim": 0 if rope.dim == head_dim else rope.dim,
     }
+    if rope.context < context:
+        fields["notes"] = (
+            f"the context ends at {rope.context} positions, not at {context}: the rotary scaling of longer texts "
+            f"changes with their length, which is not supported",
+        )
     return DecoderSpec(**{**fields, **differences})
+
+
+def activation_of(config: Config, key: str, default: str) -> str:
+    """The activation under a key of config.json, by its name in ACTIVATIONS. UnsupportedError for another."""
+    name = str(config.values.get(key) or default)
+    known = _ACTIVATION_NAMES.get(name, name)
+    if known not in ACTIVATIONS:
+        raise UnsupportedError(f"{key} {name!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    return known
 
 
 def _head_dim(config: Config, hidden: int, heads: int, default: int) -> int:
@@ -134,21 +176,36 @@ def _head_dim(config: Config, hidden: int, heads: int, default: int) -> int:
     return hidden // heads
 
 
-def layer_window(config: Config, window: int, default_types: list[str] | None = None) -> int:
-    """The sliding window that holds for every layer; 0 if none slides. UserError if only some layers do.
+def layer_types(config: Config, default_types: list[str] | None = None) -> list[str]:
+    """What each layer sees, "full_attention" or "sliding_attention", from config.json's layer_types or the default.
+
+    UserError for a list that is not as long as the model, and for another kind of layer."""
+    types, layers = config.values.get("layer_types") or default_types, config.count("num_hidden_layers")
+    if not types:
+        return ["full_attention"] * layers
+    if not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
+        raise InputError("layer_types in config.json is not a list of names")
+    other = set(types) - {"full_attention", "sliding_attention"}
+    if other:
+        raise UnsupportedError(f"layer_types in config.json has {shown(min(other))}, which is not supported")
+    if len(set(types)) == 1:
+        return types[:1] * layers
+    if len(types) != layers:
+        raise InputError(f"layer_types in config.json has {len(types)} names for {layers} layers")
+    return types
+
+
+def layer_windows(config: Config, window: int, default_types: list[str] | None = None) -> dict[str, Any]:
+    """DecoderSpec's sliding_window and full_layers.
 
     window: of the layers that slide, 0 if switched off. default_types: used where config.json has no layer_types.
     """
-    types = config.values.get("layer_types") or default_types
-    if types is not None and not (isinstance(types, list) and all(isinstance(kind, str) for kind in types)):
-        raise InputError("layer_types in config.json is not a list of names")
+    types = layer_types(config, default_types)
     context = config.count("max_position_embeddings", MOST["context"])
-    if not window or window >= context or not types or set(types) == {"full_attention"}:
-        return 0
-    if set(types) == {"sliding_attention"}:
-        return window
-    which = "layer_types" if config.values.get("layer_types") else "use_sliding_window with max_window_layers"
-    raise UnsupportedError(f"config.json mixes full and sliding attention ({which}), which is not supported")
+    if not window or window >= context or "sliding_attention" not in types:
+        return {}
+    full = frozenset(layer for layer, kind in enumerate(types) if kind == "full_attention")
+    return {"sliding_window": window, "full_layers": full}
 
 
 def config_tokens(values: dict[str, Any]) -> tuple[int, tuple[int, ...]]:

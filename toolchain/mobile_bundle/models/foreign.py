@@ -41,13 +41,7 @@ def refuse_other_paths(path: Path) -> None:
     if path.exists():
         what = _FILES.get(path.suffix.lower(), f"is not a directory; {_GIVE}")
         raise InputError(f"{path} {what}")
-    text = str(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not path.parent.exists():
-        raise InputError(
-            f"{text} is not a directory here; if it is a name on the hub, download it first: "
-            f"hf download {text} --local-dir {path.name}"
-        )
-    raise InputError(f"{text} does not exist; {_GIVE}")
+    raise InputError(f"{path} does not exist; {_GIVE}")
 
 
 def refuse_adapter(directory: Path) -> None:

@@ -19,6 +19,8 @@ MOST_ATTENTION = 65536
 """heads * head_dim."""
 MOST_SHARED_HEADS = 128
 """Query heads per KV head."""
+MOST_SET_LAYERS = 128
+"""Layers of a model in which some differ from the others (windows, positions)."""
 MOST_TENSORS = 65536
 """Records of an index."""
 MOST_INDEX_BYTES = 32 << 20

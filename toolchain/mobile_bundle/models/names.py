@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mobile_bundle.models.spec import DecoderSpec, TensorSpec
 
 ROPE = "rope.inverse_frequencies"
+WINDOW_ROPE = "rope.window.inverse_frequencies"
 
 
 def tensors(spec: DecoderSpec, prefix: str) -> list[TensorSpec]:
     """Every tensor in the order of the file. prefix: "model.", or "" for a checkpoint saved without the head.
 
-    A vector is one row. `source` is empty for the rotary table, which is computed.
+    A vector is one row. `source` is empty for the rotary tables, which are computed.
     """
-    embedding = f"{prefix}embed_tokens.weight"
+    embedding, half = f"{prefix}embed_tokens.weight", (spec.rotary_dim or spec.head_dim) // 2
+    norm = f"{prefix}{spec.sources.get('norm', 'norm')}.weight"
     out = [
-        TensorSpec("norm.weight", f"{prefix}norm.weight", "vector", 1, spec.hidden),
-        TensorSpec(ROPE, "", "vector", 1, spec.head_dim // 2),
+        TensorSpec("norm.weight", norm, "vector", 1, spec.hidden, plus=spec.norm_plus, times=spec.logit_scale),
+        TensorSpec(ROPE, "", "vector", 1, half),
         TensorSpec("embedding.weight", embedding, "embedding", spec.vocabulary, spec.hidden),
     ]
+    if spec.window_frequencies is not None:
+        out.insert(2, TensorSpec(WINDOW_ROPE, "", "vector", 1, half))
     for layer in range(spec.layers):
         out += _layer(spec, prefix, layer)
     if not spec.tied:
@@ -34,6 +39,10 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
     def vector(name: str, source: str, size: int) -> TensorSpec:
         return TensorSpec(ours + name, theirs + source, "vector", 1, size, layer)
 
+    def norm(name: str, source: str, size: int) -> TensorSpec:
+        found = spec.sources.get(name, source)
+        return replace(vector(f"{name}.weight", f"{found}.weight", size), plus=spec.norm_plus)
+
     projections = (
         ("attention.query", "self_attn.q_proj", queries, spec.hidden, spec.qkv_bias),
         ("attention.key", "self_attn.k_proj", keys, spec.hidden, spec.qkv_bias),
@@ -43,15 +52,38 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
         ("mlp.up", "mlp.up_proj", spec.feed_forward, spec.hidden, spec.mlp_bias),
         ("mlp.down", "mlp.down_proj", spec.hidden, spec.feed_forward, spec.mlp_bias),
     )
+    fused = _fused(spec, queries, keys) if spec.fused else {}
     for name, source, rows, columns, bias in projections:
-        yield TensorSpec(f"{ours}{name}.weight", f"{theirs}{source}.weight", "body", rows, columns, layer)
+        pairs = spec.head_dim if spec.pairs and name in ("attention.query", "attention.key") else 0
+        held, first, held_rows = fused.get(name, (source, 0, 0))
+        yield TensorSpec(
+            f"{ours}{name}.weight", f"{theirs}{held}.weight", "body", rows, columns, layer,
+            first_row=first, source_rows=held_rows, pairs=pairs,
+        )  # fmt: skip
         if bias:
-            yield vector(f"{name}.bias", f"{source}.bias", rows)
-    yield vector("attention.norm.weight", "input_layernorm.weight", spec.hidden)
-    yield vector("mlp.norm.weight", "post_attention_layernorm.weight", spec.hidden)
+            yield replace(vector(f"{name}.bias", f"{source}.bias", rows), pairs=pairs)
+    if spec.input_norms:
+        yield norm("attention.norm", "input_layernorm", spec.hidden)
+        yield norm("mlp.norm", "post_attention_layernorm", spec.hidden)
+    if spec.output_norms:
+        yield norm("attention.output.norm", "post_attention_layernorm", spec.hidden)
+        yield norm("mlp.output.norm", "post_feedforward_layernorm", spec.hidden)
     if spec.qk_norm:
-        yield vector("attention.query.norm.weight", "self_attn.q_norm.weight", spec.head_dim)
-        yield vector("attention.key.norm.weight", "self_attn.k_norm.weight", spec.head_dim)
+        wide = spec.wide_qk_norms
+        yield norm("attention.query.norm", "self_attn.q_norm", queries if wide else spec.head_dim)
+        yield norm("attention.key.norm", "self_attn.k_norm", keys if wide else spec.head_dim)
     if spec.sub_norms:
-        yield vector("attention.sub_norm.weight", "self_attn.attn_sub_norm.weight", queries)
-        yield vector("mlp.sub_norm.weight", "mlp.ffn_sub_norm.weight", spec.feed_forward)
+        yield norm("attention.sub_norm", "self_attn.attn_sub_norm", queries)
+        yield norm("mlp.sub_norm", "mlp.ffn_sub_norm", spec.feed_forward)
+
+
+def _fused(spec: DecoderSpec, queries: int, keys: int) -> dict[str, tuple[str, int, int]]:
+    """Of each matrix that Phi-3 stores together with others: their name, its first row there, and their rows."""
+    attention, wide = queries + 2 * keys, 2 * spec.feed_forward
+    return {
+        "attention.query": ("self_attn.qkv_proj", 0, attention),
+        "attention.key": ("self_attn.qkv_proj", queries, attention),
+        "attention.value": ("self_attn.qkv_proj", queries + keys, attention),
+        "mlp.gate": ("mlp.gate_up_proj", 0, wide),
+        "mlp.up": ("mlp.gate_up_proj", spec.feed_forward, wide),
+    }

@@ -1,7 +1,7 @@
 """Qwen3 (dense): Qwen3ForCausalLM. RMS norms on every query and key head; biases only with attention_bias."""
 
 from mobile_bundle.models.config import Config, Defaults, decoder_spec
-from mobile_bundle.models.qwen2 import qwen_window
+from mobile_bundle.models.qwen2 import qwen_windows
 from mobile_bundle.models.spec import DecoderSpec
 
 ARCHITECTURE = "Qwen3ForCausalLM"
@@ -17,5 +17,5 @@ def read(config: Config) -> DecoderSpec:
         qkv_bias=attention,
         output_bias=attention,
         qk_norm=True,
-        sliding_window=qwen_window(config),
+        **qwen_windows(config),
     )

@@ -6,38 +6,60 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.errors import InputError, UnsupportedError
-from mobile_bundle.models import bitnet, llama, mistral, names, qwen2, qwen3
+from mobile_bundle.models import (
+    bitnet,
+    ernie,
+    exaone4,
+    gemma3,
+    granite,
+    hunyuan,
+    llama,
+    minicpm,
+    mistral,
+    names,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
 from mobile_bundle.models.checkpoint import Checkpoint
 from mobile_bundle.models.config import Config, config_tokens
 from mobile_bundle.models.gguf import GgufCheckpoint, is_gguf
 from mobile_bundle.models.head import output_head
 from mobile_bundle.models.quantised import refuse_quantised
+from mobile_bundle.models.reading import Reading, Source
 from mobile_bundle.models.repository import model_name
 from mobile_bundle.models.spec import DecoderSpec, TensorSpec
 from mobile_bundle.models.ternary import MasterTernary, TernaryScheme, ternary_bias, ternary_scheme, ternary_source
 
-_FAMILIES = (llama, mistral, qwen2, qwen3, bitnet)
+_FAMILIES = (
+    llama,
+    mistral,
+    qwen2,
+    qwen3,
+    bitnet,
+    granite,
+    minicpm,
+    smollm3,
+    ernie,
+    gemma3,
+    olmo2,
+    exaone4,
+    hunyuan,
+    phi3,
+)
 ARCHITECTURES: dict[str, Callable[[Config], DecoderSpec]] = {family.ARCHITECTURE: family.read for family in _FAMILIES}
 _MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES}
 _ZERO_VALUES = 1 << 16
 """Values that are looked at together for one that is not zero."""
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
-
-
-class Source(Protocol):
-    """A matrix in chunks of rows (codecs.MatrixSource)."""
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def columns(self) -> int: ...
-    def chunks(self, chunk_rows: int) -> Iterator[NDArray[np.float32]]: ...
 
 
 def architecture(config: dict[str, Any]) -> str:
@@ -81,15 +103,19 @@ class Model:
     def source(self, tensor: TensorSpec) -> Source:
         """The tensor's values. UserError if it is missing or of another shape or dtype."""
         if not tensor.source:
-            return _Table(self.spec.inverse_frequencies)
-        shape = (tensor.rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
+            window = self.spec.window_frequencies
+            return _Table(
+                window if tensor.name == names.WINDOW_ROPE and window is not None else self.spec.inverse_frequencies
+            )
+        rows = tensor.source_rows or tensor.rows
+        shape = (rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
         if isinstance(self.checkpoint, GgufCheckpoint):
             return self.checkpoint.tensor(tensor.source, shape)
         if self.scheme is not None and tensor.role == "body":
             return ternary_source(self.checkpoint, self.scheme, tensor.source, (tensor.rows, tensor.columns))
         if self.scheme is not None and tensor.source.endswith(".bias"):
             return ternary_bias(self.checkpoint, self.scheme, tensor.source, tensor.columns)
-        return self.checkpoint.tensor(tensor.source, shape)
+        return Reading(self.checkpoint.tensor(tensor.source, shape), tensor)
 
     def is_zero(self, tensor: TensorSpec) -> bool:
         """Whether a matrix, or a norm's weights, are all zero; biases and the rotary table do not count. Stops at the
@@ -147,7 +173,7 @@ def _open(checkpoint: Checkpoint) -> Model:
     tensors = [replace(each, source=_source(checkpoint, each.source)) for each in names.tensors(spec, "model.")]
     if head.embedding:
         tensors = [replace(each, source=head.embedding) if each.role == "embedding" else each for each in tensors]
-    model = Model(checkpoint, spec, tensors, scheme, [*checkpoint.notes, *head.notes])
+    model = Model(checkpoint, spec, tensors, scheme, [*checkpoint.notes, *head.notes, *spec.notes])
     for tensor in tensors:
         model.source(tensor)
     _note_choices(model)

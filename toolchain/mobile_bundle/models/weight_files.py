@@ -30,9 +30,14 @@ class WeightFiles:
     notes: list[str] = field(default_factory=list)
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file is called like a shard."""
+    return bool(_SHARD.fullmatch(name))
+
+
 def shard_names(directory: Path) -> list[str]:
     """Names of all files that are called like shards, sorted."""
-    return sorted(path.name for path in directory.iterdir() if _SHARD.fullmatch(path.name))
+    return sorted(path.name for path in directory.iterdir() if is_shard(path.name))
 
 
 def choose_weight_files(directory: Path, named: Any, index: dict[str, Any] | None) -> WeightFiles | None:

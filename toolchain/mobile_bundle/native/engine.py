@@ -37,7 +37,11 @@ class ModelConfig(ctypes.Structure):
         ("eos_tokens", ctypes.c_int32 * 8),
         ("default_context", ctypes.c_uint32),
         ("name", ctypes.c_char * 64),
-        ("reserved", ctypes.c_uint8 * 100),
+        *((name, ctypes.c_float) for name in ("embedding_scale", "residual_scale", "query_scale", "rotary_scale")),
+        ("rotary_dim", ctypes.c_uint32),
+        ("full_layers", ctypes.c_uint8 * 16),
+        ("unrotated_layers", ctypes.c_uint8 * 16),
+        ("reserved", ctypes.c_uint8 * 48),
     ]  # fmt: skip
 
 
@@ -121,6 +125,7 @@ def engine_library() -> ctypes.CDLL:
         "mb_session_get_options": [pointer],
         "mb_session_position": [pointer],
         "mb_session_rewind": [pointer, u32],
+        "mb_session_rewind_point": [pointer, u32],
         "mb_session_feed": [pointer, tokens, size, floats],
         "mb_session_feed_all": [pointer, tokens, size, floats],
         "mb_session_check": [pointer, tokens, size],
@@ -131,6 +136,7 @@ def engine_library() -> ctypes.CDLL:
         "mb_session_close": None,
         "mb_session_get_options": options,
         "mb_session_position": u32,
+        "mb_session_rewind_point": u32,
     })  # fmt: skip
 
 
@@ -188,8 +194,13 @@ class Session:
         check(function(self._handle, pointer, len(array), ctypes.byref(logits)))
         return np.ctypeslib.as_array(logits, (rows, self._vocabulary))
 
+    def rewind_point(self, position: int) -> int:
+        """Where a session that should be rewound to `position` can be: there, or at 0 where layers with a sliding
+        window have let go of what the next token would look at."""
+        return int(engine_library().mb_session_rewind_point(self._handle, position))
+
     def rewind(self, position: int = 0) -> None:
-        """Forgets everything after the first `position` tokens."""
+        """Forgets everything after the first `position` tokens. UserError where that is not possible."""
         check(engine_library().mb_session_rewind(self._handle, position))
 
     @property

@@ -18,6 +18,7 @@ from mobile_bundle.files.disk import disk_errors, drop_cached, write_file
 from mobile_bundle.native.programs import missing_runners, runner_paths
 from mobile_bundle.pipeline.check import check_forward, check_records
 from mobile_bundle.pipeline.choose import Choosing, Chosen
+from mobile_bundle.pipeline.declared_loss import declared_loss
 from mobile_bundle.pipeline.describe import describe, stored_bytes
 from mobile_bundle.pipeline.parts import TensorRecord, parts_directory
 from mobile_bundle.pipeline.pool import PartPool
@@ -60,8 +61,14 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         except OutputTaken:  # the bundle is whole, only its name is not the one asked for
             pool.discard()
             raise
+        if out.replaces:
+            listener.tell(f"{request.output}: the bundle that was there is replaced")
         pool.discard()
         drop_cached(request.output / "weights.ptd")
+        if request.recipe is not None and not request.budget:
+            calibrated = chosen.calibration is not None
+            if line := declared_loss(chosen.recipe, calibrated, source.spec, source.model.tensors, records):
+                listener.tell(line)
         return manifest
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mobile_bundle.calibrate.calibration import Calibration, calibrate
+from mobile_bundle.calibrate.calibration import Calibration, calibrate, require_torch
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.codecs.registry import entropy_coded
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.models import Model
+from mobile_bundle.pipeline.calibration_text import calibration_text
 from mobile_bundle.pipeline.default_recipe import choose_recipe
 from mobile_bundle.pipeline.pool import PartPool
-from mobile_bundle.pipeline.request import BuildRequest, Listener
+from mobile_bundle.pipeline.request import DEFAULT, BuildRequest, Listener
 from mobile_bundle.pipeline.source import Source
 from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.budget import Measure, Planner
@@ -49,11 +50,13 @@ class Choosing:
 
     def choose(self, pool: PartPool, listener: Listener) -> Chosen:
         """pool: codes what is tried. UserError for a text, a checkpoint or a budget that cannot be used."""
-        request, (model, tokenizer) = self._request, (self._source.model, self._source.tokenizer)
+        request, model = self._request, self._source.model
         used = None
         if self._planner or request.calibration:
             names = self._planner.tried if self._planner else ()
-            used = calibrate(model, tokenizer, request.calibration, names, listener.stage("calibrating"), listener.tell)
+            require_torch()
+            text = calibration_text(request.calibration or DEFAULT, self._source, pool, listener)
+            used = calibrate(model, text.windows, text.name, names, listener.stage("calibrating"), listener.tell)
         if self._planner and used:
             chosen = self._planned(self._planner, used, listener)
         else:

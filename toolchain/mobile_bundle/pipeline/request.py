@@ -11,6 +11,12 @@ from mobile_bundle.pipeline.pool import Progress
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.planning.recipe import Recipe
 
+SELF = "self"
+"""Calibration on a text that the model writes."""
+DEFAULT = "default"
+"""Calibration on the text that ships, for chat models together with one that the model writes."""
+DEFAULT_TARGET = "android-2gb"
+
 
 @dataclass(frozen=True)
 class BuildRequest:
@@ -18,8 +24,8 @@ class BuildRequest:
 
     recipe: a recipe, its name, or None for the model's default, which stores without loss what lies on the grid of a
     packed format (planning/exact.py). budget: what the plan has to keep to; the planner then chooses every codec that
-    the recipe's patterns do not fix. calibration: a text for codecs and planner; None: data-free, or with a budget the
-    text that ships with the tool. formats: of export.formats.FORMATS. jobs, cluster: as PartPool's. chat_options:
+    the recipe's patterns do not fix. calibration: a text for codecs and planner, SELF or DEFAULT; None: data-free, or
+    with a budget DEFAULT. formats: of export.formats.FORMATS. jobs, cluster: as PartPool's. chat_options:
     keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values). target: of
     pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit."""
 
@@ -27,12 +33,12 @@ class BuildRequest:
     output: Path
     recipe: Recipe | str | None = None
     budget: Budget = field(default_factory=Budget)
-    calibration: Path | None = None
+    calibration: Path | str | None = None
     formats: tuple[str, ...] = ("native",)
     jobs: int | None = None
     cluster: str | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
-    target: str = "android-2gb"
+    target: str = DEFAULT_TARGET
 
 
 @dataclass(frozen=True)

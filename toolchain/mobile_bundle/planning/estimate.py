@@ -19,6 +19,7 @@ from mobile_bundle.models import DecoderSpec, TensorSpec, open_model
 from mobile_bundle.models.config import Config
 from mobile_bundle.models.names import tensors as decoder_tensors
 from mobile_bundle.models.registry import ARCHITECTURES, architecture
+from mobile_bundle.native.engine import estimate_memory
 from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.planning.assignment import assign_codecs, plan_weights
 from mobile_bundle.planning.memory import PredictedMemory, mapped_weights, predict_memory
@@ -121,7 +122,7 @@ def estimate_bundle(
     config, tokenizer = spec.to_config_bytes(), shape.tokenizer_bytes
     predicted = predict_memory(config, mapped.touched, tokenizer, context, kv_type)
     layered = predict_memory(config, mapped.layered, tokenizer, context, kv_type)
-    per_token = mapped.touched + predicted.context * predicted.kv_bytes_per_token
+    per_token = mapped.touched + estimate_memory(config, predicted.context, kv_type=kv_type).kv_bytes
     return BundleEstimate(
         shape.name,
         shape.parameters,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mobile_bundle.codecs.blob import BlobHeader
 from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.codecs.installed import cache_bytes, installed_header, is_stored
+from mobile_bundle.models.spec import ModelConfig
 from mobile_bundle.native.engine import estimate_memory
 
 _DEVICE_CLASSES = (1, 2, 3, 4, 6, 8, 12, 16, 24)
@@ -21,7 +22,8 @@ class PredictedMemory:
     """Bytes of a mobile-run process whose context is full.
 
     file_bytes: clean pages of weights and tokenizer, which the kernel may drop and read again. anon_bytes: KV cache and
-    scratch, which it can only swap. peak_bytes: the highest resident set (VmHWM), the program itself included."""
+    scratch, which it can only swap; a longer context takes kv_bytes_per_token more for each position. peak_bytes: the
+    highest resident set (VmHWM), the program itself included."""
 
     context: int
     file_bytes: int
@@ -41,7 +43,7 @@ def predict_memory(
     """config: the 256 bytes of mb_model_config. weights_bytes: those that generating text reads, MappedWeights.touched
     (of a separate input embedding only the rows of the text are) or .layered. context 0: the model's default."""
     memory = estimate_memory(config, context, threads=2, kv_type=kv_type)
-    tokens = memory.kv_bytes // memory.kv_bytes_per_token
+    tokens = context or ModelConfig.parse(config).default_context
     files = weights_bytes + tokenizer_bytes
     peak = files + memory.anon_bytes + memory.process_bytes
     return PredictedMemory(tokens, files, memory.anon_bytes, memory.kv_bytes_per_token, peak)

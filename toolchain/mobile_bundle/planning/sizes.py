@@ -56,7 +56,8 @@ def sizes_of(
 
 
 def plan_table(plan: Plan, tensors: Sequence[TensorSpec]) -> list[str]:
-    """The plan for a person: one line per kind of tensor and codec, then the prediction."""
+    """The plan for a person: one line per kind of tensor and codec, in the order of a layer and by falling bits, then
+    the prediction."""
     rows: dict[tuple[str, str], list[float]] = {}
     for tensor in tensors:
         if tensor.role == "vector":
@@ -69,7 +70,10 @@ def plan_table(plan: Plan, tensors: Sequence[TensorSpec]) -> list[str]:
         row[2] += codec.blob_bytes(tensor.rows, tensor.columns)
         row[3] += plan.losses.get(tensor.name, 0.0)
     lines = [f"{'tensors':<34} {'codec':<22} {'count':>5} {'MB':>9} {'bits':>6} {'loss':>8}"]
-    for (kind, codec_name), (count, weights, size, loss) in rows.items():
+    kinds = list(dict.fromkeys(kind for kind, _ in rows))
+    order = sorted(rows, key=lambda row: (kinds.index(row[0]), -rows[row][2] / rows[row][1], row[1]))
+    for kind, codec_name in order:
+        count, weights, size, loss = rows[kind, codec_name]
         lines.append(
             f"{kind:<34} {codec_name:<22} {count:>5.0f} {size / 1e6:>9.2f} {8 * size / weights:>6.2f} {loss:>8.4f}"
         )

@@ -16,7 +16,7 @@ from mobile_bundle.container.index import ContainerError
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import InputError
 from mobile_bundle.models import Model
-from mobile_bundle.models.registry import Source
+from mobile_bundle.models.reading import Source
 from mobile_bundle.planning.sharing import shared_name
 
 Progress = Callable[[int, int, str], None]

@@ -16,6 +16,11 @@ from mobile_bundle.tokenizer.steps import MARK, QWEN2_EXPRESSION
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer", "PythonBackend", "BloomTokenizer", "")
 """Names of the class that takes tokenizer.json as it is; also used where no class is named."""
 
+_AS_IT_IS = ("mistral", "granite", "ernie4_5", "olmo2", "phi3")
+"""Families (model_type) that take tokenizer.json as it is, whatever class is named."""
+_DEFAULTS = {"qwen3": "Qwen2Tokenizer", "gemma3_text": "GemmaTokenizer"}
+"""The class of a family where none is named."""
+
 _Json = dict[str, Any]
 
 
@@ -38,15 +43,13 @@ def tokenizer_class(settings: _Json, config: _Json, description: _Json) -> str:
         raise InputError("tokenizer_config.json: tokenizer_class is not a name")
     name = named if named == "PreTrainedTokenizerFast" else named.removesuffix("Fast")
     family = config.get("model_type")
-    if family == "mistral":
+    if family in _AS_IT_IS:
         return ""
     if name == "LlamaTokenizer" and family != "qwen2" and _mentions(description, "ByteLevel"):
         return ""
     if family == "qwen2":
         return "Qwen2Tokenizer"
-    if family == "qwen3":
-        return name or "Qwen2Tokenizer"
-    return name
+    return name or _DEFAULTS.get(str(family), "")
 
 
 def _mentions(value: Any, word: str) -> bool:
@@ -112,6 +115,21 @@ def _llama(description: _Json, values: _Json) -> _Json:
     return _rebuilt(description, model, normalizer=None, pre_tokenizer=split, decoder=decoder)
 
 
+def _gemma(description: _Json, values: _Json) -> _Json:
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    decoders = [
+        {"type": "Replace", "pattern": {"String": MARK}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    unknown = values.get("unk_token", "<unk>")
+    unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
+    model = {"fuse_unk": True, "byte_fallback": True, "unk_token": str(unknown)}
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
+    decoder = {"type": "Sequence", "decoders": decoders}
+    return _rebuilt(description, model, normalizer=mark, pre_tokenizer=split, decoder=decoder)
+
+
 _END = "<|endoftext|>"
 CLASSES = {
     "GPT2Tokenizer": TokenizerClass(
@@ -121,6 +139,16 @@ CLASSES = {
         _gpt_neox, {"unk_token": _END, "bos_token": _END, "eos_token": _END, "pad_token": "<|padding|>"}
     ),
     "LlamaTokenizer": TokenizerClass(_llama, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}),
+    "GemmaTokenizer": TokenizerClass(
+        _gemma,
+        {
+            "unk_token": "<unk>",
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "mask_token": "<mask>",
+        },
+    ),
     "Qwen2Tokenizer": TokenizerClass(
         _qwen2, {"unk_token": _END, "eos_token": _END, "pad_token": _END}, adds_special_again=True
     ),

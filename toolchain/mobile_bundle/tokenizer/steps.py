@@ -45,7 +45,7 @@ class Steps:
 def parse_steps(description: dict[str, Any]) -> Steps:
     """The steps of a parsed tokenizer.json. Raises UserError for what the runtime cannot do exactly."""
     steps = Steps()
-    _pre_tokenizer(_flatten(description.get("pre_tokenizer"), "pretokenizers"), steps)
+    _pre_tokenizer(_before_mark(description), steps)
     _normalizer(_flatten(description.get("normalizer"), "normalizers"), steps)
     _decoder(_flatten(description.get("decoder"), "decoders"), steps)
     for processor in _flatten(description.get("post_processor"), "processors"):
@@ -70,6 +70,15 @@ def _flatten(step: Any, key: str) -> list[dict[str, Any]]:
     if step.get("type") != "Sequence":
         return [step]
     return [part for inner in step.get(key, []) for part in _flatten(inner, key)]
+
+
+def _before_mark(description: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pre-tokenizer. Gemma's splits at spaces, of which its normalizer leaves none: it does nothing."""
+    parts = _flatten(description.get("pre_tokenizer"), "pretokenizers")
+    normalizers = _flatten(description.get("normalizer"), "normalizers")
+    spaces = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
+    return [] if parts == [spaces] and mark in normalizers else parts
 
 
 def _add(steps: Steps, flag: int, step: str, value: Any) -> None:

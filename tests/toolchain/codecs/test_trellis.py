@@ -1,0 +1,138 @@
+"""Trellis codes: the search finds the best way, with and without propagated errors, on every processor."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mobile_bundle.codecs import codec_by_name
+from mobile_bundle.codecs.affine import AffineCodec
+from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.codecs.trellis import _TABLE, _windows
+from mobile_bundle.codecs.trellis_fit import PLACES, _circle_order
+from mobile_bundle.native import trellis as native_trellis
+from mobile_bundle.native.trellis import search_trellis
+from numpy.typing import NDArray
+from support.paths import ROOT
+
+Floats = NDArray[np.float32]
+
+
+def gaussian(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def upper(seed: int) -> Floats:
+    factor = np.triu(gaussian(16, 16, seed=seed) * np.float32(0.2))
+    factor[np.diag_indices(16)] = np.random.default_rng(seed).uniform(0.5, 2, 16)
+    return factor
+
+
+def loss(weights: Floats, levels: NDArray[np.int8], steps: Floats, factor: Floats) -> Floats:
+    error = np.linalg.solve(factor.T.astype(np.float64), (weights - levels * steps[:, None]).T.astype(np.float64))
+    return np.square(error).sum(0).astype(np.float32)
+
+
+def test_levels_are_what_the_codes_windows_say() -> None:
+    for bits in (2, 3):
+        codes, levels = search_trellis(bits, gaussian(100, 16), np.full(100, 0.2, np.float32), np.eye(16, dtype="f4"))
+        assert codes.max() < 1 << bits
+        by_column = codes[:, PLACES]  # the permutation is its own inverse
+        np.testing.assert_array_equal(_TABLE[bits][_windows(by_column, bits)], levels[:, PLACES])
+
+
+def test_no_way_round_a_short_circle_is_better() -> None:
+    """Only four neighbouring weights of the circle matter: then all ways can be tried."""
+    factor = np.diag(np.where(np.arange(16) < 4, 1, np.inf)).astype(np.float32)
+    weights, steps = gaussian(50, 16), np.full(50, 1 / 7, np.float32)
+    _, levels = search_trellis(2, weights, steps, factor)
+    found = np.square(weights - levels * steps[:, None])[:, :4].sum(1)
+    least = np.full(50, np.inf)
+    for before, *own in itertools.product(range(4), repeat=5):
+        codes = [before, *own]
+        way = np.array([_TABLE[2][codes[i] | codes[i + 1] << 2] for i in range(4)])
+        least = np.minimum(least, np.square(weights[:, :4] - way * steps[:, None]).sum(1))
+    np.testing.assert_allclose(found, least, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_errors_that_propagate_are_minded(bits: int) -> None:
+    """The way that is best by itself loses more once the factor couples the weights."""
+    weights, steps, factor = gaussian(300, 16), np.full(300, 0.2, np.float32), upper(3)
+    _, minded = search_trellis(bits, weights, steps, factor)
+    _, plain = search_trellis(bits, weights, steps, np.diag(factor.diagonal()))
+    assert loss(weights, minded, steps, factor).mean() < 0.9 * loss(weights, plain, steps, factor).mean()
+
+
+def test_threads_and_neighbours_change_nothing() -> None:
+    weights, steps, factor = gaussian(700, 16), np.abs(gaussian(700, seed=1)) * np.float32(0.2), upper(1)
+    for bits in (2, 3):
+        expected = search_trellis(bits, weights, steps, factor)
+        for part in (
+            search_trellis(bits, weights, steps, factor, 3),
+            search_trellis(bits, weights[5:9], steps[5:9], factor),
+        ):
+            rows = slice(None) if len(part[0]) == 700 else slice(5, 9)
+            np.testing.assert_array_equal(part[0], expected[0][rows])
+            np.testing.assert_array_equal(part[1], expected[1][rows])
+
+
+def test_other_processors_find_the_same_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search without AVX2, built by itself."""
+    library, runtime = tmp_path / "portable.so", ROOT / "runtime"
+    base = (f"base/{name}.c" for name in ("thread_pool", "error", "one_line", "unicode"))
+    sources = [runtime / name for name in ("search/trellis_search.c", *base)]
+    folders = [f"-I{runtime}", f"-I{runtime / 'include'}"]
+    options = ["-std=c11", "-D_GNU_SOURCE", "-DMB_PORTABLE_SEARCH", "-O2", "-ffp-contract=off", "-fPIC", "-shared"]
+    subprocess.run(["cc", *options, *folders, *sources, "-o", library, "-lpthread"], check=True)
+    weights, steps, factor = gaussian(100, 16), np.full(100, 0.2, np.float32), upper(2)
+    fast = [search_trellis(bits, weights, steps, factor) for bits in (2, 3)]
+    portable = ctypes.CDLL(os.fspath(library))
+    portable.mb_trellis_search.argtypes = native_trellis._library().mb_trellis_search.argtypes
+    monkeypatch.setattr(native_trellis, "_library", lambda: portable)
+    for bits, (codes, levels) in zip((2, 3), fast, strict=True):
+        again = search_trellis(bits, weights, steps, factor)
+        np.testing.assert_array_equal(again[0], codes)
+        np.testing.assert_array_equal(again[1], levels)
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    good = gaussian(4, 16), np.ones(4, np.float32), np.eye(16, dtype=np.float32)
+    for bad in ((good[0][:, :15], *good[1:]), (good[0], good[1][:3], good[2]), (*good[:2], good[2][:8])):
+        with pytest.raises(ValueError, match="do not go together"):
+            search_trellis(2, *bad)
+    with pytest.raises(ValueError, match="NaN"):
+        search_trellis(2, good[0] * np.float32(np.nan), *good[1:])
+
+
+def test_columns_are_ordered_by_blocks_and_round_the_circle() -> None:
+    order = _circle_order(np.array([*range(32, 40), *range(16), *range(16, 32)], np.intp))
+    assert order[:8].tolist() == [32, 36, 33, 37, 34, 38, 35, 39]
+    assert order[8:14].tolist() == [0, 4, 8, 12, 1, 5]
+    assert sorted(order.tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize("columns", [64, 200])
+def test_calibrated_it_beats_rounding_of_the_same_bits(columns: int) -> None:
+    """The loss of a layer's output, tr(D H D'), on inputs that are correlated and unequally large."""
+    generator = np.random.default_rng(5)
+    inputs = generator.standard_normal((4000, columns)) @ generator.standard_normal((columns, columns))
+    inputs *= generator.lognormal(0, 0.5, columns)
+    hessian = (inputs.T @ inputs / len(inputs)).astype(np.float32)
+    weight = gaussian(64, columns)
+
+    def lost(name: str, stats: Stats | None) -> float:
+        codec = codec_by_name(name)
+        difference = (codec.decode(codec.encode(weight, stats)) - weight).astype(np.float64)
+        return float(np.einsum("rc,cd,rd->", difference, hessian, difference))
+
+    for bits in (2, 3):
+        calibrated = lost(f"trellis-{bits}bit-g64", Stats(hessian=hessian))
+        assert calibrated < 0.7 * lost(f"trellis-{bits}bit-g64", None)
+        share = 0.75 if bits == 2 else 0.95
+        assert calibrated < share * lost(AffineCodec(bits, 64, False).name, Stats(hessian=hessian))

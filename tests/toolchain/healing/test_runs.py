@@ -1,0 +1,255 @@
+"""Runs from the checkpoint to the healed one, on a model of 0.1 M weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mobile_bundle.cli.main import main
+from mobile_bundle.codecs import codec_for
+from mobile_bundle.codecs.formats import Format
+from mobile_bundle.container import WeightsReader
+from mobile_bundle.errors import ArgumentError, InputError, NotFinite, OutOfMemory, OutputError, UnsupportedError
+from mobile_bundle.evaluate.perplexity import measure
+from mobile_bundle.models import open_model
+from mobile_bundle.native.engine import Model as NativeModel
+from support.builds import build
+from support.checkpoints import write_byte_tokenizer, write_tiny
+from support.small_checkpoint import write_checkpoint
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from mobile_bundle import heal  # noqa: E402
+from mobile_bundle.calibrate.walk import read_matrix  # noqa: E402
+from mobile_bundle.healing.decoders import Original  # noqa: E402
+from mobile_bundle.healing.evaluation import evaluate_held  # noqa: E402
+from mobile_bundle.healing.progress import Trained  # noqa: E402
+from mobile_bundle.healing.recipe import heal_codecs, heal_recipe  # noqa: E402
+from mobile_bundle.healing.run import _out_of_memory  # noqa: E402
+from mobile_bundle.healing.settings import Settings  # noqa: E402
+from mobile_bundle.healing.start import make_student  # noqa: E402
+
+RECIPES = ("bitnet-row", "bitnet", "bitnet-1.25bit", "affine-2bit", "affine-3bit")
+SHORT: dict[str, Any] = {"own_tokens": 3200, "sequence": 32, "batch": 4, "tokens": 2560, "evaluations": 4, "rate": 3e-3}
+"""20 steps."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.set_num_threads(1)
+    return write_checkpoint(tmp_path / "model", files={"LICENSE.txt": "ours"})
+
+
+def weights(path: Path) -> bytes:
+    return (path / "model.safetensors").read_bytes()
+
+
+def log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "training.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_build_stores_the_healed_weights_bit_for_bit(tmp_path: Path, model: Path, recipe: str) -> None:
+    healed = heal(model, tmp_path / "healed", recipe=recipe, **SHORT)
+    assert healed.lost == 0
+    manifest = build(tmp_path / "healed", tmp_path / "b.mbundle")
+    assert manifest["recipe"] == "exact"
+    expected = Format.SPARSE_TERNARY if "1.25" in recipe else Format.TERNARY2
+    expected = {"affine-3bit": Format.AFFINE3, "affine-2bit": Format.AFFINE2}.get(recipe, expected)
+    with open_model(tmp_path / "healed") as opened, WeightsReader(tmp_path / "b.mbundle" / "weights.ptd") as reader:
+        for tensor in opened.tensors:
+            if tensor.source:
+                blob = reader.blob(tensor.name)
+                own = read_matrix(opened, tensor)
+                decoded = codec_for(blob.header).decode(blob)
+                assert (decoded + np.float32(0)).tobytes() == own.tobytes(), tensor.name
+                if tensor.role == "body":
+                    assert blob.header.format == expected, tensor.name
+
+
+def test_the_healed_model_is_nearer_to_the_original(tmp_path: Path, model: Path) -> None:
+    told: list[Any] = []
+    longer = SHORT | {"tokens": 10240}
+    healed = heal(model, tmp_path / "healed", recipe="affine-2bit", progress=told.append, **longer)
+    entries = log(healed.path)
+    assert healed.held.kl < 0.8 * entries[0]["kl"]
+    trained = [each for each in told if isinstance(each, Trained)]
+    assert trained[-1].share == 1
+    assert [each.kl for each in trained if each.kl is not None] == [each["kl"] for each in entries[:-1]]
+    assert "tokens/s" in str(trained[0])
+    facts = json.loads((healed.path / "healing.json").read_text())
+    assert facts["held_out"]["kl"] == healed.held.kl
+    assert (healed.path / "LICENSE.txt").read_text() == "ours"
+    assert "affine-2bit" in (healed.path / "README.md").read_text()
+    assert not (tmp_path / "healed.heal").exists()
+
+
+def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, model: Path) -> None:
+    with open_model(model) as opened:
+        windows = np.random.default_rng(0).integers(2, 258, (4, 64)).astype(np.int32)
+        original = Original(opened, torch.device("cpu"), torch.float32)
+        codecs = heal_codecs(heal_recipe("affine-2bit"), opened.spec, opened.tensors)
+        student = make_student(opened, original, codecs, None)
+        held = evaluate_held(student, original, windows, 2, int8=True)
+        from mobile_bundle.healing.result import write_result
+
+        (tmp_path / "healed").mkdir()
+        assert write_result(tmp_path / "healed", opened, student, {}, tmp_path / "none", "card") == 0
+    build(tmp_path / "healed", tmp_path / "b.mbundle")
+    with NativeModel(tmp_path / "b.mbundle" / "weights.ptd") as bundle:
+        assert measure(bundle, windows).perplexity == pytest.approx(held.perplexity, rel=3e-3)
+
+
+def test_two_runs_with_one_seed_give_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        heal(model, tmp_path / name, recipe="bitnet-row", seed=seed, **SHORT)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+import mobile_bundle as mb
+from mobile_bundle.healing.progress import Trained
+def step(what):
+    if isinstance(what, Trained) and what.step == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+mb.heal(sys.argv[1], sys.argv[2], recipe="affine-2bit", progress=step, save_minutes=1e-9, {settings})
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    settings = ", ".join(f"{name}={value}" for name, value in SHORT.items())
+    script = KILLED.replace("{settings}", settings)
+    ended = subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "a")], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert (tmp_path / "a.heal" / "state.pt").exists()
+    assert not (tmp_path / "a").exists()
+    steps: list[int] = []
+
+    def step(what: Any) -> None:
+        if isinstance(what, Trained):
+            steps.append(what.step)
+
+    heal(model, tmp_path / "a", recipe="affine-2bit", progress=step, **SHORT)
+    assert steps == list(range(13, 21))
+    heal(model, tmp_path / "b", recipe="affine-2bit", **SHORT)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    same = ("step", "kl", "perplexity")
+    assert [[each[key] for key in same] for each in log(tmp_path / "a")] == [
+        [each[key] for key in same] for each in log(tmp_path / "b")
+    ]
+
+
+def test_another_run_does_not_go_on_from_it(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "a.heal").mkdir()
+    (tmp_path / "a.heal" / "run.json").write_text(json.dumps({"seed": 7}))
+    with pytest.raises(OutputError, match="an unfinished run with another"):
+        heal(model, tmp_path / "a", recipe="affine-2bit", **SHORT)
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path, model: Path) -> None:
+    """Within float tolerance: sums have another order, and a code at the edge may fall to the other side."""
+    options = {"recipe": "affine-2bit", "tokens": 640, "own-tokens": 3200, "sequence": 32, "batch": 4, "micro-batch": 2}
+    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    assert main(["heal", str(model), "-o", str(tmp_path / "one"), *given]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "mobile_bundle.cli.main", "heal", str(model), "-o", str(tmp_path / "two"), *given]
+    ended = subprocess.run(command, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ended.returncode == 0, ended.stderr.decode()
+    with open_model(tmp_path / "one") as one, open_model(tmp_path / "two") as two:
+        for tensor in one.tensors:
+            if tensor.source:
+                a, b = read_matrix(one, tensor), read_matrix(two, tensor)
+                assert np.isclose(a, b, rtol=2e-3, atol=1e-5).mean() > 0.995, tensor.name
+    assert log(tmp_path / "one")[-1]["kl"] == pytest.approx(log(tmp_path / "two")[-1]["kl"], rel=1e-2)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(NotFinite, match="lower `rate`; the same command goes on"):
+        heal(model, tmp_path / "a", recipe="affine-2bit", **SHORT | {"rate": 1e30})
+    saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
+    assert saved["run"]["step"] >= 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_it_ends_early_when_nothing_gets_better(tmp_path: Path, model: Path) -> None:
+    settings = SHORT | {"rate": 1e-12, "evaluations": 20, "patience": 2, "int8_share": 0.0}
+    heal(model, tmp_path / "a", recipe="affine-2bit", **settings)
+    assert len(log(tmp_path / "a")) <= 5
+
+
+def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
+    asked = {"recipe": "affine-2bit", "method": "blocks", "text": text, "tokens": 256, "sequence": 32, "batch": 4}
+    healed = heal(model, tmp_path / "a", **asked)
+    assert build(tmp_path / "a", tmp_path / "a.mbundle")["recipe"] == "exact"
+
+    class Killed(Exception):
+        pass
+
+    def step(what: Any) -> None:
+        if isinstance(what, Trained):
+            raise Killed
+
+    with pytest.raises(Killed):
+        heal(model, tmp_path / "b", progress=step, **asked)
+    assert (tmp_path / "b.heal" / "blocks.pt").exists()
+    heal(model, tmp_path / "b", **asked)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    rounded = heal(model, tmp_path / "c", **asked | {"method": "distill", "text_share": 1.0, "rate": 1e-9})
+    assert healed.held.kl < rounded.held.kl
+
+
+def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:
+    named = pytest.raises(OutOfMemory, match=r"lower `micro_batch` \(now 8\), or set `checkpointing`")
+    with named, _out_of_memory(Settings(batch=16, micro_batch=8)):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="something else"), _out_of_memory(Settings()):
+        raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("family", ["gemma3", "granite", "smollm3", "ernie"])
+def test_a_family_whose_layers_differ_is_refused(tmp_path: Path, family: str) -> None:
+    path = write_tiny(tmp_path / "model", family)
+    write_byte_tokenizer(path)
+    with pytest.raises(UnsupportedError, match="cannot be healed yet"):
+        heal(path, tmp_path / "healed", recipe="affine-2bit", tokens=1000)
+    assert not (tmp_path / "healed").exists()
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a"
+    for settings, message in (
+        ({}, "nothing says how long"),
+        ({"tokens": 10, "method": "magic"}, "`method` 'magic'"),
+        ({"tokens": 10, "text_share": 2}, "`text_share` 2"),
+        ({"tokens": 10, "sequence": 512}, "this model was trained for 256"),
+        ({"tokens": 10, "own_tokens": 32, "sequence": 32}, "none to hold out"),
+        ({"tokens": 10, "rates": 1}, "no setting 'rates'"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            heal(model, out, recipe="affine-2bit", **settings)
+    with pytest.raises(UnsupportedError, match="vptq-2bit cannot be healed"):
+        heal(model, out, recipe="vptq-2bit", tokens=10)
+    with pytest.raises(ArgumentError, match="entropy coding changes no weight"):
+        heal(model, out, recipe="bitnet+entropy", tokens=10)
+    with pytest.raises(InputError, match="does not exist"):
+        heal(tmp_path / "none", out, recipe="bitnet", tokens=10)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="is not a healed checkpoint"):
+        heal(model, tmp_path / "home", recipe="bitnet", **SHORT)
+    assert main(["heal", str(model), "-o", str(out), "--recipe", "nothing", "--tokens", "9"]) == 1
+    assert "unknown codec 'nothing'" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,0 +1,119 @@
+"""Heals a checkpoint for a format of few bits: trains it with the rounding in place. The result is a checkpoint that
+build-mobile-bundle stores without loss. Several GPUs: torchrun (docs/HEALING.md)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from mobile_bundle.api.heal import heal
+from mobile_bundle.cli.common import Steps, Told, positive, positive_number, print_json
+from mobile_bundle.errors import printable
+from mobile_bundle.pipeline.request import Step
+
+_SETTINGS = [
+    "method",
+    "minutes",
+    "tokens",
+    "text",
+    "text_share",
+    "own_tokens",
+    "own_text",
+    "prompts",
+    "sequence",
+    "batch",
+    "micro_batch",
+    "rate",
+    "start",
+    "device",
+    "checkpointing",
+    "compile",
+    "seed",
+]
+_SECONDS = 10
+"""Between two lines of progress."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("model", type=Path, help="a checkpoint directory")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint directory to write")
+    parser.add_argument(
+        "--recipe",
+        required=True,
+        help="bitnet-row, bitnet, bitnet-1.25bit, affine-2bit, affine-3bit or another codec; CODEC+CODEC names the "
+        "embedding's, too (default: 4 bits in groups of 32); or a recipe file (.yaml)",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("distill", "blocks"),
+        help="distill: the whole model (default); blocks: one layer after the other, in minutes on a CPU",
+    )
+    parser.add_argument("--minutes", type=positive_number, help="of training at most; writing own text comes before")
+    parser.add_argument("--tokens", type=positive, help="to train on at most")
+    parser.add_argument(
+        "--text",
+        type=Path,
+        help="a text to train on besides the model's own: UTF-8, .xz, or conversations (.jsonl, a line each: "
+        '{"messages": [{"role": "user", "content": "..."}, ...]})',
+    )
+    parser.add_argument("--text-share", type=float, metavar="SHARE", help="its part of the tokens (default 0.25)")
+    parser.add_argument(
+        "--own-tokens", type=positive, metavar="N", help="tokens that the model writes itself (default 2,000,000)"
+    )
+    parser.add_argument("--own-text", type=Path, metavar="FOLDER", help="keeps what the model wrote for other runs")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a text whose documents' first words begin the model's own ones"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default cpu")
+    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 512)")
+    parser.add_argument("--batch", type=positive, help="sequences of a step (default 48)")
+    parser.add_argument("--micro-batch", type=positive, metavar="N", help="sequences computed together (default 48)")
+    parser.add_argument("--rate", type=positive_number, help="learning rate (default 0.001)")
+    parser.add_argument("--start", choices=("calibrated", "rounded"), help="default calibrated")
+    parser.add_argument("--checkpointing", action="store_true", default=None, help="less memory, a third more time")
+    parser.add_argument("--compile", action="store_true", default=None, help="by torch.compile: worth it on a GPU")
+    parser.add_argument("--seed", type=int, help="default 0")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Heals and prints what the result is worth."""
+    given = {name: getattr(options, name) for name in _SETTINGS}
+    with Told():
+        healed = heal(
+            options.model,
+            options.output,
+            recipe=options.recipe,
+            progress=_Lines(),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    if options.json:
+        print_json({"path": str(healed.path), "lost": healed.lost, **asdict(healed.held)})
+        return 0
+    held = healed.held
+    print(
+        f"{printable(str(healed.path))}: perplexity {held.perplexity:.3f} (original {held.original_perplexity:.3f}), "
+        f"KL {held.kl:.4f} nats, best token the same at {100 * held.agreement:.1f} %, on {held.tokens:,} held-out "
+        f"tokens"
+    )
+    if healed.lost:
+        print(f"note: {healed.lost} matrices lie on no grid: a build stores them with a loss", file=sys.stderr)
+    return 0
+
+
+class _Lines:
+    """Bars for the stages; for the training a line every _SECONDS, and for every evaluation."""
+
+    def __init__(self) -> None:
+        self._steps, self._told = Steps(), 0.0
+
+    def __call__(self, what: object) -> None:
+        if isinstance(what, Step):
+            self._steps(what)
+        elif getattr(what, "kl", None) is not None or time.monotonic() - self._told >= _SECONDS:
+            self._told = time.monotonic()
+            print(what, file=sys.stderr, flush=True)

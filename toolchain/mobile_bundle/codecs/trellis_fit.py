@@ -1,0 +1,135 @@
+"""Which fp16 scale and which way through the trellis stand for a row's weights.
+
+Shapes: w float32 (rows, columns); counts float32 (columns,), what a squared error of each column counts; d float16
+(rows, groups); codes uint8 (rows, groups * group), stored bits in the order of the columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate
+from mobile_bundle.codecs.source import Floats
+from mobile_bundle.native.trellis import CIRCLE, search_trellis
+
+Codes = NDArray[np.uint8]
+Halves = NDArray[np.float16]
+
+PLACES = np.arange(CIRCLE) % 4 * 4 + np.arange(CIRCLE) // 4
+"""The column (of 16) at each place of the circle, and the place of each column: the permutation is its own inverse."""
+_PER_DEVIATION = {2: 7.1, 3: 4.57}
+"""Levels that make one standard deviation of Gaussian weights, at the least error (packed/trellis_layout.h)."""
+_TRIED = (1.0, 1.15)
+"""Steps to try, relative to that; a heavy tail wants larger ones."""
+_REFITS = 2
+_LARGEST = np.float32(65504)
+"""Of fp16."""
+
+
+@dataclass
+class Coded:
+    """codes, d as above; values: float32 (rows, columns), what they stand for."""
+
+    codes: Codes
+    d: Halves
+    values: Floats
+
+
+def fit(w: Floats, counts: Floats, bits: int, group: int) -> Coded:
+    """Every group of columns by itself."""
+    rows, columns = w.shape
+    groups = -(-columns // group)
+    padded, weight = np.zeros((rows, groups * group), np.float32), np.zeros(groups * group, np.float32)
+    padded[:, :columns], weight[:columns] = w, counts
+    out = Coded(np.empty(padded.shape, np.uint8), np.empty((rows, groups), np.float16), np.empty_like(padded))
+    for number in range(groups):
+        part = slice(number * group, (number + 1) * group)
+        best = _fit_group(np.ascontiguousarray(padded[:, part]), weight[part], bits)
+        out.codes[:, part], out.values[:, part], out.d[:, number] = best.codes, best.values, best.d[:, 0]
+    out.values = out.values[:, :columns]
+    return out
+
+
+def fit_propagated(w: Floats, hessian: Floats, bits: int, group: int) -> Coded:
+    """Scales first, to the weights as they are; then blocks of 16 columns, those whose inputs have the most energy
+    first, each for the weights as the errors before it have moved them (propagation.py).
+
+    hessian: float32 (columns, columns). ValueError for one that is not finite."""
+    rows, columns = w.shape
+    order = _circle_order(energy_order(hessian, CIRCLE))
+    factor = inverse_factor(hessian, order)
+    counts = np.empty(columns, np.float32)
+    counts[order] = importance(factor)
+    first = fit(w, counts, bits, group)
+    codes, steps = first.codes, first.d.astype(np.float32)
+    numbers = order // CIRCLE
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    blocks = list(zip(starts.tolist(), [*starts[1:].tolist(), columns], strict=True))
+
+    def code_block(number: int, block: Floats, own: Floats) -> Floats:
+        begin, end = blocks[number]
+        column = int(numbers[begin]) * CIRCLE
+        places = PLACES[order[begin:end] - column]
+        targets = np.zeros((rows, CIRCLE), np.float32)
+        targets[:, places] = block.T
+        whole = np.diag(np.full(CIRCLE, np.inf, np.float32))  # places without a column do not matter
+        whole[np.ix_(places, places)] = own
+        step = steps[:, column // group]
+        found, levels = search_trellis(bits, targets, step, whole)
+        codes[:, column : column + CIRCLE] = found[:, PLACES]
+        rounded: Floats = (levels[:, places].astype(np.float32) * step[:, None]).T
+        return rounded
+
+    work = np.ascontiguousarray(w.T[order])
+    propagate(work, factor, blocks, code_block)
+    values = np.empty_like(w)
+    values[:, order] = work.T
+    return Coded(codes, first.d, values)
+
+
+def _circle_order(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The same blocks of 16 columns, the columns of each in the order of their places."""
+    number, place = order // CIRCLE, PLACES[order % CIRCLE]
+    rank = np.empty(int(number.max()) + 1, np.intp)
+    rank[number[np.flatnonzero(np.diff(number, prepend=-1))]] = np.arange(len(rank))
+    return order[np.lexsort((place, rank[number]))]
+
+
+def _fit_group(w: Floats, counts: Floats, bits: int) -> Coded:
+    """The best of a few scales for one group of columns of every row, refined by regression on its levels."""
+    energy = np.einsum("rc,rc,c->r", w, w, counts) / np.float32(counts.sum())
+    start = np.sqrt(energy) / np.float32(_PER_DEVIATION[bits])
+    best, least = _code(w, counts, start * np.float32(_TRIED[0]), bits)
+    for factor in _TRIED[1:]:
+        _keep_better(best, least, *_code(w, counts, start * np.float32(factor), bits))
+    for _ in range(_REFITS):
+        d = best.d.astype(np.float32)
+        levels = np.divide(best.values, d, out=np.zeros_like(w), where=d > 0)  # whole numbers again, nearly
+        products, squares = np.einsum("rc,rc,c->r", levels, w, counts), np.einsum("rc,rc,c->r", levels, levels, counts)
+        step = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
+        _keep_better(best, least, *_code(w, counts, np.maximum(step, 0), bits))
+    return best
+
+
+def _keep_better(best: Coded, least: Floats, other: Coded, loss: Floats) -> None:
+    better = loss < least
+    best.codes[better], best.d[better], best.values[better] = other.codes[better], other.d[better], other.values[better]
+    least[better] = loss[better]
+
+
+def _code(w: Floats, counts: Floats, step: Floats, bits: int) -> tuple[Coded, Floats]:
+    """One group with these steps, float32 (rows,), rounded to fp16: d is (rows, 1). And the loss of every row."""
+    d = np.minimum(step, _LARGEST).astype(np.float16)
+    used = d.astype(np.float32)
+    codes, values = np.empty(w.shape, np.uint8), np.empty_like(w)
+    for begin in range(0, w.shape[1], CIRCLE):
+        columns = begin + PLACES
+        with np.errstate(divide="ignore"):
+            factor = np.diag(1 / np.sqrt(counts[columns]))
+        found, levels = search_trellis(bits, w[:, columns], used, factor)
+        codes[:, begin : begin + CIRCLE] = found[:, PLACES]
+        values[:, begin : begin + CIRCLE] = levels[:, PLACES] * used[:, None]
+    return Coded(codes, d[:, None], values), np.einsum("rc,rc,c->r", w - values, w - values, counts)

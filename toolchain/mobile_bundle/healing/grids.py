@@ -1,0 +1,194 @@
+"""Fake quantisation: the values that a packed format decodes to, as a function with gradients.
+
+Every format rounds v = (w - m) / d to one of its levels and stands for d * level + m. The forward pass has exactly the
+values of the packed format's decoder, the rounding of d and m to the dtype in which they are stored included. Backward,
+rounding counts as the identity (straight-through: Bengio et al. 2013, arXiv:1308.3432), so that d and m learn as in
+LSQ+ (Bhalgat et al. 2020, arXiv:2004.09576). Weights up to half a step outside the outermost level keep their
+gradient, as in ParetoQ's stretched grids (Liu et al. 2025, arXiv:2502.02631, section 3.2); without that, ternary
+weights stick at the ends.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.codecs.affine import AffineCodec
+from mobile_bundle.codecs.affine_fit import Fit, fit_symmetric
+from mobile_bundle.codecs.affine_propagated import Grid as RoundingGrid
+from mobile_bundle.codecs.affine_propagated import fit_propagated
+from mobile_bundle.codecs.bitnet import BitnetCodec
+from mobile_bundle.codecs.source import Floats
+from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
+from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.errors import UnsupportedError
+
+_STRETCH = 0.49
+"""Steps beyond the outermost level in which a weight keeps its gradient. Less than a half: at 0.5 it would round to a
+level that the format does not have."""
+_HEADROOM = 8
+"""Growth of the largest weight that fp16 scales have room for in training."""
+_LARGEST_HALF = 65504.0
+_REFITS = 12
+_TERNARY_SHRINK = (0.7, 0.5, 0.35, 0.25)
+"""Ranges to begin the search for a ternary scale with."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training begins with. weight: float32 (rows, columns); scale, offset: float32 of the grid's shape, offset
+    None where it has none; unit: the power of two in which fp16 scales are stored (1 for float32 scales)."""
+
+    weight: Floats
+    scale: Floats
+    offset: Floats | None
+    unit: float
+
+
+class Grid(ABC):
+    """A codec's values for matrices of so many columns. One object serves all matrices of a kind."""
+
+    def __init__(self, codec: StreamCodec, columns: int) -> None:
+        self.codec, self.columns = codec, columns
+
+    @property
+    def activation_group(self) -> int:
+        """Columns of the input that share an int8 scale in the engine; 0: all of a token."""
+        return 0
+
+    @abstractmethod
+    def start(self, weight: Floats, stats: Stats | None) -> Start:
+        """Scales of least squared error; with stats, the calibrated code of the matrix. weight: float32 (rows,
+        columns)."""
+
+    @abstractmethod
+    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        """The matrix as the packed format decodes it, of the weight's shape."""
+
+
+def make_grid(codec: StreamCodec, columns: int) -> Grid:
+    """UnsupportedError for a codec that cannot be trained, and for columns that it has no exact form for."""
+    if isinstance(codec, AffineCodec):
+        return AffineGrid(codec, columns)
+    if isinstance(codec, SparseTernaryCodec):
+        if columns % 4:
+            raise UnsupportedError(f"{codec.name} needs a multiple of 4 columns, here are {columns}")
+        return SparseGrid(codec, columns)
+    if isinstance(codec, BitnetCodec):
+        return TernaryGrid(codec, columns)
+    raise UnsupportedError(
+        f"{codec.name} cannot be healed", "use bitnet-row, bitnet, bitnet-1.25bit, bitnet-1.25bit-row or an affine code"
+    )
+
+
+class AffineGrid(Grid):
+    """d (and m) in fp16 per row and group of columns."""
+
+    codec: AffineCodec
+
+    @property
+    def activation_group(self) -> int:
+        return self.codec.group
+
+    def start(self, weight: Floats, stats: Stats | None) -> Start:
+        blob = self.codec.encode(weight, stats)
+        scale, offset = self.codec.steps(blob)
+        begin = weight if stats is None else self.codec.decode(blob)
+        return Start(begin, scale, offset if self.codec.asymmetric else None, blob.header.scale * _HEADROOM)
+
+    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        rows, columns = weight.shape
+        groups, group = scale.shape[1], self.codec.group
+        if groups * group > columns:
+            weight = functional.pad(weight, (0, groups * group - columns))
+        d = _half(scale, unit)[..., None]
+        m = None if offset is None else _half(offset, unit)[..., None]
+        out = _uniform(weight.view(rows, groups, group), d, m, *self.codec.levels)
+        return out.view(rows, groups * group)[:, :columns]
+
+
+class TernaryGrid(Grid):
+    """One float32 scale per row or per matrix."""
+
+    codec: BitnetCodec
+
+    def start(self, weight: Floats, stats: Stats | None) -> Start:
+        if stats is not None and stats.hessian is not None and self.codec.row_scales:
+            return _propagated(weight, stats, stats.hessian)
+        return Start(weight, _ternary_scale(weight, self.codec.row_scales), None, 1.0)
+
+    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        return _uniform(weight, scale, None, -1, 1)
+
+
+class SparseGrid(Grid):
+    """Of every four columns the smallest is zero, the others are the scale with their own sign."""
+
+    codec: SparseTernaryCodec
+
+    def start(self, weight: Floats, stats: Stats | None) -> Start:
+        kept = np.abs(weight).reshape(len(weight), -1, 4)
+        total = kept.sum(axis=(1, 2), dtype=np.float64) - kept.min(axis=2).sum(axis=1, dtype=np.float64)
+        scale = (total / (weight.shape[1] // 4 * 3)).astype(np.float32)[:, None]
+        if not self.codec.row_scales:
+            scale = scale.mean(keepdims=True)
+        return Start(weight, _positive(scale), None, 1.0)
+
+    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        v = (weight / _not_zero(scale)).clamp(-1 - _STRETCH, 1 + _STRETCH)
+        with torch.no_grad():
+            groups = weight.view(len(weight), -1, 4)
+            level = torch.where(groups < 0, -1.0, 1.0).scatter(2, groups.abs().argmin(2, keepdim=True), 0.0)
+        return (v + (level.view_as(v) - v).detach()) * scale
+
+
+def _uniform(w: Tensor, d: Tensor, m: Tensor | None, low: int, high: int) -> Tensor:
+    """d * level + m, with level a whole number from low to high. d, m: broadcast to w."""
+    v = (w if m is None else w - m) / _not_zero(d)
+    v = v.clamp(low - _STRETCH, high + _STRETCH)
+    level = v + (v.round() - v).detach()  # exactly the whole number: the difference is exact
+    return level * d if m is None else level * d + m
+
+
+def _not_zero(d: Tensor) -> Tensor:
+    return torch.where(d == 0, 1.0, d)
+
+
+def _half(x: Tensor, unit: Tensor) -> Tensor:
+    """x rounded to fp16 in units of `unit`, a power of two."""
+    scaled = (x / unit).clamp(-_LARGEST_HALF, _LARGEST_HALF)
+    return (scaled + (scaled.half().float() - scaled).detach()) * unit
+
+
+def _ternary_scale(weight: Floats, by_row: bool) -> Floats:
+    """Of least squared error, float32 (rows, 1) or (1, 1): Lloyd's algorithm from the mean magnitude."""
+    w = weight if by_row else weight.reshape(1, -1)
+    scale = _positive(np.abs(w).mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32))
+    for _ in range(_REFITS):
+        level = np.clip(np.rint(w / scale), -1, 1)
+        count = np.square(level).sum(axis=1, keepdims=True)
+        scale = _positive(np.divide((level * w).sum(axis=1, keepdims=True), count, out=scale, where=count > 0))
+    return scale
+
+
+def _positive(scale: Floats) -> Floats:
+    """No scale is zero: a row of zeros gets 1, and all its codes are zero."""
+    return np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+
+
+def _propagated(weight: Floats, stats: Stats, hessian: Floats) -> Start:
+    """Ternary rows with error propagation, as the affine codes have it. The scales are fp16 here; they learn."""
+    unit = np.float32(2.0 ** np.floor(np.log2(max(float(np.abs(weight).max()), 1e-30))))
+
+    def fit(w: Floats, counts: Floats | None) -> Fit:
+        return fit_symmetric(w, -1, 1, _TERNARY_SHRINK, _REFITS, counts)
+
+    found = fit_propagated(stats.target(weight) / unit, hessian, RoundingGrid(weight.shape[1], -1, 1, fit))
+    scale = np.abs(found.d.astype(np.float32)) * unit
+    return Start(found.values * unit, _positive(scale), None, 1.0)

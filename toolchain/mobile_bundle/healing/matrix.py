@@ -1,0 +1,26 @@
+"""A matrix that is trained with its rounding: master weights, scales and offsets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mobile_bundle.healing.grids import Grid, Start
+
+
+class Matrix(nn.Module):
+    """weight: float32 (rows, columns); scale and offset of the grid's shape. Calling it gives the rounded values."""
+
+    unit: Tensor
+
+    def __init__(self, grid: Grid, start: Start) -> None:
+        super().__init__()
+        self.grid = grid
+        self.weight = nn.Parameter(torch.from_numpy(start.weight.copy()))
+        self.scale = nn.Parameter(torch.from_numpy(start.scale.copy()))
+        self.offset = None if start.offset is None else nn.Parameter(torch.from_numpy(start.offset.copy()))
+        self.register_buffer("unit", torch.tensor(start.unit, dtype=torch.float32))
+
+    def forward(self) -> Tensor:
+        """float32 (rows, columns): what the packed format decodes to."""
+        return self.grid.values(self.weight, self.scale, self.offset, self.unit)

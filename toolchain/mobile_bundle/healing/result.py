@@ -1,0 +1,107 @@
+"""The healed checkpoint: a directory that build-mobile-bundle and transformers read like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from mobile_bundle.codecs.grids import find_grid
+from mobile_bundle.codecs.source import ArraySource
+from mobile_bundle.files.atomic import AtomicDirectory
+from mobile_bundle.files.disk import disk_errors, write_file
+from mobile_bundle.healing.decoders import Student
+from mobile_bundle.healing.state import LOG
+from mobile_bundle.models import Model
+from mobile_bundle.models.card import licence
+
+FACTS = "healing.json"
+_KIND = "mobile-bundle healed checkpoint"
+_KEPT = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+_OURS = ("config.json", "README.md", "model.safetensors", "model.safetensors.index.json", LOG, FACTS)
+_NOTICES = ("LICENSE", "LICENCE", "NOTICE")
+
+
+def output_directory(path: Path) -> AtomicDirectory:
+    """The directory to write, which appears whole or not at all. Another healed checkpoint may be replaced."""
+    return AtomicDirectory(path, _obstacle, _fingerprint)
+
+
+def write_result(directory: Path, model: Model, student: Student, facts: dict[str, Any], log: Path, card: str) -> int:
+    """Fills the directory. Returns how many matrices lie on no grid, which a build would store with a loss.
+
+    facts: of healing.json. ResumableError if the disk is full."""
+    tensors = student.tensors()
+    lost = sum(
+        find_grid(ArraySource(value.numpy())) is None for value in tensors.values() if value.ndim == 2 and value.any()
+    )
+    sources = {tensor.name: tensor.source for tensor in model.tensors if tensor.source}
+    named = {sources[name]: value.contiguous() for name, value in tensors.items()}
+    size = sum(4 * value.numel() for value in named.values())
+    with disk_errors(directory, size):
+        save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
+        (directory / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone
+        for path in sorted(Path(model.checkpoint.path).iterdir()):
+            kept = path.suffix in _KEPT or path.name.upper().startswith(_NOTICES)
+            if path.is_file() and kept and path.name not in _OURS:
+                shutil.copyfile(path, directory / path.name)
+        if log.exists():
+            shutil.copyfile(log, directory / LOG)
+    write_file(directory / "config.json", json.dumps(_config(model.checkpoint.config), indent=1).encode())
+    write_file(directory / "README.md", card.encode())
+    write_file(directory / FACTS, json.dumps({"kind": _KIND, **facts}, indent=1).encode())
+    return lost
+
+
+def card_text(model: Model, facts: dict[str, Any]) -> str:
+    """README.md, in the form of a model card."""
+    name = licence(model.checkpoint)
+    head = [f"license: {name}"] if name else []
+    held = facts["held_out"]
+    lines = [
+        "---",
+        *head,
+        "library_name: mobile-bundle",
+        "---",
+        f"# {model.spec.name or 'A model'}, healed for {facts['recipe']}",
+        "",
+        "Trained with the rounding in place against the original model (mobile-bundle heal). The weights lie on the",
+        f"grid of the packed formats ({facts['recipe']}): `build-mobile-bundle` without `--recipe` stores them without",
+        "loss.",
+        "",
+        f"| | original | healed |\n|---|---:|---:|\n| perplexity on held-out text ({held['tokens']:,} tokens) "
+        f"| {held['original_perplexity']:.3f} | {held['perplexity']:.3f} |",
+        "",
+        f"Mean KL {held['kl']:.4f} nats per token; the best token is the same at {100 * held['agreement']:.1f} % of "
+        f"the tokens. {'Activations were rounded to int8 as in the engine. ' if facts['int8'] else ''}"
+        f"The held-out text is a part of the training text's sources that was not trained on.",
+        "",
+        f"Method {facts['method']}, {facts['tokens']:,} training tokens, {facts['text']}. All settings: {FACTS}; the",
+        f"run's log: {LOG}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    """The original's, for weights in float32 in model.safetensors."""
+    found = {key: value for key, value in config.items() if key not in ("transformers_weights", "dtype")}
+    return found | {"torch_dtype": "float32"}
+
+
+def _obstacle(directory: Path) -> str | None:
+    try:
+        facts = json.loads((directory / FACTS).read_text())
+    except (OSError, ValueError):
+        facts = None
+    if not isinstance(facts, dict) or facts.get("kind") != _KIND:
+        return "exists and is not a healed checkpoint"
+    return None
+
+
+def _fingerprint(directory: Path) -> str:
+    return hashlib.sha256((directory / FACTS).read_bytes()).hexdigest()

@@ -1,0 +1,322 @@
+"""Heals a checkpoint: the stages in their order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.corpus.text import DEFAULT_TEXT
+from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
+from mobile_bundle.files.disk import write_file
+from mobile_bundle.files.work_folder import scratch_folder
+from mobile_bundle.healing.blocks import BlockSettings, heal_blocks
+from mobile_bundle.healing.decoders import Original, Student, run_layer
+from mobile_bundle.healing.evaluation import Held
+from mobile_bundle.healing.mixture import Mixture, Part, Tokens
+from mobile_bundle.healing.own_text import Openings, distinct, own_text
+from mobile_bundle.healing.progress import Trained
+from mobile_bundle.healing.recipe import heal_codecs
+from mobile_bundle.healing.result import card_text, output_directory, write_result
+from mobile_bundle.healing.settings import Settings
+from mobile_bundle.healing.start import make_student
+from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
+from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
+from mobile_bundle.healing.training import Training
+from mobile_bundle.healing.world import World, join_world
+from mobile_bundle.models import DecoderSpec
+from mobile_bundle.models.gguf import is_gguf
+from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.pipeline.identity import tensor_digest
+from mobile_bundle.pipeline.request import BuildRequest, Listener
+from mobile_bundle.pipeline.source import Source, open_source
+from mobile_bundle.planning.recipe import Recipe
+
+_HELD_OUT = 16
+"""Sequences of each source that are kept for evaluation, or a tenth of a small source."""
+_BLOCKS_SHARE = 0.5
+"""Of the minutes of the method blocks, for its layers; in the rest the whole model is trained."""
+_BLOCKS_TOKENS = 24_576
+"""That every layer is trained on, some rounds."""
+_LEAST_WINDOWS = 8
+_CALIBRATION = 48
+"""Sequences that the start is calibrated on."""
+_AT_ONCE = {"cpu": 64, "cuda": 1536}
+"""Sequences that the model writes side by side."""
+
+
+@dataclass(frozen=True)
+class Healed:
+    """path: the checkpoint; held: what it does on held-out text; lost: matrices that a build would not store without
+    loss (none is expected)."""
+
+    path: Path
+    held: Held
+    lost: int
+
+
+def heal_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    recipe: Recipe,
+    settings: Settings,
+    listener: Listener,
+    progress: Callable[[Trained], None] = lambda trained: None,
+) -> Healed:
+    """Writes the healed checkpoint. An unfinished run lies in OUTPUT.heal beside it, and the same call goes on from
+    there. listener: of the stages before and after training; progress: of the training.
+
+    UserError says what a person can mend; OutOfMemory and NotFinite are among them."""
+    settings.check()
+    if is_gguf(checkpoint):
+        raise UnsupportedError(f"{checkpoint} is a GGUF file", "heal the checkpoint that it was made from")
+    torch.manual_seed(settings.seed)
+    with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
+        settings = settings.resolved(source.spec.context)
+        _check(settings, world, source)
+        codecs = heal_codecs(recipe, source.spec, source.model.tensors)
+        run = _Run(source, output, recipe, codecs, settings, world, listener if world.first else Listener())
+        with _out_of_memory(settings):
+            return run.heal(progress if world.first else lambda trained: None)
+
+
+class _Run:
+    """One run of one process."""
+
+    def __init__(
+        self,
+        source: Source,
+        output: Path,
+        recipe: Recipe,
+        codecs: dict[str, StreamCodec],
+        settings: Settings,
+        world: World,
+        listener: Listener,
+    ) -> None:
+        self._source, self._output, self._recipe, self._codecs = source, output, recipe, codecs
+        self._settings, self._world, self._listener = settings, world, listener
+        self._work = output.with_name(output.name + ".heal")
+
+    def heal(self, progress: Callable[[Trained], None]) -> Healed:
+        model, settings, world = self._source.model, self._settings, self._world
+        model_digest = _digest([tensor_digest(model, tensor) for tensor in model.tensors])
+        folder = RunFolder(self._work, self._identity(model_digest), world.first)
+        target = output_directory(self._output) if world.first else None
+        if target is not None:
+            target.__enter__()
+        try:
+            dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
+            original = Original(model, world.device, dtype)
+            if settings.compile:
+                original.layer = torch.compile(run_layer)
+            parts, held_out = self._texts(original, model_digest)
+            mixture = Mixture(parts, settings.seed)
+            student = self._student(original, mixture, (folder.path / STATE).exists())
+            student.to(world.device)
+            if settings.compile:
+                for layer in student.layers:
+                    layer.compile()
+            if settings.method == "blocks" and settings.minutes is not None:
+                settings = replace(settings, minutes=settings.minutes * (1 - _BLOCKS_SHARE))
+            training = Training(student, original, mixture, held_out, settings, world, folder, progress)
+            held = training.run()
+            lost = 0
+            if target is not None:
+                facts = self._facts(held, training.tokens)
+                lost = write_result(target.path, model, student, facts, self._work / LOG, card_text(model, facts))
+                target.commit()
+                shutil.rmtree(self._work, ignore_errors=True)
+            world.wait()
+            return Healed(self._output, held, lost)
+        finally:
+            if target is not None:
+                target.__exit__()
+
+    def _student(self, original: Original, mixture: Mixture, goes_on: bool) -> Student:
+        """At its start, the same in all processes. goes_on: its weights are read from a checkpoint afterwards."""
+        model, settings, world = self._source.model, self._settings, self._world
+        path = self._work / "start.pt"
+        calibrated = settings.start == "calibrated" and not goes_on
+        if settings.method == "blocks" and not goes_on:
+            seconds = None if settings.minutes is None else 60 * settings.minutes * _BLOCKS_SHARE
+            windows = mixture.sequences(0, max(_LEAST_WINDOWS, _BLOCKS_TOKENS // settings.sequence))
+            return heal_blocks(
+                model,
+                original,
+                self._codecs,
+                windows,
+                BlockSettings(seconds=seconds, seed=settings.seed),
+                self._work / "blocks.pt",
+                self._listener.stage("healing layer by layer"),
+            )
+        if calibrated and world.first and not path.exists():
+            windows = mixture.sequences(0, _CALIBRATION)
+            student = make_student(
+                model, original, self._codecs, windows, self._listener.stage("calibrating the start")
+            )
+            save_whole(path, student.state_dict())
+        world.wait()
+        student = make_student(model, original, self._codecs, None)
+        if calibrated:
+            student.load_state_dict(torch.load(path, weights_only=True))
+        return student
+
+    def _texts(self, original: Original, model_digest: str) -> tuple[list[Part], Tokens]:
+        """What is trained on, and the held-out sequences."""
+        settings = self._settings
+        text, share = settings.text, settings.text_share if settings.text else 0.0
+        if settings.method == "blocks":  # text of its own would take longer than the layers
+            text, share = text or DEFAULT_TEXT, 1.0
+        found: list[tuple[Tokens, float]] = []
+        with self._tokenizer() as tokenizer:
+            if text is not None and share > 0:
+                compiled = self._source.tokenizer
+                sequences = text_sequences(text, tokenizer, compiled.bos, compiled.chat_end, settings.sequence)
+                found.append((sequences, share))
+            if share < 1:
+                found.append((self._own(original, tokenizer, model_digest), 1 - share))
+        parts, held_out = [], []
+        for sequences, weight in found:
+            held = min(_HELD_OUT, len(sequences) // 10)
+            if held == 0:
+                raise ArgumentError(
+                    f"a source of the text has {len(sequences)} sequences of {settings.sequence} tokens, which leaves "
+                    "none to hold out",
+                    "give a longer text, more `own_tokens` or a shorter `sequence`",
+                )
+            parts.append(Part(sequences[:-held], weight))
+            held_out.append(sequences[-held:])
+        return parts, np.concatenate(held_out)
+
+    def _own(self, original: Original, tokenizer: Tokenizer, model_digest: str) -> Tokens:
+        settings, world = self._settings, self._world
+        bos = self._source.tokenizer.bos
+        documents = [_document_start(tokenizer, bos, self._source.spec.eos)]
+        if settings.prompts is not None:
+            documents = document_openings(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
+        openings = Openings(opening_of_chat(tokenizer), documents)
+        at_once = min(_AT_ONCE[settings.device], -(-settings.own_tokens // settings.sequence))
+        key = [model_digest, settings.sequence, at_once, settings.seed, settings.device]
+        key += [_digest([opening.tolist() for opening in documents])]
+        folder = (settings.own_text or self._work) / f"own-{_digest(key)[:12]}"
+        step = self._listener.stage("writing own text")
+        files = own_text(
+            original,
+            openings,
+            folder,
+            tokens=settings.own_tokens,
+            length=settings.sequence,
+            at_once=at_once,
+            seed=settings.seed,
+            share=(world.rank, world.size),
+            progress=lambda done, total: step(done, total, ""),
+        )
+        world.wait()
+        return distinct(np.concatenate([np.load(path) for path in files]))
+
+    @contextmanager
+    def _tokenizer(self) -> Iterator[Tokenizer]:
+        with scratch_folder() as directory:
+            path = directory / "tokenizer.bin"
+            write_file(path, bytes(self._source.tokenizer.data))
+            opened = Tokenizer(path)
+            try:
+                yield opened
+            finally:
+                opened.close()
+
+    def _identity(self, model_digest: str) -> dict[str, Any]:
+        """What decides the result; other settings may change when a run goes on."""
+        settings = self._settings
+        texts = {
+            name: hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+            for name, path in (("text", settings.text), ("prompts", settings.prompts))
+        }
+        codecs = _digest(sorted((name, codec.name) for name, codec in self._codecs.items()))
+        names = ("method", "text_share", "own_tokens", "sequence", "batch", "start", "seed")
+        return {"model": model_digest, "recipe": codecs, **texts} | {name: getattr(settings, name) for name in names}
+
+    def _facts(self, held: Held, tokens: int) -> dict[str, Any]:
+        settings = self._settings
+        asked = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
+        own = "text that the model wrote itself"
+        text = (
+            own if settings.text is None else f"{100 * settings.text_share:.0f} % {settings.text.name}, the rest {own}"
+        )
+        return {
+            "recipe": self._recipe.name,
+            "method": settings.method,
+            "tokens": tokens,
+            "text": text,
+            "int8": settings.int8_share > 0,
+            "held_out": asdict(held),
+            "settings": asked,
+        }
+
+
+_PROMPT_TOKENS = 16
+"""Of each of the user's openings."""
+
+
+def _check(settings: Settings, world: World, source: Source) -> None:
+    if source.spec.ternary:
+        raise UnsupportedError(f"{source.spec.name} is ternary as trained: there is nothing to heal")
+    if not _is_plain(source.spec):
+        raise UnsupportedError(
+            f"{source.spec.name or 'this model'} cannot be healed yet: its layers differ, or its checkpoint holds them "
+            "in another form",
+            "Llama, Mistral, Qwen2 and Qwen3 can",
+        )
+    if settings.method == "blocks" and (world.size > 1 or settings.device != "cpu"):
+        raise ArgumentError("`method` blocks: is for one process on a CPU; a GPU does better with distill")
+    if settings.batch % world.size:
+        raise ArgumentError(f"`batch` {settings.batch}: must be a multiple of the {world.size} processes")
+    if settings.sequence > source.spec.context:
+        raise ArgumentError(f"`sequence` {settings.sequence}: this model was trained for {source.spec.context} tokens")
+
+
+def _is_plain(spec: DecoderSpec) -> bool:
+    """Whether all layers are alike, and the checkpoint's tensors are those of the engine: what decoders.py runs and
+    result.py writes back."""
+    alike = spec.input_norms and not (spec.output_norms or spec.full_layers or spec.unrotated_layers)
+    scales = spec.embedding_scale, spec.residual_scale, spec.rotary_scale, spec.logit_scale
+    stored = not (spec.norm_plus or spec.pairs or spec.fused or spec.sources)
+    rotated = spec.window_frequencies is None and spec.rotary_dim in (0, spec.head_dim)
+    return alike and stored and rotated and not spec.query_scale and all(scale == 1 for scale in scales)
+
+
+def _document_start(tokenizer: Tokenizer, bos: int | None, ends: tuple[int, ...]) -> Tokens:
+    """The token that documents begin with in the model's own training: <|endoftext|> where there is one, else BOS, else
+    an end token."""
+    text_end = tokenizer.encode("<|endoftext|>")
+    if len(text_end) == 1:
+        return text_end.copy()
+    return np.array([bos if bos is not None else ends[0] if ends else 0], np.int32)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@contextmanager
+def _out_of_memory(settings: Settings) -> Iterator[None]:
+    """Memory that is short becomes a line that says which setting to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and "can't allocate memory" not in str(error):  # what torch says of a CPU
+            raise
+        what = f"lower `micro_batch` (now {min(settings.micro_batch, settings.batch)})"
+        if not settings.checkpointing:
+            what += ", or set `checkpointing`"
+        raise OutOfMemory("memory is short for a training step", what) from error

@@ -1,0 +1,89 @@
+"""What is asked of a healing run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobile_bundle.errors import ArgumentError
+
+METHODS = ("distill", "blocks")
+STARTS = ("calibrated", "rounded")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """method: "distill" trains the whole model against the original's distribution; "blocks" one layer after the other
+    against the original's hidden states. minutes, tokens: how long; the first that is reached counts; tokens are those
+    trained on. text: of the user, plain or chat JSONL; text_share: its part of the training tokens, the rest is text
+    that the model writes itself. own_tokens: how many of those; own_text: a folder that keeps them for other runs,
+    None: with the run. prompts: a text whose lines begin documents that the model writes, to set its language.
+    sequence: tokens of a sequence; batch: sequences of a step, over all processes; micro_batch: sequences that one
+    device computes together. rate: of learning, at its peak; warmup: steps until then. start: from the calibrated code
+    or from rounding. int8_share: part of the run, its last, in which inputs are rounded to int8 as in the engine.
+    average_share: part of the run, its last, over whose weights the mean is taken. evaluations: how often the held-out
+    text is read; patience: evaluations without a better KL that end the run. save_minutes: between checkpoints. device:
+    "cpu" or "cuda". checkpointing: compute activations again rather than keep them. compile: by torch.compile. seed: of
+    everything random.
+
+    0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
+
+    method: str = "distill"
+    minutes: float | None = None
+    tokens: int | None = None
+    text: Path | None = None
+    text_share: float = 0.25
+    own_tokens: int = 0
+    own_text: Path | None = None
+    prompts: Path | None = None
+    sequence: int = 0
+    batch: int = 0
+    micro_batch: int = 0
+    rate: float = 0.0
+    warmup: int = 100
+    start: str = "rounded"
+    int8_share: float = 0.3
+    average_share: float = 0.1
+    evaluations: int = 20
+    patience: int = 5
+    save_minutes: float = 3.0
+    device: str = "cpu"
+    checkpointing: bool = False
+    compile: bool = False
+    seed: int = 0
+
+    def resolved(self, context: int) -> Settings:
+        """With every number decided. context: the longest sequence of the model."""
+        gpu = self.device == "cuda"
+        batch = self.batch or (48 if gpu else 4)
+        return replace(
+            self,
+            own_tokens=self.own_tokens or (40_000_000 if gpu else 200_000),
+            sequence=self.sequence or min(context, 512 if gpu else 256),
+            batch=batch,
+            micro_batch=min(batch, self.micro_batch or batch),
+            rate=self.rate or (5e-4 if self.method == "blocks" else 1e-3),
+        )
+
+    def check(self) -> None:
+        """ArgumentError for what cannot be."""
+        if self.method not in METHODS:
+            raise ArgumentError(f"`method` {self.method!r}: must be one of {', '.join(METHODS)}")
+        if self.start not in STARTS:
+            raise ArgumentError(f"`start` {self.start!r}: must be one of {', '.join(STARTS)}")
+        if self.device not in ("cpu", "cuda"):
+            raise ArgumentError(f"`device` {self.device!r}: must be cpu or cuda")
+        if self.minutes is None and self.tokens is None:
+            raise ArgumentError("nothing says how long to train", "give `minutes` or `tokens`")
+        for name in ("minutes", "tokens", "evaluations", "patience", "warmup", "save_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ArgumentError(f"`{name}` {value}: must be above 0")
+        for name in ("own_tokens", "batch", "micro_batch", "rate"):
+            if not getattr(self, name) >= 0:
+                raise ArgumentError(f"`{name}` {getattr(self, name)}: must be above 0")
+        if 0 != self.sequence < 8:
+            raise ArgumentError(f"`sequence` {self.sequence}: must be at least 8")
+        for name in ("text_share", "int8_share", "average_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")

@@ -1,0 +1,126 @@
+"""Checkpoints of a run, and its log: what a killed run goes on from.
+
+There is no position in the data and no random state to keep beside the step: which sequences a step reads, and every
+random draw, are functions of its number and of the seed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobile_bundle.errors import InputError, OutputError
+from mobile_bundle.files.disk import disk_errors, write_file
+
+STATE = "state.pt"
+LOG = "training.jsonl"
+_IDENTITY = "run.json"
+
+
+@dataclass
+class RunState:
+    """step: that are done; seconds: of training so far; evaluated: evaluations so far; best_kl, best: the best of them
+    and its student; worse: evaluations since; mean, mean_count: of the weights at the end."""
+
+    step: int = 0
+    seconds: float = 0.0
+    evaluated: int = 0
+    best_kl: float = float("inf")
+    best: dict[str, Tensor] | None = None
+    worse: int = 0
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    mean_count: int = 0
+
+
+class RunFolder:
+    """The folder beside the output that holds an unfinished run. identity: what decides the run's result.
+
+    OutputError if the folder holds another run."""
+
+    def __init__(self, path: Path, identity: dict[str, Any], write: bool) -> None:
+        self.path = path
+        self._write = write
+        known = path / _IDENTITY
+        text = json.dumps(identity, indent=1, sort_keys=True)
+        if known.exists():
+            found = _read_json(known)
+            differs = sorted(key for key in identity if found.get(key) != identity[key])
+            if differs:
+                raise OutputError(
+                    f"{path} holds an unfinished run with another {differs[0]}",
+                    "repeat that run's command to go on with it, or delete the folder",
+                )
+        elif write:
+            write_file(known, text.encode())
+
+    def save(self, state: RunState, student: dict[str, Tensor], optimiser: dict[str, Any]) -> None:
+        """Replaces the checkpoint in one step. ResumableError if the disk is full."""
+        if not self._write:
+            return
+        save_whole(self.path / STATE, {"run": vars(state), "student": student, "optimiser": optimiser})
+
+    def load(self, device: torch.device) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved last; None if nothing was. InputError if it is damaged."""
+        path = self.path / STATE
+        if not path.exists():
+            return None
+        try:
+            found = torch.load(path, map_location=device, weights_only=True)
+            return RunState(**found["run"]), found["student"], found["optimiser"]
+        except Exception as error:  # a damaged file shows as almost anything
+            raise InputError(f"{path} is damaged ({type(error).__name__})", "delete it: the run begins anew") from error
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Appends a line to the log."""
+        if self._write:
+            with disk_errors(self.path / LOG, 0), (self.path / LOG).open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def rewind_log(self, step: int) -> None:
+        """Drops lines about steps after this one: they come again."""
+        path = self.path / LOG
+        if self._write and path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            write_file(path, "".join(line + "\n" for line in kept).encode())
+
+
+def save_whole(path: Path, value: Any) -> None:
+    """A file of tensors that appears whole or not at all. ResumableError if the disk is full."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with disk_errors(path, 0):
+        with unfinished.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+
+
+def load_saved(path: Path) -> list[Any]:
+    """The list that save_whole wrote; empty without the file. InputError if it is damaged."""
+    if not path.exists():
+        return []
+    try:
+        return list(torch.load(path, weights_only=True))
+    except Exception as error:  # a damaged file shows as almost anything
+        raise InputError(f"{path} is damaged ({type(error).__name__})", "delete it: the run begins anew") from error
+
+
+def _step(line: str) -> float:
+    """Of a log's line; one that was cut off belongs to no step."""
+    try:
+        return float(json.loads(line).get("step", 0))
+    except (ValueError, AttributeError):
+        return float("inf")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

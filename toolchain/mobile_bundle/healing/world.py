@@ -1,0 +1,69 @@
+"""The processes of one run: started by torchrun, one for each GPU, or a single one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from mobile_bundle.errors import ArgumentError, InstallationError
+
+
+@dataclass(frozen=True)
+class World:
+    """rank of size processes, on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def agreed(self, value: float) -> float:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """By torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK). device: "cpu" or "cuda". UserError if there is no such
+    device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InstallationError("`device` cuda: torch sees no GPU", "use cpu, or install a driver and torch for CUDA")
+    size = _number("WORLD_SIZE", 1)
+    rank, local = _number("RANK", 0), _number("LOCAL_RANK", 0)
+    own = torch.device(device, local) if device == "cuda" else torch.device("cpu")
+    if device == "cuda":
+        torch.cuda.set_device(own)
+        torch.set_float32_matmul_precision("high")
+    if size == 1:
+        yield World(0, 1, own)
+        return
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield World(rank, size, own)
+    finally:
+        dist.destroy_process_group()
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if text and not text.isdigit():
+        raise ArgumentError(f"the environment's {name} is {text!r}, not a number; start this command with torchrun")
+    return int(text) if text else default
