@@ -4,7 +4,7 @@
     ├─ ArgumentError          argument        an argument is invalid: an unknown recipe, a context that is too long
     ├─ InputError             input           a checkpoint, bundle or text cannot be used: missing, damaged, foreign
     │  └─ UnsupportedError    unsupported     it is valid, but of a kind that is not supported
-    ├─ BudgetError            budget          no plan keeps to max_size, max_ram or max_perplexity
+    ├─ BudgetError            budget          no plan keeps to the limits
     ├─ OutputError            output          the output's name is taken, or another build is writing it
     ├─ ResumableError         resumable       stopped from outside (full disk, killed worker); can continue
     ├─ InstallationError      installation    a package, library or program is not installed
@@ -67,8 +67,8 @@ class UnsupportedError(InputError):
 class BudgetError(UserError):
     """No plan keeps to a limit.
 
-    limit: "max_size", "max_ram" or "max_perplexity"; asked: its value (bytes, bytes, perplexity); best: what can be had
-    at best, in the same unit; parts: of best, bytes by file, for max_size."""
+    limit: "max_size", "max_ram", "max_perplexity" or "min_speed"; asked: its value (bytes, bytes, perplexity, speed);
+    best: what can be had at best, in the same unit; parts: of best, bytes by file, for max_size."""
 
     code = "budget"
 

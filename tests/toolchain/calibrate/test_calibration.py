@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.calibrate.decoder import normalise  # noqa: E402
+from mobile_bundle.calibrate.decoder import PROJECTIONS, normalise  # noqa: E402
+from mobile_bundle.calibrate.head import Head  # noqa: E402
 from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
-from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix  # noqa: E402
+from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix, tensor_named  # noqa: E402
 
 
 def tokens(count: int, length: int, vocabulary: int = 512) -> np.ndarray:
@@ -88,6 +90,79 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
 
 
+def test_stages_see_what_is_coded_so_far(tmp_path: Path) -> None:
+    """Each input is that of a layer whose earlier matrices are the new ones already."""
+    windows = tokens(5, 32)
+    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+        embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
+        walk, reference, plain, mixed = (Walk(model, windows, embedding) for _ in range(4))
+        weights = layer_weights(model, 0)
+        original = plain.hessians(dict(weights))
+        changed: dict[str, torch.Tensor] = {}
+        for stage, hessian, drift in walk.stages(weights, reference):
+            for projection in [name for name, entrance in PROJECTIONS.items() if entrance == stage]:
+                name = f"{projection}.weight"
+                weights[name] = changed[name] = weights[name] * 1.1
+            if stage == "attention":
+                np.testing.assert_allclose(hessian, original[stage], rtol=1e-4, atol=1e-7)
+                assert np.abs(drift).max() < 1e-6
+            else:
+                assert np.abs(hessian - original[stage]).max() > 1e-3 * np.abs(hessian).max()
+                assert np.abs(drift).max() > 1e-4
+            last = hessian
+        whole = mixed.hessians(layer_weights(model, 0) | changed)
+        np.testing.assert_allclose(last, whole["mlp.down"], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(walk.hidden, mixed.hidden)
+        torch.testing.assert_close(reference.hidden, plain.hidden)
+
+
+def test_the_measure_of_a_coded_model(tmp_path: Path) -> None:
+    """Against transformers on both sides: the other model's head has its rows in disorder."""
+    pytest.importorskip("transformers")
+    name = "llama-untied-biases"
+    reference = tiny_model(name)
+    windows = tokens(3, 48)
+    ids = torch.from_numpy(windows.astype(np.int64))
+    with open_model(write_tiny(tmp_path / "model", name)) as model:
+        walks = []
+        for _ in range(2):
+            walk = Walk(model, windows, read_matrix(model, tensor_named(model, "embedding.weight")))
+            for layer in range(model.spec.layers):
+                walk.advance(layer_weights(model, layer))
+            walks.append(walk)
+        weight = read_matrix(model, tensor_named(model, "output.weight"))
+        heads = [Head.of(model, each) for each in (np.ascontiguousarray(weight[::-1]), weight)]
+        measured = heads[0].measure(walks[0], heads[1], walks[1])
+        same = heads[1].measure(walks[0], heads[1], walks[1])
+    with torch.no_grad():
+        original = torch.log_softmax(reference(ids).logits[:, :-1].double(), -1)
+        reference.lm_head.weight.copy_(reference.lm_head.weight.flip(0).clone())
+        own = torch.log_softmax(reference(ids).logits[:, :-1].double(), -1)
+    targets = ids[:, 1:, None]
+    assert measured.tokens == 3 * 47
+    assert measured.original_loss == pytest.approx(-float(original.gather(2, targets).mean()), rel=1e-4)
+    assert measured.loss == pytest.approx(-float(own.gather(2, targets).mean()), rel=1e-4)
+    assert measured.kl == pytest.approx(float((original.exp() * (original - own)).sum(-1).mean()), rel=1e-3)
+    assert measured.kl > 1e-3
+    assert same.loss == same.original_loss
+    assert same.kl == pytest.approx(0, abs=1e-6)
+
+
+def test_calibrated_builds_measure_themselves(tmp_path: Path) -> None:
+    """On windows that are not calibrated on, and rightly: the uncompressed model loses nothing, 2 bits much; the same
+    bytes and figures with one job and with two."""
+    text = tmp_path / "calibration.txt"
+    text.write_text(read_text(DEFAULT_TEXT)[:12_000], "utf-8")
+    exact = build(EXAMPLE, tmp_path / "raw.mbundle", "raw", calibration=text)["measured"]
+    assert exact["loss"] == pytest.approx(exact["original_loss"], abs=1e-6)
+    found = [build(EXAMPLE, tmp_path / "2.mbundle", "affine-2bit", calibration=text, jobs=jobs) for jobs in (1, 2)]
+    assert found[0]["measured"]["original_loss"] == exact["original_loss"]
+    assert found[0]["measured"]["loss"] > exact["loss"] + 0.2
+    assert found[0]["measured"]["kl"] > 0.2
+    assert found[0]["measured"] == found[1]["measured"]
+    assert found[0]["files"]["weights.ptd"] == found[1]["files"]["weights.ptd"]
+
+
 def short_text(path: Path) -> Path:
     path.write_text(read_text(DEFAULT_TEXT)[:30_000], "utf-8")
     return path
@@ -114,7 +189,7 @@ def test_calibrated_bundles_are_better_on_other_text(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_planned_bundle(tmp_path: Path) -> None:
-    """Within its size, better than a plain recipe that is larger, and as predicted in order of magnitude."""
+    """Within its size, better than a plain recipe that is larger, and as it was predicted and measured."""
     text = read_text(VALIDATION_TEXT)
     lines: list[str] = []
     out = tmp_path / "planned.mbundle"
@@ -129,7 +204,12 @@ def test_a_planned_bundle(tmp_path: Path) -> None:
     stored = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     assert stored <= 2_400_000
     assert manifest["recipe"] == "planned"
-    assert any("predicted loss" in line for line in lines)
+    predicted = next(float(line.split()[2]) for line in lines if line.startswith("predicted loss"))
+    measured = manifest["measured"]["loss"] - manifest["measured"]["original_loss"]
+    assert predicted == pytest.approx(measured, rel=0.3)
+    with open_for_evaluation(EXAMPLE, lambda *_: None) as (model, tokenizer, bos):
+        original = measure(model, token_windows(tokenizer, bos, text, 512, 8)).perplexity
+    assert math.log(perplexity(out, text) / original) == pytest.approx(measured, rel=0.2)
     build(EXAMPLE, tmp_path / "plain.mbundle", "affine-3bit")
     assert (tmp_path / "plain.mbundle/weights.ptd").stat().st_size > (out / "weights.ptd").stat().st_size
     assert perplexity(out, text) < perplexity(tmp_path / "plain.mbundle", text)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mobile_bundle.codecs import Stats, StreamCodec, codec_by_name, codec_for
-from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
+from mobile_bundle.codecs.propagation import row_gains
+from mobile_bundle.codecs.registry import GAUSSIAN_ERROR, try_candidates
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, TensorSpec, open_model
 from mobile_bundle.planning.allocate import allocate
-from mobile_bundle.planning.budget import Budget, Measure, Planner, Sizes
-from mobile_bundle.planning.candidates import Candidate, candidates
+from mobile_bundle.planning.budget import USUAL_SPEED, Budget, Measure, Planner, Sizes
+from mobile_bundle.planning.candidates import Candidate, Losses, candidates, decode_cost
 from mobile_bundle.planning.recipe import Recipe
 from mobile_bundle.planning.recipe_file import fixed_codecs, read_recipe_file
 from mobile_bundle.planning.sharing import codebook_headers, sharing
@@ -36,26 +37,90 @@ def test_the_table_of_errors_is_true(name: str) -> None:
     assert abs(error / GAUSSIAN_ERROR[name] - 1) < 0.06
 
 
+def test_trials_are_what_coding_does() -> None:
+    """With inputs of very different energy. Vector codes are tried with another codebook, hence about."""
+    generator = np.random.default_rng(4)
+    weight = generator.standard_normal((64, 192)).astype(np.float32) * np.float32(0.03)
+    inputs = generator.standard_normal((1000, 192)) * np.exp(generator.standard_normal(192))
+    stats = Stats(hessian=(inputs.T @ inputs / 1000).astype(np.float32))
+    assert stats.hessian is not None
+    tried = try_candidates(weight, stats.hessian, GAUSSIAN_ERROR)
+    assert set(tried) == set(GAUSSIAN_ERROR)
+    for name, errors in tried.items():
+        blob = codec_by_name(name).encode(weight, stats)
+        difference = codec_for(blob.header).decode(blob) - weight
+        coded = np.einsum("rc,cd,rd->r", difference, stats.hessian, difference)
+        if name.startswith("affine"):
+            assert errors.sum() == pytest.approx(coded.sum(), rel=0.02)  # scales are rounded to fp16 at last
+            assert np.corrcoef(errors, coded)[0, 1] > 0.99
+        elif name == "vptq-v4-b8":  # larger codebooks learn so few vectors by heart
+            assert abs(errors.sum() / coded.sum() - 1) < 0.5
+
+
+def test_coded_rows_keep_their_strength() -> None:
+    """Codes of least squared error answer too weakly; calibrated ones are scaled so that W H W'^T is W H W^T."""
+    generator = np.random.default_rng(5)
+    weight = generator.standard_normal((64, 256)).astype(np.float32)
+    hessian = np.eye(256, dtype=np.float32)
+    for name, weakest in (("affine-2bit-g64-asym", 0.95), ("affine-3bit", 0.98), ("vptq-v4-b8", 0.95)):
+        strengths = {}
+        for kind, stats in (("free", Stats()), ("calibrated", Stats(hessian))):
+            blob = codec_by_name(name).encode(weight, stats)
+            coded = codec_for(blob.header).decode(blob)
+            strengths[kind] = np.einsum("rc,rc->r", weight, coded) / np.einsum("rc,rc->r", weight, weight)
+        assert strengths["free"].mean() < weakest
+        np.testing.assert_allclose(strengths["calibrated"], 1, atol=2e-3)
+    assert (row_gains(weight, weight, hessian) == 1).all()
+    assert (row_gains(weight, 0 * weight, hessian) == 1).all()  # a row that is lost is not blown up
+
+
 def test_candidates_are_a_convex_curve() -> None:
     tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
-    curve = candidates(tensor, 0.5, 8)
+    curve = candidates(tensor, Losses(0.5), 8)
     assert len(curve) >= 5
     assert curve[0].codec.name == "vptq-v4-b8"
     assert curve[-1].codec.name == "affine-8bit"
     slopes = [(b.loss - a.loss) / (b.bytes - a.bytes) for a, b in itertools.pairwise(curve)]
     assert all(a < b < 0 for a, b in itertools.pairwise(slopes))
     assert any("shared" in each.codec.name for each in curve)
-    assert not any("shared" in each.codec.name for each in candidates(tensor, 0.5, 1))
+    assert not any("shared" in each.codec.name for each in candidates(tensor, Losses(0.5), 1))
 
 
 def test_a_codec_without_loss_ends_the_curve() -> None:
     tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
     exact = codec_by_name("affine-4bit-g32-asym")
-    curve = candidates(tensor, 0.5, 8, exact)
+    curve = candidates(tensor, Losses(0.5), 8, exact)
     assert curve[-1].codec is exact
     assert curve[-1].loss == 0
     assert all(each.bytes < curve[-1].bytes for each in curve[:-1])
-    assert candidates(tensor, 0.5, 8)[-1].loss > 0
+    assert candidates(tensor, Losses(0.5), 8)[-1].loss > 0
+
+
+def test_a_measured_error_comes_before_the_table() -> None:
+    tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
+    losses = Losses(0.5, {"affine-3bit": 1e-6})
+    assert losses.of("affine-3bit") == 1e-6
+    assert losses.of("affine-4bit") == 0.5 * GAUSSIAN_ERROR["affine-4bit"]
+    curve = candidates(tensor, losses, 8)
+    assert curve[-1].codec.name == "affine-3bit"
+
+
+def test_a_dear_code_leaves_the_curve() -> None:
+    tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
+    weights = 2048 * 768
+    for each in candidates(tensor, Losses(0.5), 8):
+        assert each.time == decode_cost(each.codec) * weights
+        assert each.cost == each.loss
+    curve = candidates(tensor, Losses(0.5), 8, price=1 / weights)
+    assert not any(each.codec.name.startswith("vptq") for each in curve[1:])
+    assert all(each.cost == pytest.approx(each.loss + decode_cost(each.codec)) for each in curve)
+    looked_up = candidates(tensor, Losses(0.5), 8, price=1 / weights, lookup=True)
+    assert [each.codec.name for each in looked_up] == [each.codec.name for each in candidates(tensor, Losses(0.5), 8)]
+
+
+def test_the_cost_of_a_stored_form_is_that_of_what_it_becomes() -> None:
+    assert decode_cost(codec_by_name("seedlm-4bit")) == decode_cost(codec_by_name("affine-8bit"))
+    assert decode_cost(codec_by_name("affine-4bit+entropy")) == 1
 
 
 def random_options(generator: np.random.Generator) -> dict[str, list[Candidate]]:
@@ -114,8 +179,8 @@ def lower_hull(points: list[tuple[float, float]]) -> dict[float, float]:
 
 def plan_for(model: Model, budget: Budget, fixed: Mapping[str, StreamCodec] | None = None):
     measure = sizes_of(model.spec, model.tensors, 80_000, {}, {})
-    sensitivities = {tensor.name: 0.01 * (1 + tensor.layer) for tensor in model.tensors}
-    return Planner(budget, model.tensors, model.spec, fixed or {}, measure).plan(sensitivities, 2.9, {}), measure
+    losses = {tensor.name: Losses(0.01 * (1 + tensor.layer)) for tensor in model.tensors}
+    return Planner(budget, model.tensors, model.spec, fixed or {}, measure).plan(losses, 2.9, {}), measure
 
 
 def test_plans_keep_to_their_budgets() -> None:
@@ -147,6 +212,29 @@ def test_plans_keep_to_their_budgets() -> None:
         assert plan.perplexity <= wanted
         smaller, _ = plan_for(model, Budget(max_size=int(0.95 * plan.sizes.total)))
         assert smaller.perplexity > wanted  # not larger than it has to be
+
+
+def test_plans_keep_to_a_speed() -> None:
+    """The usual one where nobody asks, as far as the size allows it; an asked one always."""
+    with open_model(EXAMPLE) as model:
+        size = 2_100_000
+        slowest, _ = plan_for(model, Budget(size, min_speed=0))
+        usual, _ = plan_for(model, Budget(size))
+        fast, _ = plan_for(model, Budget(size, min_speed=1))
+        assert slowest.speed < USUAL_SPEED <= usual.speed < 1 <= fast.speed
+        assert slowest.loss < usual.loss < fast.loss
+        assert fast.sizes.total <= size
+        time = sum(
+            decode_cost(fast.assignment[tensor.name]) * tensor.rows * tensor.columns
+            for tensor in model.tensors
+            if tensor.role != "vector"
+        )
+        assert fast.speed == sum(t.rows * t.columns for t in model.tensors if t.role != "vector") / time
+        with pytest.raises(UserError, match=r"`min_speed` 9 cannot be met within the other limits"):
+            plan_for(model, Budget(size, min_speed=9))
+        accurate, _ = plan_for(model, Budget(max_perplexity=math.exp(2.9 + 0.03), min_speed=0.9))
+        assert accurate.speed >= 0.9
+        assert accurate.loss <= 0.03
 
 
 def test_sensitive_tensors_get_more_bits() -> None:

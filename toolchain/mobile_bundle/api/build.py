@@ -35,6 +35,7 @@ def build(
     max_size: int | str | None = None,
     max_ram: int | str | None = None,
     max_perplexity: float | None = None,
+    min_speed: float | None = None,
     calibration: bool | str | os.PathLike[str] = False,
     target: str = DEFAULT_TARGET,
     formats: Collection[str] = ("native",),
@@ -54,7 +55,9 @@ def build(
     recipe: how weights are coded: a name ("affine-4bit", "bitnet+entropy"), a recipe file (.yaml), or a Recipe; None:
     found by trying. target: the class of phone whose memory it then has to fit. max_size (installed size per ABI) and
     max_ram (predicted peak memory): a budget, in bytes or as "480MB"; max_perplexity: predicted, on the calibration
-    text. With a budget the planner chooses codec and bits of every tensor. calibration: a text file (UTF-8, or .xz) to
+    text. With a budget the planner chooses codec and bits of every tensor. min_speed: the least speed of decoding that
+    its plan may have, beside the same model with every matrix as affine-4bit (1.0), by the time of the products; None:
+    0.5, as far as the budget allows it. calibration: a text file (UTF-8, or .xz) to
     measure which weights matter; "self": a text that the model writes; True, and with a budget: the text that ships
     with the tool, for chat models together with one that the model writes. formats: of "native", "executorch", "onnx".
     jobs: tensors that are coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT".
@@ -83,7 +86,7 @@ def build(
         Path(model),
         Path(output),
         recipe=None if recipe is None else find_recipe(recipe),
-        budget=Budget(_size(max_size), _size(max_ram), _perplexity(max_perplexity)),
+        budget=_budget(_size(max_size), _size(max_ram), _perplexity(max_perplexity), min_speed),
         calibration=_calibration(calibration),
         target=_target(target),
         formats=_formats(formats),
@@ -124,6 +127,15 @@ def _perplexity(limit: float | None) -> float | None:
     if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
         raise ArgumentError(f"`max_perplexity` {limit!r}: must be a number above 0")
     return limit
+
+
+def _budget(max_size: int | None, max_ram: int | None, max_perplexity: float | None, min_speed: float | None) -> Budget:
+    budget = Budget(max_size, max_ram, max_perplexity, min_speed)
+    if min_speed is not None and not (isinstance(min_speed, (int, float)) and 0 <= min_speed < math.inf):
+        raise ArgumentError(f"`min_speed` {min_speed!r}: must be a number, 0 or more")
+    if min_speed is not None and not budget:
+        raise ArgumentError("`min_speed` is for plans", "give a budget with it, such as `max_size`")
+    return budget
 
 
 def _calibration(text: bool | str | os.PathLike[str]) -> Path | str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.planning.memory import PredictedMemory
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Manifest:
     memory with the context of predicted.context full; min_device_ram_gb: the smallest phone whose free half holds it;
     generation: the sampling values that the checkpoint recommends; chat_template: whether there is one; chat_thinking:
     whether it can switch thinking; chat_options: its arguments that the build fixed; licence: as the model card names
-    it; notes: what a person should know; runtimes: version of the package that made the program of each runtime."""
+    it; notes: what a person should know; measured: by a calibrated build, of itself; runtimes: version of the package
+    that made the program of each runtime."""
 
     format_version: int
     tool_version: str
@@ -84,6 +86,7 @@ class Manifest:
     licence: str | None
     notes: tuple[str, ...]
     runtimes: Mapping[str, str]
+    measured: Measured | None
 
     @staticmethod
     def parse(manifest: Mapping[str, Any]) -> Manifest:
@@ -96,6 +99,7 @@ class Manifest:
             "chat_thinking": manifest.get("chat_thinking", False),
             "chat_options": manifest.get("chat_options", {}),
             "notes": tuple(manifest["notes"]),
+            "measured": _typed(Measured, manifest["measured"]) if "measured" in manifest else None,
             "runtimes": {name: program["version"] for name, program in manifest.get("runtimes", {}).items()},
         }
         return _typed(Manifest, {**manifest, **typed})

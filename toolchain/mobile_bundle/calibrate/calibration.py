@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,35 +16,49 @@ from mobile_bundle.models import Model
 if TYPE_CHECKING:
     from mobile_bundle.calibrate.profile import Profile
 
+_HELD_OUT = 7
+"""One window of so many is not calibrated on: it measures the coded model. Odd, as two kinds of text may take turns."""
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration found. windows: token ids int32 (count, tokens); profile: of the uncompressed model on them;
-    note: for the manifest."""
+    """What calibration found. windows: token ids int32 (count, tokens); held_out: windows that nothing is fitted to
+    (those of `windows`, where the text has but one); profile: of the uncompressed model; note: for the manifest."""
 
     windows: NDArray[np.int32]
+    held_out: NDArray[np.int32]
     profile: Profile
     note: str
 
 
 def require_torch() -> None:
-    """InstallationError without torch."""
-    if importlib.util.find_spec("torch") is None:
-        raise InstallationError("calibration and budgets need torch", "`make calibrate` in a checkout of mobile-bundle")
+    """InstallationError without torch, or what else calibration needs."""
+    if any(importlib.util.find_spec(package) is None for package in ("torch", "threadpoolctl")):
+        raise InstallationError(
+            "calibration and budgets need torch and threadpoolctl", "`make calibrate` in a checkout of mobile-bundle"
+        )
 
 
 def calibrate(
     model: Model,
-    windows: NDArray[np.int32],
+    every: NDArray[np.int32],
     name: str,
+    candidates: Sequence[str],
     progress: Callable[[int, int, str], None] | None,
     tell: Callable[[str], None],
 ) -> Calibration:
-    """Runs windows of token ids int32 (count, tokens) through the uncompressed model. name: what they are of, for a
-    person. InstallationError without torch."""
+    """Runs windows of token ids int32 (count, tokens) through the uncompressed model, but those that are held out.
+
+    name: what they are of, for a person; candidates: names of the codecs that a plan may choose, to try on every
+    matrix. InstallationError without torch."""
     require_torch()
     from mobile_bundle.calibrate.profile import profile_model
+    from mobile_bundle.calibrate.threads import one_thread_each
 
+    held = np.arange(len(every)) % _HELD_OUT == _HELD_OUT // 2
+    windows, held_out = (every[~held], every[held]) if held.any() else (every, every)
     note = f"calibrated on {windows.shape[0]} windows of {windows.shape[1]} tokens of {name}"
     tell(note)
-    return Calibration(windows, profile_model(model, windows, progress), note)
+    with one_thread_each():
+        profile = profile_model(model, windows, candidates, progress)
+    return Calibration(windows, held_out, profile, note)

@@ -72,9 +72,13 @@ def _round_int8(x: Tensor) -> Tensor:
     return x + ((x * scale).round().clamp(-128, 127) / scale - x).detach()
 
 
+STAGES = ("attention", "attention.output", "mlp", "mlp.down")
+"""The inputs of PROJECTIONS in the order in which a layer comes by them."""
+
+
 class LayerRunner:
-    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py); cosines, sines: of
-    rotary(); layer: its number."""
+    """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py), looked up
+    when they are used; cosines, sines: of rotary(); layer: its number."""
 
     def __init__(
         self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, layer: int
@@ -122,36 +126,46 @@ class LayerRunner:
 
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
-        spec, weights = self._spec, self._weights
-        count, tokens, _ = hidden.shape
-
-        def projected(name: str, x: Tensor) -> Tensor:
-            y = functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-            if weigh:
-                weigh(name, y)
-            return y
-
-        def entered(name: str, x: Tensor) -> Tensor:
-            x = self.enter(name, x)
+        entered = hidden
+        for stage in STAGES:
+            hidden, entered = self.reach(stage, hidden, entered, weigh)
             if observe:
-                observe(name, x)
-            return x
+                observe(stage, entered)
+        return self.leave(hidden, entered, weigh)
 
-        x = entered("attention", self._norm("attention", hidden))
-        q = self._heads("attention.query", projected("attention.query", x), spec.heads)
-        k = self._heads("attention.key", projected("attention.key", x), spec.kv_heads)
-        v = projected("attention.value", x).view(count, tokens, spec.kv_heads, spec.head_dim)
-        mixed = self.attend(q, k, v.transpose(1, 2))
-        x = mixed.transpose(1, 2).reshape(count, tokens, -1)
-        if spec.sub_norms:
-            x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
-        given = self._norm("attention.output", projected("attention.output", entered("attention.output", x)))
-        hidden = hidden + given * spec.residual_scale
+    def reach(self, stage: str, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> tuple[Tensor, Tensor]:
+        """The layer's way from one of STAGES' inputs to the next: (hidden, input of this stage).
 
-        x = entered("mlp", self._norm("mlp", hidden))
-        gate, up = projected("mlp.gate", x), projected("mlp.up", x)
-        x = _activate(spec, gate) * up
-        if spec.sub_norms:
-            x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
-        given = self._norm("mlp.output", projected("mlp.down", entered("mlp.down", x)))
-        return hidden + given * spec.residual_scale
+        hidden, entered: what the stage before gave; for the first one both are the layer's input."""
+        spec, weights = self._spec, self._weights
+        if stage == "attention":
+            x = self._norm("attention", hidden)
+        elif stage == "attention.output":
+            q = self._heads("attention.query", self._projected("attention.query", entered, weigh), spec.heads)
+            k = self._heads("attention.key", self._projected("attention.key", entered, weigh), spec.kv_heads)
+            v = self._projected("attention.value", entered, weigh)
+            v = v.view(*v.shape[:-1], spec.kv_heads, spec.head_dim)
+            x = self.attend(q, k, v.transpose(1, 2)).transpose(1, 2).flatten(2)
+            if spec.sub_norms:
+                x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
+        elif stage == "mlp":
+            given = self._norm("attention.output", self._projected("attention.output", entered, weigh))
+            hidden = hidden + given * spec.residual_scale
+            x = self._norm("mlp", hidden)
+        else:
+            gate, up = self._projected("mlp.gate", entered, weigh), self._projected("mlp.up", entered, weigh)
+            x = _activate(spec, gate) * up
+            if spec.sub_norms:
+                x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
+        return hidden, self.enter(stage, x)
+
+    def leave(self, hidden: Tensor, entered: Tensor, weigh: Weigh | None = None) -> Tensor:
+        """The layer's output. hidden, entered: what the last stage gave."""
+        given = self._norm("mlp.output", self._projected("mlp.down", entered, weigh))
+        return hidden + given * self._spec.residual_scale
+
+    def _projected(self, name: str, x: Tensor, weigh: Weigh | None) -> Tensor:
+        y = functional.linear(x, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
+        if weigh:
+            weigh(name, y)
+        return y

@@ -3,16 +3,16 @@
 To second order a change D of a matrix adds 1/2 * sum over rows r of E[g_r^2] * D_r H D_r^T to the loss (Gauss-Newton
 with independent outputs, as K-FAC: Martens and Grosse 2015, arXiv:1503.05671, section 3; the diagonal of the output
 side as in SqueezeLLM: Kim et al. 2023, arXiv:2306.07629, section 4.1). H: mean of x x^T over the inputs; g: gradient of
-the loss by the outputs, here with the text's own next tokens. With error propagation the input side becomes the
-importance of the columns (codecs/propagation.py), so that a code whose mean squared error is a fraction d of the
-weights' mean square costs `sensitivity * d`.
+the loss by the outputs, here with the text's own next tokens. What each candidate code does to D H D^T is found by
+coding some rows of the matrix with it.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,29 +20,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS, normalise
-from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix
+from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.head import Head
+from mobile_bundle.calibrate.threads import side_by_side
+from mobile_bundle.calibrate.walk import Walk, added, layer_weights, read_matrix, tensor_named
 from mobile_bundle.codecs.propagation import importance, inverse_factor
+from mobile_bundle.codecs.registry import try_candidates
 from mobile_bundle.codecs.vptq import row_scales
 from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models import Model
+from mobile_bundle.processors import default_jobs
 
 Floats = NDArray[np.float32]
 Progress = Callable[[int, int, str], None]
 
+_HESSIAN_TOKENS = 16384
 _GRADIENT_TOKENS = 8192
-_HEAD_TOKENS = 256
-"""Tokens whose logits are in RAM together."""
+_TRIED_ROWS = 48
+_TRIED_EMBEDDING_ROWS = 512
 
 
 @dataclass(frozen=True)
 class MatrixProfile:
-    """sensitivity: loss (nats per token) that a relative squared error of 1 would add; column_importance: float32
-    (columns,); row_weights: float32 (rows,), the mean squared gradient of every output."""
+    """sensitivity: loss (nats per token) that a relative squared error of 1 would add; losses: what coding with each
+    candidate would add, by the codec's name; column_importance: float32 (columns,); row_weights: float32 (rows,), the
+    mean squared gradient of every output."""
 
     sensitivity: float
+    losses: Mapping[str, float]
     column_importance: Floats
     row_weights: Floats
 
@@ -59,18 +65,19 @@ class Profile:
     output_hessian: Floats | None
 
 
-def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress | None = None) -> Profile:
-    """windows: token ids int32 (count, tokens). Hidden states of some windows go to a temporary file meanwhile."""
+def profile_model(
+    model: Model, windows: NDArray[np.int32], names: Sequence[str] = (), progress: Progress | None = None
+) -> Profile:
+    """windows: token ids int32 (count, tokens), of which some are taken; names: of the candidate codecs to try. Hidden
+    states of some windows go to a temporary file meanwhile."""
     torch.manual_seed(0)
     spec = model.spec
     steps = 2 * spec.layers + 1
-    by_name = {tensor.name: tensor for tensor in model.tensors}
-    embedding = read_matrix(model, by_name["embedding.weight"])
-    walk = Walk(model, windows, embedding)
-    count = min(len(windows), max(1, _GRADIENT_TOKENS // windows.shape[1]))
-    importances: dict[str, Floats] = {}
-    energies: dict[str, Floats] = {}
-    with tempfile.TemporaryFile(prefix="mobile-bundle-") as file:
+    embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
+    walk = Walk(model, _some(windows, _HESSIAN_TOKENS), embedding)
+    count = min(len(walk.windows), max(1, _GRADIENT_TOKENS // windows.shape[1]))
+    tried: dict[str, Future[_Tried]] = {}
+    with ThreadPoolExecutor(default_jobs()) as pool, tempfile.TemporaryFile(prefix="mobile-bundle-") as file:
         shape = (spec.layers, count, windows.shape[1], spec.hidden)
         size = 4 * math.prod(shape)
         with disk_errors(Path(tempfile.gettempdir()), size):
@@ -80,20 +87,19 @@ def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress |
             kept[layer] = walk.hidden[:count].numpy()
             weights = layer_weights(model, layer)
             hessians = walk.hessians(weights)
-            columns = {name: importance(inverse_factor(hessian)) for name, hessian in hessians.items()}
             for projection, entrance in PROJECTIONS.items():
-                name = f"layers.{layer}.{projection}.weight"
-                importances[name] = columns[entrance]
-                energies[name] = np.square(row_scales(weights[f"{projection}.weight"].numpy()))
-            walk.advance(weights)
+                matrix = weights[f"{projection}.weight"].numpy()
+                job = pool.submit(_try, matrix, hessians[entrance], names, _TRIED_ROWS)
+                tried[f"layers.{layer}.{projection}.weight"] = job
+            for name in list(tried)[: -2 * len(PROJECTIONS)]:
+                tried[name].result()  # so that not all layers' weights wait in RAM
             if progress:
                 progress(layer + 1, steps, f"layer {layer}")
-        tied = embedding if spec.tied else read_matrix(model, by_name["output.weight"])
-        norm = torch.from_numpy(read_matrix(model, by_name["norm.weight"])[0])
-        head = _Head(torch.from_numpy(tied), norm, spec.norm_epsilon)
+        tied = embedding if spec.tied else read_matrix(model, tensor_named(model, "output.weight"))
+        head = Head.of(model, tied)
         head_hessian = head.hessian(walk)
         loss, gradient, head_rows = head.gradients(
-            walk.hidden[:count], torch.from_numpy(windows[:count].astype(np.int64))
+            walk.hidden[:count], torch.from_numpy(walk.windows[:count].astype(np.int64))
         )
         if progress:
             progress(spec.layers + 1, steps, "output")
@@ -103,90 +109,77 @@ def profile_model(model: Model, windows: NDArray[np.int32], progress: Progress |
             gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()), gradient)
             for projection, squares in rows.items():
                 name = f"layers.{layer}.{projection}.weight"
-                sensitivity = _sensitivity(squares, energies[name], importances[name])
-                matrices[name] = MatrixProfile(sensitivity, importances[name], squares)
+                matrices[name] = _profile(tried[name].result(), squares)
             if progress:
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")
         del kept
     seen = np.bincount(windows.reshape(-1), minlength=spec.vocabulary).astype(np.float32) / np.float32(windows.size)
     entry = (gradient * spec.embedding_scale).reshape(-1, spec.hidden).square().mean(0).numpy()
     entry_hessian = np.diag(entry).astype(np.float32)
+
+    def table(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
+        return _profile(_try(weight, hessian, names, _TRIED_EMBEDDING_ROWS), row_weights)
+
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
         energy = np.square(row_scales(embedding))
         share = float((head_rows * energy).sum() / energy.sum()), float((seen * energy).sum() / energy.sum())
         both = np.float32(share[0]) * head_hessian + np.float32(share[1]) * entry_hessian
-        matrices["embedding.weight"] = _profile(both, np.ones(spec.vocabulary, np.float32), embedding)
+        matrices["embedding.weight"] = table(both, np.ones(spec.vocabulary, np.float32), embedding)
         return Profile(loss, matrices, both, None)
-    matrices["embedding.weight"] = _profile(entry_hessian, seen, embedding)
-    matrices["output.weight"] = _profile(head_hessian, head_rows, tied)
+    matrices["embedding.weight"] = table(entry_hessian, seen, embedding)
+    matrices["output.weight"] = table(head_hessian, head_rows, tied)
     return Profile(loss, matrices, entry_hessian, head_hessian)
 
 
-def _profile(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
-    columns = importance(inverse_factor(hessian))
-    sensitivity = _sensitivity(row_weights, np.square(row_scales(weight)), columns)
-    return MatrixProfile(sensitivity, columns, row_weights)
+def _some(windows: NDArray[np.int32], tokens: int) -> NDArray[np.int32]:
+    """Windows of about so many tokens in all, evenly spread over the text."""
+    wanted = min(len(windows), max(1, tokens // windows.shape[1]))
+    chosen: NDArray[np.int32] = windows[np.arange(wanted) * len(windows) // wanted]
+    return chosen
 
 
-def _sensitivity(row_weights: Floats, row_energy: Floats, columns: Floats) -> float:
-    return 0.5 * float(row_weights.astype(np.float64) @ row_energy) * float(columns.sum(dtype=np.float64))
+@dataclass(frozen=True)
+class _Tried:
+    """What is known of a matrix before the gradients. energy: float32 (rows,), mean square of every row; rows: those
+    that were coded; errors: D H D^T of these, by the codec's name."""
+
+    importance: Floats
+    energy: Floats
+    rows: NDArray[np.intp]
+    errors: Mapping[str, Floats]
 
 
-class _Head:
-    """The final norm and the output head."""
+def _try(weight: Floats, hessian: Floats, names: Sequence[str], count: int) -> _Tried:
+    rows = np.arange(min(count, len(weight))) * len(weight) // min(count, len(weight))
+    errors = try_candidates(weight[rows], hessian, names)
+    return _Tried(importance(inverse_factor(hessian)), np.square(row_scales(weight)), rows, errors)
 
-    def __init__(self, weight: Tensor, norm: Tensor, epsilon: float) -> None:
-        self._weight, self._norm, self._epsilon = weight, norm, epsilon
 
-    @torch.no_grad()
-    def hessian(self, walk: Walk) -> Floats:
-        """Of the head's input, float32 (hidden, hidden)."""
-        total = torch.zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
-        for batch in walk.batches():
-            x = normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total))
-            total.addmm_(x.T, x)
-        return (total / walk.windows.size).numpy()
-
-    def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
-        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
-
-        hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
-        gradient = torch.zeros_like(hidden)
-        squares = torch.zeros(len(self._weight))
-        loss = 0.0
-        for window in range(len(hidden)):
-            for begin in range(0, tokens.shape[1] - 1, _HEAD_TOKENS):
-                end = min(begin + _HEAD_TOKENS, tokens.shape[1] - 1)
-                x = hidden[window, begin:end].detach().requires_grad_(True)
-                normed = normalise(x, self._norm, self._epsilon)
-                with torch.no_grad():
-                    logits = normed @ self._weight.T
-                    targets = tokens[window, begin + 1 : end + 1]
-                    loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
-                    slope = torch.softmax(logits, dim=-1)
-                    slope[torch.arange(end - begin), targets] -= 1
-                    squares += slope.square().sum(0)
-                    back = slope @ self._weight
-                normed.backward(back)  # type: ignore[no-untyped-call]
-                assert x.grad is not None
-                gradient[window, begin:end] = x.grad
-        scored = len(hidden) * (tokens.shape[1] - 1)
-        return loss / scored, gradient, (squares / scored).numpy()
+def _profile(tried: _Tried, row_weights: Floats) -> MatrixProfile:
+    """The errors of the rows that were coded are scaled up by energy, as far as the loss minds it."""
+    counts = row_weights.astype(np.float64) * tried.energy
+    columns = float(tried.importance.sum(dtype=np.float64))
+    sensitivity = 0.5 * float(counts.sum()) * columns
+    share = max(float(counts[tried.rows].sum()) * columns, 1e-30)
+    losses = {
+        name: sensitivity * float(row_weights[tried.rows].astype(np.float64) @ errors) / share
+        for name, errors in tried.errors.items()
+    }
+    return MatrixProfile(sensitivity, losses, tried.importance, row_weights)
 
 
 def _back(
     walk: Walk, layer: int, weights: dict[str, Tensor], hidden: Tensor, gradient: Tensor
 ) -> tuple[Tensor, dict[str, Floats]]:
     """The gradient by the layer's input, and the mean squared gradient of every output of its projections."""
-    squares: dict[str, Tensor] = {}
     runner = walk.runner(weights, layer)
     before = torch.empty_like(hidden)
-    for begin in range(0, len(hidden), walk.batch):
-        batch = slice(begin, begin + walk.batch)
+
+    def back(batch: slice) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
 
-        def weigh(name: str, y: Tensor, outputs: dict[str, Tensor] = outputs) -> None:
+        def weigh(name: str, y: Tensor) -> None:
             y.retain_grad()
             outputs[name] = y
 
@@ -194,9 +187,13 @@ def _back(
         runner.forward(x, None, weigh).backward(gradient[batch])  # type: ignore[no-untyped-call]
         assert x.grad is not None
         before[batch] = x.grad
+        found = {}
         for name, y in outputs.items():
             assert y.grad is not None
-            total = y.grad.reshape(-1, y.shape[-1]).square().sum(0)
-            squares[name] = squares[name] + total if name in squares else total
+            found[name] = y.grad.reshape(-1, y.shape[-1]).square().sum(0)
+        return found
+
+    batches = [slice(begin, begin + walk.batch) for begin in range(0, len(hidden), walk.batch)]
+    squares = added(side_by_side(back, batches))
     tokens = hidden.shape[0] * hidden.shape[1]
     return before, {name: (total / tokens).numpy() for name, total in squares.items()}

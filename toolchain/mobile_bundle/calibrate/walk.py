@@ -1,19 +1,20 @@
 """Walking through a decoder layer by layer with the calibration tokens, in bounded memory.
 
-At any time one layer's weights, the hidden states of all tokens, and the Hessians of one layer's four inputs are in
-RAM.
+At any time one layer's weights, the hidden states of all tokens and what enters one of its projections, and the
+Hessians of one layer's four inputs are in RAM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import LayerRunner, Observe, embedded, rotary
+from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, embedded, rotary
+from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
 
 _AT_ONCE = 2048
@@ -50,64 +51,94 @@ class Walk:
         """A layer of this model with the given weights."""
         return LayerRunner(self._spec, weights, *self._tables, layer)
 
-    @torch.no_grad()
+    def _next(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+        """Of the layer that is next; it counts as passed."""
+        self.layer += 1
+        return self.runner(weights, self.layer - 1)
+
     def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
-        """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns)."""
-        sums: dict[str, Tensor] = {}
+        """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns); moves on
+        through the layer."""
+        runner = self._next(weights)
 
-        def observe(name: str, x: Tensor) -> None:
-            x = x.reshape(-1, x.shape[-1])
-            if name in sums:
-                sums[name].addmm_(x.T, x)
-            else:
-                sums[name] = x.T @ x
+        @torch.no_grad()
+        def squares(batch: slice) -> dict[str, Tensor]:
+            found: dict[str, Tensor] = {}
 
-        self._forward(weights, observe, keep=False)
+            def observe(name: str, x: Tensor) -> None:
+                x = x.reshape(-1, x.shape[-1])
+                found[name] = x.T @ x
+
+            self.hidden[batch] = runner.forward(self.hidden[batch], observe)
+            return found
+
+        sums = added(side_by_side(squares, self.batches()))
         return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
 
-    @torch.no_grad()
-    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
-        """Hessian, as `hessians` has it, and drift of every input of the layer; moves `reference` through the layer.
+    def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Floats, Floats]]:
+        """Passes this walk and `reference` through the layer, input by input (decoder.STAGES): its name, its Hessian as
+        `hessians` has it, and its drift. Between two of them the caller may replace in `weights` what reads the input:
+        the next one is that of the layer as it is coded so far. `reference` keeps to the weights of the start.
 
-        reference: the same windows in the uncompressed model. drift: Stats.drift, float32 (columns, columns), what the
-        coded layers before this one have done to the input. W' minimises |W' x - W r|^2 over inputs x here and r
-        there: W' = W + W E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692,
-        section 3). Only DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and
-        does worse than none."""
-        sums: dict[str, tuple[Tensor, Tensor]] = {}
-        runner = self.runner(weights, self.layer)
-        reference.layer += 1
-        for batch in self.batches():
-            own: dict[str, Tensor] = {}
-            other: dict[str, Tensor] = {}
-            runner.forward(self.hidden[batch], own.__setitem__)
-            reference.hidden[batch] = runner.forward(reference.hidden[batch], other.__setitem__)
-            for name, value in own.items():
-                x = value.reshape(-1, value.shape[-1])
-                change = other[name].reshape(x.shape) - x
-                if name in sums:
-                    sums[name][0].addmm_(x.T, x)
-                    sums[name][1].addmm_(change.T, x)
-                else:
-                    sums[name] = x.T @ x, change.T @ x
+        reference: the same windows in the uncompressed model. drift: Stats.drift, float32 (columns, columns), what has
+        been coded so far has done to the input. W' minimises |W' x - W r|^2 over inputs x here and r there: W' = W + W
+        E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692, section 3). Only
+        DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and does worse than
+        none."""
+        runner, other = self._next(weights), reference._next(dict(weights))
+        batches = list(self.batches())
+        # (hidden, input of the stage) of this walk and of the reference, batch by batch
+        ways = [[(walk.hidden[batch],) * 2 for walk in (self, reference)] for batch in batches]
         count = self.windows.size
-        return {
-            name: ((square / count).numpy(), _drift(change / count, square / count))
-            for name, (square, change) in sums.items()
-        }
+        for stage in STAGES:
 
-    @torch.no_grad()
+            @torch.no_grad()
+            def products(number: int, stage: str = stage) -> dict[str, Tensor]:
+                own, theirs = ways[number]
+                own, theirs = runner.reach(stage, *own), other.reach(stage, *theirs)
+                ways[number] = [own, theirs]
+                x = own[1].reshape(-1, own[1].shape[-1])
+                return {"square": x.T @ x, "change": (theirs[1].reshape(x.shape) - x).T @ x}
+
+            sums = added(side_by_side(products, range(len(batches))))
+            square, change = sums["square"] / count, sums["change"] / count
+            yield stage, square.numpy(), _drift(change, square)
+
+        @torch.no_grad()
+        def leave(number: int) -> None:
+            for walk, run, way in zip((self, reference), (runner, other), ways[number], strict=True):
+                walk.hidden[batches[number]] = run.leave(*way)
+            ways[number] = []
+
+        for _ in side_by_side(leave, range(len(batches))):
+            pass
+
+    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
+        """What `stages` gives of a layer whose matrices stay as they are, by stage; moves `reference` alone."""
+        hidden, layer = self.hidden.clone(), self.layer
+        found = {stage: (hessian, drift) for stage, hessian, drift in self.stages(weights, reference)}
+        self.hidden, self.layer = hidden, layer
+        return found
+
     def advance(self, weights: Mapping[str, Tensor]) -> None:
         """Passes the hidden states of all windows through the layer."""
-        self._forward(weights, None, keep=True)
+        runner = self._next(weights)
 
-    def _forward(self, weights: Mapping[str, Tensor], observe: Observe | None, keep: bool) -> None:
-        runner = self.runner(weights, self.layer)
-        self.layer += int(keep)
-        for batch in self.batches():
-            out = runner.forward(self.hidden[batch], observe)
-            if keep:
-                self.hidden[batch] = out
+        @torch.no_grad()
+        def forward(batch: slice) -> None:
+            self.hidden[batch] = runner.forward(self.hidden[batch])
+
+        for _ in side_by_side(forward, self.batches()):
+            pass
+
+
+def added(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums by name, in the order of the parts."""
+    sums: dict[str, Tensor] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums[name].add_(value) if name in sums else value
+    return sums
 
 
 def _drift(change: Tensor, hessian: Tensor) -> Floats:
@@ -117,6 +148,11 @@ def _drift(change: Tensor, hessian: Tensor) -> Floats:
     solved = torch.linalg.solve(h, change.double().T).T
     drift: Floats = (DRIFT_SHARE * solved).float().contiguous().numpy()
     return drift
+
+
+def tensor_named(model: Model, name: str) -> TensorSpec:
+    """KeyError if there is none."""
+    return {tensor.name: tensor for tensor in model.tensors}[name]
 
 
 def read_matrix(model: Model, tensor: TensorSpec) -> Floats:

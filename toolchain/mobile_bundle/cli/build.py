@@ -15,6 +15,7 @@ from mobile_bundle.cli.common import (
     byte_size,
     chat_option,
     formats_argument,
+    number_from_zero,
     positive,
     positive_number,
     print_json,
@@ -65,6 +66,13 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=positive_number,
         metavar="P",
         help="maximum predicted perplexity on the calibration text",
+    )
+    budget.add_argument(
+        "--min-speed",
+        type=number_from_zero,
+        metavar="S",
+        help="minimum speed of decoding beside the same model at affine-4bit, which is 1, by the time of each code's "
+        "products. Default: 0.5, as far as the other limits allow it; 0: speed does not count",
     )
     parser.add_argument(
         "--calibration",
@@ -121,6 +129,7 @@ def _build(options: argparse.Namespace) -> int:
                 max_size=options.max_size,
                 max_ram=options.max_ram,
                 max_perplexity=options.max_perplexity,
+                min_speed=options.min_speed,
                 calibration=options.calibration,
                 formats=options.formats,
                 jobs=options.jobs,

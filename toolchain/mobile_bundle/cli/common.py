@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -186,6 +187,17 @@ def positive_number(text: str) -> float:
     return value
 
 
+def number_from_zero(text: str) -> float:
+    """An argparse type: a finite number, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 0 or more")
+    return value
+
+
 def print_json(data: Any) -> None:
     """One JSON document on standard output, in ASCII where that has no other characters."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
@@ -196,13 +208,19 @@ def print_json(data: Any) -> None:
     print(text)
 
 
+_WORTH_A_WORD = 5.0
+"""Seconds."""
+
+
 class Progress:
-    """A bar on a terminal; elsewhere a plain line at every tenth of the work. Always on standard error."""
+    """A bar on a terminal; elsewhere a plain line at every tenth of the work. Both say how long the rest will take, at
+    the pace so far. Always on standard error."""
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
         self._bar: tqdm[Any] | None = None
         self._tenth = 0
+        self._first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         """Tells that `done` of `total` units are done."""
@@ -215,7 +233,18 @@ class Progress:
                 self._bar.close()
         elif done * 10 // total > self._tenth:
             self._tenth = done * 10 // total
-            print(f"{self._title}: {self._tenth * 10} %", file=sys.stderr, flush=True)
+            print(f"{self._title}: {self._tenth * 10} %{self._left(done, total)}", file=sys.stderr, flush=True)
+
+    def _left(self, done: int, total: int) -> str:
+        """How long the rest will take, where that is worth a word."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+        before, then = self._first
+        seconds = (now - then) / (done - before) * (total - done) if done > before else 0.0
+        if seconds < _WORTH_A_WORD:
+            return ""
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 
 class Steps:

@@ -21,6 +21,7 @@ _OPTIONS = {
     "max_size": "--max-size",
     "method": "--method",
     "micro_batch": "--micro-batch",
+    "min_speed": "--min-speed",
     "minutes": "--minutes",
     "own_tokens": "--own-tokens",
     "points": "--points",

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
 from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric, large_ones_count
-from mobile_bundle.codecs.affine_propagated import Propagated, fit_propagated
+from mobile_bundle.codecs.affine_propagated import Grid, fit_propagated, try_grids
 from mobile_bundle.codecs.blob import FLAG_ASYMMETRIC, STRIP_ROWS, Blob, BlobHeader, round_up
 from mobile_bundle.codecs.codec import (
     Encoded,
@@ -33,6 +34,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
+from mobile_bundle.codecs.propagation import row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
@@ -92,7 +94,7 @@ class AffineCodec(StreamCodec):
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
             w = np.concatenate(list(source_chunks(source))) * inverse
-            fits = self._fit_propagated(stats.target(w), stats.hessian)
+            fits = fit_propagated(stats.target(w), stats.hessian, self.grid)
             write(self._strips(source.columns, fits.codes, fits.d, fits.m))
             return Encoded(header, sum_squares(fits.values - w) * scale * scale, sum_squares(w) * scale * scale)
         groups = round_up(source.columns, self.group) // self.group
@@ -229,9 +231,10 @@ class AffineCodec(StreamCodec):
         parts += [w[:, full:]] if full < w.shape[1] else []
         return all(all_exact(np.ascontiguousarray(part), low, high, self.asymmetric) for part in parts)
 
-    def _fit_propagated(self, w: Floats, hessian: Floats) -> Propagated:
-        low, high = self.levels
-        return fit_propagated(w, hessian, self.group, low, high, self._fit)
+    @property
+    def grid(self) -> Grid:
+        """What is rounded to with error propagation."""
+        return Grid(self.group, *self.levels, self._fit)
 
 
 def power_of_two_scale(largest: float) -> float:
@@ -255,6 +258,13 @@ def strip_size(bits: int) -> SizeRule:
 def _full_name(name: str) -> AffineCodec | None:
     match = re.fullmatch(r"affine-([234568])bit-g(32|64|128)-(a?)sym", name)
     return AffineCodec(int(match[1]), int(match[2]), match[3] == "a") if match else None
+
+
+def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
+    scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
+    grids = [codec.grid for codec in codecs if isinstance(codec, AffineCodec)]
+    rounded = try_grids(weight / scale, hessian, grids) * scale
+    return np.stack([row_errors(values - weight, hessian) for values in rounded])
 
 
 def _rules(bits: int, decode_cost: float) -> FormatRules:
@@ -301,10 +311,18 @@ DECLARATION = Declaration(
         "affine-8bit": 2.9e-5,
         "affine-6bit": 0.00054,
         "affine-5bit": 0.0021,
+        "affine-4bit-g32-asym": 0.0053,
+        "affine-4bit-g64-asym": 0.0071,
         "affine-4bit": 0.0082,
         "affine-4bit-g128-sym": 0.0094,
-        "affine-3bit": 0.0314,
+        "affine-3bit-g32-asym": 0.0232,
+        "affine-3bit-g64-asym": 0.0297,
+        "affine-3bit": 0.0325,
+        "affine-3bit-g128-sym": 0.0365,
+        "affine-2bit-g32-asym": 0.1014,
+        "affine-2bit-g64-asym": 0.1185,
     },
+    trial=_trial,
     full_name=_full_name,
     full_names="affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>",
 )

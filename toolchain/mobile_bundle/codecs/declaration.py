@@ -7,7 +7,7 @@ it, and the rest of the toolchain asks `rules_of`, or the codec itself, and neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,16 @@ from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, BlobError, Format
 if TYPE_CHECKING:  # blob.py asks for sizes, codec.py for decoders: both import this file
     from mobile_bundle.codecs.blob import BlobHeader
     from mobile_bundle.codecs.codec import StreamCodec
+    from mobile_bundle.codecs.source import Floats
 
 SizeRule = Callable[[int, int, int, int], int]
 """(rows, columns, group, flags) -> payload bytes. Rows and columns are 1..2**28, the group one of `groups`, and no flag
 is set but those of `flags`. BlobError where they do not go together all the same."""
+
+
+Trial = Callable[["Floats", "Floats", "Sequence[StreamCodec]"], "Floats"]
+"""(a few rows of a matrix, float32 (rows, columns); hessian as Stats has it; codecs of one file) -> D H D^T of every
+row if it were coded with error propagation, float32 (codecs, rows)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Declaration:
     codecs: those that are known by their short names. recipes: names that `--recipe` takes, each a codec's, and the
     codec of that recipe's embedding. gaussian_error: names of the codecs that a plan may choose, and ||W - W'||**2 /
     ||W||**2 of each on Gaussian weights, without data. full_name: the codec of a longer name, such as
-    affine-4bit-g32-asym, or None if it is no name of this file; full_names: what these look like, for a message."""
+    affine-4bit-g32-asym, or None if it is no name of this file; full_names: what these look like, for a message.
+    trial: needed with gaussian_error."""
 
     formats: tuple[FormatRules, ...] = ()
     codecs: tuple[StreamCodec, ...] = ()
@@ -82,6 +89,7 @@ class Declaration:
     gaussian_error: Mapping[str, float] = field(default_factory=dict)
     full_name: Callable[[str], StreamCodec | None] | None = None
     full_names: str = ""
+    trial: Trial | None = None
 
 
 _rules: dict[Format, FormatRules] = {}

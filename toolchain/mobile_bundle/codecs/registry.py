@@ -6,6 +6,7 @@ a full name, such as `affine-4bit-g32-asym`, asks for exactly that one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 
 from mobile_bundle.codecs.affine import AffineCodec
@@ -15,6 +16,7 @@ from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.formats import CODEC_FILES, Format
 from mobile_bundle.codecs.kept import PREFIX, KeptCodec
 from mobile_bundle.codecs.sign import SignCodec
+from mobile_bundle.codecs.source import Floats
 from mobile_bundle.errors import ArgumentError
 
 
@@ -40,6 +42,22 @@ GAUSSIAN_ERROR: dict[str, float] = {
 }
 """||W - W'||^2 / ||W||^2 of Gaussian weights, without data, of every codec that a plan may choose
 (tests/toolchain/planning measures them). With calibration the loss of a matrix is this share of its sensitivity."""
+
+
+def try_candidates(weight: Floats, hessian: Floats, names: Iterable[str]) -> dict[str, Floats]:
+    """What coding with error propagation would do to a few rows of a matrix: D H D^T of every row, float32 (rows,), by
+    the codec's name.
+
+    weight: float32 (rows, columns), as the values are; hessian: float32 (columns, columns), as Stats has it; names: of
+    GAUSSIAN_ERROR."""
+    wanted = set(names)
+    tried: dict[str, Floats] = {}
+    for declaration in _DECLARATIONS:
+        own = [name for name in declaration.gaussian_error if name in wanted]
+        if own and declaration.trial:
+            errors = declaration.trial(weight, hessian, [codec_by_name(name) for name in own])
+            tried |= dict(zip(own, errors, strict=True))
+    return tried
 
 
 def codec_names() -> list[str]:

@@ -12,7 +12,9 @@ Without a Hessian (data-free) every input counts the same and nothing is propaga
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -25,7 +27,7 @@ from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vector
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate
+from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_errors, row_gains
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
@@ -42,6 +44,11 @@ from mobile_bundle.native.vector import nearest
 
 Order = NDArray[np.intp]
 
+_TRIED_LENGTH = 4
+_TRIED_SAMPLES = 32
+"""Vectors per entry that the codebooks of a trial are trained on."""
+_SHARED_SAMPLES = 4
+"""Shared codebooks are trained on a quarter of the vectors that others are: a plan may have many of them."""
 _NAME = re.compile(r"vptq-v(\d+)-b(\d+)(?:-r(\d+))?(?:-o(\d+))?(-shared)?")
 
 
@@ -118,7 +125,7 @@ class VectorCodebook:
 
     @property
     def samples_wanted(self) -> int:
-        return samples_wanted(self._layout)
+        return samples_wanted(self._layout) // _SHARED_SAMPLES
 
     def sample(self, weight: Floats, stats: Stats, per_column: Floats, count: int) -> tuple[Floats, Floats]:
         return training_sample(weight, stats, per_column, self._layout, count)
@@ -167,13 +174,15 @@ def training_sample(
     return sample_vectors(weight / unit[:, None], per_row, per_column, layout.length, count)
 
 
-def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
-    """weight: float32 (rows, columns), finite. ValueError where a shared codebook is missing."""
+def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, factor: Floats | None = None) -> Blob:
+    """weight: float32 (rows, columns), finite; factor: U of stats.hessian in the order of rounding, where it is known.
+    ValueError where a shared codebook is missing."""
     rows, columns = weight.shape
     if layout.outliers > columns:
         raise ValueError(f"{layout.outliers} outlier columns of {columns}")
     order = _outliers_first(weight, stats, layout.outliers, layout.length)
-    factor = inverse_factor(stats.hessian, order) if stats.hessian is not None else None
+    if factor is None and stats.hessian is not None:
+        factor = inverse_factor(stats.hessian, order)
     books = _codebooks(layout, weight, stats, factor, order)
     unit = row_scales(_without(weight, order[: layout.outliers]))
     scale = power_of_two_scale(float(unit.max()) * books.step)
@@ -187,7 +196,13 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
     if layout.outliers == 0 and stats.hessian is None:
         encoder.quantise_apart(codes)
     else:
-        propagate(np.ascontiguousarray(codes.T[order]), factor, encoder.blocks, encoder.quantise)
+        work = np.ascontiguousarray(codes.T[order])
+        propagate(work, factor, encoder.blocks, encoder.quantise)
+    if stats.hessian is not None:
+        work[:] = work * real  # as values
+        values = np.empty_like(weight)
+        values[:, order] = work.T
+        halves = (halves * row_gains(weight, values, stats.hessian)).astype(np.float16)
     outlier_columns, outlier_values = encoder.outliers()
     return pack_vector(
         VectorParts(
@@ -203,6 +218,27 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
             outlier_values,
         )
     )
+
+
+def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
+    """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
+    error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
+    bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
+    factor = inverse_factor(hessian, energy_order(hessian, _TRIED_LENGTH))
+    tried: dict[int, Floats] = {}
+    for size in sorted({even for each in bits for even in (each & ~1, each + 1 & ~1)}):
+        layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
+        book = _gaussian_codebook(size)
+        blob = encode_matrix(layout, weight, Stats(hessian, codebook=book.codes, codebook_step=book.step), factor)
+        tried[size] = row_errors(decode_vector(blob, book.codes) - weight, hessian)
+    return np.stack([np.sqrt(tried[each & ~1] * tried[each + 1 & ~1]) for each in bits])
+
+
+@functools.cache
+def _gaussian_codebook(bits: int) -> TrainedCodebook:
+    points = np.random.default_rng(0).standard_normal((_TRIED_SAMPLES << bits, _TRIED_LENGTH), np.float32)
+    codebook = VectorCodebook(VectorLayout(_TRIED_LENGTH, bits, shared=True))
+    return codebook.train(points, np.ones(len(points), np.float32))
 
 
 def _codebooks(layout: VectorLayout, weight: Floats, stats: Stats, factor: Floats | None, order: Order) -> Codebooks:
@@ -346,6 +382,7 @@ DECLARATION = Declaration(
         "vptq-v4-b9": 0.0712,
         "vptq-v4-b8": 0.0995,
     },
+    trial=_trial,
     full_name=_full_name,
     full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]",
 )

@@ -21,6 +21,7 @@ from torch.nn import functional
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.affine_fit import Fit, fit_symmetric
+from mobile_bundle.codecs.affine_propagated import Grid as RoundingGrid
 from mobile_bundle.codecs.affine_propagated import fit_propagated
 from mobile_bundle.codecs.bitnet import BitnetCodec
 from mobile_bundle.codecs.source import Floats
@@ -188,6 +189,6 @@ def _propagated(weight: Floats, stats: Stats, hessian: Floats) -> Start:
     def fit(w: Floats, counts: Floats | None) -> Fit:
         return fit_symmetric(w, -1, 1, _TERNARY_SHRINK, _REFITS, counts)
 
-    found = fit_propagated(stats.target(weight) / unit, hessian, weight.shape[1], -1, 1, fit)
+    found = fit_propagated(stats.target(weight) / unit, hessian, RoundingGrid(weight.shape[1], -1, 1, fit))
     scale = np.abs(found.d.astype(np.float32)) * unit
     return Start(found.values * unit, _positive(scale), None, 1.0)

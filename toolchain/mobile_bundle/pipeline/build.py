@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.export.formats import export_programs, program_bytes
 from mobile_bundle.files.atomic import AtomicDirectory
@@ -41,7 +43,7 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         parts = parts_directory(request.output)
         pool = stack.enter_context(PartPool(source.model, parts, request.jobs, request.cluster))
         chosen = choosing.choose(pool, listener)
-        records = _code(pool, source, chosen, out.path / "weights.ptd", listener)
+        records, measured = _code(pool, source, chosen, out.path / "weights.ptd", listener)
         sources = {tensor.name: tensor.source for tensor in source.model.tensors}
         check_records(records, sources)
         check_forward(out.path, source.spec, sources)
@@ -50,6 +52,8 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         manifest = describe(out.path, source, chosen.recipe.name, records)
         if runtimes:
             manifest["runtimes"] = runtimes
+        if measured:
+            manifest["measured"] = asdict(measured)
         manifest = manifests.write_manifest(out.path, manifest)
         choosing.check_stored(stored_bytes(out.path))
         try:
@@ -81,17 +85,20 @@ def _write_small_files(directory: Path, request: BuildRequest, source: Source) -
     return sizes_of(source.spec, source.model.tensors, len(source.tokenizer.data), runners, programs)
 
 
-def _code(pool: PartPool, source: Source, chosen: Chosen, path: Path, listener: Listener) -> list[TensorRecord]:
-    """Stage 3: weights.ptd."""
+def _code(
+    pool: PartPool, source: Source, chosen: Chosen, path: Path, listener: Listener
+) -> tuple[list[TensorRecord], Measured | None]:
+    """Stage 3: weights.ptd. With calibration also how the coded model does on the text."""
     progress = listener.stage("coding weights")
     if chosen.calibration is None:
-        return write_weights(pool, source.spec, chosen.assignment, path, progress)
+        return write_weights(pool, source.spec, chosen.assignment, path, progress), None
     from mobile_bundle.pipeline.calibrated import write_calibrated  # needs torch
 
     used = chosen.calibration
-    records = write_calibrated(pool, source.spec, chosen.assignment, path, used, progress)
+    records, measured = write_calibrated(pool, source.spec, chosen.assignment, path, used, progress)
+    listener.tell(str(measured))
     source.model.notes.append(used.note)
-    return records
+    return records, measured
 
 
 def _copy_runner(runner: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
-"""Codes a model layer by layer. Each layer's statistics are taken from the output of the coded layers before it.
+"""Codes a model layer by layer, and each layer input by input. The statistics of an input are those of the model as it
+is coded so far.
 
-So a layer also compensates the errors of those before it, as far as it can (the order of GPTQ and VPTQ)."""
+So a matrix also compensates the errors of those before it, as far as it can (the order of GPTQ and VPTQ)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,18 @@ import torch
 
 from mobile_bundle.calibrate.calibration import Calibration
 from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.head import Head
+from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.profile import Profile
-from mobile_bundle.calibrate.walk import Floats, Walk, layer_tensors, layer_weights, read_matrix
+from mobile_bundle.calibrate.threads import one_thread_each
+from mobile_bundle.calibrate.walk import (
+    Floats,
+    Walk,
+    layer_tensors,
+    layer_weights,
+    read_matrix,
+    tensor_named,
+)
 from mobile_bundle.codecs import Blob, Stats, StreamCodec, codec_for
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -23,6 +34,7 @@ from mobile_bundle.pipeline.shared_codebooks import train_shared
 from mobile_bundle.planning.sharing import shared_name
 
 
+@one_thread_each()
 def write_calibrated(
     pool: PartPool,
     spec: DecoderSpec,
@@ -30,9 +42,9 @@ def write_calibrated(
     path: Path,
     calibration: Calibration,
     progress: Progress | None = None,
-) -> list[TensorRecord]:
-    """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections of
-    one layer side by side."""
+) -> tuple[list[TensorRecord], Measured]:
+    """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections that
+    read one input side by side. Measured: the coded model on the windows that were held out."""
     model = pool.model
     pool.check_space((tensor, assignment[tensor.name]) for tensor in model.tensors)
     work = _Work(pool, assignment, calibration.profile, progress)
@@ -43,22 +55,30 @@ def write_calibrated(
             "output": calibration.profile.output_hessian,
         }.get(tensor.role)
         work.submit(tensor, hessian)
-    by_name = {tensor.name: tensor for tensor in outside}
-    walk = Walk(model, calibration.windows, work.decoded(by_name["embedding.weight"]))
-    reference = Walk(model, calibration.windows, read_matrix(model, by_name["embedding.weight"]))
+    embedding = tensor_named(model, "embedding.weight")
+    coded, original = work.decoded(embedding), read_matrix(model, embedding)
+    walk, held_out = (Walk(model, windows, coded) for windows in (calibration.windows, calibration.held_out))
+    reference, held_out_reference = (Walk(model, each.windows, original) for each in (walk, held_out))
     for layer in range(spec.layers):
         weights = layer_weights(model, layer)
         tensors = layer_tensors(model, layer)
-        inputs = walk.inputs(weights, reference)
-        for name, tensor in tensors.items():
-            entrance = PROJECTIONS.get(name.removesuffix(".weight"))
-            work.submit(tensor, *(inputs[entrance] if entrance else (None, None)))
-        for name, tensor in tensors.items():
-            if tensor.role == "body":
-                weights[name] = torch.from_numpy(work.decoded(tensor))
-        walk.advance(weights)
+        for tensor in tensors.values():
+            if tensor.role != "body":
+                work.submit(tensor)
+        held_out_reference.advance(weights)
+        for stage, hessian, drift in walk.stages(weights, reference):
+            readers = [name for name in tensors if PROJECTIONS.get(name.removesuffix(".weight")) == stage]
+            for name in readers:
+                work.submit(tensors[name], hessian, drift)
+            for name in readers:
+                weights[name] = torch.from_numpy(work.decoded(tensors[name]))
+        held_out.advance(weights)
+    if not spec.tied:
+        output = tensor_named(model, "output.weight")
+        coded, original = work.decoded(output), read_matrix(model, output)
+    measured = Head.of(model, coded).measure(held_out, Head.of(model, original), held_out_reference)
     extras = work.codebook_blobs()
-    return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records())
+    return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records()), measured
 
 
 class _Work:
@@ -73,7 +93,7 @@ class _Work:
         self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
         self._done = 0
 
-    def submit(self, tensor: TensorSpec, hessian: Floats | None, drift: Floats | None = None) -> None:
+    def submit(self, tensor: TensorSpec, hessian: Floats | None = None, drift: Floats | None = None) -> None:
         codec = self._assignment[tensor.name]
         stats = None
         if codec.calibrated and tensor.role != "vector":

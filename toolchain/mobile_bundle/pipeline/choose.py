@@ -17,6 +17,7 @@ from mobile_bundle.pipeline.request import DEFAULT, BuildRequest, Listener
 from mobile_bundle.pipeline.source import Source
 from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.budget import Measure, Planner
+from mobile_bundle.planning.candidates import Losses
 from mobile_bundle.planning.carried_over import carried_over
 from mobile_bundle.planning.exact import exact_codecs, exact_line, exact_recipe, kept_codecs, lossless_codecs
 from mobile_bundle.planning.recipe import Recipe, resolve_recipe
@@ -52,9 +53,10 @@ class Choosing:
         request, model = self._request, self._source.model
         used = None
         if self._planner or request.calibration:
+            names = self._planner.tried if self._planner else ()
             require_torch()
             text = calibration_text(request.calibration or DEFAULT, self._source, pool, listener)
-            used = calibrate(model, text.windows, text.name, listener.stage("calibrating"), listener.tell)
+            used = calibrate(model, text.windows, text.name, names, listener.stage("calibrating"), listener.tell)
         if self._planner and used:
             chosen = self._planned(self._planner, used, listener)
         else:
@@ -69,8 +71,8 @@ class Choosing:
 
     def _planned(self, planner: Planner, used: Calibration, listener: Listener) -> Chosen:
         model = self._source.model
-        sensitivities = {name: known.sensitivity for name, known in used.profile.matrices.items()}
-        plan = planner.plan(sensitivities, used.profile.loss, lossless_codecs(model))
+        losses = {name: Losses(known.sensitivity, known.losses) for name, known in used.profile.matrices.items()}
+        plan = planner.plan(losses, used.profile.loss, lossless_codecs(model))
         for line in plan_table(plan, model.tensors):
             listener.tell(line)
         assignment: Mapping[str, StreamCodec] = plan.assignment

@@ -1,11 +1,12 @@
-"""Allocation: spends bytes where they save the most loss.
+"""Allocation: spends bytes where they save the most cost: loss, and the price of time.
 
-The losses of the tensors add up, and the candidates of each form a convex curve. So taking the best step anywhere until
+The costs of the tensors add up, and the candidates of each form a convex curve. So taking the best step anywhere until
 the budget is spent is the optimum of the Lagrangian (Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary
 set of quantizers"). What is left over goes to the best steps that still fit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mobile_bundle.planning.candidates import Candidate
@@ -15,7 +16,7 @@ Choice = dict[str, int]
 
 
 def allocate(options: Mapping[str, Sequence[Candidate]], fits: Callable[[Choice], bool]) -> Choice:
-    """The choice with the least loss that fits. options: by tensor, cheapest first, convex.
+    """The choice with the least cost that fits. options: by tensor, cheapest first, convex.
 
     fits: whether a choice is within the budget; the cheapest choice must be."""
     steps = _steps(options)
@@ -27,11 +28,15 @@ def allocate(options: Mapping[str, Sequence[Candidate]], fits: Callable[[Choice]
         else:
             high = middle - 1
     choice = _after(options, steps[:low])
+    too_large = math.inf  # bytes that did not fit: nor will more, later
     for name, level in steps[low:]:
-        if choice[name] == level - 1:
+        before, after = options[name][level - 1], options[name][level]
+        if choice[name] == level - 1 and after.bytes - before.bytes < too_large:
             trial = {**choice, name: level}
             if fits(trial):
                 choice = trial
+            elif not after.codec.shared_codebook:  # whose first user pays more than its share
+                too_large = after.bytes - before.bytes
     return choice
 
 
@@ -49,7 +54,7 @@ def cheapest(options: Mapping[str, Sequence[Candidate]], enough: Callable[[Choic
 
 
 def _steps(options: Mapping[str, Sequence[Candidate]]) -> list[tuple[str, int]]:
-    """(tensor, level that it is raised to), the most loss saved per byte first."""
+    """(tensor, level that it is raised to), the most cost saved per byte first."""
     every = [(name, level) for name, candidates in options.items() for level in range(1, len(candidates))]
     return sorted(every, key=lambda step: (-_gain(options[step[0]], step[1]), step))
 
@@ -62,6 +67,6 @@ def _after(options: Mapping[str, Sequence[Candidate]], steps: Sequence[tuple[str
 
 
 def _gain(candidates: Sequence[Candidate], level: int) -> float:
-    """Loss saved per byte by going from level - 1 to level."""
+    """Cost saved per byte by going from level - 1 to level."""
     before, after = candidates[level - 1], candidates[level]
-    return (before.loss - after.loss) / (after.bytes - before.bytes)
+    return (before.cost - after.cost) / (after.bytes - before.bytes)

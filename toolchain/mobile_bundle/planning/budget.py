@@ -12,20 +12,29 @@ from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.errors import BudgetError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.allocate import Choice, allocate, cheapest
-from mobile_bundle.planning.candidates import Candidate, candidates
+from mobile_bundle.planning.candidates import Candidate, Losses, candidates, decode_cost
 from mobile_bundle.planning.sharing import kind_of
 
 Assignment = dict[str, StreamCodec]
+
+USUAL_SPEED = 0.5
+"""What a plan's decoding keeps to where nobody asked for a speed: without a limit it would be filled with the code that
+is the slowest."""
+_NO_VECTORS = 4.0
+_PRICES = 16
+"""Prices of time that are tried, each by halving the range of its logarithm."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """Limits; None: no limit. max_size: installed size per ABI, bytes; max_ram: predicted peak memory, bytes;
-    max_perplexity: predicted, on the calibration text."""
+    max_perplexity: predicted, on the calibration text; min_speed: of decoding, beside the same model with every matrix
+    as affine-4bit, by the decode cost of the codes. None: USUAL_SPEED, as far as the other limits allow it."""
 
     max_size: int | None = None
     max_ram: int | None = None
     max_perplexity: float | None = None
+    min_speed: float | None = None
 
     def __bool__(self) -> bool:
         return any(limit is not None for limit in (self.max_size, self.max_ram, self.max_perplexity))
@@ -50,12 +59,14 @@ Measure = Callable[[Mapping[str, StreamCodec]], Sizes]
 @dataclass(frozen=True)
 class Plan:
     """assignment: codec by tensor name; base_loss: of the uncompressed model, nats per token; losses: predicted
-    increase by tensor, nats per token; loss: their sum; sizes: exact, or too high by a few bytes."""
+    increase by tensor, nats per token; loss: their sum; sizes: exact, or too high by a few bytes; speed: as
+    Budget.min_speed counts it."""
 
     assignment: Assignment
     base_loss: float
     losses: dict[str, float]
     sizes: Sizes
+    speed: float
 
     @property
     def loss(self) -> float:
@@ -95,28 +106,66 @@ class Planner:
                 best=sizes.peak,
             )
 
-    def plan(self, sensitivities: Mapping[str, float], base_loss: float, exact: Mapping[str, StreamCodec]) -> Plan:
-        """The assignment with the least predicted loss within size and memory; with only a perplexity, the smallest
-        that is predicted to reach it.
+    @property
+    def tried(self) -> list[str]:
+        """Names of the codecs whose error on the weights `plan` wants to know. Vector codes take the longest to try,
+        and none is chosen where more than _NO_VECTORS bits per weight are left."""
+        size = self._budget.max_size
+        weights = sum(tensor.rows * tensor.columns for tensor in self._tensors if tensor.source)
+        roomy = size is not None and 8 * size / weights > _NO_VECTORS
+        return [name for name in GAUSSIAN_ERROR if not (roomy and codec_by_name(name).codebook)]
 
-        sensitivities: nats per token at a relative error of 1, by tensor (calibrate/profile.py); base_loss: of the
-        uncompressed model, nats per token; exact: codecs that hold their tensor without loss. UserError where the
-        budget cannot be met."""
+    def plan(self, losses: Mapping[str, Losses], base_loss: float, exact: Mapping[str, StreamCodec]) -> Plan:
+        """The assignment with the least predicted loss within size, memory and speed; with only a perplexity, the
+        smallest that is predicted to reach it.
+
+        losses: of every matrix, by name; base_loss: of the uncompressed model, nats per token; exact: codecs that hold
+        their tensor without loss. UserError where the budget cannot be met."""
+        least = USUAL_SPEED if self._budget.min_speed is None else self._budget.min_speed
+        plan = self._priced(0.0, losses, base_loss, exact)
+        if plan.speed >= least:
+            return plan
+        # The dearer time is, the faster the plan: the lowest price at which it is fast enough.
+        weights = sum(tensor.rows * tensor.columns for tensor in self._tensors)
+        low, high = math.log(1e-6 / weights), math.log(1e3 / weights)
+        plan = self._priced(math.exp(high), losses, base_loss, exact)
+        if plan.speed < least and self._budget.min_speed is not None:
+            raise BudgetError(
+                f"`min_speed` {least:g} cannot be met within the other limits: the fastest plan decodes at "
+                f"{plan.speed:.2f} of the speed of affine-4bit",
+                limit="min_speed",
+                asked=least,
+                best=plan.speed,
+            )
+        wanted = min(least, plan.speed)
+        for _ in range(_PRICES):
+            middle = (low + high) / 2
+            trial = self._priced(math.exp(middle), losses, base_loss, exact)
+            if trial.speed >= wanted:
+                high, plan = middle, trial
+            else:
+                low = middle
+        return plan
+
+    def _priced(
+        self, price: float, losses: Mapping[str, Losses], base_loss: float, exact: Mapping[str, StreamCodec]
+    ) -> Plan:
+        """The plan at a price of time, nats per weight of affine-4bit."""
         budget, fixed = self._budget, self._fixed
-        options = _options(self._tensors, self._spec, sensitivities, fixed, exact)
+        options = _options(self._tensors, self._spec, losses, fixed, exact, price)
 
         def lost(choice: Choice) -> dict[str, float]:
-            losses = {name: options[name][level].loss for name, level in choice.items()}
+            found = {name: options[name][level].loss for name, level in choice.items()}
             for name, codec in fixed.items():
-                losses[name] = sensitivities.get(name, 0.0) * GAUSSIAN_ERROR.get(codec.name, 0.0)
-            return losses
+                found[name] = losses.get(name, Losses(0.0)).of(codec.name)
+            return found
 
         def assignment(choice: Choice) -> Assignment:
             return _assignment(self._tensors, options, choice, fixed)
 
         best = allocate(options, lambda choice: self._within(self._measure(assignment(choice))))
         wanted = math.inf if budget.max_perplexity is None else math.log(budget.max_perplexity) - base_loss
-        if sum(lost(best).values()) > wanted:
+        if price == 0 and sum(lost(best).values()) > wanted:
             reached = math.exp(base_loss + sum(lost(best).values()))
             raise BudgetError(
                 f"`max_perplexity` {budget.max_perplexity:g} cannot be met"
@@ -129,7 +178,15 @@ class Planner:
             )
         if budget.max_perplexity is not None:
             best = cheapest(options, lambda choice: sum(lost(choice).values()) <= wanted)
-        return Plan(assignment(best), base_loss, lost(best), self._measure(assignment(best)))
+        chosen = assignment(best)
+        return Plan(chosen, base_loss, lost(best), self._measure(chosen), self._speed(chosen))
+
+    def _speed(self, chosen: Assignment) -> float:
+        multiplied = [
+            tensor for tensor in self._tensors if tensor.role != "vector" and not _looked_up(tensor, self._spec)
+        ]
+        weights = sum(tensor.rows * tensor.columns for tensor in multiplied)
+        return weights / sum(decode_cost(chosen[tensor.name]) * tensor.rows * tensor.columns for tensor in multiplied)
 
     def check_stored(self, stored: int) -> None:
         """Checks the finished bundle. stored: bytes that it takes on a phone. UserError if they exceed the limit (the
@@ -153,7 +210,7 @@ def smallest_assignment(
     tensors: Sequence[TensorSpec], spec: DecoderSpec, fixed: Mapping[str, StreamCodec]
 ) -> Assignment:
     """The cheapest candidate for everything that is not fixed; needs no calibration."""
-    options = _options(tensors, spec, {}, fixed, {})
+    options = _options(tensors, spec, {}, fixed, {}, 0.0)
     return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
 
 
@@ -177,9 +234,10 @@ def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Siz
 def _options(
     tensors: Sequence[TensorSpec],
     spec: DecoderSpec,
-    sensitivities: Mapping[str, float],
+    losses: Mapping[str, Losses],
     fixed: Mapping[str, StreamCodec],
     exact: Mapping[str, StreamCodec],
+    price: float,
 ) -> dict[str, list[Candidate]]:
     """Candidates of every tensor that the planner may choose for: all matrices, except the body of a ternary model,
     which is exact already."""
@@ -191,10 +249,19 @@ def _options(
     kinds = Counter(kind_of(tensor.name) for tensor in free)
     return {
         tensor.name: candidates(
-            tensor, sensitivities.get(tensor.name, 1.0), kinds[kind_of(tensor.name)], exact.get(tensor.name)
+            tensor,
+            losses.get(tensor.name, Losses()),
+            kinds[kind_of(tensor.name)],
+            exact.get(tensor.name),
+            price,
+            _looked_up(tensor, spec),
         )
         for tensor in free
     }
+
+
+def _looked_up(tensor: TensorSpec, spec: DecoderSpec) -> bool:
+    return tensor.role == "embedding" and not spec.tied
 
 
 def _assignment(

@@ -1,10 +1,12 @@
-"""The codecs that a plan may choose from: their bytes and predicted loss."""
+"""The codecs that a plan may choose from: their bytes, predicted loss and time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.models import TensorSpec
 
@@ -13,29 +15,69 @@ _SHARING_BITS = 0.01
 
 
 @dataclass(frozen=True)
+class Losses:
+    """What codes would cost one tensor, nats per token. sensitivity: at a relative squared error of 1; tried: by the
+    codec's name, where its error was measured (calibrate/profile.py)."""
+
+    sensitivity: float = 1.0
+    tried: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, codec: str) -> float:
+        """Of a codec's name: what was tried, else by its error on Gaussian weights; 0 for a codec without any."""
+        found = self.tried.get(codec)
+        return self.sensitivity * GAUSSIAN_ERROR.get(codec, 0.0) if found is None else found
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """A codec for one tensor. bytes: of its blob, plus its share of a shared codebook; loss: nats per token."""
+    """A codec for one tensor. bytes: of its blob, plus its share of a shared codebook; loss: nats per token; time: that
+    decoding a token spends on it, in weights of affine-4bit; price: of its time, nats."""
 
     codec: StreamCodec
     bytes: float
     loss: float
+    time: float = 0.0
+    price: float = 0.0
+
+    @property
+    def cost(self) -> float:
+        """What the allocation minimises."""
+        return self.loss + self.price
 
 
 def candidates(
-    tensor: TensorSpec, sensitivity: float, sharers: int, exact: StreamCodec | None = None
+    tensor: TensorSpec,
+    losses: Losses,
+    sharers: int,
+    exact: StreamCodec | None = None,
+    price: float = 0.0,
+    lookup: bool = False,
 ) -> list[Candidate]:
-    """Codecs on the lower convex hull of (bytes, loss), cheapest first.
+    """Codecs on the lower convex hull of (bytes, cost), cheapest first.
 
-    sensitivity: nats per token at a relative error of 1; sharers: tensors of this kind, over all layers; exact: a codec
-    that holds this tensor without loss."""
-    found = [] if exact is None else [Candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
-    for name, error in GAUSSIAN_ERROR.items():
+    sharers: tensors of this kind, over all layers; exact: a codec that holds this tensor without loss; price: nats per
+    weight of affine-4bit that decoding a token spends time on; lookup: a token reads one row and multiplies by none."""
+
+    def candidate(codec: StreamCodec, size: float, loss: float) -> Candidate:
+        time = 0.0 if lookup else decode_cost(codec) * tensor.rows * tensor.columns
+        return Candidate(codec, size, loss, time, price * time)
+
+    found = [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
+    for name in GAUSSIAN_ERROR:
         codec = _shared(codec_by_name(name), tensor, sharers)
         size = float(codec.blob_bytes(tensor.rows, tensor.columns))
         if shared := codec.shared_codebook:
             size += shared.header.blob_bytes / sharers
-        found.append(Candidate(codec, size, error * sensitivity))
+        found.append(candidate(codec, size, losses.of(name)))
     return _hull(found)
+
+
+def decode_cost(codec: StreamCodec) -> float:
+    """FormatRules.decode_cost of what the codec's blobs are computed with, once installed."""
+    rules = codec.packed.rules
+    if rules.installed:
+        rules = rules_of(rules.installed.format)
+    return rules.decode_cost or 0.0
 
 
 def _shared(codec: StreamCodec, tensor: TensorSpec, sharers: int) -> StreamCodec:
@@ -48,8 +90,8 @@ def _shared(codec: StreamCodec, tensor: TensorSpec, sharers: int) -> StreamCodec
 def _hull(found: list[Candidate]) -> list[Candidate]:
     """Drops candidates that are larger and no better, and those above a line between two others."""
     hull: list[Candidate] = []
-    for each in sorted(found, key=lambda each: (each.bytes, each.loss)):
-        if hull and each.loss >= hull[-1].loss:
+    for each in sorted(found, key=lambda each: (each.bytes, each.cost)):
+        if hull and each.cost >= hull[-1].cost:
             continue
         while len(hull) > 1 and _slope(hull[-2], each) <= _slope(hull[-2], hull[-1]):
             hull.pop()
@@ -58,5 +100,5 @@ def _hull(found: list[Candidate]) -> list[Candidate]:
 
 
 def _slope(a: Candidate, b: Candidate) -> float:
-    """Loss per byte, negative: the steeper, the more a byte saves."""
-    return (b.loss - a.loss) / (b.bytes - a.bytes)
+    """Cost per byte, negative: the steeper, the more a byte saves."""
+    return (b.cost - a.cost) / (b.bytes - a.bytes)

@@ -80,7 +80,9 @@ def plan_table(plan: Plan, tensors: Sequence[TensorSpec]) -> list[str]:
     stored = " + ".join(f"{name} {size / 1e6:,.2f}" for name, size in plan.sizes.stored.items())
     lines.append(f"stored on a phone, one ABI: {plan.sizes.total / 1e6:,.2f} MB = {stored}")
     lines.append(f"predicted peak memory: {plan.sizes.peak / 1e6:,.1f} MB")
+    lines.append(f"decoding: {plan.speed:.2f} of the speed of affine-4bit, by the time of its products alone")
     lines.append(
-        f"predicted loss: +{plan.loss:.4f} nats per token, perplexity on the calibration text {plan.perplexity:.3f}"
+        f"predicted loss: +{plan.loss:.4f} nats per token, perplexity on the calibration text {plan.perplexity:.3f} "
+        "(the sum over the matrices; the whole is measured at the end and may lose more)"
     )
     return lines

@@ -1,0 +1,107 @@
+"""The final norm and the output head on hidden states: their Hessian, gradients, and the loss of a coded model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mobile_bundle.calibrate.decoder import normalise
+from mobile_bundle.calibrate.measured import Measured
+from mobile_bundle.calibrate.threads import side_by_side
+from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
+from mobile_bundle.models import Model
+
+Floats = NDArray[np.float32]
+
+_HEAD_TOKENS = 256
+"""Tokens whose logits are in RAM together."""
+
+
+class Head:
+    """The final norm and the output head. weight: float32 (vocabulary, hidden); norm: (hidden,)."""
+
+    def __init__(self, weight: Tensor, norm: Tensor, epsilon: float) -> None:
+        self._weight, self._norm, self._epsilon = weight, norm, epsilon
+
+    @staticmethod
+    def of(model: Model, weight: Floats) -> Head:
+        """With the model's own final norm."""
+        norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0])
+        return Head(torch.from_numpy(weight), norm, model.spec.norm_epsilon)
+
+    @torch.no_grad()
+    def hessian(self, walk: Walk) -> Floats:
+        """Of the head's input, float32 (hidden, hidden)."""
+        total = torch.zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
+        for batch in walk.batches():
+            x = normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total))
+            total.addmm_(x.T, x)
+        return (total / walk.windows.size).numpy()
+
+    def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
+        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
+
+        hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
+        gradient = torch.zeros_like(hidden)
+
+        def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
+            window, begin, end = place
+            x = hidden[window, begin:end].detach().requires_grad_(True)
+            normed = normalise(x, self._norm, self._epsilon)
+            with torch.no_grad():
+                logits = normed @ self._weight.T
+                targets = tokens[window, begin + 1 : end + 1]
+                found = float(functional.cross_entropy(logits, targets, reduction="sum"))
+                slope = torch.softmax(logits, dim=-1)
+                slope[torch.arange(end - begin), targets] -= 1
+                back = slope @ self._weight
+            normed.backward(back)  # type: ignore[no-untyped-call]
+            assert x.grad is not None
+            gradient[window, begin:end] = x.grad
+            return found, slope.square_().sum(0)
+
+        squares = torch.zeros(len(self._weight))
+        loss = 0.0
+        for found, of_logits in side_by_side(piece, _pieces(tokens)):
+            loss += found
+            squares += of_logits
+        scored = _scored(tokens)
+        return loss / scored, gradient, (squares / scored).numpy()
+
+    def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
+        """This head on the coded model's hidden states, beside the original's on its own."""
+        tokens = torch.from_numpy(walk.windows.astype(np.int64))
+
+        @torch.no_grad()
+        def piece(place: tuple[int, int, int]) -> tuple[float, float, float]:
+            window, begin, end = place
+            own = self._log_probabilities(walk.hidden[window, begin:end])
+            theirs = original._log_probabilities(reference.hidden[window, begin:end])
+            targets = tokens[window, begin + 1 : end + 1, None]
+            taken, known = (-float(each.gather(1, targets).sum(dtype=torch.float64)) for each in (own, theirs))
+            return taken, known, float((theirs.exp() * (theirs - own)).sum(dtype=torch.float64))
+
+        loss, original_loss, kl = np.sum(list(side_by_side(piece, _pieces(tokens))), axis=0).tolist()
+        scored = _scored(tokens)
+        return Measured(scored, original_loss / scored, loss / scored, kl / scored)
+
+    def _log_probabilities(self, hidden: Tensor) -> Tensor:
+        logits = normalise(hidden, self._norm, self._epsilon) @ self._weight.T
+        return torch.log_softmax(logits, dim=-1)
+
+
+def _pieces(tokens: Tensor) -> list[tuple[int, int, int]]:
+    """(window, begin, end) of the tokens that have a next one, a few at a time."""
+    last = tokens.shape[1] - 1
+    return [
+        (window, begin, min(begin + _HEAD_TOKENS, last))
+        for window in range(len(tokens))
+        for begin in range(0, last, _HEAD_TOKENS)
+    ]
+
+
+def _scored(tokens: Tensor) -> int:
+    return len(tokens) * (tokens.shape[1] - 1)
