@@ -50,7 +50,7 @@ def test_trials_are_what_coding_does() -> None:
         blob = codec_by_name(name).encode(weight, stats)
         difference = codec_for(blob.header).decode(blob) - weight
         coded = np.einsum("rc,cd,rd->r", difference, stats.hessian, difference)
-        if name.startswith("affine"):
+        if name.startswith(("affine", "trellis")):
             assert errors.sum() == pytest.approx(coded.sum(), rel=0.02)  # scales are rounded to fp16 at last
             assert np.corrcoef(errors, coded)[0, 1] > 0.99
         elif name == "vptq-v4-b8":  # larger codebooks learn so few vectors by heart
@@ -62,7 +62,8 @@ def test_coded_rows_keep_their_strength() -> None:
     generator = np.random.default_rng(5)
     weight = generator.standard_normal((64, 256)).astype(np.float32)
     hessian = np.eye(256, dtype=np.float32)
-    for name, weakest in (("affine-2bit-g64-asym", 0.95), ("affine-3bit", 0.98), ("vptq-v4-b8", 0.95)):
+    two_bits = "affine-2bit-g64-asym", "vptq-v4-b8", "trellis-2bit"
+    for name, weakest in (*((name, 0.95) for name in two_bits), ("affine-3bit", 0.98), ("trellis-3bit", 0.98)):
         strengths = {}
         for kind, stats in (("free", Stats()), ("calibrated", Stats(hessian))):
             blob = codec_by_name(name).encode(weight, stats)

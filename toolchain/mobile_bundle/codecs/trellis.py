@@ -14,6 +14,7 @@ every way through the trellis carries its own errors (runtime/search/trellis_sea
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,10 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.source import MatrixSource
+from mobile_bundle.codecs.propagation import row_errors
+from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
-from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, fit, fit_propagated
+from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Rounding, fit, fit_propagated
 from mobile_bundle.native.trellis import CIRCLE
 
 _FORMAT = {2: Format.TRELLIS2, 3: Format.TRELLIS3}
@@ -80,7 +82,7 @@ class TrellisCodec(StreamCodec):
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
             w = np.concatenate(list(source_chunks(source))) * inverse  # exact: a power of two
-            coded = fit_propagated(stats.target(w), stats.hessian, self.bits, self.group)
+            coded = fit_propagated(stats.target(w), Rounding.of(stats.hessian), self.bits, self.group)
             write(self._strips(coded))
             return Encoded(header, sum_squares(coded.values - w) * scale * scale, sum_squares(w) * scale * scale)
         counts = np.ones(source.columns, np.float32)
@@ -139,6 +141,14 @@ def _full_name(name: str) -> TrellisCodec | None:
     return TrellisCodec(int(match[1]), int(match[2])) if match else None
 
 
+def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
+    scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
+    own = [codec for codec in codecs if isinstance(codec, TrellisCodec)]
+    rounding = Rounding.of(hessian)
+    coded = (fit_propagated(weight / scale, rounding, codec.bits, codec.group).values * scale for codec in own)
+    return np.stack([row_errors(values - weight, hessian) for values in coded])
+
+
 def _rules(bits: int, decode_cost: float) -> FormatRules:
     def decoder(header: BlobHeader) -> TrellisCodec:
         return TrellisCodec(bits, header.group)
@@ -157,7 +167,13 @@ DECLARATION = Declaration(
     formats=(_rules(3, decode_cost=1.1), _rules(2, decode_cost=0.7)),
     codecs=(TrellisCodec(3, 128, "trellis-3bit"), TrellisCodec(2, 128, "trellis-2bit")),
     recipes={"trellis-3bit": "affine-4bit", "trellis-2bit": "affine-4bit"},
-    gaussian_error={"trellis-3bit": 0.028, "trellis-2bit": 0.099},
+    gaussian_error={
+        "trellis-3bit-g64": 0.0247,
+        "trellis-3bit": 0.0259,
+        "trellis-2bit-g64": 0.0930,
+        "trellis-2bit": 0.0956,
+    },
+    trial=_trial,
     full_name=_full_name,
     full_names="trellis-<2|3>bit-g<32|64|128>",
 )

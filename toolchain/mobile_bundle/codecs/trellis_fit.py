@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate
+from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_gains
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.native.trellis import CIRCLE, search_trellis
 
@@ -53,25 +53,40 @@ def fit(w: Floats, counts: Floats, bits: int, group: int) -> Coded:
     return out
 
 
-def fit_propagated(w: Floats, hessian: Floats, bits: int, group: int) -> Coded:
-    """Scales first, to the weights as they are; then blocks of 16 columns, those whose inputs have the most energy
-    first, each for the weights as the errors before it have moved them (propagation.py).
+@dataclass(frozen=True)
+class Rounding:
+    """How the columns of a Hessian are coded: their order, U in that order (propagation.py), and blocks of the order,
+    (begin, end), each of which is a circle."""
 
-    hessian: float32 (columns, columns). ValueError for one that is not finite."""
+    hessian: Floats
+    order: NDArray[np.intp]
+    factor: Floats
+    blocks: list[tuple[int, int]]
+
+    @staticmethod
+    def of(hessian: Floats) -> Rounding:
+        """hessian: float32 (columns, columns). ValueError for one that is not finite."""
+        order = _circle_order(energy_order(hessian, CIRCLE))
+        starts = np.flatnonzero(np.diff(order // CIRCLE, prepend=-1)).tolist()
+        return Rounding(
+            hessian, order, inverse_factor(hessian, order), list(zip(starts, [*starts[1:], len(order)], strict=True))
+        )
+
+
+def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int) -> Coded:
+    """Scales first, to the weights as they are; then blocks of 16 columns, those whose inputs have the most energy
+    first, each for the weights as the errors before it have moved them; then every row gets its strength back
+    (propagation.py)."""
     rows, columns = w.shape
-    order = _circle_order(energy_order(hessian, CIRCLE))
-    factor = inverse_factor(hessian, order)
+    order, factor = rounding.order, rounding.factor
     counts = np.empty(columns, np.float32)
     counts[order] = importance(factor)
     first = fit(w, counts, bits, group)
     codes, steps = first.codes, first.d.astype(np.float32)
-    numbers = order // CIRCLE
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    blocks = list(zip(starts.tolist(), [*starts[1:].tolist(), columns], strict=True))
 
     def code_block(number: int, block: Floats, own: Floats) -> Floats:
-        begin, end = blocks[number]
-        column = int(numbers[begin]) * CIRCLE
+        begin, end = rounding.blocks[number]
+        column = int(order[begin]) // CIRCLE * CIRCLE
         places = PLACES[order[begin:end] - column]
         targets = np.zeros((rows, CIRCLE), np.float32)
         targets[:, places] = block.T
@@ -84,10 +99,14 @@ def fit_propagated(w: Floats, hessian: Floats, bits: int, group: int) -> Coded:
         return rounded
 
     work = np.ascontiguousarray(w.T[order])
-    propagate(work, factor, blocks, code_block)
+    propagate(work, factor, rounding.blocks, code_block)
     values = np.empty_like(w)
     values[:, order] = work.T
-    return Coded(codes, first.d, values)
+    gains = row_gains(w, values, rounding.hessian)[:, None]
+    d = np.minimum(steps * gains, _LARGEST).astype(np.float16)
+    used = np.repeat(d.astype(np.float32), group, axis=1)[:, :columns]
+    levels = np.divide(values, np.repeat(steps, group, axis=1)[:, :columns], out=np.zeros_like(w), where=values != 0)
+    return Coded(codes, d, np.rint(levels) * used)
 
 
 def _circle_order(order: NDArray[np.intp]) -> NDArray[np.intp]:
