@@ -65,7 +65,7 @@ class ChatTest : AppTest() {
     @Test
     fun streamsAnAnswerAndSaysWhatItCost() {
         slowPhone()
-        app.settings.maxNewTokens = 40
+        app.settings.maxNewTokens = 400
         chat(imported(Inputs.textModel)).use { controller ->
             val screen = controller.get()
             waitFor("the model") { app.chat.state is ModelState.Ready }
@@ -84,7 +84,7 @@ class ChatTest : AppTest() {
             assertEquals("in plain words", app.getString(R.string.status_ready), screen.text(R.id.status))
             screen.press(R.id.status_row)
             val figures = shadowOf(ShadowAlertDialog.getLatestAlertDialog()).message.toString()
-            assertTrue(figures, Regex("""Answer: 40 tokens, [\d.,]+ tokens/s""").containsMatchIn(figures))
+            assertTrue(figures, Regex("""Answer: 400 tokens, [\d.,]+ tokens/s""").containsMatchIn(figures))
             assertTrue(figures, Regex("""Memory: [\d.]+ MB at most, [\d.]+ MB its own""").containsMatchIn(figures))
         }
     }
