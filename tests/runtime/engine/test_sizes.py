@@ -297,7 +297,7 @@ def test_a_name_twice(good: bytes, tmp_path: Path) -> None:
 
 
 def test_reserved_bytes(good: bytes, tmp_path: Path) -> None:
-    for place in (BASE + 52, BASE + 64 + 200):
+    for place in (BASE + 52, BASE + 64 + 240):
         weights = Weights(good)
         weights.data[place] = 1
         (tmp_path / "w.ptd").write_bytes(weights.mended())

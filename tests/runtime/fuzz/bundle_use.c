@@ -64,7 +64,14 @@ void bundle_estimates(const mb_model_config *c) {
   for (size_t i = 0; i < sizeof options / sizeof *options; i++) estimate(c, &options[i]);
 }
 
-/* Tokens at the start of the context and, where the window keeps that cheap, at its end. */
+/* Whether no token looks at many others. */
+static bool sees_little(const mb_model_config *c, uint32_t context) {
+  for (uint32_t l = 0; l < c->layers && context > 4096; l++)
+    if (mb_layer_window(c, l) == 0 || mb_layer_window(c, l) > 64) return false;
+  return true;
+}
+
+/* Tokens at the start of the context and, where the windows keep that cheap, at its end. */
 static void decode(mb_model *model, const mb_session_options *options) {
   const mb_model_config *c = mb_model_get_config(model);
   mb_session *session;
@@ -75,7 +82,7 @@ static void decode(mb_model *model, const mb_session_options *options) {
   const int32_t tokens[] = {0, (int32_t)last, (int32_t)(last / 2)};
   const float *logits;
   (void)mb_session_feed(session, tokens, context < 3 ? context : 3, &logits);
-  if (context > 4 && (context <= 4096 || (c->sliding_window > 0 && c->sliding_window <= 64))) {
+  if (context > 4 && sees_little(c, context)) {
     session->position = context - 2;
     (void)mb_session_feed(session, tokens, 2, &logits);
     if (mb_session_feed(session, tokens, 1, &logits) == MB_OK) abort();

@@ -209,7 +209,9 @@ def test_a_planned_bundle(tmp_path: Path) -> None:
     assert predicted == pytest.approx(measured, rel=0.3)
     with open_for_evaluation(EXAMPLE, lambda *_: None) as (model, tokenizer, bos):
         original = measure(model, token_windows(tokenizer, bos, text, 512, 8)).perplexity
-    assert math.log(perplexity(out, text) / original) == pytest.approx(measured, rel=0.2)
+    assert math.log(perplexity(out, text) / original) == pytest.approx(
+        measured, rel=0.35
+    )  # of another text, and this one is short
     build(EXAMPLE, tmp_path / "plain.mbundle", "affine-3bit")
     assert (tmp_path / "plain.mbundle/weights.ptd").stat().st_size > (out / "weights.ptd").stat().st_size
     assert perplexity(out, text) < perplexity(tmp_path / "plain.mbundle", text)

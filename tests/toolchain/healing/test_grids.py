@@ -91,7 +91,7 @@ def test_the_start_from_a_calibrated_code_is_that_code() -> None:
         for stats in (Stats(hessian=hessian), None):
             values = Matrix(grid, grid.start(w, stats))().detach().numpy()
             losses.append(float(np.square(inputs @ (values - w).T).sum()))
-        assert losses[0] < 0.9 * losses[1], name
+        assert losses[0] < 0.97 * losses[1], name
 
 
 def test_codes_without_a_grid_are_refused() -> None:
