@@ -227,7 +227,7 @@ def test_a_runtime_that_is_not_there_is_a_result(stand_in, bundle, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["nowhere.mbundle", "--serial", "x"], 1, "not a bundle"),
+        (["nowhere.mbundle", "--serial", "x"], 1, "does not exist"),
         ([EXAMPLE, "--serial", "x", "--lab", "native"], 2, "not allowed"),
         ([EXAMPLE, "--cells", "decode,party"], 2, "party"),
         ([EXAMPLE, "--lab", "moon"], 2, "moon"),
