@@ -164,7 +164,7 @@ def _rules(bits: int, decode_cost: float) -> FormatRules:
 
 
 DECLARATION = Declaration(
-    formats=(_rules(3, decode_cost=1.1), _rules(2, decode_cost=0.7)),
+    formats=(_rules(3, decode_cost=1.5), _rules(2, decode_cost=0.9)),
     codecs=(TrellisCodec(3, 128, "trellis-3bit"), TrellisCodec(2, 128, "trellis-2bit")),
     recipes={"trellis-3bit": "affine-4bit", "trellis-2bit": "affine-4bit"},
     gaussian_error={
