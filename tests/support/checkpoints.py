@@ -10,7 +10,7 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": False}),
     "qwen3-biases": ("Qwen3", {"head_dim": 16, "attention_bias": True}),
     "bitnet": ("BitNet", {"hidden_act": "relu2"}),
+    "bitnet-silu": ("BitNet", {"hidden_act": "silu"}),
 }
 """Name: transformers' class prefix, and what its configuration has beyond the common small shape."""
 
@@ -184,6 +185,21 @@ def byte_tokenizer_bin() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         write_byte_tokenizer(Path(directory))
         return bytes(compile_tokenizer(Path(directory), {}).data)
+
+
+def rename_tensors(directory: Path, names: Callable[[str], str | None], **config: Any) -> None:
+    """Gives a checkpoint's tensors other names (None: without it), and sets keys of its config.json (None: drops)."""
+    from safetensors.numpy import load_file, save_file
+
+    held = load_file(directory / "model.safetensors")
+    save_file(
+        {new: value for name, value in held.items() if (new := names(name)) is not None},
+        directory / "model.safetensors",
+        {"format": "pt"},
+    )
+    values = json.loads((directory / "config.json").read_text("utf-8")) | config
+    values = {key: value for key, value in values.items() if value is not None}
+    (directory / "config.json").write_text(json.dumps(values), "utf-8")
 
 
 def pack_bitnet(source: Path, directory: Path, linear_class: str = "autobitlinear") -> Path:

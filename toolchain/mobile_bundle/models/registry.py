@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models import (
     bitnet,
+    bitnet_b158,
     ernie,
     exaone4,
     gemma3,
@@ -45,6 +46,7 @@ _FAMILIES = (
     qwen2,
     qwen3,
     bitnet,
+    bitnet_b158,
     granite,
     minicpm,
     smollm3,
@@ -56,7 +58,10 @@ _FAMILIES = (
     phi3,
 )
 ARCHITECTURES: dict[str, Callable[[Config], DecoderSpec]] = {family.ARCHITECTURE: family.read for family in _FAMILIES}
-_MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES}
+_MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES if family.MODEL_TYPE}
+_BY_NAME = frozenset(family.ARCHITECTURE for family in _FAMILIES if not family.MODEL_TYPE)
+"""Architectures that transformers does not have: `architectures` alone tells of them."""
+_SUB_NORMS = ("attn_sub_norm.weight", "ffn_sub_norm.weight")
 _ZERO_VALUES = 1 << 16
 """Values that are looked at together for one that is not zero."""
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
@@ -64,9 +69,12 @@ _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
 
 def architecture(config: dict[str, Any]) -> str:
     """The architecture of a config.json, as AutoModelForCausalLM finds it: by `model_type`, whatever model of that
-    family `architectures` names. UserError for one that is not supported."""
+    family `architectures` names; but for one that transformers does not have. UserError for one that is not
+    supported."""
     listed, model_type = config.get("architectures"), str(config.get("model_type") or "")
     first = str(listed[0]) if isinstance(listed, list) and listed else ""
+    if first in _BY_NAME:
+        return first
     name = _MODEL_TYPES.get(model_type)
     if name is None and not model_type and first in ARCHITECTURES:
         return first
@@ -162,6 +170,7 @@ def _open(checkpoint: Checkpoint) -> Model:
     refuse_quantised(checkpoint)
     spec = ARCHITECTURES[name](Config(config))
     _check_layers(checkpoint, spec.layers)
+    spec = _without_sub_norms(checkpoint, spec)
     scheme = ternary_scheme(config, spec.ternary)
     generation = {
         key: value for key, value in (checkpoint.json("generation_config.json") or {}).items() if value is not None
@@ -178,6 +187,19 @@ def _open(checkpoint: Checkpoint) -> Model:
         model.source(tensor)
     _note_choices(model)
     return model
+
+
+def _without_sub_norms(checkpoint: Checkpoint, spec: DecoderSpec) -> DecoderSpec:
+    """A BitNet of transformers' class that was trained without norms before the output and down projections has none
+    in any layer."""
+    own_names = spec.sub_norms and not spec.sources
+    if not own_names or any(name.endswith(_SUB_NORMS) for name in checkpoint.names()):
+        return spec
+    note = (
+        "the checkpoint has no norms before the output and down projections (attn_sub_norm, ffn_sub_norm), so the "
+        "model has none; transformers' class would put untrained ones there"
+    )
+    return replace(spec, sub_norms=False, notes=(*spec.notes, note))
 
 
 def _open_gguf(path: str | os.PathLike[str]) -> Model:
@@ -242,7 +264,8 @@ def _note_choices(model: Model) -> None:
             f"config.json names {listed[0]} and the model_type of {model.spec.architecture}, which is used, as by "
             f"transformers"
         )
-    if model.scheme is not None and config.get("quantization_config") is None:
+    of_transformers = model.spec.architecture not in _BY_NAME
+    if model.scheme is not None and of_transformers and config.get("quantization_config") is None:
         model.notes.append(
             "the weights are rounded to ternary as BitNet's are in training; transformers does so only with a "
             "quantization_config in config.json"
