@@ -17,9 +17,11 @@ from mobile_bundle.models import (
     bitnet_b158,
     ernie,
     exaone4,
+    gemma2,
     gemma3,
     granite,
     hunyuan,
+    lfm2,
     llama,
     minicpm,
     mistral,
@@ -56,6 +58,8 @@ _FAMILIES = (
     exaone4,
     hunyuan,
     phi3,
+    gemma2,
+    lfm2,
 )
 ARCHITECTURES: dict[str, Callable[[Config], DecoderSpec]] = {family.ARCHITECTURE: family.read for family in _FAMILIES}
 _MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES if family.MODEL_TYPE}
@@ -116,7 +120,9 @@ class Model:
                 window if tensor.name == names.WINDOW_ROPE and window is not None else self.spec.inverse_frequencies
             )
         rows = tensor.source_rows or tensor.rows
-        shape = (rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
+        shape: tuple[int, ...] = (rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
+        if tensor.taps:
+            shape = (tensor.columns // tensor.taps, 1, tensor.taps)
         if isinstance(self.checkpoint, GgufCheckpoint):
             return self.checkpoint.tensor(tensor.source, shape)
         if self.scheme is not None and tensor.role == "body":
