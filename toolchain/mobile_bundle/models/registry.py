@@ -124,12 +124,20 @@ class Model:
         if tensor.taps:
             shape = (tensor.columns // tensor.taps, 1, tensor.taps)
         if isinstance(self.checkpoint, GgufCheckpoint):
-            return self.checkpoint.tensor(tensor.source, shape)
+            return self._of_gguf(self.checkpoint, tensor, shape)
         if self.scheme is not None and tensor.role == "body":
             return ternary_source(self.checkpoint, self.scheme, tensor.source, (tensor.rows, tensor.columns))
         if self.scheme is not None and tensor.source.endswith(".bias"):
             return ternary_bias(self.checkpoint, self.scheme, tensor.source, tensor.columns)
         return Reading(self.checkpoint.tensor(tensor.source, shape), tensor)
+
+    def _of_gguf(self, checkpoint: GgufCheckpoint, tensor: TensorSpec, shape: tuple[int, ...]) -> Source:
+        """Its matrices are those of the file, whose codes may be carried over; vectors are read as a checkpoint's."""
+        if tensor.taps:
+            return Reading(checkpoint.tensor(tensor.source, (shape[0], shape[2])), tensor)
+        if tensor.role == "vector":
+            return Reading(checkpoint.tensor(tensor.source, shape), tensor)
+        return checkpoint.tensor(tensor.source, shape, tensor.first_row, tensor.rows)
 
     def is_zero(self, tensor: TensorSpec) -> bool:
         """Whether a matrix, or a norm's weights, are all zero; biases and the rotary table do not count. Stops at the
@@ -214,14 +222,15 @@ def _open_gguf(path: str | os.PathLike[str]) -> Model:
         config = checkpoint.config
         spec = ARCHITECTURES[architecture(config)](Config(config))
         bos, eos = config_tokens({**config, **(checkpoint.json("generation_config.json") or {})})
-        spec = replace(spec, name=checkpoint.name, bos=bos, eos=eos)
+        # llama.cpp's converter has added what is added to norms; rows in pairs are put apart as those it interleaved
+        spec = replace(spec, name=checkpoint.name, bos=bos, eos=eos, norm_plus=0.0, pairs=False)
         tensors = [
             replace(tensor, stored=checkpoint.type(tensor.source), keep=checkpoint.keep(tensor.source))
             if tensor.role != "vector"
             else tensor
             for tensor in names.tensors(spec, "model.")
         ]
-        model = Model(checkpoint, spec, tensors, None, [])
+        model = Model(checkpoint, spec, tensors, None, list(spec.notes))
         for tensor in tensors:
             model.source(tensor)
         unused = set(checkpoint.names()) - {tensor.source for tensor in tensors}
