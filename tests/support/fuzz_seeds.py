@@ -32,9 +32,15 @@ _RECIPES = {
     "gemma3": ("affine-4bit",),
     "olmo2": ("raw",),
     "hunyuan": ("affine-8bit",),
+    "gemma2": ("raw",),
+    "lfm2": ("affine-4bit",),
 }
 """By architecture (checkpoints.ALL): every packed and stored format, every optional tensor."""
-_SMALLER = {"gemma3": {"num_hidden_layers": 2, "sliding_window": 8, "sliding_window_pattern": 2}}
+_SMALLER: dict[str, dict[str, Any]] = {
+    "gemma3": {"num_hidden_layers": 2, "sliding_window": 8, "sliding_window_pattern": 2},
+    "gemma2": {"num_hidden_layers": 2, "sliding_window": 8},
+    "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+}
 
 
 def write_seeds(directory: Path) -> dict[str, list[Path]]:

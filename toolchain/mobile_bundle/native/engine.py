@@ -41,7 +41,11 @@ class ModelConfig(ctypes.Structure):
         ("rotary_dim", ctypes.c_uint32),
         ("full_layers", ctypes.c_uint8 * 16),
         ("unrotated_layers", ctypes.c_uint8 * 16),
-        ("reserved", ctypes.c_uint8 * 48),
+        ("convolution_layers", ctypes.c_uint8 * 16),
+        ("convolution_taps", ctypes.c_uint32),
+        ("score_cap", ctypes.c_float),
+        ("logit_cap", ctypes.c_float),
+        ("reserved", ctypes.c_uint8 * 20),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.container import manifest as manifests
-from mobile_bundle.export.formats import export_programs, program_bytes
+from mobile_bundle.export.formats import check_formats, export_programs, program_bytes
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.commit import OutputTaken
 from mobile_bundle.files.disk import disk_errors, drop_cached, write_file
@@ -38,6 +38,7 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
     listener = listener or Listener()
     with ExitStack() as stack:
         source = stack.enter_context(open_source(request))
+        check_formats(request.formats, source.spec)
         out = stack.enter_context(AtomicDirectory(request.output, manifests.obstacle, manifests.fingerprint))
         choosing = Choosing(request, source, _write_small_files(out.path, request, source))
         parts = parts_directory(request.output)
