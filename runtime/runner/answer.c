@@ -83,6 +83,7 @@ static mb_status say_done(const runner_options *options, open_bundle *bundle, ui
   done->memory = process_memory_read();
   done->predicted_peak_bytes =
       used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes + used.process_bytes + used.kv_bytes;
+  if (decoder_state_bytes(bundle->decoder, &done->state_bytes) != MB_OK) done->state_bytes = 0;
   emit_done(options->json, done);
   return MB_OK;
 }

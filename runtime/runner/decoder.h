@@ -44,6 +44,11 @@ uint32_t decoder_rewind_point(const decoder *decoder, uint32_t position);
 mb_status decoder_rewind(decoder *decoder, uint32_t position);
 mb_status decoder_feed(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);
 void decoder_cancel(decoder *decoder);
+/* As mb_session_state_bytes of what the decoder holds, mb_session_save and mb_session_resume. A runtime with a KV cache
+ * of its own has no states: MB_ERROR_ARGUMENT. */
+mb_status decoder_state_bytes(const decoder *decoder, uint64_t *bytes);
+mb_status decoder_save(const decoder *decoder, const int32_t *tokens, const char *path);
+mb_status decoder_resume(decoder *decoder, const char *path, int32_t *tokens, uint32_t *count);
 
 #ifdef __cplusplus
 }

@@ -66,3 +66,15 @@ mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const fl
 }
 
 void decoder_cancel(decoder *d) { mb_session_cancel(d->session); }
+
+mb_status decoder_state_bytes(const decoder *d, uint64_t *bytes) {
+  return mb_session_state_bytes(d->session, mb_session_position(d->session), bytes);
+}
+
+mb_status decoder_save(const decoder *d, const int32_t *tokens, const char *path) {
+  return mb_session_save(d->session, tokens, path);
+}
+
+mb_status decoder_resume(decoder *d, const char *path, int32_t *tokens, uint32_t *count) {
+  return mb_session_resume(d->session, path, tokens, count);
+}

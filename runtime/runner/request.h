@@ -4,7 +4,11 @@
 
 #include "runner/prompt.h"
 
+typedef enum { REQUEST_ANSWER, REQUEST_SAVE, REQUEST_RESUME } request_kind;
+
 typedef struct {
+  request_kind kind;
+  char *path;             /* of the state to save or to resume; NULL for an answer */
   runner_options options; /* the command line's, with what the request sets */
   char *prompt;           /* NULL where there are messages */
   size_t prompt_bytes;
@@ -14,7 +18,7 @@ typedef struct {
 
 /* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
  * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos",
- * "thinking". Free it in either case. */
+ * "thinking"; or {"save": PATH} or {"resume": PATH} alone. Free it in either case. */
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
 void request_free(request *request);
 

@@ -51,6 +51,12 @@ BAD_REQUESTS = [
     ('{"messages":[{"role":"user","content":"a","role":"user"}]}', 'twice: "role"'),
     ('{"prompt":"a","prompt":"b"}', 'twice: "prompt"'),
     ('{"messages":[{"role":"user","content":"a"}]}', "chat template"),
+    ('{"save":5}', "save is not a string"),
+    ('{"save":""}', "save is not the path of a file"),
+    (r'{"resume":"a\u0000b"}', "resume is not the path of a file"),
+    ('{"save":"a","prompt":"b"}', "no other member"),
+    ('{"save":"a","resume":"b"}', 'twice: "resume"'),
+    ('{"save":"a","save":"b"}', 'twice: "save"'),
 ]
 """A line, and words of the answer to it."""
 
@@ -77,7 +83,7 @@ class Server:
     def rest(self) -> list[dict[str, Any]]:
         """Events up to the one that ends an answer."""
         events = [self.event()]
-        while events[-1]["event"] not in ("done", "error"):
+        while events[-1]["event"] not in ("done", "state", "error"):
             events.append(self.event())
         return events
 

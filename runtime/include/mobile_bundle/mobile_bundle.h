@@ -135,6 +135,16 @@ MB_API uint32_t mb_session_position(const mb_session *session);
 MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 /* Where a session that should be rewound to `position` can be: there, or at 0. */
 MB_API uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position);
+/* Bytes of the file that mb_session_save will write when the session holds so many tokens. */
+MB_API mb_status mb_session_state_bytes(const mb_session *session, uint32_t positions, uint64_t *bytes);
+/* Writes what the session holds to a file (state_file.h), which appears whole or not at all and which only its owner
+ * may read. tokens: int32[mb_session_position]: those that it was fed. */
+MB_API mb_status mb_session_save(const mb_session *session, const int32_t *tokens, const char *path);
+/* Takes up a saved state in place of what the session holds: what is fed next gives the bits that it would have given
+ * in the session that was saved. tokens: room for int32[context], which gets the state's *count tokens. A file
+ * that is damaged, or of another model, type of KV cache or layout, is refused; the session then holds what it held,
+ * except where the file changes while it is read, which leaves the session empty. */
+MB_API mb_status mb_session_resume(mb_session *session, const char *path, int32_t *tokens, uint32_t *count);
 /* Prefill (many tokens, in chunks) or decode (one). *logits: float[vocabulary] of the last token, valid until the next
  * call. */
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);

@@ -98,6 +98,17 @@ class DoneEvent:
     first_token_seconds: float
     predicted_peak_bytes: int
     memory: Memory
+    state_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """mobile-run serve: a state was saved to a file or resumed from one. action: "saved" or "resumed"."""
+
+    action: str
+    tokens: int
+    bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -196,8 +207,8 @@ class HoldingEvent:
 
 
 Event = (
-    InstallEvent | InstalledEvent | LoadEvent | PromptEvent | TokenEvent | DoneEvent | BenchEvent | VerifiedEvent
-    | ErrorEvent | StartEvent | SampleEvent | DetailEvent | ExitEvent | HoldingEvent
+    InstallEvent | InstalledEvent | LoadEvent | PromptEvent | TokenEvent | DoneEvent | StateEvent | BenchEvent
+    | VerifiedEvent | ErrorEvent | StartEvent | SampleEvent | DetailEvent | ExitEvent | HoldingEvent
 )  # fmt: skip
 
 EVENTS: dict[str, type[Event]] = {
@@ -207,6 +218,7 @@ EVENTS: dict[str, type[Event]] = {
     "prompt": PromptEvent,
     "token": TokenEvent,
     "done": DoneEvent,
+    "state": StateEvent,
     "bench": BenchEvent,
     "verified": VerifiedEvent,
     "error": ErrorEvent,
