@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "runner/cancel.h"
 #include "runner/events.h"
+#include "runner/lookup.h"
 
 static bool ends(const mb_model_config *config, int32_t token) {
   for (uint32_t i = 0; i < config->eos_count; i++) {
@@ -16,7 +17,7 @@ static bool ends(const mb_model_config *config, int32_t token) {
 }
 
 /* The token loop. */
-static mb_status decode(const runner_options *options, open_bundle *bundle, int32_t *held, mb_sampler *sampler,
+static mb_status decode(const runner_options *options, open_bundle *bundle, lookup *lookup, mb_sampler *sampler,
                         const float *logits, char *piece, size_t piece_bytes, done_event *done) {
   const mb_model_config *config = decoder_config(bundle->decoder);
   mb_stream stream;
@@ -39,13 +40,11 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, int3
     mb_sampler_accept(sampler, token);
     emit_token(options->json, token, piece, mb_stream_token(&stream, token, piece, piece_bytes));
     if (++done->tokens == options->max_new_tokens) break;
-    const uint32_t position = decoder_position(bundle->decoder);
-    if (position == decoder_options(bundle->decoder)->context) {
+    if (lookup->position == decoder_options(bundle->decoder)->context) {
       done->reason = "context";
       break;
     }
-    if (held) held[position] = token;
-    status = decoder_feed(bundle->decoder, &token, 1, &logits);
+    status = lookup_feed(lookup, token, options->max_new_tokens - done->tokens, &logits);
     if (status == MB_ERROR_CANCELLED) {
       done->reason = "cancelled";
       status = MB_OK;
@@ -53,6 +52,8 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, int3
     }
     if (status != MB_OK) break;
   }
+  const mb_status ended = lookup_end(lookup);
+  if (status == MB_OK) status = ended;
   done->seconds = seconds_now() - begin;
   const size_t rest = mb_stream_finish(&stream, piece, piece_bytes);
   if (rest) emit_token(options->json, -1, piece, rest);
@@ -65,7 +66,7 @@ static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const
   do {
     const uint32_t position = decoder_position(bundle->decoder);
     const size_t count = prompt->count - position;
-    if (prompt->held && prompt->count <= decoder_options(bundle->decoder)->context)
+    if (prompt->count <= decoder_options(bundle->decoder)->context)
       memcpy(prompt->held + position, prompt->ids + position, count * sizeof *prompt->ids);
     status = decoder_feed(bundle->decoder, prompt->ids + position, count, logits);
     /* A cancel that came too late for the answer before may have been left in the decoder: it does not mean this one.
@@ -96,6 +97,7 @@ mb_status answer_cancelled(const runner_options *options, open_bundle *bundle) {
 static mb_status run(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
                      mb_sampler *sampler, char *piece, size_t piece_bytes) {
   const uint32_t count = (uint32_t)prompt->count;
+  uint32_t chunk = count;
   done_event done = {.reason = "cancelled", .prompt_tokens = count, .kept_tokens = decoder_position(bundle->decoder)};
   const float *logits;
   const double begin = seconds_now();
@@ -105,11 +107,18 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
     const prompt_event event = {count, done.kept_tokens, prompt->dropped_messages, done.prompt_seconds};
     emit_prompt(options->json, &event);
     for (size_t i = 0; i < prompt->count; i++) mb_sampler_accept(sampler, prompt->ids[i]);
-    status = decode(options, bundle, prompt->held, sampler, logits, piece, piece_bytes, &done);
+    lookup lookup;
+    lookup_begin(&lookup, bundle->decoder, prompt->held, decoder_options(bundle->decoder)->lookahead,
+                 count - done.kept_tokens, done.prompt_seconds);
+    status = decode(options, bundle, &lookup, sampler, logits, piece, piece_bytes, &done);
+    done.lookup = lookup.most > 0;
+    done.guessed = lookup.all_guessed;
+    done.right = lookup.all_right;
+    if (lookup.all_guessed && chunk <= lookup.most) chunk = lookup.most + 1;
   } else if (status == MB_ERROR_CANCELLED) {
     status = MB_OK;
   }
-  return status == MB_OK ? say_done(options, bundle, count, &done) : status;
+  return status == MB_OK ? say_done(options, bundle, chunk, &done) : status;
 }
 
 mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt) {

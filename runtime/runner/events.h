@@ -34,6 +34,8 @@ typedef struct {
   double first_token_seconds; /* from the start of the process, or when serving of the request */
   process_memory memory;
   uint64_t predicted_peak_bytes; /* for as many tokens as were really fed */
+  bool lookup;                   /* tokens were looked up in the text */
+  uint32_t guessed, right;       /* of them, and those that were right */
   uint64_t state_bytes;          /* of the file that saving would write now; 0: this runtime has none */
 } done_event;
 

@@ -75,6 +75,12 @@ mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const fl
   return status;
 }
 
+mb_status decoder_feed_all(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
+  (void)d, (void)tokens, (void)count;
+  *logits = NULL;
+  return mb_fail(MB_ERROR_ARGUMENT, "%s gives the logits of the last token alone", decoder_program);
+}
+
 static mb_status no_states(void) {
   return mb_fail(MB_ERROR_ARGUMENT, "%s cannot keep states in files: mobile-run can", decoder_program);
 }

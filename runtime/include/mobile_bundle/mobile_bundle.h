@@ -70,8 +70,9 @@ typedef struct {
   uint32_t threads;       /* 0: one per processor, at most 4 */
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
   mb_kv_type kv_type;
-  bool all_logits; /* room for logits of a whole chunk: for perplexity only */
-  bool unchecked;  /* open even if free memory is below the session's peak */
+  bool all_logits;    /* room for logits of a whole chunk: for perplexity only */
+  bool unchecked;     /* open even if free memory is below the session's peak */
+  uint32_t lookahead; /* room for logits of so many tokens more than one: for checking guesses together */
 } mb_session_options;
 
 typedef struct {
@@ -148,7 +149,8 @@ MB_API mb_status mb_session_resume(mb_session *session, const char *path, int32_
 /* Prefill (many tokens, in chunks) or decode (one). *logits: float[vocabulary] of the last token, valid until the next
  * call. */
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
-/* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
+/* At most 1 + lookahead tokens at once, or prefill_chunk with all_logits; *logits: float[count][vocabulary], one row
+ * per token. */
 MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* Feeds tokens as mb_session_feed does, and checks the result of every step: MB_ERROR_NUMERIC if one is not
  * finite, with a message that names the tensor it comes from and the magnitude of its input. */

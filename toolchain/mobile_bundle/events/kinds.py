@@ -98,6 +98,8 @@ class DoneEvent:
     first_token_seconds: float
     predicted_peak_bytes: int
     memory: Memory
+    guessed_tokens: int | None = None
+    right_guesses: int | None = None
     state_bytes: int | None = None
 
 

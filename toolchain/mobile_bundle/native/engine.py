@@ -70,6 +70,7 @@ class SessionOptions(ctypes.Structure):
         ("kv_type", ctypes.c_int),
         ("all_logits", ctypes.c_bool),
         ("unchecked", ctypes.c_bool),
+        ("lookahead", ctypes.c_uint32),
     ]
 
 
