@@ -25,7 +25,7 @@ typedef struct {
 } prompt_event;
 
 typedef struct {
-  const char *reason; /* "eos", "length", "context" or "cancelled" */
+  const char *reason; /* "eos", "stop", "length", "context" or "cancelled" */
   uint32_t prompt_tokens;
   uint32_t kept_tokens; /* as in prompt_event */
   uint32_t tokens;

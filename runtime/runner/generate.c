@@ -13,7 +13,8 @@ mb_status command_generate(const runner_options *options, open_bundle *bundle) {
   cancel_listen(bundle->decoder);
   mb_status status = prompt_tokens(options, bundle, &ids, &count);
   if (status == MB_OK) {
-    const answer_prompt prompt = {.ids = ids, .count = count, .held = held};
+    static const stop_strings none;
+    const answer_prompt prompt = {.stops = &none, .ids = ids, .count = count, .held = held};
     status = answer(options, bundle, &prompt);
   } else if (status == MB_ERROR_CANCELLED) {
     status = answer_cancelled(options, bundle);

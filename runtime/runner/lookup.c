@@ -35,8 +35,8 @@ static uint32_t find(const int32_t *held, uint32_t count, uint32_t *matched) {
   return best;
 }
 
-void lookup_begin(lookup *l, decoder *decoder, int32_t *held, uint32_t most, uint32_t computed, double prompt_seconds) {
-  *l = (lookup){.decoder = decoder, .held = held, .position = decoder_position(decoder), .most = most, .expected = -1};
+void lookup_begin(lookup *l, decoder *d, int32_t *held, uint32_t most, uint32_t computed, double prompt_seconds) {
+  *l = (lookup){.decoder = d, .held = held, .position = decoder_position(d), .most = most, .expected = -1};
   memcpy(l->hits, first_hits, sizeof l->hits);
   if (computed >= MEASURED) l->each = prompt_seconds / computed;
 }

@@ -37,11 +37,10 @@ typedef struct {
 
 /* prompt_seconds: that reading `computed` tokens took; held: as answer_prompt's, of which the decoder's position
  * counts. */
-void lookup_begin(lookup *lookup, decoder *decoder, int32_t *held, uint32_t most, uint32_t computed,
-                  double prompt_seconds);
+void lookup_begin(lookup *l, decoder *d, int32_t *held, uint32_t most, uint32_t computed, double prompt_seconds);
 /* The logits behind `token`, which comes next. left: how many more tokens are wanted behind it. As decoder_feed. */
-mb_status lookup_feed(lookup *lookup, int32_t token, uint32_t left, const float **logits);
+mb_status lookup_feed(lookup *l, int32_t token, uint32_t left, const float **logits);
 /* Has the decoder forget guesses that no token confirmed. */
-mb_status lookup_end(lookup *lookup);
+mb_status lookup_end(lookup *l);
 
 #endif

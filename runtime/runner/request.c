@@ -89,9 +89,28 @@ static mb_status take_path(const json_value *value, request_kind kind, request *
   return status;
 }
 
+static mb_status take_stops(const json_value *array, request *out) {
+  stop_strings *stops = &out->stops;
+  const char *at = NULL;
+  json_value unused, value;
+  if (array->kind != '[') return mb_fail(MB_ERROR_ARGUMENT, "the request's stop is not a list of strings");
+  while (json_next(array, &at, &unused, &value)) {
+    if (stops->count == STOP_MOST)
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's stop has more than %d strings", STOP_MOST);
+    mb_status status = take_text(&value, "stop", &stops->texts[stops->count], &stops->bytes[stops->count]);
+    if (status != MB_OK) return status;
+    const size_t bytes = stops->bytes[stops->count++];
+    if (bytes == 0 || bytes > STOP_MOST_BYTES)
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's stop has a string of %zu bytes: 1 to %d are possible", bytes,
+                     STOP_MOST_BYTES);
+  }
+  return stops->count ? MB_OK : mb_fail(MB_ERROR_ARGUMENT, "the request's stop is empty");
+}
+
 static mb_status take_member(const json_value *name, const json_value *value, request *out) {
   if (json_is(name, "save") && !out->path) return take_path(value, REQUEST_SAVE, out);
   if (json_is(name, "resume") && !out->path) return take_path(value, REQUEST_RESUME, out);
+  if (json_is(name, "stop") && out->stops.count == 0) return take_stops(value, out);
   if (json_is(name, "messages")) return take_messages(value, out);
   if (json_is(name, "prompt") && !out->prompt) return take_text(value, "prompt", &out->prompt, &out->prompt_bytes);
   if (json_is(name, "ignore_eos")) return take_boolean(value, "ignore_eos", &out->options.ignore_eos);
@@ -130,6 +149,7 @@ void request_free(request *r) {
   free(r->messages);
   free(r->prompt);
   free(r->path);
+  for (size_t i = 0; i < r->stops.count; i++) free(r->stops.texts[i]);
   *r = (request){0};
 }
 

@@ -138,31 +138,31 @@ typedef struct {
 /* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case:
  * its logits are wanted. */
 static mb_status keep_common(serving *s, const int32_t *ids, size_t count) {
-  decoder *decoder = s->bundle->decoder;
-  const uint32_t position = decoder_position(decoder);
+  decoder *d = s->bundle->decoder;
+  const uint32_t position = decoder_position(d);
   uint32_t common = 0;
   while (common < position && common + 1 < count && s->held[common] == ids[common]) common++;
-  const uint32_t kept = decoder_rewind_point(decoder, common);
-  return decoder_rewind(decoder, system_state_help(&s->system, decoder, s->held, ids, count, kept));
+  const uint32_t kept = decoder_rewind_point(d, common);
+  return decoder_rewind(d, system_state_help(&s->system, d, s->held, ids, count, kept));
 }
 
 /* Writes the state of what was read, or takes one up. */
 static mb_status serve_state(const request *r, serving *s) {
-  decoder *decoder = s->bundle->decoder;
+  decoder *d = s->bundle->decoder;
   state_event event = {.action = r->kind == REQUEST_SAVE ? "saved" : "resumed"};
   const double begin = seconds_now();
-  mb_status status = r->kind == REQUEST_SAVE ? decoder_save(decoder, s->held, r->path)
-                                             : decoder_resume(decoder, r->path, s->held, &event.tokens);
-  event.tokens = decoder_position(decoder);
+  mb_status status =
+      r->kind == REQUEST_SAVE ? decoder_save(d, s->held, r->path) : decoder_resume(d, r->path, s->held, &event.tokens);
+  event.tokens = decoder_position(d);
   event.seconds = seconds_now() - begin;
-  if (status == MB_OK) status = decoder_state_bytes(decoder, &event.bytes);
+  if (status == MB_OK) status = decoder_state_bytes(d, &event.bytes);
   if (status == MB_OK) emit_state(r->options.json, &event);
   return status;
 }
 
 static mb_status serve_answer(const request *r, serving *s) {
   int32_t *ids = NULL;
-  answer_prompt prompt = {.held = s->held};
+  answer_prompt prompt = {.stops = &r->stops, .held = s->held};
   mb_status status = request_tokens(r, s->bundle, &ids, &prompt.count, &prompt.dropped_messages);
   if (status == MB_ERROR_CANCELLED) {
     status = answer_cancelled(&r->options, s->bundle);

@@ -13,12 +13,12 @@ typedef struct {
 
 /* Takes the bundle's state up where it has one; `held`, int32[context], gets its tokens. One that does not fit this
  * session (another type of KV cache, say) is left alone, with a line on standard error: it is not needed. */
-mb_status system_state_open(const runner_options *options, decoder *decoder, int32_t *held, system_state *state);
+mb_status system_state_open(const runner_options *options, decoder *d, int32_t *held, system_state *state);
 void system_state_close(system_state *state);
 
 /* Takes it up again if a prompt begins with it and the decoder, which holds `kept` tokens of the prompt, would gain by
  * that. Returns how many tokens of the prompt the decoder can be rewound to. */
-uint32_t system_state_help(const system_state *state, decoder *decoder, int32_t *held, const int32_t *ids, size_t count,
+uint32_t system_state_help(const system_state *state, decoder *d, int32_t *held, const int32_t *ids, size_t count,
                            uint32_t kept);
 
 #endif

@@ -87,7 +87,8 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class DoneEvent:
-    """mobile-run generate and serve: the answer is complete. reason: "eos", "length", "context" or "cancelled"."""
+    """mobile-run generate and serve: the answer is complete. reason: "eos", "stop", "length", "context"
+    or "cancelled"."""
 
     reason: str
     prompt_tokens: int
