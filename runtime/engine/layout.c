@@ -37,6 +37,9 @@ static mb_status resolve(const mb_model_config *config, const mb_session_options
   if (o->threads > MOST_THREADS) return mb_fail(MB_ERROR_ARGUMENT, "%u threads: %d at most", o->threads, MOST_THREADS);
   if (o->prefill_chunk > MOST_CHUNK)
     return mb_fail(MB_ERROR_ARGUMENT, "a prefill chunk of %u tokens: %d at most", o->prefill_chunk, MOST_CHUNK);
+  if (o->lookahead >= o->prefill_chunk)
+    return mb_fail(MB_ERROR_ARGUMENT, "a lookahead of %u tokens: a prefill chunk of %u has room for %u", o->lookahead,
+                   o->prefill_chunk, o->prefill_chunk - 1);
   if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16)
     return mb_fail(MB_ERROR_ARGUMENT, "unknown type of KV cache %d", (int)o->kv_type);
   return MB_OK;
@@ -114,7 +117,7 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   b->mixed = take(a, mb_size_multiply(d.thread_rows, stride), floats);
   b->gates = take(a, mb_size_multiply(d.convolutions ? chunk : 0, 3 * (uint64_t)c->hidden), floats);
   b->convolved = take(a, mb_size_multiply(d.convolutions ? chunk : 0, d.hidden), floats);
-  b->logits = take(a, mb_size_multiply(o->all_logits ? chunk : 1, c->vocabulary), floats);
+  b->logits = take(a, mb_size_multiply(layout->logit_rows, c->vocabulary), floats);
 }
 
 static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
@@ -152,6 +155,7 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   if (status == MB_OK) status = resolve(config, options, &layout->options);
   if (status != MB_OK) return status;
   const bool int8 = layout->options.kv_type == MB_KV_INT8;
+  layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
   layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
   layout->kv_value_bytes = int8 ? 1 : 2;
   layout->full_layers = count_layers(config, false);

@@ -160,9 +160,10 @@ mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t cou
 mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits) {
   const mb_session_options *o = &session->layout.options;
   *logits = NULL;
-  if (!o->all_logits) return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
-  if (count > o->prefill_chunk)
-    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, o->prefill_chunk);
+  if (!o->all_logits && o->lookahead == 0)
+    return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
+  if (count > session->layout.logit_rows)
+    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, session->layout.logit_rows);
   mb_status status = check_tokens(session, tokens, count);
   if (status != MB_OK) return status;
   status = mb_decoder_forward(session, tokens, (uint32_t)count);

@@ -29,7 +29,7 @@ typedef struct {
   float *query_padded; /* [C][heads][stride], fp16 cache only */
   float *scores;       /* [threads][heads / kv_heads][context rounded up to 8] */
   float *mixed;        /* [threads][heads / kv_heads][stride] */
-  float *logits;       /* [1, or C with all_logits][vocabulary] */
+  float *logits;       /* [logit_rows][vocabulary] */
   float *gates;        /* [C][3][hidden]: a convolution's input, with convolutions only */
   float *convolved;    /* [C][padded hidden]: what it gives, with convolutions only */
   /* The cache: those of layers that see all positions, [layers][kv_heads][context], then those of layers with a window,
@@ -43,6 +43,7 @@ typedef struct {
 
 typedef struct {
   mb_session_options options; /* no zeros left in it */
+  uint32_t logit_rows;        /* 1 + lookahead, or the chunk with all_logits */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
   uint32_t kv_value_bytes;    /* 1 or 2 */
   uint32_t ring;              /* positions that a layer with a window keeps: position p lies at p % ring */
