@@ -23,6 +23,7 @@ from mobile_bundle.pipeline.describe import describe, stored_bytes
 from mobile_bundle.pipeline.parts import TensorRecord, parts_directory
 from mobile_bundle.pipeline.pool import PartPool
 from mobile_bundle.pipeline.request import BuildRequest, Listener
+from mobile_bundle.pipeline.smaller_vocabulary import note_saved, with_vocabulary
 from mobile_bundle.pipeline.source import Source, note_given_up, open_source
 from mobile_bundle.pipeline.weights import write_weights
 from mobile_bundle.planning.budget import Measure
@@ -37,6 +38,7 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
     UserError says what a person can mend."""
     listener = listener or Listener()
     with ExitStack() as stack:
+        request, reduction = stack.enter_context(with_vocabulary(request))
         source = stack.enter_context(open_source(request))
         out = stack.enter_context(AtomicDirectory(request.output, manifests.obstacle, manifests.fingerprint))
         choosing = Choosing(request, source, _write_small_files(out.path, request, source))
@@ -48,6 +50,8 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         check_records(records, sources)
         check_forward(out.path, source.spec, sources)
         note_given_up(source)
+        if reduction:
+            source.model.notes.append(note_saved(reduction, source.model.tensors, records))
         runtimes = export_programs(out.path, request.formats, chosen.recipe.name)
         manifest = describe(out.path, source, chosen.recipe.name, records)
         if runtimes:
