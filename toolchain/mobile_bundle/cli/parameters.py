@@ -35,6 +35,7 @@ _OPTIONS = {
     "sequence": "--sequence",
     "serial": "--serial",
     "start": "--start",
+    "system_prompt": "--system-prompt",
     "target": "--target",
     "text_share": "--text-share",
     "threads": "--threads",

@@ -28,7 +28,8 @@ class BuildRequest:
     with a budget DEFAULT. formats: of export.formats.FORMATS. jobs, cluster: as PartPool's. chat_options:
     keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values). target: of
     pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit. vocabulary: texts; with any, the bundle
-    has the tokens that they need and no others."""
+    has the tokens that they (and the system prompt) need and no others. system_prompt: a text whose state the
+    bundle is to carry."""
 
     model: Path
     output: Path
@@ -41,6 +42,7 @@ class BuildRequest:
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     target: str = DEFAULT_TARGET
     vocabulary: tuple[str, ...] = ()
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True)

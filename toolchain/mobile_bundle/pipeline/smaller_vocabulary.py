@@ -31,7 +31,8 @@ def with_vocabulary(request: BuildRequest) -> Iterator[tuple[BuildRequest, Reduc
     with work:
         folder = work.path / (model_name(request.model).replace("/", "-") or "model")
         sample = read_text(DEFAULT_TEXT)[:SAMPLE]
-        reduction = smaller_checkpoint(request.model, request.vocabulary, sample, folder)
+        texts = [*request.vocabulary, *([request.system_prompt] if request.system_prompt else [])]
+        reduction = smaller_checkpoint(request.model, texts, sample, folder)
         yield replace(request, model=folder), reduction
 
 
