@@ -6,7 +6,7 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from mobile_bundle.api.bundle import Bundle
 from mobile_bundle.api.sizes import byte_size
 from mobile_bundle.api.stop import Cancel, is_cancelled
+from mobile_bundle.corpus.languages import vocabulary_texts
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.export.formats import FORMATS
 from mobile_bundle.models.hub import local_model
@@ -43,6 +44,8 @@ def build(
     cluster: str | None = None,
     revision: str | None = None,
     chat_options: Mapping[str, Any] | None = None,
+    vocabulary_from: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    languages: Sequence[str] = (),
     system_prompt: str | None = None,
     progress: Callable[[Step], None] | None = None,
     cancel: Cancel = None,
@@ -63,7 +66,9 @@ def build(
     with the tool, for chat models together with one that the model writes. formats: of "native", "executorch", "onnx".
     jobs: tensors that are coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT".
     revision: a branch, a tag or a commit on the hub. chat_options: arguments of the chat template that the bundle
-    fixes. system_prompt: a system message whose state the bundle carries, so that no phone reads it; conversations have
+    fixes. vocabulary_from, languages: texts (UTF-8, or .xz), and languages whose text ships with the tool ("en"): the
+    bundle keeps bytes, special tokens and the tokens that those texts need; other text takes more and smaller tokens.
+    system_prompt: a system message whose state the bundle carries, so that no phone reads it; conversations have
     to begin with it, as ever.
 
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
@@ -95,6 +100,7 @@ def build(
         jobs=_jobs(jobs, cluster),
         cluster=cluster,
         chat_options=dict(chat_options or {}),
+        vocabulary=vocabulary_texts(vocabulary_from, languages),
         system_prompt=_system_prompt(system_prompt, formats),
     )
     path = local_model(model, revision, listener.stage("downloading"), listener.tell)

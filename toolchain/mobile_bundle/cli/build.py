@@ -22,6 +22,7 @@ from mobile_bundle.cli.common import (
     recipe_argument,
     revision_option,
     run_command,
+    vocabulary_options,
 )
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
@@ -44,6 +45,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "model", help="a checkpoint directory, as downloaded from Hugging Face, a GGUF file, or OWNER/NAME on the hub"
     )
     revision_option(parser)
+    vocabulary_options(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
@@ -142,6 +144,8 @@ def _build(options: argparse.Namespace) -> int:
                 cluster=options.cluster,
                 revision=options.revision,
                 chat_options=dict(options.chat_option),
+                vocabulary_from=options.vocabulary_from,
+                languages=options.languages,
                 system_prompt=options.system_prompt,
                 progress=Steps(),
             )

@@ -24,6 +24,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from mobile_bundle.api import sizes
 from mobile_bundle.api.build import find_recipe, log
 from mobile_bundle.cli.parameters import with_options
+from mobile_bundle.corpus.languages import LANGUAGES
 from mobile_bundle.errors import UserError, printable
 from mobile_bundle.export.formats import FORMATS
 from mobile_bundle.pipeline.request import Step
@@ -122,6 +123,26 @@ def recipe_argument(text: str) -> Recipe:
         return find_recipe(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(with_options(str(error))) from error
+
+
+def vocabulary_options(parser: argparse.ArgumentParser) -> None:
+    """--vocabulary-from and --languages."""
+    parser.add_argument(
+        "--vocabulary-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a text (UTF-8, or .xz): keep bytes, special tokens and the tokens that it needs, and no others. The text "
+        "gets the same tokens as before; other text takes more and smaller ones. May be repeated",
+    )
+    parser.add_argument(
+        "--languages",
+        type=lambda text: [each.strip() for each in text.split(",") if each.strip()],
+        default=[],
+        metavar="LIST",
+        help=f"the same with texts that ship with the tool; a comma-separated list of {', '.join(LANGUAGES)}",
+    )
 
 
 def revision_option(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,9 @@ import math
 from dataclasses import asdict
 
 from mobile_bundle.api.estimate import estimate
-from mobile_bundle.cli.common import Steps, positive, print_json, recipe_argument, revision_option
+from mobile_bundle.cli.common import Steps, positive, print_json, recipe_argument, revision_option, vocabulary_options
+from mobile_bundle.corpus.languages import vocabulary_texts
+from mobile_bundle.errors import ArgumentError
 from mobile_bundle.models.hub import local_model
 from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.pipeline.request import Listener
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a checkpoint, the shape of a published model, whose names `mobile-bundle models` explains",
     )
     revision_option(parser)
+    vocabulary_options(parser)
     parser.add_argument("--recipe", type=recipe_argument, help="one recipe (default: all of them)")
     parser.add_argument("--context", type=positive, default=0, help="tokens of context (default: the bundle's)")
     parser.add_argument("--kv", choices=KV_TYPES, default="int8")
@@ -49,9 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints a row per recipe."""
+    texts = vocabulary_texts(options.vocabulary_from, options.languages)
+    if options.model is None and texts:
+        raise ArgumentError("`vocabulary_from` and `languages` need a checkpoint: a shape has no tokenizer")
     if options.model is not None:
         downloading = Listener(Steps()).stage("downloading")
-        shapes = [checkpoint_shape(local_model(options.model, options.revision, downloading))]
+        shapes = [checkpoint_shape(local_model(options.model, options.revision, downloading), texts)]
     else:
         names = shape_names() if options.shape == "all" else [options.shape]
         shapes = [published_shape(name) for name in names]

@@ -15,6 +15,7 @@ _OPTIONS = {
     "formats": "--formats",
     "jobs": "--jobs",
     "kv": "--kv",
+    "languages": "--languages",
     "lab": "--lab",
     "max_perplexity": "--max-perplexity",
     "max_ram": "--max-ram",
@@ -39,6 +40,7 @@ _OPTIONS = {
     "text_share": "--text-share",
     "threads": "--threads",
     "tokens": "--tokens",
+    "vocabulary_from": "--vocabulary-from",
     "windows": "--windows",
     "work": "--work",
 }

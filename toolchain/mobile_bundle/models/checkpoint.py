@@ -150,6 +150,10 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
+    def held(self, name: str) -> Copy:
+        """The file that holds a tensor, and where in it. UserError if the tensor is missing."""
+        return self._find(name)
+
     def dtype(self, name: str) -> str:
         """safetensors' name of the dtype. UserError if the tensor is missing."""
         return self._find(name)[1].dtype

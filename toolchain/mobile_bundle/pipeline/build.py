@@ -23,6 +23,7 @@ from mobile_bundle.pipeline.describe import describe, stored_bytes
 from mobile_bundle.pipeline.parts import TensorRecord, parts_directory
 from mobile_bundle.pipeline.pool import PartPool
 from mobile_bundle.pipeline.request import BuildRequest, Listener
+from mobile_bundle.pipeline.smaller_vocabulary import note_saved, with_vocabulary
 from mobile_bundle.pipeline.source import Source, note_given_up, open_source
 from mobile_bundle.pipeline.system_state import NAME as SYSTEM_STATE
 from mobile_bundle.pipeline.system_state import state_bound, system_tokens, write_system_state
@@ -39,6 +40,7 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
     UserError says what a person can mend."""
     listener = listener or Listener()
     with ExitStack() as stack:
+        request, reduction = stack.enter_context(with_vocabulary(request))
         source = stack.enter_context(open_source(request))
         check_formats(request.formats, source.spec)
         out = stack.enter_context(AtomicDirectory(request.output, manifests.obstacle, manifests.fingerprint))
@@ -54,6 +56,8 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         if system:
             write_system_state(out.path, system)
         note_given_up(source)
+        if reduction:
+            source.model.notes.append(note_saved(reduction, source.model.tensors, records))
         runtimes = export_programs(out.path, request.formats, chosen.recipe.name)
         manifest = describe(out.path, source, chosen.recipe.name, records)
         if runtimes:

@@ -27,7 +27,8 @@ class BuildRequest:
     the recipe's patterns do not fix. calibration: a text for codecs and planner, SELF or DEFAULT; None: data-free, or
     with a budget DEFAULT. formats: of export.formats.FORMATS. jobs, cluster: as PartPool's. chat_options:
     keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values). target: of
-    pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit. system_prompt: a text whose state the
+    pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit. vocabulary: texts; with any, the bundle
+    has the tokens that they (and the system prompt) need and no others. system_prompt: a text whose state the
     bundle is to carry."""
 
     model: Path
@@ -40,6 +41,7 @@ class BuildRequest:
     cluster: str | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     target: str = DEFAULT_TARGET
+    vocabulary: tuple[str, ...] = ()
     system_prompt: str | None = None
 
 

@@ -10,12 +10,13 @@ import functools
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mobile_bundle.codecs.installed import cache_bytes, installed_header, is_stored
 from mobile_bundle.container.weights import WeightsLayout
+from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.models import DecoderSpec, TensorSpec, open_model
 from mobile_bundle.models.config import Config
 from mobile_bundle.models.names import tensors as decoder_tensors
@@ -26,6 +27,7 @@ from mobile_bundle.planning.assignment import assign_codecs, plan_weights
 from mobile_bundle.planning.memory import PredictedMemory, mapped_weights, predict_memory
 from mobile_bundle.planning.recipe import Recipe, resolve_recipe
 from mobile_bundle.tokenizer.compile import compile_tokenizer
+from mobile_bundle.vocabulary import smaller_tokenizer
 
 DEFAULT_BANDWIDTH = 4e9
 """Bytes per second that the memory of a phone with Cortex-A53 cores delivers: the middle of the 3 to 5 GB/s that are
@@ -91,9 +93,20 @@ def published_shape(name: str) -> ModelShape:
     return ModelShape(shape["name"], spec, decoder_tensors(spec, "model."), tokenizer)
 
 
-def checkpoint_shape(model_dir: str | os.PathLike[str]) -> ModelShape:
-    """The shape of a checkpoint directory or a GGUF file. UserError as build_bundle's."""
+def checkpoint_shape(model_dir: str | os.PathLike[str], texts: Sequence[str] = ()) -> ModelShape:
+    """The shape of a checkpoint directory or a GGUF file; with texts, of what is left when the vocabulary is theirs.
+    UserError as build_bundle's."""
     with open_model(model_dir) as model:
+        if texts:
+            with scratch_folder() as folder:
+                reduction = smaller_tokenizer(Path(model_dir), texts, "", folder / "model")
+            rows = len(reduction.rows)
+            tensors = [
+                replace(tensor, rows=rows) if tensor.role in ("embedding", "output") else tensor
+                for tensor in model.tensors
+            ]
+            spec = replace(model.spec, vocabulary=rows)
+            return ModelShape(spec.name, spec, tensors, reduction.tokenizer_bytes)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
         return ModelShape(model.spec.name, model.spec, model.tensors, len(tokenizer.data))
 
