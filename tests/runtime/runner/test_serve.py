@@ -15,7 +15,7 @@ from mobile_bundle.native.programs import bundle_runner
 from mobile_bundle.native.tokenizer import Tokenizer
 from support.chat_templates import CHAT_TEMPLATE, TEMPLATES
 from support.paths import EXAMPLE
-from support.serve import BAD_REQUESTS, serving
+from support.serve import BAD_REQUESTS, prompt_of, serving
 
 PROMPT = "The history of the city"
 NO_THINKING = "<think>\n\n</think>\n\n"
@@ -23,11 +23,6 @@ NO_THINKING = "<think>\n\n</think>\n\n"
 
 def text(events: list[dict[str, Any]]) -> str:
     return "".join(event["text"] for event in events if event["event"] == "token")
-
-
-def prompt_of(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an answer says of its prompt; a long one has events before it."""
-    return next(event for event in events if event["event"] == "prompt")
 
 
 @pytest.fixture(scope="module")
