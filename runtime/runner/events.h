@@ -68,6 +68,8 @@ typedef struct {
 void emit_install_progress(bool json, uint64_t done, uint64_t total, const char *what);
 void emit_installed(bool json, const install_event *event);
 void emit_load(bool json, const load_event *event);
+/* done of total tokens of the prompt are in the KV cache. */
+void emit_reading(bool json, uint32_t done, uint32_t total);
 void emit_prompt(bool json, const prompt_event *event);
 /* text: UTF-8, may be empty while a character is incomplete. */
 void emit_token(bool json, int32_t id, const char *text, size_t bytes);

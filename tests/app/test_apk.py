@@ -89,7 +89,8 @@ def test_it_is_small_and_carries_no_model(apk):
     with zipfile.ZipFile(apk) as file:
         assert file.testzip() is None
         names = file.namelist()
-    expected = {"AndroidManifest.xml", "classes.dex", "resources.arsc", *(library(abi) for abi in PROGRAMS)}
+    commonmark = {"org/commonmark/internal/util/entities.txt", "org/commonmark/LICENSE.txt"}
+    expected = {"AndroidManifest.xml", "classes.dex", "resources.arsc", *commonmark, *map(library, PROGRAMS)}
     assert expected == {name for name in names if not name.startswith(("res/", "META-INF/"))}
 
 
@@ -122,11 +123,30 @@ def test_dex(apk, tmp_path):
     assert listing.count("|[") > 300, "methods were disassembled"
     # Android 8.0 does not have it, so nothing of Kotlin's lambdas may be left in that form.
     assert "invoke-custom" not in listing
+    # Nor these of Java 9, which commonmark calls: R8 puts its own in their place.
+    assert not re.search(r"Ljava/util/(List|Set);\.of:", listing)
     classes = set(re.findall(r"Class descriptor\s*: 'L([^;]+);'", listing))
     manifest = (ROOT / "android_demo/app/src/main/AndroidManifest.xml").read_text()
     named = re.findall(r'android:name="(dev\.mobilebundle\.[\w.]+)"', manifest)
     assert len(named) == 7
     assert {name.replace(".", "/") for name in named} <= classes
+
+
+@pytest.mark.slow
+def test_only_the_flavour_online_asks_for_permissions():
+    if not shutil.which("mvn"):
+        pytest.skip("Maven is missing; run make apk")
+    output("mvn", "--batch-mode", "--quiet", "-f", ROOT / "android_demo/pom.xml", "generate-sources", "-Ponline")
+    resources = ROOT / "build/apk/maven/debug-online/apk/resources.ap_"
+    asked = re.findall(
+        r"uses-permission: name='android\.permission\.(\w+)'", output("aapt2", "dump", "permissions", resources)
+    )
+    assert sorted(asked) == ["FOREGROUND_SERVICE", "FOREGROUND_SERVICE_DATA_SYNC", "INTERNET"]
+    tree = output("aapt2", "dump", "xmltree", "--file", "AndroidManifest.xml", resources)
+    assert 'name(0x01010003)="dev.mobilebundle.demo.WorkService"' in tree
+    assert re.search(r"foregroundServiceType\(.*\)=0x0*1\b", tree)
+    # And the hooks of the debug build are still there: the two are put together.
+    assert "AutomationActivity" in tree
 
 
 def strings(folder: str) -> dict[str, list[str]]:

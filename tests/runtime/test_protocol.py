@@ -55,7 +55,7 @@ def test_every_command_writes_what_the_schema_says(bundle, tmp_path):
         missing = output_of(runner, command, tmp_path / 'no "such\\', *more, "--json", status=1)
         take(f"mobile-run {command}", missing)
     with serving(plain, "--lookup", "4") as server:
-        answer = [server.load, *server.ask(prompt="The history", max_new_tokens=3), *server.ask(frobnicate=1)]
+        answer = [server.load, *server.ask(prompt="The history " * 60, max_new_tokens=3), *server.ask(frobnicate=1)]
         answer += [*server.ask(save=str(tmp_path / "a.state")), *server.ask(resume=str(tmp_path / "a.state"))]
     take("mobile-run serve", "\n".join(map(json.dumps, answer)))
     take("mobile-watch", output_of(WATCH, "--interval", "20", "--drop-caches", "--", "sleep", "0.8"))

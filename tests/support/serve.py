@@ -115,3 +115,8 @@ def serving(directory: Path, *arguments: str) -> Iterator[Server]:
         for pipe in (server.process.stdin, server.process.stdout):
             assert pipe is not None
             pipe.close()
+
+
+def prompt_of(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an answer says of its prompt; a long one has events before it."""
+    return next(event for event in events if event["event"] == "prompt")

@@ -15,7 +15,7 @@ from mobile_bundle.native.programs import bundle_runner
 from mobile_bundle.native.tokenizer import Tokenizer
 from support.chat_templates import CHAT_TEMPLATE, TEMPLATES
 from support.paths import EXAMPLE
-from support.serve import BAD_REQUESTS, serving
+from support.serve import BAD_REQUESTS, prompt_of, serving
 
 PROMPT = "The history of the city"
 NO_THINKING = "<think>\n\n</think>\n\n"
@@ -56,18 +56,33 @@ def test_answers_what_generate_answers(bundle):
 def test_what_two_requests_share_is_computed_once(bundle):
     with serving(bundle("affine-4bit")) as server:
         first = server.ask(prompt=PROMPT, max_new_tokens=12)
-        assert first[0]["kept_tokens"] == 0
+        assert prompt_of(first)["kept_tokens"] == 0
         longer = server.ask(prompt=PROMPT + text(first), max_new_tokens=12)
-        assert longer[0]["kept_tokens"] >= first[0]["tokens"]
-        assert longer[0]["tokens"] >= first[0]["tokens"] + 11
+        assert prompt_of(longer)["kept_tokens"] >= prompt_of(first)["tokens"]
+        assert prompt_of(longer)["tokens"] >= prompt_of(first)["tokens"] + 11
         # the same again: all of the prompt but its last token, whose logits are wanted
         again = server.ask(prompt=PROMPT, max_new_tokens=12)
-        assert again[0]["kept_tokens"] == first[0]["tokens"] - 1
+        assert prompt_of(again)["kept_tokens"] == prompt_of(first)["tokens"] - 1
         assert text(again) == text(first)
         other = server.ask(prompt="Water is", max_new_tokens=12)
     with serving(bundle("affine-4bit")) as fresh:
         assert text(fresh.ask(prompt="Water is", max_new_tokens=12)) == text(other)
         assert text(fresh.ask(prompt=PROMPT + text(first), max_new_tokens=12)) == text(longer)
+
+
+def test_a_long_prompt_tells_how_far_it_is_read(bundle):
+    prompt = "The city lies on a river, and the river is wide. " * 16
+    with serving(bundle("affine-4bit")) as server:
+        first = server.ask(prompt=prompt, max_new_tokens=8)
+        read = [event for event in first if event["event"] == "reading"]
+        total = prompt_of(first)["tokens"]
+        assert [event["done_tokens"] for event in read] == list(range(64, total, 64))
+        assert len(read) > 2
+        assert {event["total_tokens"] for event in read} == {total}
+        # What is held already is not read again, and the answer is that of a prompt read in one piece.
+        again = server.ask(prompt=prompt, max_new_tokens=8)
+        assert again[0]["event"] == "prompt"
+        assert text(again) == text(first)
 
 
 def test_a_conversation(chatty):
@@ -82,7 +97,7 @@ def test_a_conversation(chatty):
         continued = server.ask(messages=half, max_new_tokens=8)
         assert text(continued) == text(server.ask(prompt=f"{rendered} {begun}", max_new_tokens=8))
         both = [*half, {"role": "user", "content": "And ice?"}]
-        assert server.ask(messages=both, max_new_tokens=8)[0]["dropped_messages"] == 0
+        assert prompt_of(server.ask(messages=both, max_new_tokens=8))["dropped_messages"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +115,17 @@ def test_thinking_is_switched_by_the_request(thinker):
     messages = [{"role": "user", "content": "What is water?"}]
     with serving(thinker) as server:
         plain, off = server.ask(prompt=head, max_new_tokens=6), server.ask(prompt=head + NO_THINKING, max_new_tokens=6)
-        assert plain[0]["tokens"] != off[0]["tokens"]
+        assert prompt_of(plain)["tokens"] != prompt_of(off)["tokens"]
         for thinking, expected in ((None, plain), (True, plain), (False, off)):
             more = {} if thinking is None else {"thinking": thinking}
             answer = server.ask(messages=messages, max_new_tokens=6, **more)
-            assert (answer[0]["tokens"], text(answer)) == (expected[0]["tokens"], text(expected))
+            assert (prompt_of(answer)["tokens"], text(answer)) == (prompt_of(expected)["tokens"], text(expected))
     with serving(thinker, "--thinking", "off") as server:
-        assert server.ask(messages=messages, max_new_tokens=6)[0]["tokens"] == off[0]["tokens"]
-        assert server.ask(messages=messages, thinking=True, max_new_tokens=6)[0]["tokens"] == plain[0]["tokens"]
+        assert prompt_of(server.ask(messages=messages, max_new_tokens=6))["tokens"] == prompt_of(off)["tokens"]
+        assert (
+            prompt_of(server.ask(messages=messages, thinking=True, max_new_tokens=6))["tokens"]
+            == prompt_of(plain)["tokens"]
+        )
 
 
 def test_a_template_without_the_switch_says_so(chatty):
@@ -120,7 +138,9 @@ def test_a_template_without_the_switch_says_so(chatty):
 def test_reasoning_of_earlier_answers_is_left_out(thinker):
     def tokens(answer: str) -> int:
         messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
-        return server.ask(messages=[*messages, {"role": "user", "content": "Bye"}], max_new_tokens=1)[0]["tokens"]
+        return prompt_of(server.ask(messages=[*messages, {"role": "user", "content": "Bye"}], max_new_tokens=1))[
+            "tokens"
+        ]
 
     with serving(thinker) as server:
         assert tokens("Hello!") == tokens("<think>\nThe user greets me.\n</think>\n\nHello!")
@@ -135,13 +155,13 @@ def test_a_conversation_too_long_for_the_context_loses_its_oldest(chatty):
     system, last = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "And its people?"}
     with serving(chatty, "--context", "128") as server:
         long = server.ask(messages=[system, *exchange * 8, last], max_new_tokens=16)
-        dropped = long[0]["dropped_messages"]
+        dropped = prompt_of(long)["dropped_messages"]
         assert dropped > 0
         assert dropped % 2 == 0
-        assert long[0]["tokens"] + 16 <= 128
+        assert prompt_of(long)["tokens"] + 16 <= 128
         kept = [system, *(exchange * 8)[dropped:], last]
         short = server.ask(messages=kept, max_new_tokens=16)
-        assert short[0]["dropped_messages"] == 0
+        assert prompt_of(short)["dropped_messages"] == 0
         assert text(short) == text(long)
         # a single message that is too long has nothing that could be left out
         refused = server.ask(messages=[{"role": "user", "content": "the " * 400}])
@@ -178,7 +198,7 @@ def test_no_exchange_is_left_out_that_would_fit(chatty):
             shorter = [messages, *(system + messages[i:] for i in asked if i > len(system))]
             counts = [len(tokenizer.encode(rendered(some))) for some in shorter]
             expected = next((i for i, count in enumerate(counts) if count + room <= context), len(counts) - 1)
-            prompt = server.ask(messages=messages, max_new_tokens=room)[0]
+            prompt = prompt_of(server.ask(messages=messages, max_new_tokens=room))
             assert prompt["tokens"] == counts[expected]
             assert prompt["dropped_messages"] == len(messages) - len(shorter[expected])
             dropped.add(expected)
@@ -194,11 +214,11 @@ def long_conversation() -> list[dict[str, str]]:
 
 def test_a_very_long_conversation_is_fitted_like_any_other(chatty):
     with serving(chatty, "--context", "128") as server:
-        prompt = server.ask(messages=long_conversation(), max_new_tokens=4)[0]
+        prompt = prompt_of(server.ask(messages=long_conversation(), max_new_tokens=4))
         assert prompt["tokens"] + 4 <= 128
-        kept = server.ask(messages=long_conversation()[prompt["dropped_messages"] :], max_new_tokens=4)[0]
+        kept = prompt_of(server.ask(messages=long_conversation()[prompt["dropped_messages"] :], max_new_tokens=4))
         assert (kept["tokens"], kept["dropped_messages"]) == (prompt["tokens"], 0)
-        more = server.ask(messages=long_conversation()[prompt["dropped_messages"] - 2 :], max_new_tokens=4)[0]
+        more = prompt_of(server.ask(messages=long_conversation()[prompt["dropped_messages"] - 2 :], max_new_tokens=4))
         assert more["dropped_messages"] == 2
 
 

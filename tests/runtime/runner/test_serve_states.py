@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.tokenizer import Tokenizer
-from support.serve import serving
+from support.serve import prompt_of, serving
 
 PROMPT = "The history of the city"
 
@@ -32,17 +32,17 @@ def test_a_conversation_goes_on_in_another_process(bundle, tmp_path):
         longer = PROMPT + text(first) + " and its people"
         expected = server.ask(prompt=longer, **options)
         assert saved["action"] == "saved"
-        assert saved["tokens"] == first[0]["tokens"] + 9  # the last token of an answer is never fed
+        assert saved["tokens"] == prompt_of(first)["tokens"] + 9  # the last token of an answer is never fed
         assert saved["bytes"] == path.stat().st_size == first[-1]["state_bytes"]
         assert server.end() == 0
     with serving(bundle("affine-4bit"), "--threads", "1", "--prefill-chunk", "5") as server:
         resumed = server.ask(resume=str(path))[0]
         assert (resumed["action"], resumed["tokens"]) == ("resumed", saved["tokens"])
         again = server.ask(prompt=longer, **options)
-        assert again[0]["kept_tokens"] == expected[0]["kept_tokens"] > 0
+        assert prompt_of(again)["kept_tokens"] == prompt_of(expected)["kept_tokens"] > 0
         assert tokens(again) == tokens(expected)
         # and what is not in it is read as ever
-        assert server.ask(prompt="Water is", **options)[0]["kept_tokens"] == 0
+        assert prompt_of(server.ask(prompt="Water is", **options))["kept_tokens"] == 0
 
 
 def test_a_state_that_cannot_be_used_ends_nothing(bundle, tmp_path):
@@ -60,7 +60,7 @@ def test_a_state_that_cannot_be_used_ends_nothing(bundle, tmp_path):
             assert str(path) in refused["message"]
         again = server.ask(prompt=PROMPT, max_new_tokens=4)
         assert tokens(again) == tokens(expected)
-        assert again[0]["kept_tokens"] == again[0]["tokens"] - 1
+        assert prompt_of(again)["kept_tokens"] == prompt_of(again)["tokens"] - 1
         assert server.ask(resume=str(tmp_path / "none"))[0]["kind"] == "io"
         assert server.ask(save=str(tmp_path / "none" / "a"))[0]["kind"] == "io"
         path.write_bytes(whole)
@@ -92,11 +92,11 @@ def test_the_state_of_a_system_prompt_is_taken_up(bundle, with_system):
     with serving(directory) as server:
         for _ in range(2):
             answer = server.ask(prompt=longer, max_new_tokens=8)
-            assert answer[0]["kept_tokens"] >= known
+            assert prompt_of(answer)["kept_tokens"] >= known
             assert tokens(answer) == tokens(expected)
             # after something else it is taken up again
             assert tokens(server.ask(prompt="Water is", max_new_tokens=8)) == tokens(other)
-        assert server.ask(prompt=PROMPT, max_new_tokens=1)[0]["kept_tokens"] == known - 1
+        assert prompt_of(server.ask(prompt=PROMPT, max_new_tokens=1))["kept_tokens"] == known - 1
 
 
 def test_a_system_state_that_does_not_fit_is_left_alone(bundle, with_system, tmp_path):
@@ -111,5 +111,5 @@ def test_a_system_state_that_does_not_fit_is_left_alone(bundle, with_system, tmp
             expected = server.ask(prompt=PROMPT, max_new_tokens=8)
         with serving(path, *options) as server:
             answer = server.ask(prompt=PROMPT, max_new_tokens=8)
-            assert answer[0]["kept_tokens"] == 0
+            assert prompt_of(answer)["kept_tokens"] == 0
             assert tokens(answer) == tokens(expected)

@@ -67,6 +67,14 @@ class LoadEvent:
 
 
 @dataclass(frozen=True)
+class ReadingEvent:
+    """mobile-run generate and serve: more of a long prompt is read, every 64 tokens or so."""
+
+    done_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True)
 class PromptEvent:
     """mobile-run generate and serve: the prompt is read. kept_tokens: of `tokens`, not computed again."""
 
@@ -210,14 +218,15 @@ class HoldingEvent:
 
 
 Event = (
-    InstallEvent | InstalledEvent | LoadEvent | PromptEvent | TokenEvent | DoneEvent | StateEvent | BenchEvent
-    | VerifiedEvent | ErrorEvent | StartEvent | SampleEvent | DetailEvent | ExitEvent | HoldingEvent
+    InstallEvent | InstalledEvent | LoadEvent | ReadingEvent | PromptEvent | TokenEvent | DoneEvent | StateEvent
+    | BenchEvent | VerifiedEvent | ErrorEvent | StartEvent | SampleEvent | DetailEvent | ExitEvent | HoldingEvent
 )  # fmt: skip
 
 EVENTS: dict[str, type[Event]] = {
     "install": InstallEvent,
     "installed": InstalledEvent,
     "load": LoadEvent,
+    "reading": ReadingEvent,
     "prompt": PromptEvent,
     "token": TokenEvent,
     "done": DoneEvent,

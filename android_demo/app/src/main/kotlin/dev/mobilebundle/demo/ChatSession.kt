@@ -1,6 +1,7 @@
 package dev.mobilebundle.demo
 
 import dev.mobilebundle.lm.FinishReason
+import dev.mobilebundle.lm.Generation
 import dev.mobilebundle.lm.GenerationEvent
 import dev.mobilebundle.lm.GenerationRequest
 import dev.mobilebundle.lm.GenerationStats
@@ -34,11 +35,13 @@ sealed class Notice {
 class ChatSession(private val app: DemoApplication) {
     /** An answer that is being written into a conversation. Once it was stopped, what still comes of it means nothing. */
     private class Writing(val conversation: Conversation) {
-        var pieces = 0
+        var generation: Generation? = null
+        var read: GenerationEvent.Reading? = null
+        var tokens = 0
         var startedAt = 0L
     }
 
-    private val model: LanguageModel = RunnerLanguageModel(app.program, app.main, app::memory)
+    private val model: LanguageModel = RunnerLanguageModel(app)
     private val observers = Observers()
     private val screens = HashSet<Any>()
     private var conversation = Conversation("")
@@ -74,7 +77,10 @@ class ChatSession(private val app: DemoApplication) {
 
     /** Tokens per second of the answer that is being written, by what has come so far; null at its beginning. */
     val currentRate: Double?
-        get() = writing?.let { if (it.pieces < FEW) null else (it.pieces - 1) / ((System.nanoTime() - it.startedAt) / 1e9) }
+        get() = writing?.let { if (it.tokens < FEW) null else (it.tokens - 1) / ((System.nanoTime() - it.startedAt) / 1e9) }
+
+    /** The share of a long prompt that is read, 0..1; null where nothing is known of it. */
+    val readShare: Float? get() = writing?.read?.let { it.doneTokens.toFloat() / it.totalTokens }
 
     init {
         app.disk.execute { app.conversations.purge() }
@@ -196,7 +202,7 @@ class ChatSession(private val app: DemoApplication) {
     /** Ends the answer as it is. What is sent next waits only until the model has noticed. */
     fun stop() {
         if (!answering) return
-        model.cancel()
+        writing?.generation?.cancel()
         end(Ending.STOPPED)
         changed()
     }
@@ -272,7 +278,7 @@ class ChatSession(private val app: DemoApplication) {
         save()
         val mine = Writing(conversation)
         writing = mine
-        model.generate(request()) { take(it, mine) }
+        mine.generation = model.generate(request()) { take(it, mine) }
         changed()
     }
 
@@ -289,9 +295,11 @@ class ChatSession(private val app: DemoApplication) {
     private fun take(event: GenerationEvent, mine: Writing) {
         if (mine !== writing) return
         when (event) {
+            is GenerationEvent.Reading -> mine.read = event
             is GenerationEvent.Started -> if (event.droppedMessages > 0) notice = Notice.BeginningDropped
             is GenerationEvent.Text -> {
-                if (mine.pieces++ == 0) mine.startedAt = System.nanoTime()
+                if (mine.tokens == 0) mine.startedAt = System.nanoTime()
+                mine.tokens = event.tokens
                 mine.conversation.replaceAnswer { it.copy(text = it.text + event.text) }
                 unsaved = true
                 return now()
@@ -349,6 +357,7 @@ class ChatSession(private val app: DemoApplication) {
 
     private fun changed() {
         toldAt = System.nanoTime()
+        app.work(this, answering)
         observers.tell()
     }
 

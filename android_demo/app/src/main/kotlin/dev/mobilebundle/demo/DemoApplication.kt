@@ -25,6 +25,7 @@ class DemoApplication : Application() {
     val chat by lazy { ChatSession(this) }
     val imports by lazy { ImportTask(this) }
     val benchmark by lazy { BenchmarkTask(this) }
+    val condition by lazy { PhoneCondition(this) }
 
     /** Reads and writes conversations, one after the other: what is read is what was written before. */
     val disk: ExecutorService = worker("conversations")
@@ -32,6 +33,15 @@ class DemoApplication : Application() {
     val program: File get() = runnerProgram(this)
 
     fun memory(): DeviceMemory = deviceMemory(this)
+
+    private val working = HashSet<Any>()
+
+    /** [who] says whether it has an answer, an import or a download to finish. */
+    fun work(who: Any, goesOn: Boolean) {
+        val before = working.isNotEmpty()
+        if (goesOn) working += who else working -= who
+        if (working.isNotEmpty() != before) WorkService.follow(this, working.isNotEmpty())
+    }
 
     /**
      * The child process is large and easily made again, so it goes before anything else. Being in the background alone

@@ -5,6 +5,7 @@ import android.net.Uri
 import dev.mobilebundle.lm.BundleImporter
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.ImportProgress
+import dev.mobilebundle.lm.openBundle
 import java.io.Closeable
 import java.io.File
 import java.io.IOException
@@ -16,6 +17,9 @@ import org.json.JSONObject
 sealed class ImportState {
     object None : ImportState()
     data class Running(val progress: ImportProgress?) : ImportState()
+
+    /** [totalBytes]: -1 where the server does not say. */
+    data class Downloading(val doneBytes: Long, val totalBytes: Long) : ImportState()
     data class Failed(val error: ImportError) : ImportState()
 
     /** It ended without a bundle before the app was started, and can go on. */
@@ -39,6 +43,7 @@ class ImportTask(private val app: DemoApplication) {
     }
 
     private val file = File(app.filesDir, "import.json")
+    private val downloads = File(app.filesDir, "downloads")
     private val worker = worker("import")
     private val observers = Observers()
     private var run: Run? = null
@@ -49,6 +54,7 @@ class ImportTask(private val app: DemoApplication) {
     init {
         worker.execute {
             val record = read()
+            if (record == null) downloads.deleteRecursively()
             app.store.deleteLeftovers(keepImport = record != null)
             app.main.execute { if (record != null && state == ImportState.None) takeUp(record) }
         }
@@ -56,6 +62,9 @@ class ImportTask(private val app: DemoApplication) {
 
     fun observe(observer: () -> Unit): Closeable = observers.add(observer)
 
+    val isRunning: Boolean get() = state is ImportState.Running || state is ImportState.Downloading
+
+    /** [uri]: of a file that another app hands over, or the address of a download ([Download.address]). */
     fun start(uri: Uri) = begin { Record(uri, running = true, resumed = false) }
 
     /** Goes on with the import that failed or was interrupted. */
@@ -67,9 +76,10 @@ class ImportTask(private val app: DemoApplication) {
 
     /** Gives the import up, with what was copied. */
     fun discard() {
-        if (state is ImportState.Running) return
+        if (isRunning) return
         worker.execute {
             forget()
+            downloads.deleteRecursively()
             app.store.deleteLeftovers()
         }
         become(ImportState.None)
@@ -81,7 +91,7 @@ class ImportTask(private val app: DemoApplication) {
     }
 
     private fun begin(what: () -> Record?) {
-        if (state is ImportState.Running) return
+        if (isRunning) return
         val mine = Run()
         run = mine
         become(ImportState.Running(null))
@@ -96,10 +106,13 @@ class ImportTask(private val app: DemoApplication) {
 
     private fun import(record: Record, mine: Run): ImportState = try {
         remember(record)
-        importer(mine).import(open(record.uri))
+        importer(mine).import(if (record.uri.scheme in Download.SCHEMES) download(record, mine) else handedOver(record))
         forget()
+        downloads.deleteRecursively()
         ImportState.None
     } catch (e: ImportError) {
+        // What the file holds will not change by another try.
+        if (e is ImportError.NotABundle || e is ImportError.Damaged || e is ImportError.DoesNotFit) downloads.deleteRecursively()
         try {
             file.writeText(Record(record.uri, running = false, resumed = false).toJson().toString())
         } catch (_: IOException) {
@@ -146,29 +159,29 @@ class ImportTask(private val app: DemoApplication) {
         }
     }
 
+    private fun handedOver(record: Record): InputStream {
+        downloads.deleteRecursively() // of another address, if there is one
+        return app.contentResolver.openBundle(record.uri)
+    }
+
+    private fun download(record: Record, mine: Run): InputStream {
+        val tell = { done: Long, total: Long -> show(mine, ImportState.Downloading(done, total)) }
+        return Download(downloads, record.uri.toString()).fetch(tell) { mine.stopped }.inputStream()
+    }
+
+    private fun show(mine: Run, next: ImportState) = app.main.execute { if (run === mine && isRunning) become(next) }
+
     private fun importer(mine: Run) = BundleImporter(
         app.store,
         app.memory(),
         app.program,
-        progress = { progress -> app.main.execute { if (run === mine && state is ImportState.Running) become(ImportState.Running(progress)) } },
+        progress = { show(mine, ImportState.Running(it)) },
         stopped = { mine.stopped },
     )
 
-    /** Another app answers, and may throw what it likes. */
-    private fun open(uri: Uri): InputStream {
-        try {
-            return app.contentResolver.openInputStream(uri) ?: throw ImportError.Unreadable(uri.toString())
-        } catch (e: ImportError) {
-            throw e
-        } catch (e: IOException) {
-            throw ImportError.Unreadable(e.message ?: uri.toString(), e)
-        } catch (e: RuntimeException) {
-            throw ImportError.Unreadable(e.message ?: uri.toString(), e)
-        }
-    }
-
     private fun become(next: ImportState) {
         state = next
+        app.work(this, isRunning)
         observers.tell()
     }
 }

@@ -31,6 +31,7 @@ fun Context.describe(fit: MemoryFit): String = when (fit.verdict) {
 fun Context.describe(error: ModelError): String = when (error) {
     is ModelError.DoesNotFit ->
         getString(R.string.error_does_not_fit, byteText(error.fit.neededBytes), byteText(error.fit.limitBytes))
+    is ModelError.NotOpen -> getString(R.string.error_not_open)
     is ModelError.Busy -> getString(R.string.error_busy)
     is ModelError.StillAnswering -> getString(R.string.error_still_answering)
     is ModelError.BundleDamaged -> getString(R.string.error_damaged)

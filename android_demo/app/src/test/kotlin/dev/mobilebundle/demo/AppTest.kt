@@ -87,7 +87,7 @@ abstract class AppTest {
 
     protected fun disk(freeBytes: Long) {
         val blocks = (freeBytes / ShadowStatFs.BLOCK_SIZE).toInt()
-        ShadowStatFs.registerStats(app.store.root.path, blocks, blocks, blocks)
+        for (folder in listOf(app.store.root, File(app.filesDir, "downloads"))) ShadowStatFs.registerStats(folder.path, blocks, blocks, blocks)
     }
 
     /** Imports without a screen. */

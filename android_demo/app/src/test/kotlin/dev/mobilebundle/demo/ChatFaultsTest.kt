@@ -360,8 +360,13 @@ class ChatFaultsTest : AppTest() {
         chat(imported(Inputs.chatModel)).use { controller ->
             layOut()
             val screen = controller.get()
-            val share = screen.findViewById<View>(R.id.conversation).height.toFloat() / screen.window.decorView.height
-            assertTrue("$share of the screen", share >= 0.5f)
+            fun share() = screen.findViewById<View>(R.id.conversation).height.toFloat() / screen.window.decorView.height
+            assertTrue("${share()} of the screen", share() >= 0.5f)
+            waitFor("the model") { app.chat.state is ModelState.Ready }
+            app.chat.onLowMemory()
+            layOut()
+            assertTrue("the notice is there", screen.findViewById<View>(R.id.notice).isShown)
+            assertTrue("${share()} of the screen with a notice", share() >= 0.5f)
         }
     }
 }

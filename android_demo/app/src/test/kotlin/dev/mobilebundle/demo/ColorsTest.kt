@@ -15,7 +15,7 @@ class ColorsTest : AppTest() {
     @Test
     fun contrasts() {
         val text = listOf(
-            R.color.text to R.color.background, R.color.text to R.color.surface, R.color.text to R.color.surface_variant,
+            R.color.text to R.color.background, R.color.text to R.color.surface, R.color.text to R.color.surface_variant, R.color.text to R.color.code,
             R.color.text_muted to R.color.background, R.color.text_muted to R.color.surface, R.color.primary to R.color.background,
             R.color.primary to R.color.surface, R.color.primary to R.color.surface_variant, R.color.on_primary to R.color.primary,
             R.color.on_primary_container to R.color.primary_container, R.color.on_warning_container to R.color.warning_container,

@@ -31,7 +31,7 @@ abstract class ImportScreenTest : AppTest() {
         idle()
     }
 
-    protected fun waitForImport() = waitFor("the import") { app.imports.state !is ImportState.Running }
+    protected fun waitForImport() = waitFor("the import") { !app.imports.isRunning }
 
     protected fun partials() = app.store.root.listFiles().orEmpty().filter { it.name.startsWith(".") }
 

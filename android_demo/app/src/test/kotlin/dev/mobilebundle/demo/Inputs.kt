@@ -20,4 +20,7 @@ object Inputs {
 
     /** The same with a chat template that can have the model think first. */
     val thinkingModel = File(directory, "wiki-6m-thinking.mbundle.zip")
+
+    /** SmolLM2-135M-Instruct, which only `make screenshots` prepares. */
+    val realModel = File(directory, "smollm2.mbundle.zip")
 }

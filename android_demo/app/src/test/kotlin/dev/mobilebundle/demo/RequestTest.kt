@@ -1,14 +1,18 @@
 package dev.mobilebundle.demo
 
+import dev.mobilebundle.lm.FinishReason
 import dev.mobilebundle.lm.GenerationEvent
 import dev.mobilebundle.lm.GenerationRequest
 import dev.mobilebundle.lm.Message
 import dev.mobilebundle.lm.ModelError
 import dev.mobilebundle.lm.Role
+import dev.mobilebundle.lm.ReleaseReason
 import dev.mobilebundle.lm.RunnerLanguageModel
+import dev.mobilebundle.lm.Sampling
 import java.io.File
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNotEquals
+import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
@@ -16,7 +20,7 @@ import org.junit.Test
 class RequestTest : AppTest() {
     private fun answers(zip: File, vararg requests: GenerationRequest): List<Pair<String, GenerationEvent>> {
         val bundle = imported(zip).directory
-        return RunnerLanguageModel(app.program, app.main, app::memory).use { model ->
+        return RunnerLanguageModel(app).use { model ->
             model.load(bundle)
             requests.map { request ->
                 val text = StringBuilder()
@@ -40,6 +44,87 @@ class RequestTest : AppTest() {
         assertEquals("left out: as the template has it, which is off", plain.first, off.first)
         val tokens = listOf(off, on).map { (it.second as GenerationEvent.Finished).stats.promptTokens }
         assertNotEquals("the prompt of the one that thinks is another", tokens[0], tokens[1])
+    }
+
+    @Test
+    fun howFarALongPromptIsReadAndTokensAreCounted() {
+        val bundle = imported(Inputs.textModelPacked).directory
+        RunnerLanguageModel(app).use { model ->
+            val events = ArrayList<GenerationEvent>()
+            model.load(bundle)
+            model.generate(GenerationRequest.Text("The city lies on a river. ".repeat(30), maxNewTokens = 12)) { events += it }
+            waitFor("the answer") { events.lastOrNull() is GenerationEvent.Finished }
+            val read = events.filterIsInstance<GenerationEvent.Reading>()
+            val started = events.filterIsInstance<GenerationEvent.Started>().single()
+            assertTrue("$events", read.size >= 2 && events.indexOf(started) == read.size)
+            assertTrue(read.zipWithNext().all { (a, b) -> a.doneTokens < b.doneTokens })
+            assertEquals(setOf(started.promptTokens), read.map { it.totalTokens }.toSet())
+            val written = events.filterIsInstance<GenerationEvent.Text>()
+            assertEquals((events.last() as GenerationEvent.Finished).stats.tokens, written.last().tokens)
+        }
+    }
+
+    @Test
+    fun onlyTheRequestThatIsCancelledEnds() {
+        val bundle = imported(Inputs.textModelPacked).directory
+        slowPhone()
+        RunnerLanguageModel(app).use { model ->
+            val ends = HashMap<String, GenerationEvent>()
+            fun ask(name: String, tokens: Int) = model.generate(GenerationRequest.Text("The river", maxNewTokens = tokens)) {
+                if (it is GenerationEvent.Finished || it is GenerationEvent.Failed) ends[name] = it
+            }
+            model.load(bundle)
+            val first = ask("first", 400)
+            first.cancel()
+            val second = ask("second", 4)
+            first.cancel() // once more: not the one that waits behind it
+            waitFor("both ends") { ends.size == 2 }
+            assertEquals(FinishReason.CANCELLED, (ends["first"] as GenerationEvent.Finished).stats.reason)
+            assertEquals(4, (ends["second"] as GenerationEvent.Finished).stats.tokens)
+            assertTrue(first.isFinished && second.isFinished)
+            second.cancel() // finished: nothing happens to what is asked next
+            ask("third", 4)
+            waitFor("the third") { ends.size == 3 }
+            assertEquals(4, (ends["third"] as GenerationEvent.Finished).stats.tokens)
+        }
+    }
+
+    @Test
+    fun anotherThreadIsRefused() {
+        RunnerLanguageModel(app).use { model ->
+            val calls = listOf<() -> Any>(
+                { model.load(File("nowhere")) },
+                { model.generate(GenerationRequest.Text("a")) {} },
+                { model.observe {} },
+                { model.release(ReleaseReason.NOT_NEEDED) },
+                { model.close() },
+            )
+            for (call in calls) {
+                val error = assertThrows(IllegalStateException::class.java) { off { call() } }
+                assertTrue(error.message, "thread of its looper" in error.message!!)
+            }
+        }
+    }
+
+    @Test
+    fun errorsAreThrowables() {
+        RunnerLanguageModel(app).use { model ->
+            var error: ModelError? = null
+            model.generate(GenerationRequest.Text("a")) { error = (it as GenerationEvent.Failed).error }
+            assertThrows(ModelError.NotOpen::class.java) { throw error!! }
+        }
+    }
+
+    @Test
+    fun whatIsUnlikelyIsLeftOut() {
+        // With min_p 1 only the likeliest token is left: the answer is the greedy one, whatever the temperature.
+        fun text(sampling: Sampling) = GenerationRequest.Text("The history of the city", 16, sampling)
+        val (greedy, sampled) = answers(
+            Inputs.textModelPacked,
+            text(Sampling()),
+            text(Sampling(temperature = 3f, seed = 5, minP = 1f, repetitionWindow = 16)),
+        )
+        assertEquals(greedy.first, sampled.first)
     }
 
     @Test

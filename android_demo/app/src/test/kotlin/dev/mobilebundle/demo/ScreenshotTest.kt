@@ -1,8 +1,10 @@
 package dev.mobilebundle.demo
 
 import android.app.Activity
+import android.app.Dialog
 import android.graphics.Bitmap
 import android.graphics.Canvas
+import android.graphics.Color
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -14,12 +16,15 @@ import dev.mobilebundle.demo.ui.ModelsActivity
 import dev.mobilebundle.demo.ui.SettingsActivity
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.ModelState
+import dev.mobilebundle.lm.Role
 import java.io.File
 import java.io.FilterInputStream
 import org.junit.Assert.assertTrue
+import org.junit.Assume.assumeTrue
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
+import org.robolectric.shadows.ShadowAlertDialog
 
 /**
  * Pictures of every screen, in both themes and languages, on a small screen and with large letters; and what can be checked
@@ -37,8 +42,10 @@ class ScreenshotTest : AppTest() {
         Look("small-sw", "sw-w320dp-h480dp-night-hdpi", 2f),
     )
 
-    private fun inEveryLook(screen: String, show: (Look) -> Unit) {
-        for (look in looks) {
+    private fun inEveryLook(screen: String, show: (Look) -> Unit) = inLooks(looks, screen, show)
+
+    private fun inLooks(wanted: List<Look>, screen: String, show: (Look) -> Unit) {
+        for (look in wanted) {
             RuntimeEnvironment.setFontScale(look.fontScale)
             RuntimeEnvironment.setQualifiers("+${look.qualifiers}")
             current = "$screen-${look.name}"
@@ -48,11 +55,17 @@ class ScreenshotTest : AppTest() {
 
     private var current = ""
 
-    private fun take(activity: Activity) {
+    private fun take(activity: Activity, dialog: Dialog? = null) {
         layOut()
         val view = activity.window.decorView
         val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
-        view.draw(Canvas(bitmap))
+        val canvas = Canvas(bitmap)
+        view.draw(canvas)
+        dialog?.window?.decorView?.let { above ->
+            canvas.drawColor(Color.argb(150, 0, 0, 0)) // as the system dims what is behind
+            canvas.translate((view.width - above.width) / 2f, (view.height - above.height) / 2f)
+            above.draw(canvas)
+        }
         val file = File(System.getProperty("screenshot.dir")!!, "app-$current.png")
         file.parentFile!!.mkdirs()
         file.writeBytes(PalettePng.encode(bitmap))
@@ -164,6 +177,69 @@ class ScreenshotTest : AppTest() {
                 take(controller.get())
             }
             app.chat.close()
+        }
+    }
+
+    /**
+     * What a real model says, where `make screenshots` has built one: its answers in every look, sideways, above a keyboard
+     * (which leaves so much of the screen), while it writes, with a dialog, and when memory is tight.
+     */
+    @Test
+    fun realModel() {
+        assumeTrue("there is no real model", Inputs.realModel.isFile)
+        app.settings.style = Style.EXACT
+        app.settings.maxNewTokens = 200
+        val bundle = imported(Inputs.realModel)
+        chat(bundle).use {
+            for (question in listOf("Give me three tips for drying maize.", "Write a Python function that adds two numbers.")) {
+                app.chat.send(question)
+                waitFor("the answer") { !app.chat.answering }
+            }
+        }
+        inEveryLook("real-chat") { chat(bundle).use { take(it.get()) } }
+        val more = listOf(
+            Look("landscape-en", "en-w640dp-h360dp-land-notnight-hdpi"),
+            Look("keyboard-en", "en-w360dp-h340dp-port-notnight-hdpi"),
+        )
+        inLooks(more, "real-chat") { chat(bundle).use { take(it.get()) } }
+        val some = looks.take(1) + looks.drop(3).take(1)
+        inLooks(some, "figures") {
+            chat(bundle).use { controller ->
+                controller.get().findViewById<View>(R.id.status_row).performClick()
+                take(controller.get(), ShadowAlertDialog.getLatestAlertDialog())
+            }
+        }
+        app.chat.close()
+        slowPhone()
+        inLooks(some, "writing") {
+            chat(bundle).use { controller ->
+                app.chat.newConversation()
+                app.chat.send("What is the capital of Kenya, and what is it known for?")
+                waitFor("some of it") { app.chat.turns.last().text.length > 60 }
+                take(controller.get())
+                app.chat.close()
+            }
+        }
+        phone(totalBytes = 1_900_000_000, availableBytes = 90_000_000)
+        inLooks(some, "models-tight") {
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+        }
+    }
+
+    /** From right to left: the words are a test's, as the app has no Arabic and small models hardly any. */
+    @Test
+    fun rightToLeft() {
+        val bundle = imported(Inputs.chatModel)
+        val answer = "## الماء\nالماء **ضروري** للحياة:\n\n1. نشربه.\n2. نسقي به الزرع.\n\n```\nwater = 1\n```\nIt is called `H2O`."
+        off {
+            val turns = listOf(Turn(Role.USER, "ما هو الماء؟"), Turn(Role.ASSISTANT, answer, Ending.COMPLETE))
+            app.conversations.save(Conversation(bundle.id, turns = turns))
+        }
+        inLooks(listOf(Look("light", "ar-ldrtl-w360dp-h640dp-port-notnight-hdpi"), Look("small", "ar-ldrtl-w320dp-h480dp-port-night-hdpi", 2f)), "rtl") {
+            chat(bundle).use { controller ->
+                waitFor("the model") { app.chat.state is ModelState.Ready }
+                take(controller.get())
+            }
         }
     }
 

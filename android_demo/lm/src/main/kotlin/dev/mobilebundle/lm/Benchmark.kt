@@ -1,6 +1,7 @@
 package dev.mobilebundle.lm
 
 import java.io.File
+import java.util.function.Consumer
 import org.json.JSONArray
 import org.json.JSONObject
 
@@ -18,12 +19,12 @@ data class BenchmarkResult(
  * Measures a bundle with `mobile-run bench`, each test in a process of its own. Call it on a thread of its own; no model may
  * be open meanwhile.
  */
-class Benchmark(private val program: File, private val bundle: File, private val threads: Int? = null) {
+class Benchmark @JvmOverloads constructor(private val program: File, private val bundle: File, private val threads: Int? = null) {
     /** What the runner wrote, one object a test. */
     val json = JSONArray()
 
     /** The results in order, or why there are none; [stopped] is asked now and then, and ends it. */
-    fun run(stopped: () -> Boolean, onResult: (BenchmarkResult) -> Unit): ModelError? {
+    fun run(stopped: () -> Boolean, onResult: Consumer<BenchmarkResult>): ModelError? {
         ModelOwner.take(this, "benchmark")?.let { return ModelError.Busy(it) }
         try {
             for (test in TESTS) {
@@ -31,7 +32,7 @@ class Benchmark(private val program: File, private val bundle: File, private val
                 runOnce(program, listOf("bench", bundle.path, "--json") + test + options, stopped) { event ->
                     if (event is RunnerEvent.Other && event.name == "bench") {
                         json.put(event.json)
-                        onResult(result(event.json))
+                        onResult.accept(result(event.json))
                     }
                 }?.let { return it }
             }

@@ -1,10 +1,13 @@
 package dev.mobilebundle.lm
 
+import android.content.ContentResolver
+import android.net.Uri
 import java.io.File
 import java.io.FileOutputStream
 import java.io.IOException
 import java.io.InputStream
 import java.security.MessageDigest
+import java.util.function.Consumer
 import java.util.zip.ZipEntry
 import java.util.zip.ZipException
 import java.util.zip.ZipInputStream
@@ -19,11 +22,11 @@ data class ImportProgress(val name: String, val doneBytes: Long, val totalBytes:
  * The ZIP is read once, forwards, from wherever it comes; the manifest, its first entry, decides at once whether this phone
  * can take it. The bundle gets its name when it is whole. An import that was killed or stopped goes on where it was.
  */
-class BundleImporter(
+class BundleImporter @JvmOverloads constructor(
     private val store: BundleStore,
     private val memory: DeviceMemory,
     private val program: File,
-    private val progress: (ImportProgress) -> Unit = {},
+    private val progress: Consumer<ImportProgress> = Consumer { },
     private val stopped: () -> Boolean = { false },
 ) {
     private lateinit var manifest: BundleManifest
@@ -199,7 +202,7 @@ class BundleImporter(
         val time = System.nanoTime()
         if (toldAt != 0L && time - toldAt < TELL_EVERY_NANOSECONDS) return
         toldAt = time
-        progress(now)
+        progress.accept(now)
     }
 
     private fun checkStopped() {
@@ -236,4 +239,18 @@ private fun InputStream.readAtMost(most: Int): ByteArray {
         out.write(buffer, 0, count)
     }
     return out.toByteArray()
+}
+
+/** Opens what another app hands over. It may throw what it likes: all of it is ImportError here. */
+@Throws(ImportError::class)
+fun ContentResolver.openBundle(uri: Uri): InputStream {
+    try {
+        return openInputStream(uri) ?: throw ImportError.Unreadable(uri.toString())
+    } catch (e: ImportError) {
+        throw e
+    } catch (e: IOException) {
+        throw ImportError.Unreadable(e.message ?: uri.toString(), e)
+    } catch (e: RuntimeException) {
+        throw ImportError.Unreadable(e.message ?: uri.toString(), e)
+    }
 }

@@ -6,13 +6,19 @@ enum class Role(val wireName: String) { SYSTEM("system"), USER("user"), ASSISTAN
 /** One message of a conversation. */
 data class Message(val role: Role, val text: String)
 
-/** How words are chosen. [temperature] 0 always takes the likeliest; [topK] 0 and [topP] 1 leave nothing out. */
-data class Sampling(
+/**
+ * How words are chosen. [temperature] 0 always takes the likeliest; [topK] 0, [topP] 1 and [minP] 0 leave nothing out.
+ * [minP]: tokens below that share of the likeliest one's probability are left out. [repetitionPenalty] 1 is none;
+ * [repetitionWindow]: how many tokens back it looks, null for the runner's choice.
+ */
+data class Sampling @JvmOverloads constructor(
     val temperature: Float = 0f,
     val topK: Int = 0,
     val topP: Float = 1f,
     val repetitionPenalty: Float = 1f,
     val seed: Long = 0,
+    val minP: Float = 0f,
+    val repetitionWindow: Int? = null,
 )
 
 /** What is asked of a model. */
@@ -21,7 +27,7 @@ sealed class GenerationRequest {
     abstract val sampling: Sampling
 
     /** A text to continue. */
-    data class Text(
+    data class Text @JvmOverloads constructor(
         val prompt: String,
         override val maxNewTokens: Int = 128,
         override val sampling: Sampling = Sampling(),
@@ -33,7 +39,7 @@ sealed class GenerationRequest {
      * whether the model is to think first, null for what its template does by itself; where the template cannot switch it
      * (`chat_thinking` of the manifest is false) the answer is [ModelError.BadRequest].
      */
-    data class Chat(
+    data class Chat @JvmOverloads constructor(
         val messages: List<Message>,
         override val maxNewTokens: Int = 128,
         override val sampling: Sampling = Sampling(),
@@ -41,8 +47,14 @@ sealed class GenerationRequest {
     ) : GenerationRequest()
 }
 
-/** What happens while a model answers, in this order: one [Started], many [Text], one [Finished]; or [Failed] at any time. */
+/**
+ * What happens while a model answers, in this order: some [Reading] where the prompt is long, one [Started], many [Text],
+ * one [Finished]; or [Failed] at any time.
+ */
 sealed class GenerationEvent {
+    /** Of the prompt, [doneTokens] of [totalTokens] are read. */
+    data class Reading(val doneTokens: Int, val totalTokens: Int) : GenerationEvent()
+
     /**
      * The prompt is read. [keptTokens] of [promptTokens] were still there from the request before; [droppedMessages] of the
      * conversation, the oldest, were left out because it would not fit the context.
@@ -54,14 +66,31 @@ sealed class GenerationEvent {
         val seconds: Double,
     ) : GenerationEvent()
 
-    /** More of the answer: whole characters, to be appended. */
-    data class Text(val text: String) : GenerationEvent()
+    /** More of the answer: whole characters, to be appended. [tokens]: of the answer, with those of this text. */
+    data class Text(val text: String, val tokens: Int) : GenerationEvent()
 
     /** The answer is complete. */
     data class Finished(val stats: GenerationStats) : GenerationEvent()
 
     /** There is no more of the answer; what came is still good. */
     data class Failed(val error: ModelError) : GenerationEvent()
+}
+
+/** Is told what happens to a request, on the model's thread. From Java it is a lambda without a result. */
+fun interface GenerationListener {
+    fun onEvent(event: GenerationEvent)
+}
+
+/** A request that was made: what it becomes is told to its listener. */
+interface Generation {
+    /** Whether its last event was told: [GenerationEvent.Finished] or [GenerationEvent.Failed]. */
+    val isFinished: Boolean
+
+    /**
+     * Stops this request and no other, whatever state it is in; it ends with [FinishReason.CANCELLED]. One that is finished is
+     * left alone.
+     */
+    fun cancel()
 }
 
 /** Why an answer ended. */

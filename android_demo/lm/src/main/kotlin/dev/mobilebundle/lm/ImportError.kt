@@ -20,7 +20,7 @@ sealed class ImportError(message: String, cause: Throwable? = null) : IOExceptio
     class Unreadable(message: String, cause: Throwable? = null) : ImportError(message, cause)
 
     /** The runner could not decode what the bundle stores in coded form. */
-    class NotInstalled(val error: ModelError) : ImportError(error.detail)
+    class NotInstalled(val error: ModelError) : ImportError(error.detail, error)
 
     /** It was asked to stop. */
     class Stopped : ImportError("stopped")

@@ -3,44 +3,60 @@ package dev.mobilebundle.lm
 import java.io.Closeable
 import java.io.File
 
+/** Is told of a model's state. From Java it is a lambda without a result. */
+fun interface StateObserver {
+    fun onState(state: ModelState)
+}
+
 /**
  * A language model in a process of its own.
  *
  * The process is `mobile-run`, started as a child: its memory is its own, and ending it gives all of it back. When it ends,
  * or when the app ends it ([release]), nothing is lost but time: the next [generate] starts it again and computes the
- * conversation anew. What Android's low-memory killer does with a child process, before or instead of the app's own, was not
- * measured; expect it to end both.
+ * conversation anew.
  *
- * Every function is called on one thread, the one that runs the executor given to the implementation (on Android the
- * main thread); observers and listeners are called there, too. None of them blocks.
+ * **Memory.** Weights are mapped from their file, so the kernel may drop them and read them again; only the conversation and
+ * the work space ([LoadedModel.predictedAnonymousBytes]) are the process's own. What Android does with the process is known
+ * from its documentation and source, not measured here: the low-memory killer (lmkd) chooses among processes that the system
+ * started, a child of an app is none of them and keeps the `oom_score_adj` that it was forked with; when the app's process
+ * is killed, the child ends, as its standard input does. From Android 12 on the system ends children of apps in the
+ * background that use much processor time or are too many (the "phantom process" limits); from Android 14 on it freezes
+ * cached apps. So expect that the app and the model go together, keep what was said in the app, and [release] the model on
+ * `onTrimMemory`. An answer that must go on behind another app needs a foreground service of the app's.
  *
- *     val model = RunnerLanguageModel(program, mainThread, { deviceMemory(context) })
+ * Every function is called on one thread, that of the looper given to the implementation (the main thread, if none is said),
+ * and throws IllegalStateException on another; observers and listeners are called there, too. None of them blocks.
+ *
+ *     val model = RunnerLanguageModel(context)
  *     model.observe { state -> render(state) }
  *     model.load(bundle)
- *     model.generate(GenerationRequest.Chat(messages)) { event -> if (event is GenerationEvent.Text) show(event.text) }
+ *     val asked = model.generate(GenerationRequest.Chat(messages)) { event ->
+ *         if (event is GenerationEvent.Text) show(event.text)
+ *     }
+ *     asked.cancel()
  */
 interface LanguageModel : Closeable {
     /** What a screen can show of it. */
     val state: ModelState
 
     /** Calls [observer] at once and whenever [state] changes, until the result is closed. */
-    fun observe(observer: (ModelState) -> Unit): Closeable
+    fun observe(observer: StateObserver): Closeable
 
     /**
      * Opens the bundle in a directory: checks that it fits the phone's memory, decodes what is stored in coded form (once),
      * maps the weights. Ends in [ModelState.Ready] or [ModelState.Failed]. Another bundle that is open is closed first.
      */
-    fun load(bundle: File, options: LoadOptions = LoadOptions())
+    fun load(bundle: File, options: LoadOptions)
+
+    /** With the bundle's own context and the runner's choice of threads. */
+    fun load(bundle: File) = load(bundle, LoadOptions())
 
     /**
      * Answers. The events end with exactly one [GenerationEvent.Finished] or [GenerationEvent.Failed]. A model whose
      * process ended or was released is started again. One that is asked while an answer is being cancelled answers when that
      * has ended; otherwise a second request is [ModelError.StillAnswering].
      */
-    fun generate(request: GenerationRequest, listener: (GenerationEvent) -> Unit)
-
-    /** Stops the answer to what was asked last; it finishes with [FinishReason.CANCELLED]. */
-    fun cancel()
+    fun generate(request: GenerationRequest, listener: GenerationListener): Generation
 
     /** Ends the process to give its memory back; [generate] starts it again. */
     fun release(reason: ReleaseReason)
@@ -50,7 +66,7 @@ interface LanguageModel : Closeable {
 }
 
 /** How a bundle is opened. [context]: tokens that fit, null for the bundle's own; [threads]: null for the runner's choice. */
-data class LoadOptions(val context: Int? = null, val threads: Int? = null)
+data class LoadOptions @JvmOverloads constructor(val context: Int? = null, val threads: Int? = null)
 
 /** Why a process was ended on purpose. */
 enum class ReleaseReason { LOW_MEMORY, NOT_NEEDED }

@@ -1,15 +1,21 @@
 package dev.mobilebundle.lm
 
-/** What can go wrong with a model, each kind with what is needed to explain it. [detail] is for a log, in English. */
-sealed class ModelError(val detail: String) {
+/**
+ * What can go wrong with a model, each kind with what is needed to explain it. [detail] is for a log, in English. They are
+ * handed over in events and states; who would rather catch them throws them (the extensions of `lm-ktx` do).
+ */
+sealed class ModelError(val detail: String) : Exception(detail) {
     /** The bundle needs more memory than this phone has for apps. */
     class DoesNotFit(val fit: MemoryFit) : ModelError("needs ${fit.neededBytes} bytes, ${fit.limitBytes} are for apps")
+
+    /** Nothing was opened: [LanguageModel.load] comes first. */
+    class NotOpen : ModelError("no bundle is open")
 
     /** Another part of the app has a model open: memory is for one at a time. */
     class Busy(val owner: String) : ModelError("$owner has a model open")
 
     /** A model that is answering was asked again. */
-    object StillAnswering : ModelError("it is still answering")
+    class StillAnswering : ModelError("it is still answering")
 
     /** A file of the bundle is damaged, incomplete or of another version. */
     class BundleDamaged(message: String) : ModelError(message)

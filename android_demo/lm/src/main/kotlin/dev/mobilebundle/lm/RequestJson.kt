@@ -19,6 +19,8 @@ internal fun GenerationRequest.toJson(): JSONObject {
     json.put("top_p", sampling.topP.toDouble())
     json.put("repetition_penalty", sampling.repetitionPenalty.toDouble())
     json.put("seed", sampling.seed)
+    json.put("min_p", sampling.minP.toDouble())
+    sampling.repetitionWindow?.let { json.put("repetition_window", it) }
     return json
 }
 

@@ -7,8 +7,11 @@ import org.json.JSONObject
 internal sealed class RunnerEvent {
     data class Install(val doneBytes: Long, val totalBytes: Long) : RunnerEvent()
     data class Load(val model: LoadedModel) : RunnerEvent()
+    data class Reading(val progress: GenerationEvent.Reading) : RunnerEvent()
     data class Prompt(val started: GenerationEvent.Started) : RunnerEvent()
-    data class Token(val text: String) : RunnerEvent()
+
+    /** [isRest]: no token, but the rest of a text that was cut. */
+    data class Token(val text: String, val isRest: Boolean) : RunnerEvent()
     data class Done(val stats: GenerationStats) : RunnerEvent()
     data class Error(val error: ModelError) : RunnerEvent()
 
@@ -23,8 +26,9 @@ internal sealed class RunnerEvent {
             return when (val name = json.getString("event")) {
                 "install" -> Install(json.getLong("done_bytes"), json.getLong("total_bytes"))
                 "load" -> Load(loadedModel(json))
+                "reading" -> Reading(GenerationEvent.Reading(json.getInt("done_tokens"), json.getInt("total_tokens")))
                 "prompt" -> Prompt(started(json))
-                "token" -> Token(json.getString("text"))
+                "token" -> Token(json.getString("text"), isRest = json.getInt("id") < 0)
                 "done" -> Done(stats(json))
                 "error" -> Error(error(json))
                 else -> Other(name, json)

@@ -1,5 +1,8 @@
 package dev.mobilebundle.lm
 
+import android.content.Context
+import android.os.Handler
+import android.os.Looper
 import java.io.Closeable
 import java.io.File
 import java.io.IOException
@@ -9,21 +12,37 @@ import kotlin.concurrent.thread
 /**
  * [LanguageModel] by `mobile-run serve` as a child process.
  *
- * [program]: [runnerProgram]. [main]: runs everything, on Android `Handler(Looper.getMainLooper())::post`. Files are read on
- * threads of its own.
- * [memory]: asked before a bundle is opened. [owner]: named to others that want a model meanwhile.
+ * [looper]: of the thread that everything is called on and told on. Files are read on threads of its own. [owner]: named to
+ * others that want a model meanwhile.
  */
-class RunnerLanguageModel(
-    private val program: File,
-    private val main: Executor,
-    private val memory: () -> DeviceMemory,
+class RunnerLanguageModel @JvmOverloads constructor(
+    context: Context,
+    private val looper: Looper = Looper.getMainLooper(),
     private val owner: String = "chat",
 ) : LanguageModel {
-    private class Answer(val request: GenerationRequest, val listener: (GenerationEvent) -> Unit) {
-        var cancelled = false
+    private inner class Answer(val request: GenerationRequest, val listener: GenerationListener) : Generation {
+        var tokens = 0
+        var isCancelled = false
+            private set
+        override var isFinished = false
+            private set
+
+        override fun cancel() {
+            looper.checkMine()
+            if (isCancelled || isFinished) return
+            isCancelled = true
+            if (this === answer && loaded != null) process?.send { CANCEL }
+        }
+
+        fun tell(event: GenerationEvent) {
+            isFinished = event is GenerationEvent.Finished || event is GenerationEvent.Failed
+            listener.onEvent(event)
+        }
     }
 
-    private val observers = ArrayList<(ModelState) -> Unit>()
+    private val app = context.applicationContext
+    private val main = Handler(looper).let { handler -> Executor { handler.post(it) } }
+    private val observers = ArrayList<StateObserver>()
     private var bundle: File? = null
     private var options = LoadOptions()
     private var process: RunnerProcess? = null
@@ -42,28 +61,31 @@ class RunnerLanguageModel(
         private set(value) {
             if (field == value) return
             field = value
-            for (observer in observers.toList()) observer(value)
+            for (observer in observers.toList()) observer.onState(value)
         }
 
-    override fun observe(observer: (ModelState) -> Unit): Closeable {
+    override fun observe(observer: StateObserver): Closeable {
+        looper.checkMine()
         observers += observer
-        observer(state)
+        observer.onState(state)
         return Closeable { observers -= observer }
     }
 
     override fun load(bundle: File, options: LoadOptions) {
+        looper.checkMine()
         endProcess(ModelError.WasReleased(ReleaseReason.NOT_NEEDED))
         this.bundle = bundle
         this.options = options
         start()
     }
 
-    override fun generate(request: GenerationRequest, listener: (GenerationEvent) -> Unit) {
+    override fun generate(request: GenerationRequest, listener: GenerationListener): Generation {
+        looper.checkMine()
         val asked = Answer(request, listener)
         val before = waiting.lastOrNull() ?: answer
         if (before != null) {
-            if (before.cancelled) waiting += asked else listener(GenerationEvent.Failed(ModelError.StillAnswering))
-            return
+            if (before.isCancelled) waiting += asked else asked.tell(GenerationEvent.Failed(ModelError.StillAnswering()))
+            return asked
         }
         answer = asked
         val model = loaded
@@ -71,29 +93,25 @@ class RunnerLanguageModel(
             model != null -> ask(model)
             attempt == null -> start()
         }
-    }
-
-    override fun cancel() {
-        val last = waiting.lastOrNull() ?: answer ?: return
-        if (last.cancelled) return
-        last.cancelled = true
-        if (last === answer && loaded != null) process?.send { CANCEL }
+        return asked
     }
 
     override fun release(reason: ReleaseReason) {
+        looper.checkMine()
         if (attempt == null) return
         state = ModelState.Released(reason)
         endProcess(ModelError.WasReleased(reason))
     }
 
     override fun close() {
+        looper.checkMine()
         bundle = null
         state = ModelState.Closed
         endProcess(ModelError.WasReleased(ReleaseReason.NOT_NEEDED))
     }
 
     private fun start() {
-        val directory = bundle ?: return fail(ModelError.BundleUnreadable("no bundle is open"))
+        val directory = bundle ?: return fail(ModelError.NotOpen())
         ModelOwner.take(this, owner)?.let { return fail(ModelError.Busy(it)) }
         val mine = Any()
         attempt = mine
@@ -115,7 +133,7 @@ class RunnerLanguageModel(
             options.threads?.let { addAll(listOf("--threads", "$it")) }
         }
         lateinit var started: RunnerProcess
-        started = RunnerProcess(program, arguments, main, object : RunnerProcess.Listener {
+        started = RunnerProcess(runnerProgram(app), arguments, main, object : RunnerProcess.Listener {
             // Events of a process that was ended are still on their way when the next one runs: they mean nothing.
             override fun onEvent(event: RunnerEvent) {
                 if (started === process) take(event)
@@ -136,7 +154,7 @@ class RunnerLanguageModel(
         } catch (e: IOException) {
             return ModelError.BundleUnreadable(e.message ?: directory.path)
         }
-        val fit = MemoryFit.of(manifest, memory(), context)
+        val fit = MemoryFit.of(manifest, deviceMemory(app), context)
         return if (fit.verdict == MemoryFit.Verdict.TOO_LARGE) ModelError.DoesNotFit(fit) else null
     }
 
@@ -144,7 +162,7 @@ class RunnerLanguageModel(
         val asked = answer ?: return
         state = ModelState.Generating(model)
         process?.send { asked.request.toJson().toString() }
-        if (asked.cancelled) process?.send { CANCEL }
+        if (asked.isCancelled) process?.send { CANCEL }
     }
 
     private fun take(event: RunnerEvent) {
@@ -155,8 +173,12 @@ class RunnerLanguageModel(
                 state = ModelState.Ready(event.model)
                 ask(event.model)
             }
-            is RunnerEvent.Prompt -> answer?.listener?.invoke(event.started)
-            is RunnerEvent.Token -> if (event.text.isNotEmpty()) answer?.listener?.invoke(GenerationEvent.Text(event.text))
+            is RunnerEvent.Reading -> answer?.tell(event.progress)
+            is RunnerEvent.Prompt -> answer?.tell(event.started)
+            is RunnerEvent.Token -> answer?.let {
+                if (!event.isRest) it.tokens++
+                if (event.text.isNotEmpty()) it.tell(GenerationEvent.Text(event.text, it.tokens))
+            }
             is RunnerEvent.Done -> finish(GenerationEvent.Finished(event.stats))
             is RunnerEvent.Error -> if (loaded == null) fail(event.error) else finish(GenerationEvent.Failed(event.error))
             is RunnerEvent.Other -> Unit
@@ -168,7 +190,7 @@ class RunnerLanguageModel(
         val finished = answer
         answer = waiting.removeFirstOrNull()
         loaded?.let { ask(it) }
-        finished?.listener?.invoke(event)
+        finished?.tell(event)
     }
 
     private fun fail(error: ModelError) {
@@ -186,7 +208,7 @@ class RunnerLanguageModel(
         val lost = listOfNotNull(answer) + waiting
         answer = null
         waiting.clear()
-        for (one in lost) one.listener(GenerationEvent.Failed(error))
+        for (one in lost) one.tell(GenerationEvent.Failed(error))
     }
 
     private companion object {

@@ -77,6 +77,11 @@ internal class RunnerProcess(
     }
 
     private fun run(): ModelError? {
+        if (!program.isFile) {
+            val error = "$program is not there; an app must be packaged with packaging.jniLibs.useLegacyPackaging = true"
+            process.completeExceptionally(IOException(error))
+            return ModelError.RunnerMissing(error)
+        }
         val child = try {
             ProcessBuilder(listOf(program.path) + arguments).apply { environment()["TZ"] = localTime() }.start()
         } catch (e: IOException) {

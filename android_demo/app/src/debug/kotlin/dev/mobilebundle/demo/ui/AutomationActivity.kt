@@ -24,7 +24,7 @@ import org.json.JSONObject
  */
 class AutomationActivity : Activity() {
     private val app get() = application as DemoApplication
-    private val model by lazy { RunnerLanguageModel(app.program, app.main, app::memory, "automation") }
+    private val model by lazy { RunnerLanguageModel(app, owner = "automation") }
     private val status by lazy { TextView(this) }
     private val result = JSONObject()
     private val text = StringBuilder()
@@ -80,7 +80,7 @@ class AutomationActivity : Activity() {
         }
         model.generate(request) { event ->
             when (event) {
-                is GenerationEvent.Started -> Unit
+                is GenerationEvent.Reading, is GenerationEvent.Started -> Unit
                 is GenerationEvent.Text -> text.append(event.text)
                 is GenerationEvent.Finished -> succeed(event.stats)
                 is GenerationEvent.Failed -> fail(event.error.toString())

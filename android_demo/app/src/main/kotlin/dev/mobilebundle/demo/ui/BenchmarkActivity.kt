@@ -6,7 +6,6 @@ import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
 import android.widget.TextView
-import android.widget.Toast
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.byteText
 import dev.mobilebundle.demo.describe
@@ -16,9 +15,8 @@ import dev.mobilebundle.lm.StoredBundle
 import kotlin.math.sqrt
 
 /** Measures a model on this phone, and shares what the runner wrote. */
-class BenchmarkActivity : ScreenActivity() {
+class BenchmarkActivity : BundleActivity() {
     private val task get() = app.benchmark
-    private var started = false
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
@@ -29,22 +27,7 @@ class BenchmarkActivity : ScreenActivity() {
         }
     }
 
-    override fun onStart() {
-        super.onStart()
-        started = true
-        app.bundles.find(intent.getStringExtra(BUNDLE).orEmpty()) { if (started) enter(it) }
-    }
-
-    override fun onStop() {
-        started = false
-        super.onStop()
-    }
-
-    private fun enter(bundle: StoredBundle?) {
-        if (bundle == null) {
-            Toast.makeText(this, R.string.no_bundle, Toast.LENGTH_LONG).show()
-            return finish()
-        }
+    override fun enter(bundle: StoredBundle) {
         task.show(bundle)
         watch(task.observe { render() })
         render()
@@ -90,10 +73,8 @@ class BenchmarkActivity : ScreenActivity() {
     }
 
     companion object {
-        private const val BUNDLE = "bundle"
-
         /** The benchmark of a bundle of the store. */
         fun intent(context: Context, bundleId: String): Intent =
-            Intent(context, BenchmarkActivity::class.java).putExtra(BUNDLE, bundleId)
+            BundleActivity.intent(context, BenchmarkActivity::class.java, bundleId)
     }
 }

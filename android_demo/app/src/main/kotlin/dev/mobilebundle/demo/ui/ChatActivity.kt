@@ -3,17 +3,15 @@ package dev.mobilebundle.demo.ui
 import android.content.Context
 import android.content.Intent
 import android.os.Bundle
-import android.text.Editable
-import android.text.TextWatcher
 import android.view.View
 import android.widget.AbsListView
 import android.widget.EditText
 import android.widget.ImageButton
 import android.widget.ListView
 import android.widget.TextView
-import android.widget.Toast
 import dev.mobilebundle.demo.Notice
 import dev.mobilebundle.demo.R
+import dev.mobilebundle.demo.Trouble
 import dev.mobilebundle.demo.byteText
 import dev.mobilebundle.demo.describe
 import dev.mobilebundle.demo.numberText
@@ -21,7 +19,7 @@ import dev.mobilebundle.lm.ModelState
 import dev.mobilebundle.lm.StoredBundle
 
 /** A conversation. All of it is in the [dev.mobilebundle.demo.ChatSession]; the screen can go and come at any time. */
-class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
+class ChatActivity : BundleActivity(), MessageAdapter.Actions {
     private val session get() = app.chat
     private val list by lazy { findViewById<ListView>(R.id.messages) }
     private val prompt by lazy { findViewById<EditText>(R.id.prompt) }
@@ -31,9 +29,6 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
 
     /** Whether the end of the conversation is kept in sight. */
     private var following = true
-
-    /** In front of the user, between onStart and onStop. */
-    private var started = false
 
     /** The message that is being edited and the conversation that it is of; -1: none. */
     private var editing = -1
@@ -54,23 +49,10 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
         findViewById<View>(R.id.cancel_edit).setOnClickListener { stopEditing() }
         findViewById<View>(R.id.notice).setOnClickListener { showNotice() }
         send.setOnClickListener { if (session.answering) session.stop() else sendPrompt() }
-        prompt.addTextChangedListener(object : TextWatcher {
-            override fun beforeTextChanged(text: CharSequence, start: Int, count: Int, after: Int) = Unit
-
-            override fun onTextChanged(text: CharSequence, start: Int, before: Int, count: Int) = Unit
-
-            override fun afterTextChanged(text: Editable) = renderSend()
-        })
-    }
-
-    override fun onStart() {
-        super.onStart()
-        started = true
-        app.bundles.find(intent.getStringExtra(BUNDLE).orEmpty()) { if (started) enter(it) }
+        prompt.onChange { renderSend() }
     }
 
     override fun onStop() {
-        started = false
         session.screenHidden(this)
         super.onStop()
     }
@@ -81,16 +63,13 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
         state.putString(EDITED_CONVERSATION, editedConversation)
     }
 
-    private fun enter(bundle: StoredBundle?) {
-        if (bundle == null) {
-            Toast.makeText(this, R.string.no_bundle, Toast.LENGTH_LONG).show()
-            return finish()
-        }
+    override fun enter(bundle: StoredBundle) {
         title = bundle.manifest.name
         findViewById<TextView>(R.id.title).text = bundle.manifest.name
         prompt.setHint(if (bundle.manifest.hasChatTemplate) R.string.message_hint else R.string.text_hint)
         session.open(bundle)
         watch(session.observe { render() })
+        watch(app.condition.observe { render() })
         session.screenShown(this)
         render()
     }
@@ -203,11 +182,21 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
     }
 
     private fun renderNotice() {
-        val notice = session.notice
+        val words = notice()
         findViewById<TextView>(R.id.notice).apply {
-            visibility = if (notice == null) View.GONE else View.VISIBLE
-            setTextIfChanged(notice?.let { words(it) }.orEmpty())
+            visibility = if (words == null) View.GONE else View.VISIBLE
+            setTextIfChanged(words.orEmpty())
         }
+        // On a small screen the conversation needs the room: the notice says what the status would, or more.
+        val room = words == null || resources.getBoolean(R.bool.status_beside_notice)
+        findViewById<View>(R.id.status_row).visibility = if (room) View.VISIBLE else View.GONE
+    }
+
+    /** What the session has to tell, or why an answer may take longer than it did. */
+    private fun notice(): String? = session.notice?.let { words(it) } ?: when (app.condition.trouble.takeIf { session.answering }) {
+        Trouble.HOT -> getString(R.string.notice_hot)
+        Trouble.LOW_BATTERY -> getString(R.string.notice_battery)
+        null -> null
     }
 
     private fun words(notice: Notice): String = when (notice) {
@@ -220,9 +209,9 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
 
     /** All of it, and what the runner said, for a report. */
     private fun showNotice() {
-        val notice = session.notice ?: return
-        val said = (notice as? Notice.Problem)?.error?.toString()
-        showDetails(getString(R.string.details), listOfNotNull(words(notice), said).joinToString("\n\n"))
+        val words = notice() ?: return
+        val said = (session.notice as? Notice.Problem)?.error?.toString()
+        showDetails(getString(R.string.details), listOfNotNull(words, said).joinToString("\n\n"))
     }
 
     private fun showFigures() {
@@ -254,7 +243,9 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
         is ModelState.Ready -> getString(R.string.status_ready)
         is ModelState.Generating -> when {
             !session.answering -> getString(R.string.status_ready)
-            session.turns.last().text.isEmpty() -> getString(R.string.status_reading)
+            session.turns.last().text.isEmpty() -> session.readShare.let {
+                if (it == null) getString(R.string.status_reading) else getString(R.string.status_read, (it * PERCENT).toInt())
+            }
             else -> getString(R.string.status_writing)
         }
         is ModelState.Released -> getString(R.string.status_released)
@@ -262,13 +253,12 @@ class ChatActivity : ScreenActivity(), MessageAdapter.Actions {
     }
 
     companion object {
-        private const val BUNDLE = "bundle"
         private const val EDITING = "editing"
         private const val EDITED_CONVERSATION = "edited-conversation"
         private const val PERCENT = 100
 
         /** The screen of the conversation with a bundle of the store. */
         fun intent(context: Context, bundleId: String): Intent =
-            Intent(context, ChatActivity::class.java).putExtra(BUNDLE, bundleId)
+            BundleActivity.intent(context, ChatActivity::class.java, bundleId)
     }
 }

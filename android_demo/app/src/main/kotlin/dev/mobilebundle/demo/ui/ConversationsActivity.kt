@@ -1,8 +1,6 @@
 package dev.mobilebundle.demo.ui
 
 import android.os.Bundle
-import android.text.Editable
-import android.text.TextWatcher
 import android.view.View
 import android.view.ViewGroup
 import android.widget.BaseAdapter
@@ -43,13 +41,7 @@ class ConversationsActivity : ScreenActivity() {
             emptyView = this@ConversationsActivity.findViewById(R.id.no_conversations)
         }
         findViewById<View>(R.id.undo).setOnClickListener { undo() }
-        search.addTextChangedListener(object : TextWatcher {
-            override fun beforeTextChanged(text: CharSequence, start: Int, count: Int, after: Int) = Unit
-
-            override fun onTextChanged(text: CharSequence, start: Int, before: Int, count: Int) = Unit
-
-            override fun afterTextChanged(text: Editable) = refresh()
-        })
+        search.onChange { refresh() }
     }
 
     override fun onStart() {

@@ -29,6 +29,8 @@ class MessageAdapter(private val context: Context, private val session: ChatSess
         fun goOn()
     }
 
+    private val markdown = Markdown(context)
+
     private class Row(view: View) {
         val text: TextView = view.findViewById(R.id.text)
         val note: TextView = view.findViewById(R.id.note)
@@ -67,8 +69,9 @@ class MessageAdapter(private val context: Context, private val session: ChatSess
     private fun bind(row: Row, position: Int, turn: Turn, last: Boolean) {
         val mine = turn.role == Role.USER
         row.text.apply {
-            val words = words(turn)
-            setTextIfChanged(words)
+            // Who asks writes as it is meant; models write markdown.
+            val words = words(turn).let { if (mine) it else markdown.render(it) }
+            text = words
             contentDescription = context.getString(if (mine) R.string.you_said else R.string.model_said, words)
             setBackgroundResource(if (mine) R.drawable.bubble_user else R.drawable.bubble_model)
             setTextColor(context.getColor(if (mine) R.color.on_primary_container else R.color.text))

@@ -7,11 +7,14 @@ import android.content.Intent
 import android.net.Uri
 import android.os.Build
 import android.os.Bundle
+import android.text.InputType
 import android.view.View
 import android.view.ViewGroup
 import android.widget.ProgressBar
 import android.widget.TextView
+import android.widget.Toast
 import dev.mobilebundle.demo.BundleProvider
+import dev.mobilebundle.demo.Download
 import dev.mobilebundle.demo.ImportState
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.byteText
@@ -27,9 +30,15 @@ class ModelsActivity : ScreenActivity() {
         super.onCreate(savedInstanceState)
         show(R.layout.activity_models, getString(R.string.models), home = true)
         findViewById<View>(R.id.pick).setOnClickListener { pick() }
+        val online = Download.isAllowed(this)
+        findViewById<View>(R.id.first_private).visibility = if (online) View.GONE else View.VISIBLE
+        findViewById<View>(R.id.download).apply {
+            visibility = if (online) View.VISIBLE else View.GONE
+            setOnClickListener { ask(DOWNLOAD) }
+        }
         findViewById<View>(R.id.import_retry).setOnClickListener { app.imports.retry() }
         findViewById<View>(R.id.import_stop).setOnClickListener {
-            if (app.imports.state is ImportState.Running) app.imports.stop() else app.imports.discard()
+            if (app.imports.isRunning) app.imports.stop() else app.imports.discard()
         }
         findViewById<View>(R.id.import_details).setOnClickListener {
             val failed = app.imports.state as? ImportState.Failed
@@ -91,12 +100,32 @@ class ModelsActivity : ScreenActivity() {
             .setNegativeButton(R.string.cancel, null)
             .setPositiveButton(R.string.import_bundle) { _, _ -> app.imports.start(Uri.parse(arguments.getString(URI))) }
             .create()
+        DOWNLOAD -> downloadDialog()
         DELETE -> AlertDialog.Builder(this)
             .setMessage(getString(R.string.delete_question, arguments.getString(NAME), byteText(arguments.getLong(BYTES))))
             .setNegativeButton(R.string.cancel, null)
             .setPositiveButton(R.string.delete) { _, _ -> app.bundles.delete(arguments.getString(ID).orEmpty()) }
             .create()
         else -> super.createDialog(id, arguments)
+    }
+
+    private fun downloadDialog(): Dialog {
+        val input = inputField(R.id.address).apply {
+            hint = getString(R.string.download_hint)
+            inputType = InputType.TYPE_CLASS_TEXT or InputType.TYPE_TEXT_VARIATION_URI
+        }
+        return AlertDialog.Builder(this)
+            .setTitle(R.string.download_title)
+            .setMessage(R.string.download_help)
+            .setView(framed(input))
+            .setNegativeButton(R.string.cancel, null)
+            .setPositiveButton(R.string.download) { _, _ -> download(input.text.toString()) }
+            .create()
+    }
+
+    private fun download(text: String) {
+        val address = Download.address(text)
+        if (address != null) app.imports.start(address) else Toast.makeText(this, R.string.download_bad_address, Toast.LENGTH_LONG).show()
     }
 
     private fun renderBundles() {
@@ -186,8 +215,9 @@ class ModelsActivity : ScreenActivity() {
     private fun renderImport() {
         val state = app.imports.state
         findViewById<View>(R.id.import_card).visibility = if (state == ImportState.None) View.GONE else View.VISIBLE
-        val running = state is ImportState.Running
+        val running = app.imports.isRunning
         val progress = (state as? ImportState.Running)?.progress
+        val download = state as? ImportState.Downloading
         findViewById<TextView>(R.id.import_title).setTextIfChanged(
             if (running) progress?.name ?: getString(R.string.import_bundle) else getString(R.string.import_failed),
         )
@@ -195,6 +225,12 @@ class ModelsActivity : ScreenActivity() {
             when (state) {
                 is ImportState.Failed -> describe(state.error)
                 ImportState.Interrupted -> getString(R.string.import_interrupted)
+                is ImportState.Downloading ->
+                    if (state.totalBytes < 0) {
+                        getString(R.string.import_downloading_unknown, byteText(state.doneBytes))
+                    } else {
+                        getString(R.string.import_downloading, byteText(state.doneBytes), byteText(state.totalBytes))
+                    }
                 else -> when {
                     progress == null -> getString(R.string.import_waiting)
                     progress.installing ->
@@ -206,13 +242,15 @@ class ModelsActivity : ScreenActivity() {
         )
         findViewById<ProgressBar>(R.id.import_bar).apply {
             visibility = if (running) View.VISIBLE else View.GONE
-            isIndeterminate = progress == null
-            this.progress = progress?.let { (max * it.doneBytes / maxOf(1, it.totalBytes)).toInt() } ?: 0
+            val done = progress?.doneBytes ?: download?.doneBytes ?: 0L
+            val total = progress?.totalBytes ?: download?.totalBytes ?: -1L
+            isIndeterminate = total < 0
+            this.progress = if (total < 0) 0 else (max * done / maxOf(1L, total)).toInt()
         }
         findViewById<View>(R.id.import_retry).visibility = if (running) View.GONE else View.VISIBLE
         findViewById<View>(R.id.import_details).visibility = if (state is ImportState.Failed) View.VISIBLE else View.GONE
         findViewById<TextView>(R.id.import_stop).setText(if (running) R.string.stop else R.string.discard)
-        findViewById<View>(R.id.pick).isEnabled = !running
+        for (button in listOf(R.id.pick, R.id.download)) findViewById<View>(button).isEnabled = !running
         findViewById<View>(R.id.screen).keepScreenOn = running
         renderEmpty()
     }
@@ -221,6 +259,7 @@ class ModelsActivity : ScreenActivity() {
         const val PICK = 1
         const val IMPORT = 1
         const val DELETE = 2
+        const val DOWNLOAD = 3
         const val URI = "uri"
         const val ID = "id"
         const val NAME = "name"

@@ -9,8 +9,12 @@ import android.content.Context
 import android.content.Intent
 import android.os.Build
 import android.os.Bundle
+import android.text.Editable
+import android.text.TextWatcher
 import android.view.View
 import android.view.WindowInsets
+import android.widget.EditText
+import android.widget.FrameLayout
 import android.widget.ImageButton
 import android.widget.TextView
 import android.widget.Toast
@@ -100,6 +104,16 @@ abstract class ScreenActivity : Activity() {
         super.onDestroy()
     }
 
+    /** For a dialog. With an [id], what is typed survives a rotation. */
+    protected fun inputField(id: Int) = EditText(this).apply { this.id = id }
+
+    /** With the margins of a dialog's text. */
+    protected fun framed(view: View) = FrameLayout(this).apply {
+        val inset = (INSET_DP * resources.displayMetrics.density).toInt()
+        setPadding(inset, inset / 2, inset, 0)
+        addView(view)
+    }
+
     /** Technical words and figures, in English where the runner wrote them. */
     protected fun showDetails(title: String, text: String) = ask(
         DETAILS,
@@ -161,6 +175,7 @@ abstract class ScreenActivity : Activity() {
 
     private companion object {
         const val DETAILS = 100
+        const val INSET_DP = 20
         const val DIALOG = "dialog"
         const val DIALOG_ARGUMENTS = "dialog-arguments"
         const val DIALOG_STATE = "dialog-state"
@@ -168,6 +183,15 @@ abstract class ScreenActivity : Activity() {
         const val TEXT = "text"
     }
 }
+
+/** Calls [action] after every change of what is typed. */
+internal fun EditText.onChange(action: () -> Unit) = addTextChangedListener(object : TextWatcher {
+    override fun beforeTextChanged(text: CharSequence, start: Int, count: Int, after: Int) = Unit
+
+    override fun onTextChanged(text: CharSequence, start: Int, before: Int, count: Int) = Unit
+
+    override fun afterTextChanged(text: Editable) = action()
+})
 
 /** A live region reads its text aloud when it is set, also to what it was. */
 internal fun TextView.setTextIfChanged(next: CharSequence) {

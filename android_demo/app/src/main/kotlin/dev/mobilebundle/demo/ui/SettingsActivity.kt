@@ -5,8 +5,6 @@ import android.app.Dialog
 import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
-import android.widget.EditText
-import android.widget.FrameLayout
 import android.widget.TextView
 import dev.mobilebundle.demo.Language
 import dev.mobilebundle.demo.R
@@ -157,20 +155,13 @@ class SettingsActivity : ScreenActivity() {
         .create()
 
     private fun systemPromptDialog(): Dialog {
-        // With an id, what is typed survives a rotation.
-        val input = EditText(this).apply {
-            id = R.id.system_prompt
+        val input = inputField(R.id.system_prompt).apply {
             setText(app.settings.systemPrompt)
             hint = getString(R.string.setting_system)
         }
-        val inset = (INSET_DP * resources.displayMetrics.density).toInt()
-        val frame = FrameLayout(this).apply {
-            setPadding(inset, inset / 2, inset, 0)
-            addView(input)
-        }
         return AlertDialog.Builder(this)
             .setTitle(R.string.setting_system)
-            .setView(frame)
+            .setView(framed(input))
             .setNegativeButton(R.string.cancel, null)
             .setPositiveButton(R.string.ok) { _, _ ->
                 app.settings.systemPrompt = input.text.toString().trim()
@@ -183,7 +174,6 @@ class SettingsActivity : ScreenActivity() {
 
     private companion object {
         const val WHOLE = 100
-        const val INSET_DP = 20
         const val CHOICE = 1
         const val SYSTEM_PROMPT = 2
         const val NUMBER = "number"

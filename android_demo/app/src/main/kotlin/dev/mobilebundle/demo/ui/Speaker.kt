@@ -9,6 +9,7 @@ import dev.mobilebundle.lm.Role
  * would be read from its beginning at every token. [region] is one, too small to see.
  */
 class Speaker(private val region: TextView) {
+    private val markdown = Markdown(region.context)
     private var conversation = ""
     private var index = -1
     private var said = 0
@@ -26,7 +27,7 @@ class Speaker(private val region: TextView) {
         if (end <= said) return
         val sentence = answer.text.substring(said, end).trim()
         said = end
-        if (sentence.isNotEmpty()) region.setTextIfChanged(sentence)
+        if (sentence.isNotEmpty()) region.setTextIfChanged(markdown.render(sentence).toString())
     }
 
     private companion object {
