@@ -23,7 +23,7 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS, normalise  # noqa: E402
+from mobile_bundle.calibrate.decoder import PROJECTIONS, fast_product, normalise  # noqa: E402
 from mobile_bundle.calibrate.head import Head  # noqa: E402
 from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix, tensor_named  # noqa: E402
@@ -114,6 +114,15 @@ def test_stages_see_what_is_coded_so_far(tmp_path: Path) -> None:
         np.testing.assert_allclose(last, whole["mlp.down"], rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(walk.hidden, mixed.hidden)
         torch.testing.assert_close(reference.hidden, plain.hidden)
+
+
+def test_fast_products_are_products() -> None:
+    """To the precision of bfloat16, where the processor has units for it."""
+    generator = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(64, 96, generator=generator), torch.randn(32, 96, generator=generator)
+    found, exact = fast_product()(x, weight), x.double() @ weight.double().T
+    assert found.dtype == torch.float32
+    assert float((found - exact).square().mean() / exact.square().mean()) < 2e-5
 
 
 def test_the_measure_of_a_coded_model(tmp_path: Path) -> None:
