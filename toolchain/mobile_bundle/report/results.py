@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mobile_bundle.report.pareto import Point, pareto_front
 from mobile_bundle.report.schema import BundleReport, Report
-from mobile_bundle.report.text import change_text, megabytes, parameters, perplexity_text
+from mobile_bundle.report.text import agreement_text, change_text, kl_text, megabytes, parameters, perplexity_text
 
 _COLUMNS = (
     "bundle",
@@ -21,6 +21,8 @@ _COLUMNS = (
     "error",
     "perplexity",
     "change",
+    "KL",
+    "same best",
     "peak MB",
 )
 
@@ -46,7 +48,9 @@ def results_markdown(subjects: Sequence[ModelResults], command: str) -> str:
         "MB: decimal, weights.ptd and tokenizer.bin; installed: with weights.cache, into which coded tensors are "
         "decoded once. Bits per weight count everything stored for a weight (scales, codebooks, headers, padding). "
         "Error: ||W - W'||² / ||W||² over all matrices, by decoding them. Peak: predicted memory with the default "
-        "context full. ● marks the Pareto front: no other bundle of the table is as small and as good.",
+        "context full. KL: mean divergence of the bundle's distributions from the original's (KV cache in f16), nats "
+        "per token; same best: share of tokens at which both hold the same one for the best. ● marks the Pareto front: "
+        "no other bundle of the table is as small and as good.",
         "The memory, load time and speed of bundles on devices, beside llama.cpp: [DEVICE_TESTS.md](DEVICE_TESTS.md).",
     ]
     for subject in subjects:
@@ -102,6 +106,8 @@ def _row(bundle: BundleReport, subject: ModelResults) -> tuple[str, ...]:
         f"{bundle.relative_error['all']:.3g}",
         perplexity_text(bundle.perplexity),
         change_text(bundle.perplexity, subject.report.original.perplexity),
+        kl_text(bundle.closeness),
+        agreement_text(bundle.closeness),
         _mb(bundle.predicted["peak_bytes"]),
     )
 
