@@ -194,7 +194,7 @@ def test_reuse_measures_only_what_is_new(report, page, bundles, text, points, tm
         "--points",
         points.with_name("other.json"),
     )
-    assert "four: perplexity" in said  # another protocol: nothing can be taken over
+    assert "four, two, " in said  # another protocol: nothing can be taken over
     assert other.original.perplexity != report.original.perplexity
 
 

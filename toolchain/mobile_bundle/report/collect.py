@@ -21,7 +21,7 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import ArgumentError, InputError, printable
-from mobile_bundle.evaluate.divergence import Divergence, compare
+from mobile_bundle.evaluate.divergence import Divergence, compare_all
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufCheckpoint
@@ -37,6 +37,9 @@ from mobile_bundle.version import __version__
 Bar = Callable[[int, int, str], None]
 NewBar = Callable[[str, str], Bar]
 """(title, unit) -> a progress bar, called with (done, total, what)."""
+
+_TOGETHER = 4
+"""Bundles that are measured side by side: the original reads the text once for so many of them."""
 
 Windows = NDArray[np.int32]
 
@@ -95,17 +98,23 @@ def collect_report(
         # what is known comes first, so that an interrupted report never knows less than the one it continues
         todo = list(zip(asked.bundles, names, manifests, strict=True))
         todo.sort(key=lambda item: identity(item[2]) not in known)
+        new = []
         for path, name, manifest in todo:
             same = known.get(identity(manifest))
-            if same is not None:
+            if same is None:
+                new.append((path, name, manifest))
+            else:
                 done.append(bundle_report(path, name, manifest, same.errors(), same.perplexity, same.closeness))
-                continue
+        for first in range(0, len(new), _TOGETHER):
             save(report())
-            errors = _errors(model, path, new_bar(f"{name}: errors", "w"))
-            bar = _counted(new_bar, name)
-            with _opened(asked, path, windows, new_bar, name) as own:
-                figures = compare(own, uncompressed(), windows, asked.kv, asked.threads, bar)
-            done.append(bundle_report(path, name, manifest, errors, figures.perplexity, _closeness(figures)))
+            some = new[first : first + _TOGETHER]
+            errors = [_errors(model, path, new_bar(f"{name}: errors", "w")) for path, name, _ in some]
+            with ExitStack() as opened:
+                own = [opened.enter_context(_opened(asked, path, windows, new_bar, name)) for path, name, _ in some]
+                bar = _counted(new_bar, ", ".join(name for _, name, _ in some))
+                figures = compare_all(own, uncompressed(), windows, asked.kv, asked.threads, bar)
+            for (path, name, manifest), error, each in zip(some, errors, figures, strict=True):
+                done.append(bundle_report(path, name, manifest, error, each.perplexity, _closeness(each)))
         return report()
 
 
