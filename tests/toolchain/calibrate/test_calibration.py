@@ -172,8 +172,8 @@ def test_calibrated_builds_measure_themselves(tmp_path: Path) -> None:
     assert found[0]["files"]["weights.ptd"] == found[1]["files"]["weights.ptd"]
 
 
-def short_text(path: Path) -> Path:
-    path.write_text(read_text(DEFAULT_TEXT)[:30_000], "utf-8")
+def short_text(path: Path, length: int = 30_000) -> Path:
+    path.write_text(read_text(DEFAULT_TEXT)[:length], "utf-8")
     return path
 
 
@@ -207,7 +207,7 @@ def test_a_planned_bundle(tmp_path: Path) -> None:
         EXAMPLE,
         out,
         budget=budget,
-        calibration=short_text(tmp_path / "calibration.txt"),
+        calibration=short_text(tmp_path / "calibration.txt", 90_000),
         tell=lines.append,
     )
     stored = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
