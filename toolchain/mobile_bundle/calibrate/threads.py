@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -19,9 +20,9 @@ from mobile_bundle.processors import default_jobs
 T = TypeVar("T")
 R = TypeVar("R")
 
-_threads: list[ThreadPoolExecutor] = []
-"""Those of the innermost `one_thread_each`, last. They stay the same, because what a new thread allocates comes from
-another part of the heap, of which much is never given back."""
+_threads: ContextVar[ThreadPoolExecutor | None] = ContextVar("_threads", default=None)
+"""Those of `one_thread_each`, of the thread that entered it. They stay the same, because what a new thread allocates
+comes from another part of the heap, of which much is never given back."""
 
 _MOST_THREADS = 4
 """Every thread may hold the sums of one layer's inputs."""
@@ -37,12 +38,12 @@ def one_thread_each() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(_PRECISION)
     pool = ThreadPoolExecutor(min(default_jobs(), _MOST_THREADS), "calibrate")
-    _threads.append(pool)
+    before = _threads.set(pool)
     try:
         with threadpool_limits(1, user_api="blas"):
             yield
     finally:
-        _threads.remove(pool)
+        _threads.reset(before)
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
@@ -59,9 +60,8 @@ def give_memory_back() -> None:
 def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The results in the order of the items, whose work runs in several threads, and begins at once in those of
     `one_thread_each`: work that does not ask for work side by side itself."""
-    if _threads:
-        return _threads[-1].map(work, items)
-    return _in_new_threads(work, items)
+    pool = _threads.get()
+    return pool.map(work, items) if pool else _in_new_threads(work, items)
 
 
 def _in_new_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
