@@ -66,7 +66,7 @@ def _subject(subject: ModelResults) -> list[str]:
     parts = [
         f"## {_cell(original.name)}",
         f"- model: {_cell(original.name)} (`{subject.model}`), {original.architecture}, "
-        f"{parameters(original.parameters)} parameters, {megabytes(original.bytes)} of safetensors, sha256 of "
+        f"{parameters(original.parameters)} parameters, {megabytes(original.bytes)} of weights, sha256 of "
         f"configuration, tokenizer and weights `{original.sha256[:16]}`\n"
         f"- corpus and window: {_cell(protocol.text)} (sha256 `{protocol.text_sha256[:16]}`), from its start "
         f"{protocol.windows} windows of {protocol.context:,} tokens, {protocol.tokens:,} of them scored; {protocol.kv} "
@@ -96,10 +96,9 @@ def _subject(subject: ModelResults) -> list[str]:
 
 def _row(bundle: BundleReport, subject: ModelResults) -> tuple[str, ...]:
     bits = bundle.bits_per_weight
-    arguments = subject.arguments.get(bundle.name)
     return (
         f"{_cell(bundle.name)}{' ●' if bundle.pareto else ''}",
-        f"`{arguments}`" if arguments is not None else f"(recipe in its manifest: {_cell(bundle.recipe)})",
+        _arguments_cell(subject.arguments.get(bundle.name), bundle),
         _mb(bundle.model_bytes),
         _mb(bundle.model_bytes + bundle.installed_bytes),
         *(f"{bits[part]:.3f}" for part in ("all", "body", "embedding")),
@@ -110,6 +109,12 @@ def _row(bundle: BundleReport, subject: ModelResults) -> tuple[str, ...]:
         agreement_text(bundle.closeness),
         _mb(bundle.predicted["peak_bytes"]),
     )
+
+
+def _arguments_cell(arguments: str | None, bundle: BundleReport) -> str:
+    if arguments is None:
+        return f"(recipe in its manifest: {_cell(bundle.recipe)})"
+    return f"`{arguments}`" if arguments else f"none: {_cell(bundle.recipe)}"
 
 
 def _others(report: Report) -> list[str]:
