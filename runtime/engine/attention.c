@@ -115,8 +115,8 @@ static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_
   const mb_layer *l = &session->model->layers[layer];
   const size_t kv_heads = session->model->weights.config.kv_heads, context = layout->options.context;
   *positions = l->window ? layout->ring : layout->options.context;
-  const size_t before = l->window ? layout->full_layers * context + (layer - l->full_before) * (size_t)layout->ring
-                                  : l->full_before * context;
+  const size_t before =
+      l->window ? layout->full_layers * context + l->windowed_before * (size_t)layout->ring : l->full_before * context;
   return before * kv_heads + (size_t)kv_head * *positions;
 }
 
@@ -206,6 +206,8 @@ static void attend_items(void *context, uint32_t first, uint32_t last, uint32_t 
       (int8 ? kernels->scores_int8 : kernels->scores_f16)(&queries, &keys, scores + p, scores_stride);
     }
     float sums[MB_MOST_SHARED_HEADS];
+    if (c->score_cap != 0)
+      for (uint32_t h = 0; h < heads; h++) mb_soft_cap(scores + h * scores_stride, positions, c->score_cap);
     for (uint32_t h = 0; h < heads; h++) sums[h] = kernels->softmax_terms(scores + h * scores_stride, positions);
     memset(mixed, 0, (size_t)heads * stride * sizeof *mixed);
     for (uint32_t p = 0; p < positions; p = p == 0 ? end : positions) {

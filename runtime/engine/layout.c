@@ -37,6 +37,9 @@ static mb_status resolve(const mb_model_config *config, const mb_session_options
   if (o->threads > MOST_THREADS) return mb_fail(MB_ERROR_ARGUMENT, "%u threads: %d at most", o->threads, MOST_THREADS);
   if (o->prefill_chunk > MOST_CHUNK)
     return mb_fail(MB_ERROR_ARGUMENT, "a prefill chunk of %u tokens: %d at most", o->prefill_chunk, MOST_CHUNK);
+  if (o->lookahead >= o->prefill_chunk)
+    return mb_fail(MB_ERROR_ARGUMENT, "a lookahead of %u tokens: a prefill chunk of %u has room for %u", o->lookahead,
+                   o->prefill_chunk, o->prefill_chunk - 1);
   if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16)
     return mb_fail(MB_ERROR_ARGUMENT, "unknown type of KV cache %d", (int)o->kv_type);
   return MB_OK;
@@ -60,10 +63,11 @@ static void *take(arena *a, uint64_t count, uint64_t each) {
 typedef struct {
   uint64_t hidden, attention_padded, feed, widest; /* padded to MB_COLUMN_PADDING */
   uint64_t attention, kv;
-  uint64_t blocks;      /* of a head, MB_KV_BLOCK values each */
-  uint64_t thread_rows; /* query heads that all threads work on at once */
-  uint64_t vectors;     /* of keys in the whole cache, and as many of values */
-  uint64_t table;       /* angles of a position */
+  uint64_t blocks;       /* of a head, MB_KV_BLOCK values each */
+  uint64_t thread_rows;  /* query heads that all threads work on at once */
+  uint64_t vectors;      /* of keys in the whole cache, and as many of values */
+  uint64_t table;        /* angles of a position */
+  uint64_t convolutions; /* layers that have one */
 } dimensions;
 
 static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layout) {
@@ -75,8 +79,9 @@ static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layou
                   .thread_rows = mb_size_multiply(layout->options.threads, c->heads / c->kv_heads),
                   .vectors = mb_size_multiply(
                       c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->options.context),
-                                               mb_size_multiply(c->layers - layout->full_layers, layout->ring))),
-                  .table = mb_rotary_dim(c) / 2};
+                                               mb_size_multiply(layout->windowed_layers, layout->ring))),
+                  .table = mb_rotary_dim(c) / 2,
+                  .convolutions = c->layers - layout->full_layers - layout->windowed_layers};
   d.attention_padded = mb_size_round_up(d.attention, MB_COLUMN_PADDING);
   d.widest = larger(larger(d.hidden, d.attention_padded), d.feed);
   return d;
@@ -110,7 +115,9 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   b->query_padded = take(a, mb_size_multiply(heads, int8 ? 0 : stride), floats);
   b->scores = take(a, mb_size_multiply(d.thread_rows, mb_size_round_up(o->context, 8)), floats);
   b->mixed = take(a, mb_size_multiply(d.thread_rows, stride), floats);
-  b->logits = take(a, mb_size_multiply(o->all_logits ? chunk : 1, c->vocabulary), floats);
+  b->gates = take(a, mb_size_multiply(d.convolutions ? chunk : 0, 3 * (uint64_t)c->hidden), floats);
+  b->convolved = take(a, mb_size_multiply(d.convolutions ? chunk : 0, d.hidden), floats);
+  b->logits = take(a, mb_size_multiply(layout->logit_rows, c->vocabulary), floats);
 }
 
 static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
@@ -121,17 +128,25 @@ static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *l
   b->values = take(a, d.vectors, vector);
   b->key_scales = take(a, d.vectors, scales);
   b->value_scales = take(a, d.vectors, scales);
+  b->convolutions =
+      take(a, mb_size_multiply(d.convolutions, layout->convolution_ring), mb_size_multiply(c->hidden, sizeof(float)));
 }
 
-static uint32_t count_full_layers(const mb_model_config *c) {
-  uint32_t full = 0;
-  for (uint32_t l = 0; l < c->layers; l++) full += mb_layer_window(c, l) == 0;
-  return full;
+/* How many layers have attention that sees all positions (windowed: a window of them). */
+static uint32_t count_layers(const mb_model_config *c, bool windowed) {
+  uint32_t count = 0;
+  for (uint32_t l = 0; l < c->layers; l++)
+    count += !mb_is_convolution(c, l) && (mb_layer_window(c, l) != 0) == windowed;
+  return count;
 }
 
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options) {
   const uint64_t ring = (uint64_t)config->sliding_window + options->prefill_chunk - 1;
-  return count_full_layers(config) < config->layers && ring < options->context ? (uint32_t)ring : options->context;
+  return count_layers(config, true) > 0 && ring < options->context ? (uint32_t)ring : options->context;
+}
+
+uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options) {
+  return config->convolution_taps ? config->convolution_taps - 1 + options->prefill_chunk : 0;
 }
 
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout) {
@@ -140,12 +155,16 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   if (status == MB_OK) status = resolve(config, options, &layout->options);
   if (status != MB_OK) return status;
   const bool int8 = layout->options.kv_type == MB_KV_INT8;
+  layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
   layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
   layout->kv_value_bytes = int8 ? 1 : 2;
-  layout->full_layers = count_full_layers(config);
+  layout->full_layers = count_layers(config, false);
+  layout->windowed_layers = count_layers(config, true);
+  layout->convolution_ring = mb_convolution_ring(config, &layout->options);
   layout->ring = mb_ring(config, &layout->options);
   const uint64_t scales = int8 ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
-  const uint32_t growing = layout->ring < layout->options.context ? layout->full_layers : config->layers;
+  const uint32_t growing =
+      layout->ring < layout->options.context ? layout->full_layers : layout->full_layers + layout->windowed_layers;
   layout->kv_bytes_per_token =
       mb_size_multiply(mb_size_multiply(growing, config->kv_heads),
                        2 * mb_size_add(mb_size_multiply(layout->stride, layout->kv_value_bytes), scales));

@@ -29,21 +29,27 @@ typedef struct {
   float *query_padded; /* [C][heads][stride], fp16 cache only */
   float *scores;       /* [threads][heads / kv_heads][context rounded up to 8] */
   float *mixed;        /* [threads][heads / kv_heads][stride] */
-  float *logits;       /* [1, or C with all_logits][vocabulary] */
+  float *logits;       /* [logit_rows][vocabulary] */
+  float *gates;        /* [C][3][hidden]: a convolution's input, with convolutions only */
+  float *convolved;    /* [C][padded hidden]: what it gives, with convolutions only */
   /* The cache: those of layers that see all positions, [layers][kv_heads][context], then those of layers with a window,
    * [layers][kv_heads][ring]. A vector is [stride], int8 or fp16, and its scales [stride / MB_KV_BLOCK] fp16. */
   uint8_t *keys;
   uint8_t *values;
   uint16_t *key_scales; /* int8 cache only */
   uint16_t *value_scales;
+  float *convolutions; /* [layers with a convolution][convolution_ring][hidden]: what they see */
 } mb_buffers;
 
 typedef struct {
   mb_session_options options; /* no zeros left in it */
+  uint32_t logit_rows;        /* 1 + lookahead, or the chunk with all_logits */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
   uint32_t kv_value_bytes;    /* 1 or 2 */
   uint32_t ring;              /* positions that a layer with a window keeps: position p lies at p % ring */
   uint32_t full_layers;       /* how many layers keep all positions */
+  uint32_t windowed_layers;   /* how many keep a ring of them */
+  uint32_t convolution_ring;  /* positions that a convolution keeps: p lies at p % convolution_ring; 0: there is none */
   uint64_t kv_bytes_per_token;
   uint64_t kv_bytes;
   uint64_t total_bytes; /* fits size_t */
@@ -53,6 +59,9 @@ typedef struct {
 /* Positions that a layer with a window keeps. A chunk writes all its positions before the first of its tokens looks at
  * what stands in its window. options: resolved. */
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options);
+/* Positions that a convolution keeps: what the first token of a chunk sees before it, and the chunk. 0: there is none.
+ */
+uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options);
 /* Fills in defaults and computes every size. MB_ERROR_FORMAT for a config that cannot be, MB_ERROR_ARGUMENT for such
  * options, MB_ERROR_MEMORY for a session that no process could hold. */
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout);
@@ -78,6 +87,10 @@ void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count);
 
 /* attention.c: rotates queries and keys, writes the KV cache, attends; reads query/key/value, writes attention. */
 void mb_attention(mb_session *session, uint32_t layer, uint32_t count);
+/* convolution.c: what the short convolutions of tokens first..last-1 of the chunk see; reads gates. */
+void mb_convolution_keep(mb_session *session, uint32_t layer, uint32_t first, uint32_t last);
+/* convolution.c: what they give of that, when all tokens of the chunk are kept; writes convolved. */
+void mb_convolution_mix(mb_session *session, uint32_t layer, uint32_t first, uint32_t last);
 /* attention.c: cosines and sines of the chunk's positions. */
 void mb_attention_angles(mb_session *session, uint32_t count);
 

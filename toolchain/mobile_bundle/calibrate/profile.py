@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.decoder import STAGES, readers
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, added, layer_weights, read_matrix, tensor_named
@@ -88,8 +88,7 @@ def profile_model(
             weights = layer_weights(model, layer)
             hessians = walk.hessians(weights)
             for stage, hessian in hessians.items():
-                readers = [name for name, entrance in PROJECTIONS.items() if entrance == stage]
-                matrices = [weights[f"{name}.weight"].numpy() for name in readers]
+                matrices = [weights[f"{name}.weight"].numpy() for name in readers(stage, weights)]
                 tried[layer, stage] = pool.submit(_try, matrices, hessian, names, _TRIED_ROWS)
             for key in list(tried)[: -2 * len(hessians)]:
                 tried[key].result()  # so that not all layers' weights wait in RAM
@@ -107,9 +106,8 @@ def profile_model(
         for layer in reversed(range(spec.layers)):
             weights = layer_weights(model, layer)
             gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()), gradient)
-            for stage in hessians:
-                readers = [name for name, entrance in PROJECTIONS.items() if entrance == stage]
-                for name, known in zip(readers, tried[layer, stage].result(), strict=True):
+            for stage in STAGES:
+                for name, known in zip(readers(stage, weights), tried[layer, stage].result(), strict=True):
                     found[f"layers.{layer}.{name}.weight"] = _profile(known, rows[name])
             if progress:
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS, STAGES, LayerRunner, Product, embedded, rotary
+from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
 
@@ -150,8 +150,7 @@ class _Way:
 
     def enter(self, stage: str) -> None:
         """Before the first `reach` of a stage."""
-        reader = next(name for name, entrance in PROJECTIONS.items() if entrance == stage)
-        columns = self._weights[f"{reader}.weight"].shape[1]
+        columns = self._weights[f"{readers(stage, self._weights)[0]}.weight"].shape[1]
         self._before, self.entered = self.entered, self._walk.hidden.new_empty(*self._walk.hidden.shape[:2], columns)
 
     @torch.no_grad()
