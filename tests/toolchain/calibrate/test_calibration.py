@@ -91,10 +91,11 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
 
 
-def test_stages_see_what_is_coded_so_far(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["llama-untied-biases", "lfm2"])
+def test_stages_see_what_is_coded_so_far(tmp_path: Path, name: str) -> None:
     """Each input is that of a layer whose earlier matrices are the new ones already."""
     windows = tokens(5, 32)
-    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+    with open_model(write_tiny(tmp_path / "model", name)) as model:
         embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
         walk, reference, plain, mixed = (Walk(model, windows, embedding) for _ in range(4))
         weights = layer_weights(model, 0)
@@ -102,8 +103,8 @@ def test_stages_see_what_is_coded_so_far(tmp_path: Path) -> None:
         changed: dict[str, torch.Tensor] = {}
         for stage, hessian, drift in walk.stages(weights, reference):
             for projection in readers(stage, weights):
-                name = f"{projection}.weight"
-                weights[name] = changed[name] = weights[name] * 1.1
+                matrix = f"{projection}.weight"
+                weights[matrix] = changed[matrix] = weights[matrix] * 1.1
             if stage == "attention":
                 np.testing.assert_allclose(hessian, original[stage], rtol=1e-4, atol=1e-7)
                 assert np.abs(drift).max() < 1e-6
