@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobile_bundle.errors import NotFinite
 from mobile_bundle.healing.decoders import Original, Student, rated
-from mobile_bundle.healing.divergence import divergence, divergence_and_slope
+from mobile_bundle.healing.divergence import Slope, divergence, divergence_and_slope
 from mobile_bundle.healing.evaluation import Held, evaluate_held
 from mobile_bundle.healing.mixture import Mixture, Tokens
 from mobile_bundle.healing.progress import Trained
@@ -32,18 +32,19 @@ _SHORT_RUN = 10
 
 
 class Distillation(nn.Module):
-    """The student and its loss, as one module that several processes train together."""
+    """The student and its loss, as one module that several processes train together. slope_of: divergence_and_slope, or
+    that compiled."""
 
-    def __init__(self, student: Student, original: Original, compiled: bool) -> None:
+    def __init__(self, student: Student, original: Original, slope_of: Slope = divergence_and_slope) -> None:
         super().__init__()
         self.student = student
         self._head = [original.head]
-        self._slope = torch.compile(divergence_and_slope) if compiled else divergence_and_slope
+        self._slope_of = slope_of
 
     def forward(self, tokens: Tensor, x_original: Tensor) -> Tensor:
         """Mean KL of the next-token distributions. x_original: what the original's head sees of the tokens."""
         x, head = self.student(tokens)
-        return divergence(x, head, x_original, self._head[0], self._slope)
+        return divergence(x, head, x_original, self._head[0], self._slope_of)
 
 
 class Training:
@@ -74,7 +75,8 @@ class Training:
             student.load_state_dict(weights)
             self._optimiser.load_state_dict(optimiser)
         folder.rewind_log(self._state.step)
-        module = Distillation(student, original, settings.compile)
+        slope_of = torch.compile(divergence_and_slope) if settings.compile else divergence_and_slope
+        module = Distillation(student, original, slope_of)
         self._module: nn.Module = DistributedDataParallel(module) if world.size > 1 else module
         self._begun_at = self._state.step
         self._started = time.monotonic()
