@@ -23,7 +23,7 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS, normalise, soft_cap  # noqa: E402
+from mobile_bundle.calibrate.decoder import fast_product, normalise, readers, soft_cap  # noqa: E402
 from mobile_bundle.calibrate.head import Head  # noqa: E402
 from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix, tensor_named  # noqa: E402
@@ -91,19 +91,20 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
 
 
-def test_stages_see_what_is_coded_so_far(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["llama-untied-biases", "lfm2"])
+def test_stages_see_what_is_coded_so_far(tmp_path: Path, name: str) -> None:
     """Each input is that of a layer whose earlier matrices are the new ones already."""
     windows = tokens(5, 32)
-    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+    with open_model(write_tiny(tmp_path / "model", name)) as model:
         embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
         walk, reference, plain, mixed = (Walk(model, windows, embedding) for _ in range(4))
         weights = layer_weights(model, 0)
         original = plain.hessians(dict(weights))
         changed: dict[str, torch.Tensor] = {}
         for stage, hessian, drift in walk.stages(weights, reference):
-            for projection in [name for name, entrance in PROJECTIONS.items() if entrance == stage]:
-                name = f"{projection}.weight"
-                weights[name] = changed[name] = weights[name] * 1.1
+            for projection in readers(stage, weights):
+                matrix = f"{projection}.weight"
+                weights[matrix] = changed[matrix] = weights[matrix] * 1.1
             if stage == "attention":
                 np.testing.assert_allclose(hessian, original[stage], rtol=1e-4, atol=1e-7)
                 assert np.abs(drift).max() < 1e-6
@@ -115,6 +116,15 @@ def test_stages_see_what_is_coded_so_far(tmp_path: Path) -> None:
         np.testing.assert_allclose(last, whole["mlp.down"], rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(walk.hidden, mixed.hidden)
         torch.testing.assert_close(reference.hidden, plain.hidden)
+
+
+def test_fast_products_are_products() -> None:
+    """To the precision of bfloat16, where the processor has units for it."""
+    generator = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(64, 96, generator=generator), torch.randn(32, 96, generator=generator)
+    found, exact = fast_product()(x, weight), x.double() @ weight.double().T
+    assert found.dtype == torch.float32
+    assert float((found - exact).square().mean() / exact.square().mean()) < 2e-5
 
 
 def test_the_measure_of_a_coded_model(tmp_path: Path) -> None:
@@ -164,8 +174,8 @@ def test_calibrated_builds_measure_themselves(tmp_path: Path) -> None:
     assert found[0]["files"]["weights.ptd"] == found[1]["files"]["weights.ptd"]
 
 
-def short_text(path: Path) -> Path:
-    path.write_text(read_text(DEFAULT_TEXT)[:30_000], "utf-8")
+def short_text(path: Path, length: int = 30_000) -> Path:
+    path.write_text(read_text(DEFAULT_TEXT)[:length], "utf-8")
     return path
 
 
@@ -199,7 +209,7 @@ def test_a_planned_bundle(tmp_path: Path) -> None:
         EXAMPLE,
         out,
         budget=budget,
-        calibration=short_text(tmp_path / "calibration.txt"),
+        calibration=short_text(tmp_path / "calibration.txt", 90_000),
         tell=lines.append,
     )
     stored = sum(path.stat().st_size for path in out.iterdir() if path.is_file())

@@ -71,8 +71,8 @@ def test_coded_rows_keep_their_strength() -> None:
             strengths[kind] = np.einsum("rc,rc->r", weight, coded) / np.einsum("rc,rc->r", weight, weight)
         assert strengths["free"].mean() < weakest
         np.testing.assert_allclose(strengths["calibrated"], 1, atol=2e-3)
-    assert (row_gains(weight, weight, hessian) == 1).all()
-    assert (row_gains(weight, 0 * weight, hessian) == 1).all()  # a row that is lost is not blown up
+    assert (row_gains(weight, weight, weight @ hessian) == 1).all()
+    assert (row_gains(weight, 0 * weight, weight @ hessian) == 1).all()  # a row that is lost is not blown up
 
 
 def test_candidates_are_a_convex_curve() -> None:

@@ -6,7 +6,7 @@ import html
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,12 @@ def test_figures_are_those_of_eval(report, bundles, text, capsys):
         (bundles[1], next(b.perplexity for b in report.bundles if b.name == "two")),
     ):
         assert main(["eval", str(subject), "--text", str(text), *PROTOCOL, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["perplexity"] == found
+        assert json.loads(capsys.readouterr().out)["perplexity"] == pytest.approx(found, rel=1e-6)
+    assert main(["eval", str(bundles[1]), "--against", str(EXAMPLE), "--text", str(text), *PROTOCOL, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    close = next(bundle.closeness for bundle in report.bundles if bundle.name == "two")
+    assert figures.items() >= asdict(close).items()
+    assert close.kl > 0.01
 
 
 def test_sizes_add_up(report, bundles):
@@ -189,7 +194,7 @@ def test_reuse_measures_only_what_is_new(report, page, bundles, text, points, tm
         "--points",
         points.with_name("other.json"),
     )
-    assert "four: perplexity" in said  # another protocol: nothing can be taken over
+    assert "four, two, " in said  # another protocol: nothing can be taken over
     assert other.original.perplexity != report.original.perplexity
 
 
@@ -312,7 +317,7 @@ def test_results_name_everything_they_must(report):
     subject = ModelResults(report, "models/m", "val.txt", {"four": "--recipe affine-4bit"}, missing)
     page = results_markdown([subject], "make-it")
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert all(line.replace("\\|", "").count("|") in (5, 8, 12) for line in table)  # no name breaks out of its cell
+    assert all(line.replace("\\|", "").count("|") in (5, 8, 14) for line in table)  # no name breaks out of its cell
     for bundle in report.bundles:
         assert sum(f"{bundle.perplexity:.3f}" in line for line in table) >= 2
     known = ("`--recipe affine-4bit`", "--context 64 --windows 3", report.protocol.machine, "mobile-bundle eval NAME")

@@ -29,10 +29,26 @@ PROJECTIONS = {
 """Projection of a layer, and the input it reads: with attention, or with a short convolution in its place. Projections
 with the same input share its Hessian."""
 
+
+def readers(stage: str, weights: Mapping[str, Tensor]) -> list[str]:
+    """The projections that read an input, one of STAGES, in a layer of these weights."""
+    return [name for name, entrance in PROJECTIONS.items() if entrance == stage and f"{name}.weight" in weights]
+
+
 Observe = Callable[[str, Tensor], None]
 """Called with the name of an input of PROJECTIONS and its values, float32 (windows, tokens, columns)."""
+Product = Callable[[Tensor, Tensor], Tensor]
 Weigh = Callable[[str, Tensor], None]
 """Called with the name of a projection and its output, before it is used: for gradients."""
+
+
+def fast_product() -> Product:
+    """x @ weight.T, float32, as fast as this processor can: twice as fast where it has units for bfloat16, to which
+    factors and results are rounded there. Models are trained so, and int8 activations lose more."""
+    capabilities = torch.cpu.get_capabilities()
+    if not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
+        return functional.linear
+    return lambda x, weight: functional.linear(x.bfloat16(), weight.bfloat16()).float()
 
 
 def rotary(spec: DecoderSpec, tokens: int) -> tuple[Tensor, Tensor]:
@@ -86,11 +102,18 @@ STAGES = ("attention", "attention.output", "mlp", "mlp.down")
 
 class LayerRunner:
     """One layer. weights: float32 tensors by our names without "layers.N." (models/names.py), looked up
-    when they are used; cosines, sines: of rotary(); layer: its number."""
+    when they are used; cosines, sines: of rotary(); layer: its number; product: x and weight to x @ weight.T."""
 
     def __init__(
-        self, spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, layer: int
+        self,
+        spec: DecoderSpec,
+        weights: Mapping[str, Tensor],
+        cosines: Tensor,
+        sines: Tensor,
+        layer: int,
+        product: Product = functional.linear,
     ) -> None:
+        self._product = product
         self._spec, self._weights = spec, weights
         self._window = spec.window_of(layer)
         self._convolution = layer in spec.convolution_layers
@@ -196,7 +219,8 @@ class LayerRunner:
         return hidden + given * self._spec.residual_scale
 
     def _projected(self, name: str, x: Tensor, weigh: Weigh | None) -> Tensor:
-        y = functional.linear(x, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
+        y, bias = self._product(x, self._weights[f"{name}.weight"]), self._weights.get(f"{name}.bias")
+        y = y if bias is None else y + bias
         if weigh:
             weigh(name, y)
         return y

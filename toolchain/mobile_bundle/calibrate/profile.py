@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.decoder import STAGES, readers
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, added, layer_weights, read_matrix, tensor_named
@@ -76,7 +76,7 @@ def profile_model(
     embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
     walk = Walk(model, _some(windows, _HESSIAN_TOKENS), embedding)
     count = min(len(walk.windows), max(1, _GRADIENT_TOKENS // windows.shape[1]))
-    tried: dict[str, Future[_Tried]] = {}
+    tried: dict[tuple[int, str], Future[list[_Tried]]] = {}
     with ThreadPoolExecutor(default_jobs()) as pool, tempfile.TemporaryFile(prefix="mobile-bundle-") as file:
         shape = (spec.layers, count, windows.shape[1], spec.hidden)
         size = 4 * math.prod(shape)
@@ -87,14 +87,11 @@ def profile_model(
             kept[layer] = walk.hidden[:count].numpy()
             weights = layer_weights(model, layer)
             hessians = walk.hessians(weights)
-            for projection, entrance in PROJECTIONS.items():
-                if f"{projection}.weight" not in weights:
-                    continue
-                matrix = weights[f"{projection}.weight"].numpy()
-                job = pool.submit(_try, matrix, hessians[entrance], names, _TRIED_ROWS)
-                tried[f"layers.{layer}.{projection}.weight"] = job
-            for name in list(tried)[: -2 * len(PROJECTIONS)]:
-                tried[name].result()  # so that not all layers' weights wait in RAM
+            for stage, hessian in hessians.items():
+                matrices = [weights[f"{name}.weight"].numpy() for name in readers(stage, weights)]
+                tried[layer, stage] = pool.submit(_try, matrices, hessian, names, _TRIED_ROWS)
+            for key in list(tried)[: -2 * len(hessians)]:
+                tried[key].result()  # so that not all layers' weights wait in RAM
             if progress:
                 progress(layer + 1, steps, f"layer {layer}")
         tied = embedding if spec.tied else read_matrix(model, tensor_named(model, "output.weight"))
@@ -105,13 +102,13 @@ def profile_model(
         )
         if progress:
             progress(spec.layers + 1, steps, "output")
-        matrices = {}
+        found = {}
         for layer in reversed(range(spec.layers)):
             weights = layer_weights(model, layer)
             gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()), gradient)
-            for projection, squares in rows.items():
-                name = f"layers.{layer}.{projection}.weight"
-                matrices[name] = _profile(tried[name].result(), squares)
+            for stage in STAGES:
+                for name, known in zip(readers(stage, weights), tried[layer, stage].result(), strict=True):
+                    found[f"layers.{layer}.{name}.weight"] = _profile(known, rows[name])
             if progress:
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")
         del kept
@@ -120,18 +117,18 @@ def profile_model(
     entry_hessian = np.diag(entry).astype(np.float32)
 
     def table(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
-        return _profile(_try(weight, hessian, names, _TRIED_EMBEDDING_ROWS), row_weights)
+        return _profile(_try([weight], hessian, names, _TRIED_EMBEDDING_ROWS)[0], row_weights)
 
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
         energy = np.square(row_scales(embedding))
         share = float((head_rows * energy).sum() / energy.sum()), float((seen * energy).sum() / energy.sum())
         both = np.float32(share[0]) * head_hessian + np.float32(share[1]) * entry_hessian
-        matrices["embedding.weight"] = table(both, np.ones(spec.vocabulary, np.float32), embedding)
-        return Profile(loss, matrices, both, None)
-    matrices["embedding.weight"] = table(entry_hessian, seen, embedding)
-    matrices["output.weight"] = table(head_hessian, head_rows, tied)
-    return Profile(loss, matrices, entry_hessian, head_hessian)
+        found["embedding.weight"] = table(both, np.ones(spec.vocabulary, np.float32), embedding)
+        return Profile(loss, found, both, None)
+    found["embedding.weight"] = table(entry_hessian, seen, embedding)
+    found["output.weight"] = table(head_hessian, head_rows, tied)
+    return Profile(loss, found, entry_hessian, head_hessian)
 
 
 def _some(windows: NDArray[np.int32], tokens: int) -> NDArray[np.int32]:
@@ -152,10 +149,18 @@ class _Tried:
     errors: Mapping[str, Floats]
 
 
-def _try(weight: Floats, hessian: Floats, names: Sequence[str], count: int) -> _Tried:
-    rows = np.arange(min(count, len(weight))) * len(weight) // min(count, len(weight))
-    errors = try_candidates(weight[rows], hessian, names)
-    return _Tried(importance(inverse_factor(hessian)), np.square(row_scales(weight)), rows, errors)
+def _try(matrices: Sequence[Floats], hessian: Floats, names: Sequence[str], count: int) -> list[_Tried]:
+    """Matrices that read one input, each by itself; count: rows of each that are coded, all of them together."""
+    chosen = [np.arange(min(count, len(each))) * len(each) // min(count, len(each)) for each in matrices]
+    rows = [each[some] for each, some in zip(matrices, chosen, strict=True)]
+    errors = try_candidates(np.concatenate(rows), hessian, names)
+    columns = importance(inverse_factor(hessian))
+    tried, begin = [], 0
+    for each, some in zip(matrices, chosen, strict=True):
+        own = {name: values[begin : begin + len(some)] for name, values in errors.items()}
+        tried.append(_Tried(columns, np.square(row_scales(each)), some, own))
+        begin += len(some)
+    return tried
 
 
 def _profile(tried: _Tried, row_weights: Floats) -> MatrixProfile:

@@ -5,9 +5,11 @@ the threads of one product wait for the slowest. The results do not depend on th
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -17,6 +19,10 @@ from mobile_bundle.processors import default_jobs
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_threads: ContextVar[ThreadPoolExecutor | None] = ContextVar("_threads", default=None)
+"""Those of `one_thread_each`, of the thread that entered it. They stay the same, because what a new thread allocates
+comes from another part of the heap, of which much is never given back."""
 
 _MOST_THREADS = 4
 """Every thread may hold the sums of one layer's inputs."""
@@ -31,15 +37,33 @@ def one_thread_each() -> Iterator[None]:
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(_PRECISION)
+    pool = ThreadPoolExecutor(min(default_jobs(), _MOST_THREADS), "calibrate")
+    before = _threads.set(pool)
     try:
         with threadpool_limits(1, user_api="blas"):
             yield
     finally:
+        _threads.reset(before)
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
 
 
+def give_memory_back() -> None:
+    """What is free of the heap goes back to the system, where the C library can do that. Freed pieces of less than
+    32 MB stay with the process otherwise, one part of the heap per thread."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
 def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results in the order of the items, whose work runs in several threads."""
+    """The results in the order of the items, whose work runs in several threads, and begins at once in those of
+    `one_thread_each`: work that does not ask for work side by side itself."""
+    pool = _threads.get()
+    return pool.map(work, items) if pool else _in_new_threads(work, items)
+
+
+def _in_new_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     with ThreadPoolExecutor(min(default_jobs(), _MOST_THREADS)) as pool:
         yield from pool.map(work, items)

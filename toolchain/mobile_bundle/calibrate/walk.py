@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, embedded, rotary
+from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
 
 _AT_ONCE = 2048
 """Tokens that go through a layer together."""
+
+_BLOCKS = 4
+"""Of columns, in products that are symmetric."""
 
 DRIFT_SHARE = 1 / 3
 """Part of the drift that is made up for: 1/4 to 1/2 did equally well at 3 bits, 3/4 worse than none."""
@@ -31,10 +35,14 @@ Floats = NDArray[np.float32]
 class Walk:
     """The hidden states of all windows on their way through the layers.
 
-    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed.
+    windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed;
+    product: of weights and inputs (LayerRunner).
     layer: the one that the hidden states go through next."""
 
-    def __init__(self, model: Model, windows: NDArray[np.int32], embedding: Floats) -> None:
+    def __init__(
+        self, model: Model, windows: NDArray[np.int32], embedding: Floats, product: Product = functional.linear
+    ) -> None:
+        self._product = product
         self._model, self._spec = model, model.spec
         self.windows = windows
         self.hidden = embedded(self._spec, torch.from_numpy(embedding[windows]))
@@ -49,7 +57,7 @@ class Walk:
 
     def runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
         """A layer of this model with the given weights."""
-        return LayerRunner(self._spec, weights, *self._tables, layer)
+        return LayerRunner(self._spec, weights, *self._tables, layer, self._product)
 
     def _next(self, weights: Mapping[str, Tensor]) -> LayerRunner:
         """Of the layer that is next; it counts as passed."""
@@ -66,52 +74,48 @@ class Walk:
             found: dict[str, Tensor] = {}
 
             def observe(name: str, x: Tensor) -> None:
-                x = x.reshape(-1, x.shape[-1])
-                found[name] = x.T @ x
+                found[name] = _upper_squares(x.reshape(-1, x.shape[-1]))
 
             self.hidden[batch] = runner.forward(self.hidden[batch], observe)
             return found
 
         sums = added(side_by_side(squares, self.batches()))
-        return {name: (total / self.windows.size).numpy() for name, total in sums.items()}
+        return {name: _symmetric(total.div_(self.windows.size)).numpy() for name, total in sums.items()}
 
     def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Floats, Floats]]:
         """Passes this walk and `reference` through the layer, input by input (decoder.STAGES): its name, its Hessian as
         `hessians` has it, and its drift. Between two of them the caller may replace in `weights` what reads the input:
         the next one is that of the layer as it is coded so far. `reference` keeps to the weights of the start.
 
+        The reference goes one input ahead meanwhile. Both walks' hidden states are overwritten on the way.
+
         reference: the same windows in the uncompressed model. drift: Stats.drift, float32 (columns, columns), what has
         been coded so far has done to the input. W' minimises |W' x - W r|^2 over inputs x here and r there: W' = W + W
         E[(r - x) x^T] H^-1, asymmetric calibration as in GPTAQ (Li et al. 2025, arXiv:2504.02692, section 3). Only
         DRIFT_SHARE of it is taken: the whole correction also fits what is noise in the text, and does worse than
         none."""
-        runner, other = self._next(weights), reference._next(dict(weights))
-        batches = list(self.batches())
-        # (hidden, input of the stage) of this walk and of the reference, batch by batch
-        ways = [[(walk.hidden[batch],) * 2 for walk in (self, reference)] for batch in batches]
-        count = self.windows.size
-        for stage in STAGES:
+        own = _Way(self, self._next(weights), weights)
+        before = dict(weights)
+        other = _Way(reference, reference._next(before), before)
+        ahead = other.start(STAGES[0])
+        for number, stage in enumerate(STAGES):
+            _finish(ahead)
+            own.enter(stage)
 
             @torch.no_grad()
-            def products(number: int, stage: str = stage) -> dict[str, Tensor]:
-                own, theirs = ways[number]
-                own, theirs = runner.reach(stage, *own), other.reach(stage, *theirs)
-                ways[number] = [own, theirs]
-                x = own[1].reshape(-1, own[1].shape[-1])
-                return {"square": x.T @ x, "change": (theirs[1].reshape(x.shape) - x).T @ x}
+            def products(batch: slice, stage: str = stage) -> dict[str, Tensor]:
+                own.reach(stage, batch)
+                x, r = (way.entered[batch].reshape(-1, way.entered.shape[-1]) for way in (own, other))
+                return {"square": _upper_squares(x), "change": (r - x).T @ x}
 
-            sums = added(side_by_side(products, range(len(batches))))
-            square, change = sums["square"] / count, sums["change"] / count
+            sums = added(side_by_side(products, self.batches()))
+            last = number + 1 == len(STAGES)
+            ahead = other.leave() if last else other.start(STAGES[number + 1])
+            square, change = (sums[name].div_(self.windows.size) for name in ("square", "change"))
+            square = _symmetric(square)
             yield stage, square.numpy(), _drift(change, square)
-
-        @torch.no_grad()
-        def leave(number: int) -> None:
-            for walk, run, way in zip((self, reference), (runner, other), ways[number], strict=True):
-                walk.hidden[batches[number]] = run.leave(*way)
-            ways[number] = []
-
-        for _ in side_by_side(leave, range(len(batches))):
-            pass
+        _finish(own.leave())
+        _finish(ahead)
 
     def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
         """What `stages` gives of a layer whose matrices stay as they are, by stage; moves `reference` alone."""
@@ -128,8 +132,64 @@ class Walk:
         def forward(batch: slice) -> None:
             self.hidden[batch] = runner.forward(self.hidden[batch])
 
-        for _ in side_by_side(forward, self.batches()):
-            pass
+        _finish(side_by_side(forward, self.batches()))
+
+
+class _Way:
+    """A walk on its way through one layer. entered: the input of the stage that it has reached, float32 (windows,
+    tokens, columns), in one piece of memory; the walk's hidden states are those of that stage."""
+
+    def __init__(self, walk: Walk, runner: LayerRunner, weights: Mapping[str, Tensor]) -> None:
+        self._walk, self._runner, self._weights = walk, runner, weights
+        self.entered = self._before = walk.hidden
+
+    def start(self, stage: str) -> Iterator[None]:
+        """Has all windows go on to one of STAGES."""
+        self.enter(stage)
+        return side_by_side(lambda batch: self.reach(stage, batch), self._walk.batches())
+
+    def enter(self, stage: str) -> None:
+        """Before the first `reach` of a stage."""
+        columns = self._weights[f"{readers(stage, self._weights)[0]}.weight"].shape[1]
+        self._before, self.entered = self.entered, self._walk.hidden.new_empty(*self._walk.hidden.shape[:2], columns)
+
+    @torch.no_grad()
+    def reach(self, stage: str, batch: slice) -> None:
+        hidden = self._walk.hidden[batch]
+        after, self.entered[batch] = self._runner.reach(stage, hidden, self._before[batch])
+        if after is not hidden:
+            hidden[:] = after
+
+    def leave(self) -> Iterator[None]:
+        """Has all windows go out of the layer."""
+
+        @torch.no_grad()
+        def leave(batch: slice) -> None:
+            hidden = self._walk.hidden[batch]
+            hidden[:] = self._runner.leave(hidden, self.entered[batch])
+
+        return side_by_side(leave, self._walk.batches())
+
+
+def _finish(work: Iterable[None]) -> None:
+    for _ in work:
+        pass
+
+
+def _upper_squares(x: Tensor) -> Tensor:
+    """x^T x, (columns, columns), but only what is right of the diagonal, and a little more: a third of the work saved.
+    x: (tokens, columns)."""
+    columns = x.shape[1]
+    step = -(-columns // _BLOCKS)
+    out = x.new_zeros(columns, columns)
+    for begin in range(0, columns, step):
+        out[begin : begin + step, begin:] = x[:, begin : begin + step].T @ x[:, begin:]
+    return out
+
+
+def _symmetric(upper: Tensor) -> Tensor:
+    """The whole of a symmetric matrix."""
+    return upper.triu() + upper.triu(1).T
 
 
 def added(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from mobile_bundle.pipeline.request import Listener
 from mobile_bundle.report.collect import Asked, collect_report
 from mobile_bundle.report.page import report_page
 from mobile_bundle.report.schema import BundleReport, Report, read_report
-from mobile_bundle.report.text import megabytes
+from mobile_bundle.report.text import kl_text, megabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,11 +106,13 @@ def _command(options: argparse.Namespace) -> str:
 def _print(report: Report) -> None:
     original = report.original
     width = max(len(bundle.name) for bundle in report.bundles)
-    print(f"{'bundle':<{width}} {'size':>10} {'bits/w':>7} {'error':>9} {'perplexity':>11} {'':>8}  Pareto front")
+    heads = f"{'size':>10} {'bits/w':>7} {'error':>9} {'perplexity':>11} {'':>8} {'KL':>8}  Pareto front"
+    print(f"{'bundle':<{width}} {heads}")
     for bundle in report.bundles:
         print(
             f"{bundle.name:<{width}} {megabytes(bundle.model_bytes):>10} {bundle.bits_per_weight['all']:>7.3f} "
-            f"{bundle.relative_error['all']:>9.2e} {_perplexity(bundle, original.perplexity)}  "
+            f"{bundle.relative_error['all']:>9.2e} {_perplexity(bundle, original.perplexity)} "
+            f"{kl_text(bundle.closeness):>8}  "
             f"{'yes' if bundle.pareto else ''}".rstrip()
         )
     if original.perplexity is not None:

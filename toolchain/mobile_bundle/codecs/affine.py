@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
 from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric, large_ones_count
-from mobile_bundle.codecs.affine_propagated import Grid, fit_propagated, try_grids
+from mobile_bundle.codecs.affine_propagated import Grid, Rounding, fit_propagated, try_grids
 from mobile_bundle.codecs.blob import FLAG_ASYMMETRIC, STRIP_ROWS, Blob, BlobHeader, round_up
 from mobile_bundle.codecs.codec import (
     Encoded,
@@ -34,7 +34,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.propagation import row_errors
+from mobile_bundle.codecs.propagation import AT_ONCE, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
@@ -86,17 +86,21 @@ class AffineCodec(StreamCodec):
         return self._name
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        """With stats.hessian the matrix is in RAM as a whole, and errors are propagated (affine_propagated.py)."""
+        """With stats.hessian errors are propagated (affine_propagated.py)."""
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())
         inverse = np.float32(1.0 / scale)
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
-            w = np.concatenate(list(source_chunks(source))) * inverse
-            fits = fit_propagated(stats.target(w), stats.hessian, self.grid)
-            write(self._strips(source.columns, fits.codes, fits.d, fits.m))
-            return Encoded(header, sum_squares(fits.values - w) * scale * scale, sum_squares(w) * scale * scale)
+            rounding = Rounding.of(stats.hessian)
+            for chunk in source.chunks(AT_ONCE):
+                w = chunk * inverse
+                fits = fit_propagated(stats.target(w), rounding, self.grid)
+                write(self._strips(source.columns, fits.codes, fits.d, fits.m))
+                error += sum_squares(fits.values - w)
+                total += sum_squares(w)
+            return Encoded(header, error * scale * scale, total * scale * scale)
         groups = round_up(source.columns, self.group) // self.group
         full = source.columns // self.group  # groups without padding
         for chunk in source_chunks(source):
@@ -208,20 +212,23 @@ class AffineCodec(StreamCodec):
     def _fit(self, w: Floats, importance: Floats | None = None) -> Fit:
         """w: float32 (n, width); importance: float32 (width,). Groups that are on the grid already lose nothing."""
         low, high = self.levels
-        search = fit_asymmetric if self.asymmetric else fit_symmetric
         if importance is None and self.bits == 4 and not self.asymmetric:
             importance = large_ones_count(w)
         if not all_exact(w[:_TRIED], low, high, self.asymmetric):
-            return search(w, low, high, self.shrink, self.refits, importance)
+            return self._fit_lossy(w, importance)
         exact = fit_exact(w, low, high, self.asymmetric)
         fit, rest = exact.fit(self.asymmetric), ~exact.found
         if rest.any():
             counts = importance if importance is None or importance.ndim == 1 else importance[rest]
-            lossy = search(w[rest], low, high, self.shrink, self.refits, counts)
+            lossy = self._fit_lossy(w[rest], counts)
             fit.codes[rest], fit.d[rest], fit.error[rest] = lossy.codes, lossy.d, lossy.error
             if fit.m is not None and lossy.m is not None:
                 fit.m[rest] = lossy.m
         return fit
+
+    def _fit_lossy(self, w: Floats, importance: Floats | None) -> Fit:
+        search = fit_asymmetric if self.asymmetric else fit_symmetric
+        return search(w, *self.levels, self.shrink, self.refits, importance)
 
     def holds(self, w: Floats) -> bool:
         """Whether the codes give rows of a matrix exactly. w: float32 (n, columns), in fp16's range already."""
@@ -235,6 +242,11 @@ class AffineCodec(StreamCodec):
     def grid(self) -> Grid:
         """What is rounded to with error propagation."""
         return Grid(self.group, *self.levels, self._fit)
+
+    @property
+    def lossy_grid(self) -> Grid:
+        """The same for weights that are known not to lie on it, or whose loss on it is known without trying."""
+        return Grid(self.group, *self.levels, self._fit_lossy)
 
 
 def power_of_two_scale(largest: float) -> float:
@@ -262,9 +274,15 @@ def _full_name(name: str) -> AffineCodec | None:
 
 def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
-    grids = [codec.grid for codec in codecs if isinstance(codec, AffineCodec)]
-    rounded = try_grids(weight / scale, hessian, grids) * scale
-    return np.stack([row_errors(values - weight, hessian) for values in rounded])
+    grids = [codec.lossy_grid for codec in codecs if isinstance(codec, AffineCodec)]
+    w, rounding = weight / scale, Rounding.of(hessian)
+    rounded = try_grids(w, rounding, grids)
+    errors = np.stack([row_errors(values - w, hessian) for values in rounded])
+    # What refining takes of one grid's errors it takes of all of them: nearly the same share, and far cheaper so.
+    coarsest = int(errors.sum(axis=1).argmax())
+    refined = row_errors(fit_propagated(w, rounding, grids[coarsest]).values - w, hessian)
+    share = float(refined.sum(dtype=np.float64)) / max(float(errors[coarsest].sum(dtype=np.float64)), 1e-30)
+    return errors * np.float32(share * scale * scale)
 
 
 def _rules(bits: int, decode_cost: float) -> FormatRules:

@@ -2,8 +2,9 @@
 
 Frantar et al. 2023, arXiv:2210.17323, section 3.3. Scales and offsets are fitted first, to the weights as they are,
 each column counting by its importance (propagation.py). Then the columns are rounded in the order of the energy of
-their inputs: those that matter most are rounded while most others can still make up for them. At last every row gets
-back the strength that rounding took from it (propagation.row_gains).
+their inputs: those that matter most are rounded while most others can still make up for them. Then each is rounded
+again (propagation.refine), and at last every row gets back the strength that rounding took from it
+(propagation.row_gains).
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_fit import Fit, Halves
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_gains
+from mobile_bundle.codecs.propagation import Ordered, energy_order, importance, propagate, refine, row_gains
 from mobile_bundle.codecs.source import Floats
 
 
@@ -41,12 +41,28 @@ class Grid:
     fit: Callable[[Floats, Floats | None], Fit]
 
 
-def fit_propagated(w: Floats, hessian: Floats, grid: Grid) -> Propagated:
-    """w: float32 (rows, columns); hessian: float32 (columns, columns)."""
+@dataclass(frozen=True)
+class Rounding:
+    """How the columns of a Hessian, float32 (columns, columns), are rounded, and the importance of every column."""
+
+    ordered: Ordered
+    counts: Floats
+
+    @staticmethod
+    def of(hessian: Floats) -> Rounding:
+        """ValueError for a Hessian that is not finite."""
+        ordered = Ordered.of(hessian, energy_order(hessian))
+        counts = np.empty(len(hessian), np.float32)
+        counts[ordered.order] = importance(ordered.factor)
+        return Rounding(ordered, counts)
+
+
+def fit_propagated(w: Floats, rounding: Rounding, grid: Grid) -> Propagated:
+    """w: float32 (rows, columns)."""
     rows, columns = w.shape
     group = grid.group
-    order, factor, counts = _rounding(hessian)
-    d, m = _steps(w, grid, counts)
+    hessian, order, factor = rounding.ordered.hessian, rounding.ordered.order, rounding.ordered.factor
+    d, m = _steps(w, grid, rounding.counts)
     codes = np.zeros((rows, d.shape[1] * group), np.float32)
     # one column's values lie together
     steps, offsets = (np.ascontiguousarray(each.T, np.float32) for each in (d, m))
@@ -61,25 +77,27 @@ def fit_propagated(w: Floats, hessian: Floats, grid: Grid) -> Propagated:
         code += offsets[at]
         return code[None]
 
-    work = np.ascontiguousarray(w.T[order])
-    propagate(work, factor, [(i, i + 1) for i in range(columns)], round_column)
+    own = np.ascontiguousarray(w.T[order])
+    work, single = own.copy(), [(i, i + 1) for i in range(columns)]
+    propagate(work, factor, single, round_column)
+    refine(own, work, rounding.ordered.damped, single, round_column)
     values = np.empty_like(w)
     values[:, order] = work.T
-    gains = row_gains(w, values, hessian)[:, None]
+    gains = row_gains(w, values, w @ hessian)[:, None]
     d, m = (d * gains).astype(np.float16), (m * gains).astype(np.float16)
     groups = codes.reshape(rows, -1, group) * d.astype(np.float32)[..., None] + m.astype(np.float32)[..., None]
     return Propagated(codes, d, m, groups.reshape(rows, -1)[:, :columns])
 
 
-def try_grids(w: Floats, hessian: Floats, grids: Sequence[Grid]) -> Floats:
-    """The values that fit_propagated would give on each grid, float32 (grids, rows, columns), for a few rows: rounded
-    side by side, which takes little longer than one grid."""
+def try_grids(w: Floats, rounding: Rounding, grids: Sequence[Grid]) -> Floats:
+    """The values that fit_propagated would give on each grid without `refine`, float32 (grids, rows, columns), for a
+    few rows: rounded side by side, which takes little longer than one grid."""
     rows, columns = w.shape
-    order, factor, counts = _rounding(hessian)
+    hessian, order, factor = rounding.ordered.hessian, rounding.ordered.order, rounding.ordered.factor
     steps = np.empty((columns, len(grids) * rows), np.float32)
     offsets = np.empty_like(steps)
     for number, grid in enumerate(grids):
-        d, m = _steps(w, grid, counts)
+        d, m = _steps(w, grid, rounding.counts)
         at, own = np.arange(columns) // grid.group, slice(number * rows, (number + 1) * rows)
         steps[:, own], offsets[:, own] = d.T[at], m.T[at]
     inverse = np.divide(np.float32(1), steps, out=np.zeros_like(steps), where=steps != 0)
@@ -99,18 +117,10 @@ def try_grids(w: Floats, hessian: Floats, grids: Sequence[Grid]) -> Floats:
     values = np.empty((columns, len(grids) * rows), np.float32)
     values[order] = work
     out = np.ascontiguousarray(values.T).reshape(len(grids), rows, columns)
+    answers = w @ hessian
     for each in out:
-        each *= row_gains(w, each, hessian)[:, None]
+        each *= row_gains(w, each, answers)[:, None]
     return out
-
-
-def _rounding(hessian: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """The order of rounding, U in that order, and the importance of every column."""
-    order = energy_order(hessian)
-    factor = inverse_factor(hessian, order)
-    counts = np.empty(len(order), np.float32)
-    counts[order] = importance(factor)
-    return order, factor, counts
 
 
 def _steps(w: Floats, grid: Grid, counts: Floats) -> tuple[Halves, Halves]:

@@ -33,7 +33,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.propagation import row_errors
+from mobile_bundle.codecs.propagation import AT_ONCE, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Rounding, fit, fit_propagated
@@ -74,17 +74,21 @@ class TrellisCodec(StreamCodec):
         return min([*smaller, self], key=lambda each: each.blob_bytes(1, columns))
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        """With stats.hessian the matrix is in RAM as a whole, and errors are propagated."""
+        """With stats.hessian errors are propagated."""
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())
         inverse = np.float32(1.0 / scale)
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
-            w = np.concatenate(list(source_chunks(source))) * inverse  # exact: a power of two
-            coded = fit_propagated(stats.target(w), Rounding.of(stats.hessian), self.bits, self.group)
-            write(self._strips(coded))
-            return Encoded(header, sum_squares(coded.values - w) * scale * scale, sum_squares(w) * scale * scale)
+            rounding = Rounding.of(stats.hessian)
+            for chunk in source.chunks(AT_ONCE):
+                w = chunk * inverse  # exact: a power of two
+                coded = fit_propagated(stats.target(w), rounding, self.bits, self.group)
+                write(self._strips(coded))
+                error += sum_squares(coded.values - w)
+                total += sum_squares(w)
+            return Encoded(header, error * scale * scale, total * scale * scale)
         counts = np.ones(source.columns, np.float32)
         for chunk in source_chunks(source):
             w = chunk * inverse

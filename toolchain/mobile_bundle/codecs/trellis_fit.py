@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_gains
+from mobile_bundle.codecs.propagation import Ordered, energy_order, importance, propagate, refine, row_gains
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.native.trellis import CIRCLE, search_trellis
 
@@ -55,12 +55,9 @@ def fit(w: Floats, counts: Floats, bits: int, group: int) -> Coded:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How the columns of a Hessian are coded: their order, U in that order (propagation.py), and blocks of the order,
-    (begin, end), each of which is a circle."""
+    """How the columns of a Hessian are coded. blocks: of the order, (begin, end), each of which is a circle."""
 
-    hessian: Floats
-    order: NDArray[np.intp]
-    factor: Floats
+    ordered: Ordered
     blocks: list[tuple[int, int]]
 
     @staticmethod
@@ -68,9 +65,7 @@ class Rounding:
         """hessian: float32 (columns, columns). ValueError for one that is not finite."""
         order = _circle_order(energy_order(hessian, CIRCLE))
         starts = np.flatnonzero(np.diff(order // CIRCLE, prepend=-1)).tolist()
-        return Rounding(
-            hessian, order, inverse_factor(hessian, order), list(zip(starts, [*starts[1:], len(order)], strict=True))
-        )
+        return Rounding(Ordered.of(hessian, order), list(zip(starts, [*starts[1:], len(order)], strict=True)))
 
 
 def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int) -> Coded:
@@ -78,7 +73,7 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int) -> Code
     first, each for the weights as the errors before it have moved them; then every row gets its strength back
     (propagation.py)."""
     rows, columns = w.shape
-    order, factor = rounding.order, rounding.factor
+    order, factor = rounding.ordered.order, rounding.ordered.factor
     counts = np.empty(columns, np.float32)
     counts[order] = importance(factor)
     first = fit(w, counts, bits, group)
@@ -98,11 +93,13 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int) -> Code
         rounded: Floats = (levels[:, places].astype(np.float32) * step[:, None]).T
         return rounded
 
-    work = np.ascontiguousarray(w.T[order])
+    own = np.ascontiguousarray(w.T[order])
+    work = own.copy()
     propagate(work, factor, rounding.blocks, code_block)
+    refine(own, work, rounding.ordered.damped, rounding.blocks, code_block)
     values = np.empty_like(w)
     values[:, order] = work.T
-    gains = row_gains(w, values, rounding.hessian)[:, None]
+    gains = row_gains(w, values, w @ rounding.ordered.hessian)[:, None]
     d = np.minimum(steps * gains, _LARGEST).astype(np.float16)
     used = np.repeat(d.astype(np.float32), group, axis=1)[:, :columns]
     levels = np.divide(values, np.repeat(steps, group, axis=1)[:, :columns], out=np.zeros_like(w), where=values != 0)

@@ -27,7 +27,15 @@ from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vector
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
-from mobile_bundle.codecs.propagation import energy_order, importance, inverse_factor, propagate, row_errors, row_gains
+from mobile_bundle.codecs.propagation import (
+    Ordered,
+    energy_order,
+    importance,
+    propagate,
+    refine,
+    row_errors,
+    row_gains,
+)
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.codecs.source import Floats, MatrixSource, chunk_rows
 from mobile_bundle.codecs.stats import Stats
@@ -174,15 +182,16 @@ def training_sample(
     return sample_vectors(weight / unit[:, None], per_row, per_column, layout.length, count)
 
 
-def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, factor: Floats | None = None) -> Blob:
-    """weight: float32 (rows, columns), finite; factor: U of stats.hessian in the order of rounding, where it is known.
+def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, ordered: Ordered | None = None) -> Blob:
+    """weight: float32 (rows, columns), finite; ordered: stats.hessian in the order of rounding, where it is known.
     ValueError where a shared codebook is missing."""
     rows, columns = weight.shape
     if layout.outliers > columns:
         raise ValueError(f"{layout.outliers} outlier columns of {columns}")
     order = _outliers_first(weight, stats, layout.outliers, layout.length)
-    if factor is None and stats.hessian is not None:
-        factor = inverse_factor(stats.hessian, order)
+    if ordered is None and stats.hessian is not None:
+        ordered = Ordered.of(stats.hessian, order)
+    factor = None if ordered is None else ordered.factor
     books = _codebooks(layout, weight, stats, factor, order)
     unit = row_scales(_without(weight, order[: layout.outliers]))
     scale = power_of_two_scale(float(unit.max()) * books.step)
@@ -196,13 +205,15 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, factor: Fl
     if layout.outliers == 0 and stats.hessian is None:
         encoder.quantise_apart(codes)
     else:
-        work = np.ascontiguousarray(codes.T[order])
+        own = np.ascontiguousarray(codes.T[order])
+        work = own.copy()
         propagate(work, factor, encoder.blocks, encoder.quantise)
-    if stats.hessian is not None:
+    if ordered is not None:
+        refine(own, work, ordered.damped, encoder.blocks, encoder.quantise)
         work[:] = work * real  # as values
         values = np.empty_like(weight)
         values[:, order] = work.T
-        halves = (halves * row_gains(weight, values, stats.hessian)).astype(np.float16)
+        halves = (halves * row_gains(weight, values, weight @ ordered.hessian)).astype(np.float16)
     outlier_columns, outlier_values = encoder.outliers()
     return pack_vector(
         VectorParts(
@@ -224,12 +235,12 @@ def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Fl
     """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
-    factor = inverse_factor(hessian, energy_order(hessian, _TRIED_LENGTH))
+    ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH))
     tried: dict[int, Floats] = {}
     for size in sorted({even for each in bits for even in (each & ~1, each + 1 & ~1)}):
         layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
         book = _gaussian_codebook(size)
-        blob = encode_matrix(layout, weight, Stats(hessian, codebook=book.codes, codebook_step=book.step), factor)
+        blob = encode_matrix(layout, weight, Stats(hessian, codebook=book.codes, codebook_step=book.step), ordered)
         tried[size] = row_errors(decode_vector(blob, book.codes) - weight, hessian)
     return np.stack([np.sqrt(tried[each & ~1] * tried[each + 1 & ~1]) for each in bits])
 

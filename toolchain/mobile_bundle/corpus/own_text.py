@@ -27,6 +27,9 @@ Progress = Callable[[int, int, str], None]
 TOKENS = 8192
 """How much it writes: a minute's work for a model of 135 million weights on two cores."""
 TEMPERATURE = 0.9
+TOP_P = 0.99
+"""The last hundredth of the probability is hardly text, and ordering the whole vocabulary for it takes as long as the
+model's own work."""
 _DOCUMENT = 256
 """Tokens of a document or conversation, its opening included, at most."""
 _SHINGLE = 8
@@ -187,7 +190,7 @@ def _written(model: Model, opening: _Opening, number: int, length: int) -> NDArr
     ids = [int(token) for token in opening.ids[: length - 1]]
     with (
         model.session(length, 1, 0, "f16") as session,
-        Sampler(model.vocabulary, Sampling(temperature=TEMPERATURE, seed=number)) as sampler,
+        Sampler(model.vocabulary, Sampling(temperature=TEMPERATURE, top_p=TOP_P, seed=number)) as sampler,
     ):
         logits = session.feed(ids)
         while len(ids) < length:

@@ -22,7 +22,7 @@ from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.affine_fit import Fit, fit_symmetric
 from mobile_bundle.codecs.affine_propagated import Grid as RoundingGrid
-from mobile_bundle.codecs.affine_propagated import fit_propagated
+from mobile_bundle.codecs.affine_propagated import Rounding, fit_propagated
 from mobile_bundle.codecs.bitnet import BitnetCodec
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
@@ -189,6 +189,7 @@ def _propagated(weight: Floats, stats: Stats, hessian: Floats) -> Start:
     def fit(w: Floats, counts: Floats | None) -> Fit:
         return fit_symmetric(w, -1, 1, _TERNARY_SHRINK, _REFITS, counts)
 
-    found = fit_propagated(stats.target(weight) / unit, hessian, RoundingGrid(weight.shape[1], -1, 1, fit))
+    rounding = Rounding.of(hessian)
+    found = fit_propagated(stats.target(weight) / unit, rounding, RoundingGrid(weight.shape[1], -1, 1, fit))
     scale = np.abs(found.d.astype(np.float32)) * unit
     return Start(found.values * unit, _positive(scale), None, 1.0)

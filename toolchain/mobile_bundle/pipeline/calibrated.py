@@ -10,13 +10,14 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mobile_bundle.calibrate.calibration import Calibration
-from mobile_bundle.calibrate.decoder import PROJECTIONS
+from mobile_bundle.calibrate.decoder import PROJECTIONS, STAGES, fast_product
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.profile import Profile
-from mobile_bundle.calibrate.threads import one_thread_each
+from mobile_bundle.calibrate.threads import give_memory_back, one_thread_each
 from mobile_bundle.calibrate.walk import (
     Floats,
     Walk,
@@ -56,27 +57,38 @@ def write_calibrated(
         }.get(tensor.role)
         work.submit(tensor, hessian)
     embedding = tensor_named(model, "embedding.weight")
-    coded, original = work.decoded(embedding), read_matrix(model, embedding)
-    walk, held_out = (Walk(model, windows, coded) for windows in (calibration.windows, calibration.held_out))
-    reference, held_out_reference = (Walk(model, each.windows, original) for each in (walk, held_out))
+
+    def walks(values: Floats) -> list[Walk]:
+        return [Walk(model, calibration.windows, values, fast_product()), Walk(model, calibration.held_out, values)]
+
+    walk, held_out = walks(work.decoded(embedding))
+    reference, held_out_reference = walks(read_matrix(model, embedding))
+    coded: dict[str, Tensor] = {}  # the layer before
     for layer in range(spec.layers):
+        give_memory_back()
         weights = layer_weights(model, layer)
+        original = dict(weights)
         tensors = layer_tensors(model, layer)
         for tensor in tensors.values():
             if tensor.role != "body":
                 work.submit(tensor)
-        held_out_reference.advance(weights)
         for stage, hessian, drift in walk.stages(weights, reference):
             readers = [name for name in tensors if PROJECTIONS.get(name.removesuffix(".weight")) == stage]
             for name in readers:
                 work.submit(tensors[name], hessian, drift)
+            # Workers are busy; what was held out moves on meanwhile.
+            if stage == STAGES[0] and coded:
+                held_out.advance(coded)
+            elif stage == STAGES[-2]:
+                held_out_reference.advance(original)
             for name in readers:
                 weights[name] = torch.from_numpy(work.decoded(tensors[name]))
-        held_out.advance(weights)
-    if not spec.tied:
-        output = tensor_named(model, "output.weight")
-        coded, original = work.decoded(output), read_matrix(model, output)
-    measured = Head.of(model, coded).measure(held_out, Head.of(model, original), held_out_reference)
+        coded = weights
+    held_out.advance(coded)
+    del walk, reference
+    head = embedding if spec.tied else tensor_named(model, "output.weight")
+    own, theirs = (Head.of(model, values) for values in (work.decoded(head), read_matrix(model, head)))
+    measured = own.measure(held_out, theirs, held_out_reference)
     extras = work.codebook_blobs()
     return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records()), measured
 
@@ -91,7 +103,7 @@ class _Work:
         self._shared = train_shared(pool.model, assignment, profile)
         self._futures: dict[str, Future[TensorRecord]] = {}
         self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
-        self._done = 0
+        self._done: dict[str, int] = {}
 
     def submit(self, tensor: TensorSpec, hessian: Floats | None = None, drift: Floats | None = None) -> None:
         codec = self._assignment[tensor.name]
@@ -110,9 +122,9 @@ class _Work:
     def decoded(self, tensor: TensorSpec) -> Floats:
         """The tensor as the bundle has it, float32 (rows, columns); waits until it is coded."""
         self._futures[tensor.name].result()
-        self._done += tensor.rows * tensor.columns
+        self._done[tensor.name] = tensor.rows * tensor.columns
         if self._progress:
-            self._progress(self._done, self._total, tensor.name)
+            self._progress(sum(self._done.values()), self._total, tensor.name)
         blob = self._pool.blob(tensor)
         codec, shared = codec_for(blob.header), self._codebook(tensor)
         return (codec.reading(shared.codes) if shared else codec).decode(blob)

@@ -10,7 +10,7 @@ from typing import Any
 from mobile_bundle.container.manifest import NAME as MANIFEST
 from mobile_bundle.report.errors import TensorError
 from mobile_bundle.report.roles import BODY, PARTS, layer_of, part_of
-from mobile_bundle.report.schema import BundleReport, TensorReport
+from mobile_bundle.report.schema import BundleReport, Closeness, TensorReport
 
 _EMBEDDINGS = ("embedding", "output")
 
@@ -38,7 +38,12 @@ def split_bytes(manifest: dict[str, Any], manifest_bytes: int) -> dict[str, int]
 
 
 def bundle_report(
-    path: Path, name: str, manifest: dict[str, Any], errors: Mapping[str, TensorError], perplexity: float | None
+    path: Path,
+    name: str,
+    manifest: dict[str, Any],
+    errors: Mapping[str, TensorError],
+    perplexity: float | None,
+    closeness: Closeness | None,
 ) -> BundleReport:
     """errors: by tensor, of those that the checkpoint has. Whether it is on the Pareto front is not known here."""
     files = manifest["files"]
@@ -65,6 +70,7 @@ def bundle_report(
             "embedding": _summed_error(tensor for tensor in tensors if tensor.part in _EMBEDDINGS),
         },
         perplexity=perplexity,
+        closeness=closeness,
         predicted=dict(manifest["predicted"]),
         min_device_ram_gb=manifest["min_device_ram_gb"],
         layers=[

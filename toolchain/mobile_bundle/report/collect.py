@@ -1,12 +1,13 @@
-"""Measures bundles of one model against its checkpoint: sizes, exact errors, perplexity."""
+"""Measures bundles of one model against its checkpoint: sizes, exact errors, perplexity, divergence."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,25 @@ from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import ArgumentError, InputError, printable
+from mobile_bundle.evaluate.divergence import Divergence, compare_all
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufCheckpoint
+from mobile_bundle.native.engine import Model as Engine
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.uncompressed import open_for_evaluation
 from mobile_bundle.report.bundle import bundle_report, identity
 from mobile_bundle.report.errors import TensorError, tensor_errors
 from mobile_bundle.report.pareto import Point, pareto_front, read_points
-from mobile_bundle.report.schema import BundleReport, Original, Protocol, Report
+from mobile_bundle.report.schema import BundleReport, Closeness, Original, Protocol, Report
 from mobile_bundle.version import __version__
 
 Bar = Callable[[int, int, str], None]
 NewBar = Callable[[str, str], Bar]
 """(title, unit) -> a progress bar, called with (done, total, what)."""
+
+_TOGETHER = 4
+"""Bundles that are measured side by side: the original reads the text once for so many of them."""
 
 Windows = NDArray[np.int32]
 
@@ -62,18 +68,24 @@ def collect_report(
     Everything cheap is checked before anything slow begins. UserError names what is wrong."""
     names = bundle_names(asked.bundles)
     text = read_text(asked.text)
-    with open_model(asked.against) as model:
+    with open_model(asked.against) as model, ExitStack() as stack:
         manifests = [_checked_manifest(bundle, model) for bundle in asked.bundles]
         windows = _common_windows(asked, manifests, text)
         others = read_points(asked.points, asked.context, len(windows)) if asked.points else None
         protocol = _protocol(asked, text, windows)
         fingerprint = _fingerprint(model)
         old = earlier if earlier is not None and _comparable(earlier, protocol, fingerprint) else None
+
+        @functools.cache
+        def uncompressed() -> Engine:
+            return stack.enter_context(_opened(asked, asked.against, windows, new_bar, model.spec.name))
+
         if old is not None:
             original, kernels = old.original, old.protocol.kernels
         else:
-            perplexity, kernels = _perplexity(asked, asked.against, windows, new_bar, model.spec.name)
-            original = _original(model, fingerprint, perplexity)
+            bar = _counted(new_bar, model.spec.name)
+            found = measure(uncompressed(), windows, asked.kv, asked.threads, bar)
+            original, kernels = _original(model, fingerprint, found.perplexity), uncompressed().kernels
         protocol = replace(protocol, kernels=kernels)
         wanted = {tensor.name for tensor in model.tensors}
         whole = [bundle for bundle in old.bundles if wanted <= bundle.errors().keys()] if old is not None else []
@@ -86,15 +98,23 @@ def collect_report(
         # what is known comes first, so that an interrupted report never knows less than the one it continues
         todo = list(zip(asked.bundles, names, manifests, strict=True))
         todo.sort(key=lambda item: identity(item[2]) not in known)
+        new = []
         for path, name, manifest in todo:
             same = known.get(identity(manifest))
-            if same is not None:
-                done.append(bundle_report(path, name, manifest, same.errors(), same.perplexity))
-                continue
+            if same is None:
+                new.append((path, name, manifest))
+            else:
+                done.append(bundle_report(path, name, manifest, same.errors(), same.perplexity, same.closeness))
+        for first in range(0, len(new), _TOGETHER):
             save(report())
-            errors = _errors(model, path, new_bar(f"{name}: errors", "w"))
-            perplexity, _ = _perplexity(asked, path, windows, new_bar, name)
-            done.append(bundle_report(path, name, manifest, errors, perplexity))
+            some = new[first : first + _TOGETHER]
+            errors = [_errors(model, path, new_bar(f"{name}: errors", "w")) for path, name, _ in some]
+            with ExitStack() as opened:
+                own = [opened.enter_context(_opened(asked, path, windows, new_bar, name)) for path, name, _ in some]
+                bar = _counted(new_bar, ", ".join(name for _, name, _ in some))
+                figures = compare_all(own, uncompressed(), windows, asked.kv, asked.threads, bar)
+            for (path, name, manifest), error, each in zip(some, errors, figures, strict=True):
+                done.append(bundle_report(path, name, manifest, error, each.perplexity, _closeness(each)))
         return report()
 
 
@@ -159,8 +179,9 @@ def _common_windows(asked: Asked, manifests: Sequence[dict[str, Any]], text: str
     return common
 
 
-def _perplexity(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, name: str) -> tuple[float | None, str]:
-    """(perplexity, name of the kernels). UserError if the subject's own tokenizer gives other tokens."""
+@contextmanager
+def _opened(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, name: str) -> Iterator[Engine]:
+    """UserError if the subject's own tokenizer gives other tokens."""
     with open_for_evaluation(subject, new_bar(f"{name}: coding weights", "w")) as (model, tokenizer, bos):
         own = token_windows(tokenizer, bos, read_text(asked.text), asked.context, asked.windows)
         if not np.array_equal(own, windows):
@@ -169,9 +190,16 @@ def _perplexity(asked: Asked, subject: Path, windows: Windows, new_bar: NewBar, 
                 "another tokenizer",
                 "give the checkpoint it was built from with `against`",
             )
-        bar = new_bar(f"{name}: perplexity", "window")
-        found = measure(model, windows, asked.kv, asked.threads, lambda done, total: bar(done, total, ""))
-        return (found.perplexity if math.isfinite(found.perplexity) else None), model.kernels
+        yield model
+
+
+def _counted(new_bar: NewBar, name: str) -> Callable[[int, int], None]:
+    bar = new_bar(f"{name}: perplexity", "window")
+    return lambda done, total: bar(done, total, "")
+
+
+def _closeness(found: Divergence) -> Closeness:
+    return Closeness(found.kl, found.kl_error, found.kl_99, found.agreement, found.agreement_error)
 
 
 def _errors(model: Model, bundle: Path, bar: Bar) -> dict[str, TensorError]:

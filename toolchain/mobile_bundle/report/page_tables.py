@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 from mobile_bundle.report.schema import BundleReport, Report
-from mobile_bundle.report.text import change_text, megabytes, percent, perplexity_text, scrolled
+from mobile_bundle.report.text import (
+    agreement_text,
+    change_text,
+    kl_text,
+    megabytes,
+    percent,
+    perplexity_text,
+    scrolled,
+)
 
 _PARTS = {
     "embedding": "embedding",
@@ -33,6 +41,8 @@ _COLUMNS = (
     ("error", "||W - W'||² / ||W||² of all matrices together"),
     ("perplexity", "on the text below"),
     ("change", "of perplexity against the original"),
+    ("KL", "mean divergence of its distributions from the original's, nats per token"),
+    ("same best", "share of tokens at which it and the original hold the same token for the best"),
     ("peak memory", "predicted, with the context full"),
     ("anonymous", "part of the peak that cannot be dropped"),
 )
@@ -53,13 +63,15 @@ def bundle_table(report: Report) -> str:
 def _row(bundle: BundleReport, original: float | None) -> str:
     undefined = 1e300  # sorts last
     perplexity = undefined if bundle.perplexity is None else bundle.perplexity
-    bits = bundle.bits_per_weight
+    bits, close = bundle.bits_per_weight, bundle.closeness
     cells = (
         (bundle.model_bytes, megabytes(bundle.model_bytes)),
         *((bits[part], f"{bits[part]:.3f}") for part in ("all", "body", "embedding")),
         (bundle.relative_error["all"], percent(bundle.relative_error["all"])),
         (perplexity, perplexity_text(bundle.perplexity)),
         (perplexity, change_text(bundle.perplexity, original)),
+        (undefined if close is None else close.kl, kl_text(close)),
+        (0 if close is None else close.agreement, agreement_text(close)),
         *((bundle.predicted[key], megabytes(bundle.predicted[key])) for key in ("peak_bytes", "anon_bytes")),
     )
     recipe = "" if bundle.recipe == bundle.name else f' <span class="note">{escape(bundle.recipe)}</span>'

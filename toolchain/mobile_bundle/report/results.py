@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mobile_bundle.report.pareto import Point, pareto_front
 from mobile_bundle.report.schema import BundleReport, Report
-from mobile_bundle.report.text import change_text, megabytes, parameters, perplexity_text
+from mobile_bundle.report.text import agreement_text, change_text, kl_text, megabytes, parameters, perplexity_text
 
 _COLUMNS = (
     "bundle",
@@ -21,6 +21,8 @@ _COLUMNS = (
     "error",
     "perplexity",
     "change",
+    "KL",
+    "same best",
     "peak MB",
 )
 
@@ -46,7 +48,9 @@ def results_markdown(subjects: Sequence[ModelResults], command: str) -> str:
         "MB: decimal, weights.ptd and tokenizer.bin; installed: with weights.cache, into which coded tensors are "
         "decoded once. Bits per weight count everything stored for a weight (scales, codebooks, headers, padding). "
         "Error: ||W - W'||² / ||W||² over all matrices, by decoding them. Peak: predicted memory with the default "
-        "context full. ● marks the Pareto front: no other bundle of the table is as small and as good.",
+        "context full. KL: mean divergence of the bundle's distributions from the original's (KV cache in f16), nats "
+        "per token; same best: share of tokens at which both hold the same one for the best. ● marks the Pareto front: "
+        "no other bundle of the table is as small and as good.",
         "The memory, load time and speed of bundles on devices, beside llama.cpp: [DEVICE_TESTS.md](DEVICE_TESTS.md).",
     ]
     for subject in subjects:
@@ -62,7 +66,7 @@ def _subject(subject: ModelResults) -> list[str]:
     parts = [
         f"## {_cell(original.name)}",
         f"- model: {_cell(original.name)} (`{subject.model}`), {original.architecture}, "
-        f"{parameters(original.parameters)} parameters, {megabytes(original.bytes)} of safetensors, sha256 of "
+        f"{parameters(original.parameters)} parameters, {megabytes(original.bytes)} of weights, sha256 of "
         f"configuration, tokenizer and weights `{original.sha256[:16]}`\n"
         f"- corpus and window: {_cell(protocol.text)} (sha256 `{protocol.text_sha256[:16]}`), from its start "
         f"{protocol.windows} windows of {protocol.context:,} tokens, {protocol.tokens:,} of them scored; {protocol.kv} "
@@ -92,18 +96,25 @@ def _subject(subject: ModelResults) -> list[str]:
 
 def _row(bundle: BundleReport, subject: ModelResults) -> tuple[str, ...]:
     bits = bundle.bits_per_weight
-    arguments = subject.arguments.get(bundle.name)
     return (
         f"{_cell(bundle.name)}{' ●' if bundle.pareto else ''}",
-        f"`{arguments}`" if arguments is not None else f"(recipe in its manifest: {_cell(bundle.recipe)})",
+        _arguments_cell(subject.arguments.get(bundle.name), bundle),
         _mb(bundle.model_bytes),
         _mb(bundle.model_bytes + bundle.installed_bytes),
         *(f"{bits[part]:.3f}" for part in ("all", "body", "embedding")),
         f"{bundle.relative_error['all']:.3g}",
         perplexity_text(bundle.perplexity),
         change_text(bundle.perplexity, subject.report.original.perplexity),
+        kl_text(bundle.closeness),
+        agreement_text(bundle.closeness),
         _mb(bundle.predicted["peak_bytes"]),
     )
+
+
+def _arguments_cell(arguments: str | None, bundle: BundleReport) -> str:
+    if arguments is None:
+        return f"(recipe in its manifest: {_cell(bundle.recipe)})"
+    return f"`{arguments}`" if arguments else f"none: {_cell(bundle.recipe)}"
 
 
 def _others(report: Report) -> list[str]:

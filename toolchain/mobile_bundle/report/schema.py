@@ -15,7 +15,7 @@ from mobile_bundle.files.inputs import read_json
 from mobile_bundle.report.errors import TensorError
 from mobile_bundle.report.pareto import PointSet
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,19 @@ class TensorReport:
 
 
 @dataclass(frozen=True)
+class Closeness:
+    """How close a bundle's distributions are to the original's. kl: mean KL(original || bundle), nats per token;
+    kl_99: its 99th percentile; agreement: share of tokens at which both hold the same token for the best; kl_error,
+    agreement_error: standard errors over the tokens."""
+
+    kl: float
+    kl_error: float
+    kl_99: float
+    agreement: float
+    agreement_error: float
+
+
+@dataclass(frozen=True)
 class BundleReport:
     """One bundle.
 
@@ -99,7 +112,8 @@ class BundleReport:
     beside them, 0 where nothing has to be decoded; bundle_bytes: every file, manifest included, the cache not.
     split: bundle_bytes by part. bits_per_weight, relative_error: of "all", "body" (projections) and "embedding" (with
     the output head); errors are over matrices, vectors are exact. layers: error of each layer's projections.
-    predicted: the manifest's, at its context. pareto: no other bundle of the report is as small and as good."""
+    predicted: the manifest's, at its context. closeness: null where it
+    is not finite. pareto: no other bundle of the report is as small and as good."""
 
     name: str
     recipe: str
@@ -111,6 +125,7 @@ class BundleReport:
     bits_per_weight: dict[str, float]
     relative_error: dict[str, float]
     perplexity: float | None
+    closeness: Closeness | None
     predicted: dict[str, int]
     min_device_ram_gb: int
     layers: list[float]

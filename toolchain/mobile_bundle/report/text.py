@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sized
 from html import escape
 
+from mobile_bundle.report.schema import Closeness
+
 
 def scrolled(label: str, table: str) -> str:
     """A table (HTML) that scrolls sideways where the screen is narrower, by keyboard too. label: escaped here."""
@@ -37,6 +39,16 @@ def change_text(perplexity: float | None, original: float | None) -> str:
         return "?"
     ratio = perplexity / original
     return f"{100 * (ratio - 1):+.2f} %" if ratio < 2 else f"{ratio:,.1f} times"
+
+
+def kl_text(close: Closeness | None) -> str:
+    """Nats per token."""
+    return "?" if close is None else f"{close.kl:.4f}"
+
+
+def agreement_text(close: Closeness | None) -> str:
+    """Of best tokens."""
+    return "?" if close is None else f"{100 * close.agreement:.1f} %"
 
 
 def counted(items: Sized, noun: str) -> str:
