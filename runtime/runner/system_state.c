@@ -30,9 +30,10 @@ void system_state_close(system_state *state) {
 
 uint32_t system_state_help(const system_state *state, decoder *d, int32_t *held, const int32_t *ids, size_t count,
                            uint32_t kept) {
+  /* The last token is read in any case: its logits are wanted. */
+  const uint32_t useful = state->count < count ? state->count : count > 0 ? (uint32_t)(count - 1) : 0;
   uint32_t taken;
-  if (state->count <= kept || state->count >= count) return kept;
-  if (memcmp(ids, state->tokens, state->count * sizeof *ids) != 0) return kept;
-  if (decoder_resume(d, state->path, held, &taken) == MB_OK) return taken;
+  if (useful <= kept || memcmp(ids, state->tokens, useful * sizeof *ids) != 0) return kept;
+  if (decoder_resume(d, state->path, held, &taken) == MB_OK) return taken < useful ? taken : useful;
   return decoder_position(d) < kept ? 0 : kept; /* a file that changes as it is read leaves the decoder empty */
 }

@@ -16,8 +16,8 @@ typedef struct {
 mb_status system_state_open(const runner_options *options, decoder *d, int32_t *held, system_state *state);
 void system_state_close(system_state *state);
 
-/* Takes it up again if a prompt begins with it and the decoder, which holds `kept` tokens of the prompt, would gain by
- * that. Returns how many tokens of the prompt the decoder can be rewound to. */
+/* Takes it up again if a prompt begins with it, or is the beginning of it, and the decoder, which holds `kept` tokens
+ * of the prompt, would gain by that. Returns how many tokens of the prompt the decoder can be rewound to. */
 uint32_t system_state_help(const system_state *state, decoder *d, int32_t *held, const int32_t *ids, size_t count,
                            uint32_t kept);
 
