@@ -30,7 +30,8 @@ def estimate(
 
     model: a checkpoint directory, a GGUF file, a model of the hub (which is downloaded), or a ModelShape
     (planning/estimate.py: one that is open already, or the shape of a well-known model). context: tokens (0: the
-    model's default). kv: type of the KV cache, "int8" or "f16". bandwidth: of the phone's memory, bytes per second.
+    model's default). kv: type of the KV cache, "int8", "int4" or "f16". bandwidth: of the phone's memory, bytes per
+    second.
     revision: as `build`'s. UserError as `build`'s."""
     shape = model if isinstance(model, ModelShape) else checkpoint_shape(local_model(model, revision))
     return estimate_bundle(shape, find_recipe(recipe), context, kv, bandwidth)
