@@ -199,6 +199,8 @@ static void soften(const attention_job *job, const queries *q, uint32_t first_ro
   for (uint32_t r = first_row; r < last_row; r++) {
     const uint32_t n = q->first + r / job->group, from = first_seen(job, n), to = job->session->position + n + 1;
     float *scores = q->scores + r * job->scores_stride;
+    const float cap = job->session->model->weights.config.score_cap;
+    if (cap != 0) mb_soft_cap(scores + (from - q->base), to - from, cap);
     q->sums[r] = job->session->model->kernels->softmax_terms(scores + (from - q->base), to - from);
     memset(scores, 0, (from - q->base) * sizeof *scores);
     memset(scores + (to - q->base), 0, (end - to) * sizeof *scores);

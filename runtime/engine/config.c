@@ -50,16 +50,24 @@ static bool is_layer_set(const uint8_t set[MB_LAYER_SET_BYTES], uint32_t layers)
   return true;
 }
 
+/* Without taps no layer has a convolution, and with them some do. */
+static bool is_convolution(const mb_model_config *c) {
+  bool any = false;
+  for (uint32_t l = 0; l < c->layers; l++) any = any || mb_is_convolution(c, l);
+  return any ? c->convolution_taps >= 2 && c->convolution_taps <= MB_MOST_TAPS : c->convolution_taps == 0;
+}
+
 static bool is_factor(float value) { return isfinite(value) && value >= 0; }
 
 /* What the fields behind the name say: zeros for most models. */
 static mb_status check_variants(const mb_model_config *c) {
   const bool factors = is_factor(c->embedding_scale) && is_factor(c->residual_scale) && is_factor(c->query_scale) &&
-                       is_factor(c->rotary_scale);
+                       is_factor(c->rotary_scale) && is_factor(c->score_cap) && is_factor(c->logit_cap);
   if (!factors || c->rotary_dim > c->head_dim || c->rotary_dim % 2 != 0 || !is_layer_set(c->full_layers, c->layers) ||
-      !is_layer_set(c->unrotated_layers, c->layers))
+      !is_layer_set(c->unrotated_layers, c->layers) || !is_layer_set(c->convolution_layers, c->layers) ||
+      !is_convolution(c))
     return mb_fail(MB_ERROR_FORMAT,
-                   "weights.ptd: the model's scales, rotary_dim or sets of layers are not possible "
+                   "weights.ptd: the model's scales, rotary_dim, caps, taps or sets of layers are not possible "
                    "(damaged file?)");
   return MB_OK;
 }

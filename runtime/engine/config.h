@@ -14,6 +14,11 @@ static inline bool mb_layer_in_set(const uint8_t set[MB_LAYER_SET_BYTES], uint32
   return layer < 8 * MB_LAYER_SET_BYTES && (set[layer / 8] >> layer % 8 & 1) != 0;
 }
 
+/* Whether the layer has a short convolution in place of attention. */
+static inline bool mb_is_convolution(const mb_model_config *c, uint32_t layer) {
+  return mb_layer_in_set(c->convolution_layers, layer);
+}
+
 /* Positions that a query of the layer sees, itself included; 0: all. */
 static inline uint32_t mb_layer_window(const mb_model_config *c, uint32_t layer) {
   return mb_layer_in_set(c->full_layers, layer) ? 0 : c->sliding_window;

@@ -44,7 +44,15 @@ static void join(const mb_kernels *kernels, const mb_model_config *c, const floa
 }
 
 /* What one token does between two projections. */
-typedef enum { BEFORE_ATTENTION, AFTER_ATTENTION, BEFORE_MLP, ACTIVATE, AFTER_MLP } token_work;
+typedef enum {
+  BEFORE_ATTENTION,
+  AFTER_ATTENTION,
+  CONVOLUTION_KEEP,
+  CONVOLUTION_MIX,
+  BEFORE_MLP,
+  ACTIVATE,
+  AFTER_MLP
+} token_work;
 
 typedef struct {
   mb_session *session;
@@ -52,6 +60,8 @@ typedef struct {
   token_work work;
   const float *norm;
 } token_job;
+
+static uint32_t layer_number(const token_job *job) { return (uint32_t)(job->layer - job->session->model->layers); }
 
 static void token_step(void *context, uint32_t first, uint32_t last, uint32_t thread) {
   (void)thread;
@@ -78,6 +88,13 @@ static void token_step(void *context, uint32_t first, uint32_t last, uint32_t th
       case AFTER_ATTENTION:
         if (layer->attention_sub_norm)
           mb_normalise(kernels, mixed, layer->attention_sub_norm, attention, c->norm_epsilon, mixed);
+        break;
+      case CONVOLUTION_KEEP:
+        if (layer->convolution.bias) add(b->gates + n * 3 * (size_t)c->hidden, layer->convolution.bias, 3 * c->hidden);
+        mb_convolution_keep(job->session, layer_number(job), n, n + 1);
+        break;
+      case CONVOLUTION_MIX:
+        mb_convolution_mix(job->session, layer_number(job), n, n + 1);
         break;
       case BEFORE_MLP:
         join(kernels, c, layer->output.bias, layer->output_norm, job->norm, hidden, normed);
@@ -114,11 +131,52 @@ static void look(const mb_session *session, mb_step step, uint32_t layer, uint32
   if (session->check) mb_check_step(session, session->check, step, layer, count);
 }
 
+/* A layer's first half, from its normed input to what it adds to the stream, both in b->normed. */
+static void attend(mb_session *session, uint32_t l, uint32_t count) {
+  const mb_model_config *c = &session->model->weights.config;
+  const mb_layer *layer = &session->model->layers[l];
+  const mb_buffers *b = &session->layout.buffers;
+  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const bool bitnet = (c->flags & MB_MODEL_INT8_ACTIVATIONS) != 0;
+  const mb_product inputs[] = {{.weight = &layer->query.weight, .out = b->query, .stride = attention},
+                               {.weight = &layer->key.weight, .out = b->key, .stride = kv},
+                               {.weight = &layer->value.weight, .out = b->value, .stride = kv}};
+  project(session, b->normed, count, bitnet, inputs, 3);
+  look(session, MB_STEP_HEADS, l, count);
+  each_token(session, layer, BEFORE_ATTENTION, NULL, count);
+  look(session, MB_STEP_HEADS_DONE, l, count);
+  mb_attention(session, l, count);
+  look(session, MB_STEP_MIX, l, count);
+  if (layer->attention_sub_norm) {
+    each_token(session, layer, AFTER_ATTENTION, NULL, count);
+    look(session, MB_STEP_MIX_NORM, l, count);
+  }
+  const mb_product mixed = {
+      .weight = &layer->output.weight, .out = b->normed, .stride = mb_round_up(c->hidden, MB_COLUMN_PADDING)};
+  project(session, b->attention, count, bitnet, &mixed, 1);
+}
+
+/* The same of a layer with a convolution. */
+static void convolve(mb_session *session, uint32_t l, uint32_t count) {
+  const mb_model_config *c = &session->model->weights.config;
+  const mb_layer *layer = &session->model->layers[l];
+  const mb_buffers *b = &session->layout.buffers;
+  const bool bitnet = (c->flags & MB_MODEL_INT8_ACTIVATIONS) != 0;
+  const mb_product input = {.weight = &layer->convolution.weight, .out = b->gates, .stride = 3 * (size_t)c->hidden};
+  project(session, b->normed, count, bitnet, &input, 1);
+  look(session, MB_STEP_GATES, l, count);
+  each_token(session, layer, CONVOLUTION_KEEP, NULL, count);
+  each_token(session, layer, CONVOLUTION_MIX, NULL, count);
+  look(session, MB_STEP_CONVOLVED, l, count);
+  const mb_product output = {
+      .weight = &layer->output.weight, .out = b->normed, .stride = mb_round_up(c->hidden, MB_COLUMN_PADDING)};
+  project(session, b->convolved, count, bitnet, &output, 1);
+}
+
 mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_t count) {
   const mb_model *model = session->model;
   const mb_model_config *c = &model->weights.config;
   const mb_buffers *b = &session->layout.buffers;
-  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
   const size_t hidden_padded = mb_round_up(c->hidden, MB_COLUMN_PADDING);
   const size_t feed_padded = mb_round_up(c->feed_forward, MB_COLUMN_PADDING);
   const bool bitnet = (c->flags & MB_MODEL_INT8_ACTIVATIONS) != 0;
@@ -138,21 +196,11 @@ mb_status mb_decoder_forward(mb_session *session, const int32_t *tokens, uint32_
       return mb_fail(MB_ERROR_CANCELLED, "cancelled");
     if (model->mapping) mb_layer_mapping_enter(model->mapping, l);
     const mb_layer *layer = &model->layers[l];
-    const mb_product inputs[] = {{.weight = &layer->query.weight, .out = b->query, .stride = attention},
-                                 {.weight = &layer->key.weight, .out = b->key, .stride = kv},
-                                 {.weight = &layer->value.weight, .out = b->value, .stride = kv}};
-    project(session, b->normed, count, bitnet, inputs, 3);
-    look(session, MB_STEP_HEADS, l, count);
-    each_token(session, layer, BEFORE_ATTENTION, NULL, count);
-    look(session, MB_STEP_HEADS_DONE, l, count);
-    mb_attention(session, l, count);
-    look(session, MB_STEP_MIX, l, count);
-    if (layer->attention_sub_norm) {
-      each_token(session, layer, AFTER_ATTENTION, NULL, count);
-      look(session, MB_STEP_MIX_NORM, l, count);
+    if (layer->taps) {
+      convolve(session, l, count);
+    } else {
+      attend(session, l, count);
     }
-    const mb_product mixed = {.weight = &layer->output.weight, .out = b->normed, .stride = hidden_padded};
-    project(session, b->attention, count, bitnet, &mixed, 1);
     look(session, MB_STEP_OUTPUT, l, count);
     each_token(session, layer, BEFORE_MLP, layer->mlp_norm, count);
     look(session, MB_STEP_MIDDLE, l, count);
@@ -191,4 +239,7 @@ void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count) {
     if (mapping) mb_layer_mapping_leave_head(mapping, row);
   }
   if (session->check) mb_check_logits(session, session->check, count - first);
+  if (c->logit_cap != 0)
+    for (uint32_t n = 0; n < count - first; n++)
+      mb_soft_cap(b->logits + n * (size_t)c->vocabulary, c->vocabulary, c->logit_cap);
 }

@@ -97,6 +97,7 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
   const size_t hidden_padded = mb_round_up(hidden, MB_COLUMN_PADDING);
   const size_t attention_padded = mb_round_up(attention, MB_COLUMN_PADDING);
   const size_t wide_padded = mb_round_up(wide, MB_COLUMN_PADDING);
+  const char *output = s->model->layers[l].taps ? "conv.output.weight" : "attention.output.weight";
   const uint32_t half = mb_rotary_dim(c) / 2, rope = s->model->layers[l].rope;
   switch (step) {
     case MB_STEP_EMBEDDING:
@@ -116,11 +117,18 @@ void mb_check_step(const mb_session *s, mb_finite_check *check, mb_step step, ui
     case MB_STEP_MIX_NORM:
       look(check, INPUT, l, "attention.sub_norm.weight", b->attention, attention_padded, attention, count);
       break;
+    case MB_STEP_GATES:
+      look(check, PRODUCT, l, "conv.input.weight", b->gates, 3 * (size_t)hidden, 3 * hidden, count);
+      break;
+    case MB_STEP_CONVOLVED:
+      look(check, TABLE, l, "conv.taps.weight", s->model->layers[l].taps, 0, c->convolution_taps * hidden, 1);
+      look(check, INPUT, l, NULL, b->convolved, hidden_padded, hidden, count);
+      break;
     case MB_STEP_OUTPUT:
-      look(check, PRODUCT, l, "attention.output.weight", b->normed, hidden_padded, hidden, count);
+      look(check, PRODUCT, l, output, b->normed, hidden_padded, hidden, count);
       break;
     case MB_STEP_MIDDLE:
-      look(check, INPUT, l, "attention.output.weight", b->hidden, hidden_padded, hidden, count);
+      look(check, INPUT, l, output, b->hidden, hidden_padded, hidden, count);
       look(check, INPUT, l, "mlp.norm.weight", b->normed, hidden_padded, hidden, count);
       break;
     case MB_STEP_WIDE:

@@ -30,7 +30,9 @@ typedef enum {
   MB_STEP_HEADS_DONE, /* ... and have their biases and norms */
   MB_STEP_MIX,        /* attention is what the heads saw */
   MB_STEP_MIX_NORM,   /* ... normed */
-  MB_STEP_OUTPUT,     /* normed is the attention's output */
+  MB_STEP_GATES,      /* gates are multiplied: a convolution in place of attention */
+  MB_STEP_CONVOLVED,  /* convolved is what it gives */
+  MB_STEP_OUTPUT,     /* normed is the attention's output, or the convolution's */
   MB_STEP_MIDDLE,     /* ... added to hidden, and normed is the MLP's input */
   MB_STEP_WIDE,       /* gate and up are multiplied */
   MB_STEP_ACTIVATE,   /* gate is both together */

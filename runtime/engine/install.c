@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/option_struct.h"
 #include "base/sizes.h"
+#include "engine/file_writer.h"
 #include "engine/verify.h"
-#include "engine/weights_cache_writer.h"
 #include "storage/storage.h"
 
 enum {
@@ -35,7 +35,7 @@ typedef struct {
   uint32_t count;
   uint64_t index_bytes, file_bytes, packed_bytes;
   void *scratch;
-  mb_weights_cache_writer writer;
+  mb_file_writer writer;
   mb_progress progress;
   void *context;
   uint64_t done, reported;
@@ -81,7 +81,7 @@ static bool take(void *context, const void *data, size_t bytes) {
     memcpy((uint8_t *)&j->header + j->taken, data, bytes < rest ? bytes : rest);
   }
   j->crc32 = mb_crc32(j->crc32, data, bytes);
-  j->status = mb_weights_cache_writer_append(&j->writer, data, bytes);
+  j->status = mb_file_writer_append(&j->writer, data, bytes);
   j->taken += bytes;
   j->done += bytes;
   if (j->status == MB_OK && j->done - j->reported >= STEP_BYTES) {
@@ -106,7 +106,7 @@ static mb_status check_stored(const installation *j, const tensor *t) {
 static mb_status decode(installation *j, tensor *t) {
   set_name(j, t->source);
   mb_status status = check_stored(j, t);
-  if (status == MB_OK) status = mb_weights_cache_writer_seek(&j->writer, t->offset);
+  if (status == MB_OK) status = mb_file_writer_seek(&j->writer, t->offset);
   if (status != MB_OK) return status;
   j->current = t;
   j->taken = 0;
@@ -236,6 +236,18 @@ static uint8_t *make_head(installation *j, size_t *bytes) {
   return head;
 }
 
+static const mb_file_purpose purpose = {
+    .task = "installing the bundle",
+    .no_space =
+        "free some space, or run `mobile-run install BUNDLE --cache DIR` with another folder and give --cache DIR "
+        "from then on",
+    .wish = "the bundle must be installed",
+    .no_access =
+        "run `mobile-run install BUNDLE --cache DIR` with a folder that can, and give --cache DIR from then on",
+    .no_folder = "make it, or choose another one for the cache",
+    .mode = 0644,
+};
+
 static mb_status run(installation *j, const char *cache_path) {
   size_t scratch_bytes = 0;
   mb_status status = plan(j, &scratch_bytes);
@@ -244,14 +256,14 @@ static mb_status run(installation *j, const char *cache_path) {
     j->scratch = NULL;
     return mb_fail(MB_ERROR_MEMORY, "no memory to install the bundle (%zu bytes)", scratch_bytes);
   }
-  status = mb_weights_cache_writer_open(cache_path, j->file_bytes, &j->writer);
+  status = mb_file_writer_open(cache_path, &purpose, j->file_bytes, &j->writer);
   for (uint32_t i = 0; i < j->count && status == MB_OK; i++) status = decode(j, &j->tensors[i]);
   if (status == MB_OK) status = report(j);
   if (status != MB_OK) return status;
   size_t head_bytes;
   uint8_t *head = make_head(j, &head_bytes);
   if (!head) return mb_fail(MB_ERROR_MEMORY, "no memory to install the bundle");
-  status = mb_weights_cache_writer_finish(&j->writer, head, head_bytes);
+  status = mb_file_writer_finish(&j->writer, head, head_bytes);
   free(head);
   return status;
 }
@@ -271,7 +283,7 @@ mb_status mb_install_cache(const char *weights_path, const char *cache_path, mb_
   }
   result->decoded_bytes = j->done;
   result->cache_bytes = j->file_bytes;
-  mb_weights_cache_writer_close(&j->writer);
+  mb_file_writer_close(&j->writer);
   mb_weights_close(&j->weights);
   if (j->source >= 0) close(j->source);
   free(j->scratch);

@@ -71,7 +71,7 @@ static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_
   const mb_layer *l = &session->model->layers[layer];
   const size_t kv_heads = session->model->weights.config.kv_heads, room = layout->room;
   const size_t before =
-      l->window ? layout->full_layers * room + (layer - l->full_before) * (size_t)layout->ring : l->full_before * room;
+      l->window ? layout->full_layers * room + l->windowed_before * (size_t)layout->ring : l->full_before * room;
   return before * kv_heads + (size_t)kv_head * kept_positions(session, layer);
 }
 

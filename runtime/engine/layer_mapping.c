@@ -99,12 +99,16 @@ mb_status mb_layer_mapping_open(const mb_model *model, mb_layer_mapping **out) {
   m->layers = layers;
   for (uint32_t l = 0; l < layers; l++) {
     const mb_layer *layer = &model->layers[l];
-    const mb_matrix *matrices[MATRICES] = {&layer->query.weight,  &layer->key.weight,  &layer->value.weight,
-                                           &layer->output.weight, &layer->gate.weight, &layer->up.weight,
-                                           &layer->down.weight};
-    qsort(matrices, MATRICES, sizeof *matrices, by_address);
+    const mb_matrix *all[] = {&layer->query.weight,       &layer->key.weight,    &layer->value.weight,
+                              &layer->convolution.weight, &layer->output.weight, &layer->gate.weight,
+                              &layer->up.weight,          &layer->down.weight};
+    const mb_matrix *matrices[MATRICES];
+    uint32_t count = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+      if (all[i]->data) matrices[count++] = all[i]; /* a layer has attention or a convolution */
+    qsort(matrices, count, sizeof *matrices, by_address);
     const uint64_t before = m->layers_bytes;
-    for (uint32_t i = 0; i < MATRICES; i++) add_matrix(m, &m->layer[l], matrices[i]);
+    for (uint32_t i = 0; i < count; i++) add_matrix(m, &m->layer[l], matrices[i]);
     if (m->layers_bytes - before > m->largest_layer) m->largest_layer = m->layers_bytes - before;
   }
   m->embedding = span_of(&model->embedding);

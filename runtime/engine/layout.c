@@ -38,6 +38,9 @@ static mb_status resolve(const mb_model_config *config, const mb_session_options
   if (o->threads > MOST_THREADS) return mb_fail(MB_ERROR_ARGUMENT, "%u threads: %d at most", o->threads, MOST_THREADS);
   if (o->prefill_chunk > MOST_CHUNK)
     return mb_fail(MB_ERROR_ARGUMENT, "a prefill chunk of %u tokens: %d at most", o->prefill_chunk, MOST_CHUNK);
+  if (o->lookahead >= o->prefill_chunk)
+    return mb_fail(MB_ERROR_ARGUMENT, "a lookahead of %u tokens: a prefill chunk of %u has room for %u", o->lookahead,
+                   o->prefill_chunk, o->prefill_chunk - 1);
   if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16 && o->kv_type != MB_KV_INT4)
     return mb_fail(MB_ERROR_ARGUMENT, "unknown type of KV cache %d", (int)o->kv_type);
   return MB_OK;
@@ -61,21 +64,23 @@ static void *take(arena *a, uint64_t count, uint64_t each) {
 typedef struct {
   uint64_t hidden, attention_padded, feed, widest; /* padded to MB_COLUMN_PADDING */
   uint64_t attention, kv;
-  uint64_t blocks;  /* of a head, MB_KV_BLOCK values each */
-  uint64_t vectors; /* of keys in the whole cache, and as many of values */
-  uint64_t table;   /* angles of a position */
+  uint64_t blocks;       /* of a head, MB_KV_BLOCK values each */
+  uint64_t vectors;      /* of keys in the whole cache, and as many of values */
+  uint64_t table;        /* angles of a position */
+  uint64_t convolutions; /* layers that have one */
 } dimensions;
 
 static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layout) {
-  dimensions d = {.hidden = mb_size_round_up(c->hidden, MB_COLUMN_PADDING),
-                  .feed = mb_size_round_up(c->feed_forward, MB_COLUMN_PADDING),
-                  .attention = mb_size_multiply(c->heads, c->head_dim),
-                  .kv = mb_size_multiply(c->kv_heads, c->head_dim),
-                  .blocks = layout->stride / MB_KV_BLOCK,
-                  .vectors = mb_size_multiply(
-                      c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->room),
-                                               mb_size_multiply(c->layers - layout->full_layers, layout->ring))),
-                  .table = mb_rotary_dim(c) / 2};
+  dimensions d = {
+      .hidden = mb_size_round_up(c->hidden, MB_COLUMN_PADDING),
+      .feed = mb_size_round_up(c->feed_forward, MB_COLUMN_PADDING),
+      .attention = mb_size_multiply(c->heads, c->head_dim),
+      .kv = mb_size_multiply(c->kv_heads, c->head_dim),
+      .blocks = layout->stride / MB_KV_BLOCK,
+      .vectors = mb_size_multiply(c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->room),
+                                                           mb_size_multiply(layout->windowed_layers, layout->ring))),
+      .table = mb_rotary_dim(c) / 2,
+      .convolutions = c->layers - layout->full_layers - layout->windowed_layers};
   d.attention_padded = mb_size_round_up(d.attention, MB_COLUMN_PADDING);
   d.widest = larger(larger(d.hidden, d.attention_padded), d.feed);
   return d;
@@ -111,7 +116,9 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   b->scores = take(a, mb_size_multiply(layout->score_rows, mb_size_round_up(o->context, MB_KV_TILE)), floats);
   b->mixed = take(a, mb_size_multiply(layout->score_rows, stride), floats);
   b->term_sums = take(a, layout->score_rows, floats);
-  b->logits = take(a, mb_size_multiply(o->all_logits ? chunk : 1, c->vocabulary), floats);
+  b->gates = take(a, mb_size_multiply(d.convolutions ? chunk : 0, 3 * (uint64_t)c->hidden), floats);
+  b->convolved = take(a, mb_size_multiply(d.convolutions ? chunk : 0, d.hidden), floats);
+  b->logits = take(a, mb_size_multiply(layout->logit_rows, c->vocabulary), floats);
 }
 
 static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
@@ -121,20 +128,28 @@ static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *l
   b->values = take(a, d.vectors, layout->vector_bytes);
   b->key_scales = take(a, d.vectors, scales);
   b->value_scales = take(a, d.vectors, scales);
+  b->convolutions =
+      take(a, mb_size_multiply(d.convolutions, layout->convolution_ring), mb_size_multiply(c->hidden, sizeof(float)));
 }
 
-static uint32_t count_full_layers(const mb_model_config *c) {
-  uint32_t full = 0;
-  for (uint32_t l = 0; l < c->layers; l++) full += mb_layer_window(c, l) == 0;
-  return full;
+/* How many layers have attention that sees all positions (windowed: a window of them). */
+static uint32_t count_layers(const mb_model_config *c, bool windowed) {
+  uint32_t count = 0;
+  for (uint32_t l = 0; l < c->layers; l++)
+    count += !mb_is_convolution(c, l) && (mb_layer_window(c, l) != 0) == windowed;
+  return count;
 }
 
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options) {
   const bool int4 = options->kv_type == MB_KV_INT4;
   const uint64_t ring =
       mb_size_round_up((uint64_t)config->sliding_window + options->prefill_chunk - 1, int4 ? MB_KV_TILE : 1);
-  if (count_full_layers(config) < config->layers && ring < options->context) return (uint32_t)ring;
+  if (count_layers(config, true) > 0 && ring < options->context) return (uint32_t)ring;
   return mb_round_up(options->context, int4 ? MB_KV_GROUP : 1);
+}
+
+uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options) {
+  return config->convolution_taps ? config->convolution_taps - 1 + options->prefill_chunk : 0;
 }
 
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout) {
@@ -148,7 +163,10 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
                          : kv_type == MB_KV_INT8 ? layout->stride
                                                  : layout->stride * 2;
   layout->kv_scaled = kv_type != MB_KV_F16;
-  layout->full_layers = count_full_layers(config);
+  layout->full_layers = count_layers(config, false);
+  layout->windowed_layers = count_layers(config, true);
+  layout->convolution_ring = mb_convolution_ring(config, &layout->options);
+  layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
   layout->room = mb_round_up(layout->options.context, kv_type == MB_KV_INT4 ? MB_KV_GROUP : 1);
   layout->ring = mb_ring(config, &layout->options);
   const uint32_t group = config->heads / config->kv_heads, chunk = layout->options.prefill_chunk;
@@ -156,7 +174,8 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   layout->thread_rows = group * (tokens < chunk ? tokens : chunk);
   layout->score_rows = (uint32_t)larger(config->heads, (uint64_t)layout->options.threads * layout->thread_rows);
   const uint64_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
-  const uint32_t growing = layout->ring < layout->options.context ? layout->full_layers : config->layers;
+  const uint32_t growing =
+      layout->ring < layout->options.context ? layout->full_layers : layout->full_layers + layout->windowed_layers;
   layout->kv_bytes_per_token =
       mb_size_multiply(mb_size_multiply(growing, config->kv_heads), 2 * mb_size_add(layout->vector_bytes, scales));
   mb_buffers counted;

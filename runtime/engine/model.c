@@ -44,21 +44,14 @@ static mb_status linear(const mb_weights *weights, const char *prefix, uint32_t 
     if (try_status != MB_OK) return try_status; \
   } while (0)
 
-static mb_status open_layer(const mb_weights *weights, uint32_t index, mb_layer *layer) {
-  const mb_model_config *c = &weights->config;
-  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-  const bool inputs = !(c->flags & MB_MODEL_NO_INPUT_NORMS), wide = (c->flags & MB_MODEL_WIDE_QK_NORMS) != 0;
-  char name[NAME_BYTES];
 #define NAME(suffix) (snprintf(name, sizeof name, "layers.%u." suffix, index), name)
-  if (inputs) TRY(vector(weights, NAME("attention.norm.weight"), c->hidden, false, &layer->attention_norm));
-  TRY(linear(weights, NAME("attention.query"), attention, c->hidden, &layer->query));
-  TRY(linear(weights, NAME("attention.key"), kv, c->hidden, &layer->key));
-  TRY(linear(weights, NAME("attention.value"), kv, c->hidden, &layer->value));
-  TRY(linear(weights, NAME("attention.output"), c->hidden, attention, &layer->output));
-  TRY(vector(weights, NAME("attention.query.norm.weight"), wide ? attention : c->head_dim, true, &layer->query_norm));
-  TRY(vector(weights, NAME("attention.key.norm.weight"), wide ? kv : c->head_dim, true, &layer->key_norm));
-  TRY(vector(weights, NAME("attention.sub_norm.weight"), attention, true, &layer->attention_sub_norm));
-  if (inputs) TRY(vector(weights, NAME("mlp.norm.weight"), c->hidden, false, &layer->mlp_norm));
+
+/* The MLP, and the norms behind both halves. */
+static mb_status open_feed_forward(const mb_weights *weights, uint32_t index, mb_layer *layer) {
+  const mb_model_config *c = &weights->config;
+  char name[NAME_BYTES];
+  if (!(c->flags & MB_MODEL_NO_INPUT_NORMS))
+    TRY(vector(weights, NAME("mlp.norm.weight"), c->hidden, false, &layer->mlp_norm));
   TRY(linear(weights, NAME("mlp.gate"), c->feed_forward, c->hidden, &layer->gate));
   TRY(linear(weights, NAME("mlp.up"), c->feed_forward, c->hidden, &layer->up));
   TRY(linear(weights, NAME("mlp.down"), c->hidden, c->feed_forward, &layer->down));
@@ -67,19 +60,46 @@ static mb_status open_layer(const mb_weights *weights, uint32_t index, mb_layer 
     TRY(vector(weights, NAME("attention.output.norm.weight"), c->hidden, false, &layer->output_norm));
     TRY(vector(weights, NAME("mlp.output.norm.weight"), c->hidden, false, &layer->mlp_output_norm));
   }
-#undef NAME
   return MB_OK;
 }
+
+static mb_status open_layer(const mb_weights *weights, uint32_t index, mb_layer *layer) {
+  const mb_model_config *c = &weights->config;
+  const uint32_t attention = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+  const bool inputs = !(c->flags & MB_MODEL_NO_INPUT_NORMS), wide = (c->flags & MB_MODEL_WIDE_QK_NORMS) != 0;
+  char name[NAME_BYTES];
+  if (inputs) TRY(vector(weights, NAME("attention.norm.weight"), c->hidden, false, &layer->attention_norm));
+  if (mb_is_convolution(c, index)) {
+    TRY(linear(weights, NAME("conv.input"), 3 * c->hidden, c->hidden, &layer->convolution));
+    TRY(vector(weights, NAME("conv.taps.weight"), c->convolution_taps * c->hidden, false, &layer->taps));
+    TRY(linear(weights, NAME("conv.output"), c->hidden, c->hidden, &layer->output));
+    return open_feed_forward(weights, index, layer);
+  }
+  TRY(linear(weights, NAME("attention.query"), attention, c->hidden, &layer->query));
+  TRY(linear(weights, NAME("attention.key"), kv, c->hidden, &layer->key));
+  TRY(linear(weights, NAME("attention.value"), kv, c->hidden, &layer->value));
+  TRY(linear(weights, NAME("attention.output"), c->hidden, attention, &layer->output));
+  TRY(vector(weights, NAME("attention.query.norm.weight"), wide ? attention : c->head_dim, true, &layer->query_norm));
+  TRY(vector(weights, NAME("attention.key.norm.weight"), wide ? kv : c->head_dim, true, &layer->key_norm));
+  TRY(vector(weights, NAME("attention.sub_norm.weight"), attention, true, &layer->attention_sub_norm));
+  return open_feed_forward(weights, index, layer);
+}
+
+#undef NAME
 
 /* What each layer sees, and how it rotates. */
 static void place_layers(mb_model *model) {
   const mb_model_config *c = &model->weights.config;
-  uint32_t full = 0;
+  uint32_t full = 0, windowed = 0, convolutions = 0;
   for (uint32_t l = 0; l < c->layers; l++) {
     mb_layer *layer = &model->layers[l];
-    layer->window = mb_layer_window(c, l);
+    layer->window = layer->taps ? 0 : mb_layer_window(c, l);
     layer->full_before = full;
-    full += layer->window == 0;
+    layer->windowed_before = windowed;
+    layer->convolutions_before = convolutions;
+    convolutions += layer->taps != NULL;
+    windowed += layer->window != 0;
+    full += !layer->taps && layer->window == 0;
     layer->rope = layer->window && model->inverse_frequencies[1] ? 1 : 0;
     if (mb_layer_in_set(c->unrotated_layers, l)) layer->rope = MB_NO_ROPE;
   }

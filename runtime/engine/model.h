@@ -13,6 +13,8 @@ typedef struct {
 
 typedef struct {
   const float *attention_norm; /* OLMo 2; NULL: none */
+  const float *taps;           /* LFM2: [taps][hidden] of the convolution in place of attention; NULL: attention */
+  mb_projection convolution;   /* its input, and `output` is its output; query, key and value are not there */
   mb_projection query, key, value, output;
   const float *query_norm, *key_norm; /* Qwen3; NULL: none */
   const float *attention_sub_norm;    /* BitNet; NULL: none */
@@ -22,7 +24,9 @@ typedef struct {
   const float *mlp_sub_norm;    /* BitNet; NULL: none */
   const float *mlp_output_norm; /* Gemma 3; NULL: none */
   uint32_t window;              /* positions that a query sees; 0: all */
-  uint32_t full_before;         /* layers before this one that see all positions */
+  uint32_t full_before;         /* layers before this one whose attention sees all positions */
+  uint32_t windowed_before;     /* ... a window */
+  uint32_t convolutions_before; /* ... that have a convolution instead */
   uint32_t rope;                /* which of the model's rotary tables; MB_NO_ROPE: none */
 } mb_layer;
 

@@ -11,5 +11,7 @@ void mb_normalise(const mb_kernels *kernels, const float *x, const float *weight
 /* The same for each of `heads` vectors of n that follow each other, in place. */
 void mb_normalise_heads(const mb_kernels *kernels, float *x, const float *weight, uint32_t heads, uint32_t n,
                         float epsilon);
+/* x = cap * tanh(x / cap) for each of n values: Gemma 2. */
+void mb_soft_cap(float *x, uint32_t n, float cap);
 
 #endif

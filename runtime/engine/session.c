@@ -96,13 +96,14 @@ mb_status mb_position_rewind(uint32_t *position, uint32_t to) {
   return MB_OK;
 }
 
-/* A layer with a window keeps the last `ring` positions that were written. Those that the next token's window needs
- * must be among them. */
+/* A layer with a window keeps the last `ring` positions that were written, one with a convolution the last of its own
+ * ring. Those that the next token sees must be among them. */
 uint32_t mb_rewind_point(const mb_model_config *config, const mb_session_options *resolved, uint32_t written,
                          uint32_t position) {
-  const uint32_t ring = mb_ring(config, resolved);
-  if (ring >= resolved->context || written <= ring) return position;
-  return position + 1 >= written - ring + config->sliding_window ? position : 0;
+  const uint32_t ring = mb_ring(config, resolved), convolution = mb_convolution_ring(config, resolved);
+  if (ring < resolved->context && written > ring && position + 1 < written - ring + config->sliding_window) return 0;
+  if (convolution && written > convolution && position + 1 < written - convolution + config->convolution_taps) return 0;
+  return position;
 }
 
 uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position) {
@@ -110,12 +111,14 @@ uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position) {
 }
 
 mb_status mb_session_rewind(mb_session *session, uint32_t position) {
+  const mb_model_config *c = &session->model->weights.config;
+  const bool window = c->convolution_taps == 0;
   if (position <= session->position && mb_session_rewind_point(session, position) != position)
-    return mb_fail(
-        MB_ERROR_ARGUMENT,
-        "cannot rewind from token %u to %u: the layers with a window of %u have let go of what stood before; "
-        "rewind to 0",
-        session->position, position, session->model->weights.config.sliding_window);
+    return mb_fail(MB_ERROR_ARGUMENT,
+                   "cannot rewind from token %u to %u: the layers with a %s of %u have let go of what stood before; "
+                   "rewind to 0",
+                   session->position, position, window ? "window" : "convolution",
+                   window ? c->sliding_window : c->convolution_taps);
   mb_status status = mb_position_rewind(&session->position, position);
   if (status == MB_OK && position == 0) session->written = 0;
   return status;
@@ -157,9 +160,10 @@ mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t cou
 mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits) {
   const mb_session_options *o = &session->layout.options;
   *logits = NULL;
-  if (!o->all_logits) return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
-  if (count > o->prefill_chunk)
-    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, o->prefill_chunk);
+  if (!o->all_logits && o->lookahead == 0)
+    return mb_fail(MB_ERROR_ARGUMENT, "the session was opened without all_logits");
+  if (count > session->layout.logit_rows)
+    return mb_fail(MB_ERROR_ARGUMENT, "%zu tokens at once: this session takes %u", count, session->layout.logit_rows);
   mb_status status = check_tokens(session, tokens, count);
   if (status != MB_OK) return status;
   status = mb_decoder_forward(session, tokens, (uint32_t)count);

@@ -31,17 +31,21 @@ typedef struct {
   float *scores;       /* [score_rows][context rounded up to MB_KV_TILE] */
   float *mixed;        /* [score_rows][stride] */
   float *term_sums;    /* [score_rows] */
-  float *logits;       /* [1, or C with all_logits][vocabulary] */
+  float *logits;       /* [logit_rows][vocabulary] */
+  float *gates;        /* [C][3][hidden]: a convolution's input, with convolutions only */
+  float *convolved;    /* [C][padded hidden]: what it gives, with convolutions only */
   /* The cache: those of layers that see all positions, [layers][kv_heads][room], then those of layers with a window,
    * [layers][kv_heads][ring]. How the positions of one KV head lie: kv_cache.c. */
   uint8_t *keys;
   uint8_t *values;
   uint16_t *key_scales; /* not of an fp16 cache */
   uint16_t *value_scales;
+  float *convolutions; /* [layers with a convolution][convolution_ring][hidden]: what they see */
 } mb_buffers;
 
 typedef struct {
   mb_session_options options; /* no zeros left in it */
+  uint32_t logit_rows;        /* 1 + lookahead, or the chunk with all_logits */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
   uint32_t vector_bytes;      /* of a key or value, without its scales */
   bool kv_scaled;             /* int8 and int4: a vector has stride / MB_KV_BLOCK scales */
@@ -50,6 +54,8 @@ typedef struct {
   uint32_t thread_rows;       /* query heads that a thread works on at once */
   uint32_t score_rows;        /* and those of all threads; all query heads of a token at least */
   uint32_t full_layers;       /* how many layers keep all positions */
+  uint32_t windowed_layers;   /* how many keep a ring of them */
+  uint32_t convolution_ring;  /* positions that a convolution keeps: p lies at p % convolution_ring; 0: there is none */
   uint64_t kv_bytes_per_token;
   uint64_t kv_bytes;
   uint64_t total_bytes; /* fits size_t */
@@ -59,6 +65,9 @@ typedef struct {
 /* Positions that a layer with a window keeps: int4: whole tiles, or all. A chunk writes all its positions before the
  * first of its tokens looks at what stands in its window. options: resolved. */
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options);
+/* Positions that a convolution keeps: what the first token of a chunk sees before it, and the chunk. 0: there is none.
+ */
+uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options);
 /* Fills in defaults and computes every size. MB_ERROR_FORMAT for a config that cannot be, MB_ERROR_ARGUMENT for such
  * options, MB_ERROR_MEMORY for a session that no process could hold. */
 mb_status mb_layout_compute(const mb_model_config *config, const mb_session_options *options, mb_layout *layout);
@@ -84,6 +93,10 @@ void mb_decoder_logits(mb_session *session, uint32_t first, uint32_t count);
 
 /* attention.c: rotates queries and keys, writes the KV cache, attends; reads query/key/value, writes attention. */
 void mb_attention(mb_session *session, uint32_t layer, uint32_t count);
+/* convolution.c: what the short convolutions of tokens first..last-1 of the chunk see; reads gates. */
+void mb_convolution_keep(mb_session *session, uint32_t layer, uint32_t first, uint32_t last);
+/* convolution.c: what they give of that, when all tokens of the chunk are kept; writes convolved. */
+void mb_convolution_mix(mb_session *session, uint32_t layer, uint32_t first, uint32_t last);
 /* attention.c: cosines and sines of the chunk's positions. */
 void mb_attention_angles(mb_session *session, uint32_t count);
 

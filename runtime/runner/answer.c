@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "runner/cancel.h"
 #include "runner/events.h"
+#include "runner/lookup.h"
 
 static bool ends(const mb_model_config *config, int32_t token) {
   for (uint32_t i = 0; i < config->eos_count; i++) {
@@ -15,9 +16,19 @@ static bool ends(const mb_model_config *config, int32_t token) {
   return false;
 }
 
+/* What is left of the text at the end: an unfinished character, and what might have become a stop string. */
+static void say_rest(const runner_options *options, stop_watch *stops, const char *piece, size_t bytes) {
+  const char *text;
+  size_t size;
+  (void)stop_piece(stops, piece, bytes, &text, &size);
+  if (size) emit_token(options->json, -1, text, size);
+  size = stop_rest(stops, &text);
+  if (size) emit_token(options->json, -1, text, size);
+}
+
 /* The token loop. */
-static mb_status decode(const runner_options *options, open_bundle *bundle, int32_t *held, mb_sampler *sampler,
-                        const float *logits, char *piece, size_t piece_bytes, done_event *done) {
+static mb_status decode(const runner_options *options, open_bundle *bundle, lookup *guesses, mb_sampler *sampler,
+                        stop_watch *stops, const float *logits, char *piece, size_t piece_bytes, done_event *done) {
   const mb_model_config *config = decoder_config(bundle->decoder);
   mb_stream stream;
   mb_stream_begin(&stream, bundle->tokenizer, MB_STREAM_SKIP_SPECIAL | MB_STREAM_CONTINUES);
@@ -37,15 +48,21 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, int3
       break;
     }
     mb_sampler_accept(sampler, token);
-    emit_token(options->json, token, piece, mb_stream_token(&stream, token, piece, piece_bytes));
-    if (++done->tokens == options->max_new_tokens) break;
-    const uint32_t position = decoder_position(bundle->decoder);
-    if (position == decoder_options(bundle->decoder)->context) {
+    const char *text;
+    size_t bytes = mb_stream_token(&stream, token, piece, piece_bytes);
+    const bool stopped = stop_piece(stops, piece, bytes, &text, &bytes);
+    emit_token(options->json, token, text, bytes);
+    done->tokens++;
+    if (stopped) {
+      done->reason = "stop";
+      break;
+    }
+    if (done->tokens == options->max_new_tokens) break;
+    if (guesses->position == decoder_options(bundle->decoder)->context) {
       done->reason = "context";
       break;
     }
-    if (held) held[position] = token;
-    status = decoder_feed(bundle->decoder, &token, 1, &logits);
+    status = lookup_feed(guesses, token, options->max_new_tokens - done->tokens, &logits);
     if (status == MB_ERROR_CANCELLED) {
       done->reason = "cancelled";
       status = MB_OK;
@@ -53,9 +70,10 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, int3
     }
     if (status != MB_OK) break;
   }
+  const mb_status ended = lookup_end(guesses);
+  if (status == MB_OK) status = ended;
   done->seconds = seconds_now() - begin;
-  const size_t rest = mb_stream_finish(&stream, piece, piece_bytes);
-  if (rest) emit_token(options->json, -1, piece, rest);
+  if (strcmp(done->reason, "stop") != 0) say_rest(options, stops, piece, mb_stream_finish(&stream, piece, piece_bytes));
   return status;
 }
 
@@ -65,7 +83,7 @@ static mb_status prefill(open_bundle *bundle, const answer_prompt *prompt, const
   do {
     const uint32_t position = decoder_position(bundle->decoder);
     const size_t count = prompt->count - position;
-    if (prompt->held && prompt->count <= decoder_options(bundle->decoder)->context)
+    if (prompt->count <= decoder_options(bundle->decoder)->context)
       memcpy(prompt->held + position, prompt->ids + position, count * sizeof *prompt->ids);
     status = decoder_feed(bundle->decoder, prompt->ids + position, count, logits);
     /* A cancel that came too late for the answer before may have been left in the decoder: it does not mean this one.
@@ -83,6 +101,7 @@ static mb_status say_done(const runner_options *options, open_bundle *bundle, ui
   done->memory = process_memory_read();
   done->predicted_peak_bytes =
       used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes + used.process_bytes + used.kv_bytes;
+  if (decoder_state_bytes(bundle->decoder, &done->state_bytes) != MB_OK) done->state_bytes = 0;
   emit_done(options->json, done);
   return MB_OK;
 }
@@ -93,8 +112,9 @@ mb_status answer_cancelled(const runner_options *options, open_bundle *bundle) {
 }
 
 static mb_status run(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
-                     mb_sampler *sampler, char *piece, size_t piece_bytes) {
+                     mb_sampler *sampler, stop_watch *stops, char *piece, size_t piece_bytes) {
   const uint32_t count = (uint32_t)prompt->count;
+  uint32_t chunk = count;
   done_event done = {.reason = "cancelled", .prompt_tokens = count, .kept_tokens = decoder_position(bundle->decoder)};
   const float *logits;
   const double begin = seconds_now();
@@ -104,22 +124,32 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
     const prompt_event event = {count, done.kept_tokens, prompt->dropped_messages, done.prompt_seconds};
     emit_prompt(options->json, &event);
     for (size_t i = 0; i < prompt->count; i++) mb_sampler_accept(sampler, prompt->ids[i]);
-    status = decode(options, bundle, prompt->held, sampler, logits, piece, piece_bytes, &done);
+    lookup guesses;
+    lookup_begin(&guesses, bundle->decoder, prompt->held, decoder_options(bundle->decoder)->lookahead,
+                 count - done.kept_tokens, done.prompt_seconds);
+    status = decode(options, bundle, &guesses, sampler, stops, logits, piece, piece_bytes, &done);
+    done.lookup = guesses.most > 0;
+    done.guessed = guesses.all_guessed;
+    done.right = guesses.all_right;
+    if (guesses.all_guessed && chunk <= guesses.most) chunk = guesses.most + 1;
   } else if (status == MB_ERROR_CANCELLED) {
     status = MB_OK;
   }
-  return status == MB_OK ? say_done(options, bundle, count, &done) : status;
+  return status == MB_OK ? say_done(options, bundle, chunk, &done) : status;
 }
 
 mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt) {
   const size_t piece_bytes = mb_tokenizer_longest(bundle->tokenizer) + 16;
   mb_sampler *sampler = NULL;
   char *piece = malloc(piece_bytes);
-  mb_status status = piece ? MB_OK : mb_fail(MB_ERROR_MEMORY, "no memory for a token");
+  stop_watch stops;
+  const bool room = stop_begin(&stops, prompt->stops, piece_bytes);
+  mb_status status = piece && room ? MB_OK : mb_fail(MB_ERROR_MEMORY, "no memory for a token");
   if (status == MB_OK)
     status = mb_sampler_open(decoder_config(bundle->decoder)->vocabulary, &options->sampler, &sampler);
-  if (status == MB_OK) status = run(options, bundle, prompt, sampler, piece, piece_bytes);
+  if (status == MB_OK) status = run(options, bundle, prompt, sampler, &stops, piece, piece_bytes);
   mb_sampler_close(sampler);
+  stop_end(&stops);
   free(piece);
   return status;
 }

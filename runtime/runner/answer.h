@@ -3,12 +3,14 @@
 #define MB_RUNNER_ANSWER_H
 
 #include "runner/bundle.h"
+#include "runner/stop.h"
 
 typedef struct {
   const int32_t *ids;
   size_t count;
   uint32_t dropped_messages; /* of the conversation, because it would not fit the context; told in the event */
-  int32_t *held; /* [context]: the token at each position of the decoder, kept up to date; NULL: not wanted */
+  const stop_strings *stops;
+  int32_t *held; /* [context]: the token at each position of the decoder, kept up to date */
 } answer_prompt;
 
 /* Emits prompt, tokens and done. The decoder may hold the first tokens of the prompt already, but never all of them.

@@ -22,6 +22,7 @@ enum {
   DECODER_KERNELS = 2,         /* --kernels */
   DECODER_MAPPING = 4,         /* --mapping */
   DECODER_RUNTIME_LIBRARY = 8, /* --runtime-library */
+  DECODER_LOOKUP = 16,         /* --lookup */
 };
 extern const unsigned decoder_option_set; /* DECODER_* */
 
@@ -43,7 +44,14 @@ uint32_t decoder_position(const decoder *decoder);
 uint32_t decoder_rewind_point(const decoder *decoder, uint32_t position);
 mb_status decoder_rewind(decoder *decoder, uint32_t position);
 mb_status decoder_feed(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);
+/* As mb_session_feed_all, for at most 1 + lookahead tokens. */
+mb_status decoder_feed_all(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);
 void decoder_cancel(decoder *decoder);
+/* As mb_session_state_bytes of what the decoder holds, mb_session_save and mb_session_resume. A runtime with a KV cache
+ * of its own has no states: MB_ERROR_ARGUMENT. */
+mb_status decoder_state_bytes(const decoder *decoder, uint64_t *bytes);
+mb_status decoder_save(const decoder *decoder, const int32_t *tokens, const char *path);
+mb_status decoder_resume(decoder *decoder, const char *path, int32_t *tokens, uint32_t *count);
 
 #ifdef __cplusplus
 }

@@ -137,7 +137,23 @@ void emit_done(bool json, const done_event *e) {
   json_line_number(&l, "prompt_tokens_per_second", rate(e->prompt_tokens - e->kept_tokens, e->prompt_seconds), 3);
   json_line_number(&l, "first_token_seconds", e->first_token_seconds, 6);
   json_line_integer(&l, "predicted_peak_bytes", e->predicted_peak_bytes);
+  if (e->lookup) {
+    json_line_integer(&l, "guessed_tokens", e->guessed);
+    json_line_integer(&l, "right_guesses", e->right);
+  }
+  if (e->state_bytes) json_line_integer(&l, "state_bytes", e->state_bytes);
   write_memory(&l, &e->memory);
+  json_line_end(&l);
+}
+
+void emit_state(bool json, const state_event *e) {
+  if (!json) return;
+  json_line l;
+  json_line_begin(&l, "state");
+  write_string(&l, "action", e->action);
+  json_line_integer(&l, "tokens", e->tokens);
+  json_line_integer(&l, "bytes", e->bytes);
+  json_line_number(&l, "seconds", e->seconds, 6);
   json_line_end(&l);
 }
 

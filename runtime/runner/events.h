@@ -25,7 +25,7 @@ typedef struct {
 } prompt_event;
 
 typedef struct {
-  const char *reason; /* "eos", "length", "context" or "cancelled" */
+  const char *reason; /* "eos", "stop", "length", "context" or "cancelled" */
   uint32_t prompt_tokens;
   uint32_t kept_tokens; /* as in prompt_event */
   uint32_t tokens;
@@ -34,7 +34,17 @@ typedef struct {
   double first_token_seconds; /* from the start of the process, or when serving of the request */
   process_memory memory;
   uint64_t predicted_peak_bytes; /* for as many tokens as were really fed */
+  bool lookup;                   /* tokens were looked up in the text */
+  uint32_t guessed, right;       /* of them, and those that were right */
+  uint64_t state_bytes;          /* of the file that saving would write now; 0: this runtime has none */
 } done_event;
+
+typedef struct {
+  const char *action; /* "saved" or "resumed" */
+  uint32_t tokens;
+  uint64_t bytes; /* of the file */
+  double seconds;
+} state_event;
 
 typedef struct {
   const char *test; /* "pp512", "tg128" */
@@ -62,6 +72,7 @@ void emit_prompt(bool json, const prompt_event *event);
 /* text: UTF-8, may be empty while a character is incomplete. */
 void emit_token(bool json, int32_t id, const char *text, size_t bytes);
 void emit_done(bool json, const done_event *event);
+void emit_state(bool json, const state_event *event);
 void emit_bench(bool json, const bench_event *event);
 void emit_verified(bool json, const char *bundle);
 void emit_error(bool json, mb_status status, const char *message);

@@ -1,5 +1,6 @@
 #include "runner/foreign.h"
 
+#include "base/error.h"
 #include "engine/engine.h"
 #include "runner/process_memory.h"
 
@@ -72,4 +73,31 @@ mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const fl
   }
   if (status != MB_OK) *logits = NULL;
   return status;
+}
+
+mb_status decoder_feed_all(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
+  (void)d, (void)tokens, (void)count;
+  *logits = NULL;
+  return mb_fail(MB_ERROR_ARGUMENT, "%s gives the logits of the last token alone", decoder_program);
+}
+
+static mb_status no_states(void) {
+  return mb_fail(MB_ERROR_ARGUMENT, "%s cannot keep states in files: mobile-run can", decoder_program);
+}
+
+mb_status decoder_state_bytes(const decoder *d, uint64_t *bytes) {
+  (void)d;
+  *bytes = 0;
+  return no_states();
+}
+
+mb_status decoder_save(const decoder *d, const int32_t *tokens, const char *path) {
+  (void)d, (void)tokens, (void)path;
+  return no_states();
+}
+
+mb_status decoder_resume(decoder *d, const char *path, int32_t *tokens, uint32_t *count) {
+  (void)d, (void)path, (void)tokens;
+  *count = 0;
+  return no_states();
 }

@@ -51,6 +51,8 @@ static const struct {
     {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"},
     {DECODER_MAPPING,
      "  --mapping whole|layers   layers: reads each layer when it is used, for models larger than memory\n"},
+    {DECODER_LOOKUP,
+     "  --lookup N               guess up to N tokens at once from the text (default 0: none; 31 at most)\n"},
     {DECODER_RUNTIME_LIBRARY, "  --runtime-library PATH   the runtime's shared library (default: by its plain name)\n"},
 };
 
@@ -78,6 +80,7 @@ enum {
   OPTION_CACHE,
   OPTION_FORCE,
   OPTION_RUNTIME_LIBRARY,
+  OPTION_LOOKUP,
   OPTION_JSON,
   OPTION_VERSION,
 };
@@ -105,6 +108,7 @@ static const struct option long_options[] = {
     {"mapping", required_argument, NULL, OPTION_MAPPING},
     {"cache", required_argument, NULL, OPTION_CACHE},
     {"force", no_argument, NULL, OPTION_FORCE},
+    {"lookup", required_argument, NULL, OPTION_LOOKUP},
     {"runtime-library", required_argument, NULL, OPTION_RUNTIME_LIBRARY},
     {"json", no_argument, NULL, OPTION_JSON},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -124,6 +128,7 @@ static bool has_option(int option) {
   const unsigned flag = option == OPTION_KV                ? DECODER_KV
                         : option == OPTION_KERNELS         ? DECODER_KERNELS
                         : option == OPTION_MAPPING         ? DECODER_MAPPING
+                        : option == OPTION_LOOKUP          ? DECODER_LOOKUP
                         : option == OPTION_RUNTIME_LIBRARY ? DECODER_RUNTIME_LIBRARY
                                                            : 0;
   return (decoder_option_set & flag) == flag;
@@ -197,6 +202,9 @@ static bool apply(int option, const char *value, runner_options *o) {
     case OPTION_THREADS:
       o->session.threads = (uint32_t)n;
       return n > 0;
+    case OPTION_LOOKUP:
+      o->session.lookahead = (uint32_t)n;
+      return n < 32;
     case OPTION_PREFILL_CHUNK:
       o->session.prefill_chunk = (uint32_t)n;
       return n > 0;

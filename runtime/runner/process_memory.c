@@ -1,7 +1,9 @@
 #include "runner/process_memory.h"
 
+#include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 process_memory process_memory_read(void) {
   process_memory memory = {0};
@@ -25,4 +27,14 @@ process_memory process_memory_read(void) {
   }
   if (file) fclose(file);
   return memory;
+}
+
+uint64_t process_program_bytes(void) {
+  /* The program headers, where the kernel has put them: an address that it gives as a number. */
+  const ElfW(Phdr) *headers = (const ElfW(Phdr) *)getauxval(AT_PHDR);
+  const unsigned long count = headers ? getauxval(AT_PHNUM) : 0;
+  uint64_t bytes = 0;
+  for (unsigned long i = 0; i < count; i++)
+    if (headers[i].p_type == PT_LOAD) bytes += headers[i].p_filesz;
+  return bytes;
 }

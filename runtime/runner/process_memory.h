@@ -15,5 +15,8 @@ typedef struct {
 /* Zeros where /proc does not say. Nothing that mobile-run allocates is given back before it ends, so anonymous plus
  * swap at the end is their peak. */
 process_memory process_memory_read(void);
+/* Bytes of this program that are mapped from its file: its code and constants, of which Linux brings in whole pieces
+ * around what is used. 0 where the kernel does not say. */
+uint64_t process_program_bytes(void);
 
 #endif

@@ -79,7 +79,38 @@ static mb_status take_boolean(const json_value *value, const char *what, bool *o
   return MB_OK;
 }
 
+static mb_status take_path(const json_value *value, request_kind kind, request *out) {
+  size_t bytes;
+  const char *what = kind == REQUEST_SAVE ? "save" : "resume";
+  mb_status status = take_text(value, what, &out->path, &bytes);
+  out->kind = kind;
+  if (status == MB_OK && (bytes == 0 || strlen(out->path) != bytes))
+    status = mb_fail(MB_ERROR_ARGUMENT, "the request's %s is not the path of a file", what);
+  return status;
+}
+
+static mb_status take_stops(const json_value *array, request *out) {
+  stop_strings *stops = &out->stops;
+  const char *at = NULL;
+  json_value unused, value;
+  if (array->kind != '[') return mb_fail(MB_ERROR_ARGUMENT, "the request's stop is not a list of strings");
+  while (json_next(array, &at, &unused, &value)) {
+    if (stops->count == STOP_MOST)
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's stop has more than %d strings", STOP_MOST);
+    mb_status status = take_text(&value, "stop", &stops->texts[stops->count], &stops->bytes[stops->count]);
+    if (status != MB_OK) return status;
+    const size_t bytes = stops->bytes[stops->count++];
+    if (bytes == 0 || bytes > STOP_MOST_BYTES)
+      return mb_fail(MB_ERROR_ARGUMENT, "the request's stop has a string of %zu bytes: 1 to %d are possible", bytes,
+                     STOP_MOST_BYTES);
+  }
+  return stops->count ? MB_OK : mb_fail(MB_ERROR_ARGUMENT, "the request's stop is empty");
+}
+
 static mb_status take_member(const json_value *name, const json_value *value, request *out) {
+  if (json_is(name, "save") && !out->path) return take_path(value, REQUEST_SAVE, out);
+  if (json_is(name, "resume") && !out->path) return take_path(value, REQUEST_RESUME, out);
+  if (json_is(name, "stop") && out->stops.count == 0) return take_stops(value, out);
   if (json_is(name, "messages")) return take_messages(value, out);
   if (json_is(name, "prompt") && !out->prompt) return take_text(value, "prompt", &out->prompt, &out->prompt_bytes);
   if (json_is(name, "ignore_eos")) return take_boolean(value, "ignore_eos", &out->options.ignore_eos);
@@ -101,8 +132,11 @@ mb_status request_parse(const char *text, size_t bytes, const runner_options *de
   if (!json_parse(text, bytes, &object) || object.kind != '{')
     return mb_fail(MB_ERROR_ARGUMENT, "a request is one JSON object in a line of at most 4 MiB");
   mb_status status = MB_OK;
-  for (const char *at = NULL; status == MB_OK && json_next(&object, &at, &name, &value);)
+  size_t members = 0;
+  for (const char *at = NULL; status == MB_OK && json_next(&object, &at, &name, &value); members++)
     status = take_member(&name, &value, out);
+  if (status == MB_OK && out->path)
+    return members == 1 ? MB_OK : mb_fail(MB_ERROR_ARGUMENT, "a request to save or to resume has no other member");
   if (status == MB_OK && !out->prompt == !out->messages)
     return mb_fail(MB_ERROR_ARGUMENT, "a request has either a prompt or messages");
   if (status == MB_OK && out->prompt && out->options.thinking != defaults->thinking)
@@ -114,6 +148,8 @@ void request_free(request *r) {
   for (size_t i = 0; i < r->message_count; i++) free(r->messages[i].content);
   free(r->messages);
   free(r->prompt);
+  free(r->path);
+  for (size_t i = 0; i < r->stops.count; i++) free(r->stops.texts[i]);
   *r = (request){0};
 }
 

@@ -3,18 +3,24 @@
 #define MB_RUNNER_REQUEST_H
 
 #include "runner/prompt.h"
+#include "runner/stop.h"
+
+typedef enum { REQUEST_ANSWER, REQUEST_SAVE, REQUEST_RESUME } request_kind;
 
 typedef struct {
+  request_kind kind;
+  char *path;             /* of the state to save or to resume; NULL for an answer */
   runner_options options; /* the command line's, with what the request sets */
   char *prompt;           /* NULL where there are messages */
   size_t prompt_bytes;
   prompt_message *messages;
   size_t message_count;
+  stop_strings stops;
 } request;
 
 /* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
  * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos",
- * "thinking". Free it in either case. */
+ * "thinking", "stop"; or {"save": PATH} or {"resume": PATH} alone. Free it in either case. */
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
 void request_free(request *request);
 

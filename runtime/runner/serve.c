@@ -14,6 +14,7 @@
 #include "runner/commands.h"
 #include "runner/events.h"
 #include "runner/request.h"
+#include "runner/system_state.h"
 
 enum { LONGEST_LINE = 4 << 20, LOOK_FOR_HANGUP_NANOSECONDS = 100 * 1000 * 1000 };
 
@@ -127,53 +128,82 @@ static char *next_line(size_t *bytes) {
   return line;
 }
 
+/* What a conversation is answered from. */
+typedef struct {
+  open_bundle *bundle;
+  int32_t *held; /* [context]: the token at each position of the decoder */
+  system_state system;
+} serving;
+
 /* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case:
  * its logits are wanted. */
-static mb_status keep_common(open_bundle *bundle, const int32_t *held, const int32_t *ids, size_t count) {
-  const uint32_t position = decoder_position(bundle->decoder);
+static mb_status keep_common(serving *s, const int32_t *ids, size_t count) {
+  decoder *d = s->bundle->decoder;
+  const uint32_t position = decoder_position(d);
   uint32_t common = 0;
-  while (common < position && common + 1 < count && held[common] == ids[common]) common++;
-  return decoder_rewind(bundle->decoder, decoder_rewind_point(bundle->decoder, common));
+  while (common < position && common + 1 < count && s->held[common] == ids[common]) common++;
+  const uint32_t kept = decoder_rewind_point(d, common);
+  return decoder_rewind(d, system_state_help(&s->system, d, s->held, ids, count, kept));
 }
 
-static mb_status serve_one(const runner_options *options, open_bundle *bundle, int32_t *held, const char *line,
-                           size_t bytes) {
-  bundle->started = seconds_now();
-  request r;
+/* Writes the state of what was read, or takes one up. */
+static mb_status serve_state(const request *r, serving *s) {
+  decoder *d = s->bundle->decoder;
+  state_event event = {.action = r->kind == REQUEST_SAVE ? "saved" : "resumed"};
+  const double begin = seconds_now();
+  mb_status status =
+      r->kind == REQUEST_SAVE ? decoder_save(d, s->held, r->path) : decoder_resume(d, r->path, s->held, &event.tokens);
+  event.tokens = decoder_position(d);
+  event.seconds = seconds_now() - begin;
+  if (status == MB_OK) status = decoder_state_bytes(d, &event.bytes);
+  if (status == MB_OK) emit_state(r->options.json, &event);
+  return status;
+}
+
+static mb_status serve_answer(const request *r, serving *s) {
   int32_t *ids = NULL;
-  answer_prompt prompt = {.held = held};
-  mb_status status = request_parse(line, bytes, options, &r);
-  if (status == MB_OK) status = request_tokens(&r, bundle, &ids, &prompt.count, &prompt.dropped_messages);
+  answer_prompt prompt = {.stops = &r->stops, .held = s->held};
+  mb_status status = request_tokens(r, s->bundle, &ids, &prompt.count, &prompt.dropped_messages);
   if (status == MB_ERROR_CANCELLED) {
-    status = answer_cancelled(&r.options, bundle);
+    status = answer_cancelled(&r->options, s->bundle);
   } else {
-    if (status == MB_OK) status = keep_common(bundle, held, ids, prompt.count);
+    if (status == MB_OK) status = keep_common(s, ids, prompt.count);
     prompt.ids = ids;
-    if (status == MB_OK) status = answer(&r.options, bundle, &prompt);
+    if (status == MB_OK) status = answer(&r->options, s->bundle, &prompt);
   }
   free(ids);
+  return status;
+}
+
+static mb_status serve_one(const runner_options *options, serving *s, const char *line, size_t bytes) {
+  s->bundle->started = seconds_now();
+  request r;
+  mb_status status = request_parse(line, bytes, options, &r);
+  if (status == MB_OK) status = r.kind == REQUEST_ANSWER ? serve_answer(&r, s) : serve_state(&r, s);
   request_free(&r);
   return status;
 }
 
 mb_status command_serve(const runner_options *options, open_bundle *bundle) {
-  int32_t *held = malloc(decoder_options(bundle->decoder)->context * sizeof *held);
-  if (!held) return mb_fail(MB_ERROR_MEMORY, "no memory to serve requests");
-  cancel_watch(bundle->decoder);
+  serving s = {.bundle = bundle, .held = malloc(decoder_options(bundle->decoder)->context * sizeof *s.held)};
+  mb_status result = s.held ? system_state_open(options, bundle->decoder, s.held, &s.system)
+                            : mb_fail(MB_ERROR_MEMORY, "no memory to serve requests");
   pthread_t reader;
-  if (pthread_create(&reader, NULL, read_lines, NULL) != 0) {
-    free(held);
-    return mb_fail(MB_ERROR_MEMORY, "no memory for a thread that reads requests");
+  cancel_watch(bundle->decoder);
+  if (result == MB_OK && pthread_create(&reader, NULL, read_lines, NULL) != 0)
+    result = mb_fail(MB_ERROR_MEMORY, "no memory for a thread that reads requests");
+  if (result == MB_OK) {
+    size_t bytes;
+    for (char *line; (line = next_line(&bytes));) {
+      /* A request that cannot be answered ends nothing but itself. */
+      const mb_status status = serve_one(options, &s, line, bytes);
+      if (status != MB_OK) emit_error(options->json, status, mb_error_message());
+      free(line);
+    }
+    pthread_join(reader, NULL);
   }
-  size_t bytes;
-  for (char *line; (line = next_line(&bytes));) {
-    /* A request that cannot be answered ends nothing but itself. */
-    const mb_status status = serve_one(options, bundle, held, line, bytes);
-    if (status != MB_OK) emit_error(options->json, status, mb_error_message());
-    free(line);
-  }
-  pthread_join(reader, NULL);
   cancel_forget();
-  free(held);
-  return MB_OK;
+  system_state_close(&s.system);
+  free(s.held);
+  return result;
 }

@@ -186,6 +186,7 @@ static bool encode_long(mb_encoder *encoder, const uint8_t *word, size_t bytes) 
 bool mb_encode_word(mb_encoder *encoder, const uint8_t *word, size_t bytes) {
   const mb_tokenizer *tokenizer = encoder->tokenizer;
   if (bytes == 0) return true;
+  if (tokenizer->header.flags & MB_TOKEN_UNIGRAM) return mb_encode_unigram(encoder, word, bytes);
   if (tokenizer->header.flags & MB_TOKEN_IGNORE_MERGES) {
     int32_t id = mb_token_find(tokenizer, word, bytes);
     if (id >= 0) {

@@ -88,7 +88,8 @@ static void end_run(mb_stream *stream, sink *out) {
   stream->broken = false;
 }
 
-static void put_metaspace(mb_stream *stream, sink *out, const uint8_t *bytes, size_t count) {
+/* mark: what "▁" becomes. */
+static void put_metaspace(mb_stream *stream, sink *out, const char *mark, const uint8_t *bytes, size_t count) {
   size_t begin = 0;
   for (size_t at = 0; at + 3 <= count;) {
     if (memcmp(bytes + at, "\xE2\x96\x81", 3) != 0) {
@@ -96,7 +97,7 @@ static void put_metaspace(mb_stream *stream, sink *out, const uint8_t *bytes, si
       continue;
     }
     put(stream, out, bytes + begin, at - begin);
-    put(stream, out, " ", 1);
+    put(stream, out, mark, strlen(mark));
     begin = at += 3;
   }
   put(stream, out, bytes + begin, count - begin);
@@ -119,7 +120,9 @@ static void put_token(mb_stream *stream, sink *out, int32_t id) {
     put_fallback_byte(stream, out, text[0]);
   } else {
     end_run(stream, out);
-    put_metaspace(stream, out, text, bytes);
+    const bool first = tokenizer->header.decoder == MB_TOKEN_DECODER_MARKS && stream->strip > 0;
+    if (first) stream->strip = 0; /* its marks, and no spaces */
+    put_metaspace(stream, out, first ? "" : " ", text, bytes);
   }
 }
 

@@ -3,6 +3,7 @@
  * last the template. */
 #include "base/error.h"
 #include "base/unicode.h"
+#include "base/unicode_tables.h"
 #include "tokenizer/tokenizer.h"
 
 static const uint8_t mark[3] = {0xE2, 0x96, 0x81}; /* U+2581 "▁" */
@@ -36,8 +37,8 @@ static bool encode_words(mb_encoder *encoder, const uint8_t *text, size_t bytes)
   return true;
 }
 
-/* What stands between added tokens, normalised. first: the text begins with it. */
-static bool pre_tokenize(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
+/* A piece of the tables, or all that stands between added tokens. first: the text begins with it. */
+static bool encode_piece(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
   uint32_t flags = encoder->tokenizer->header.flags;
   if (flags & MB_TOKEN_METASPACE) {
     mb_buffer *spaced = &encoder->spaced;
@@ -58,6 +59,51 @@ static bool pre_tokenize(mb_encoder *encoder, const uint8_t *text, size_t bytes,
   return true;
 }
 
+/* What stands between added tokens, normalised. first: the text begins with it. */
+static bool pre_tokenize(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
+  const mb_split_tables *tables = &encoder->tokenizer->splits;
+  if (tables->step_count == 0) return encode_piece(encoder, text, bytes, first);
+  mb_pieces pieces;
+  mb_pieces_begin(&pieces, tables, text, bytes);
+  for (size_t begin, end; mb_pieces_next(&pieces, &begin, &end);) {
+    if (!encode_piece(encoder, text + begin, end - begin, first && begin == 0)) return false;
+  }
+  return true;
+}
+
+/* White space off the ends. */
+static void strip(uint32_t flags, const uint8_t **text, size_t *bytes) {
+  uint32_t point;
+  while (flags & MB_TOKEN_STRIP_LEFT && *bytes > 0) {
+    const size_t length = mb_utf8_decode(*text, &point);
+    if (!(mb_unicode_class(point) & MB_UNICODE_SPACE)) break;
+    *text += length;
+    *bytes -= length;
+  }
+  while (flags & MB_TOKEN_STRIP_RIGHT && *bytes > 0) {
+    size_t last = *bytes - 1;
+    while (last > 0 && ((*text)[last] & 0xC0) == 0x80) last--;
+    mb_utf8_decode(*text + last, &point);
+    if (!(mb_unicode_class(point) & MB_UNICODE_SPACE)) break;
+    *bytes = last;
+  }
+}
+
+/* Appends text with two and more " " in a row as one " " or "▁". */
+static bool join_spaces(const uint8_t *text, size_t bytes, bool as_mark, mb_buffer *out) {
+  size_t begin = 0;
+  for (size_t at = 0, end; at < bytes; at = end) {
+    for (end = at; end < bytes && text[end] == ' ';) end++;
+    if (end - at >= 2) {
+      if (!mb_buffer_append(out, text + begin, at - begin)) return false;
+      if (!(as_mark ? mb_buffer_append(out, mark, 3) : mb_buffer_append(out, " ", 1))) return false;
+      begin = end;
+    }
+    if (end == at) end++;
+  }
+  return mb_buffer_append(out, text + begin, bytes - begin);
+}
+
 static bool normalize(mb_encoder *encoder, const uint8_t **text, size_t *bytes) {
   uint32_t flags = encoder->tokenizer->header.flags;
   if (flags & MB_TOKEN_NFC && !mb_nfc_inert(*text, *bytes)) {
@@ -66,6 +112,14 @@ static bool normalize(mb_encoder *encoder, const uint8_t **text, size_t *bytes) 
     *text = encoder->composed.data;
     *bytes = encoder->composed.size;
   }
+  if (flags & (MB_TOKEN_STRIP_LEFT | MB_TOKEN_STRIP_RIGHT)) strip(flags, text, bytes);
+  if (flags & (MB_TOKEN_SPACES_ONE | MB_TOKEN_SPACES_MARK)) {
+    encoder->joined.size = 0;
+    if (!join_spaces(*text, *bytes, flags & MB_TOKEN_SPACES_MARK, &encoder->joined)) return false;
+    *text = encoder->joined.data;
+    *bytes = encoder->joined.size;
+  }
+  if (*bytes == 0) return true;
   if (flags & (MB_TOKEN_PREPEND | MB_TOKEN_REPLACE)) {
     mb_buffer *out = &encoder->normalized;
     out->size = 0;
@@ -82,6 +136,7 @@ static bool normalize(mb_encoder *encoder, const uint8_t **text, size_t *bytes) 
 static bool encode_section(mb_encoder *encoder, const uint8_t *text, size_t bytes, bool first) {
   if (bytes == 0) return true;
   if (!normalize(encoder, &text, &bytes)) return false;
+  if (bytes == 0) return true;
   size_t done = 0, search = 0;
   mb_added_match match;
   while (mb_added_next(encoder->tokenizer, true, text, bytes, done, &search, &match)) {
@@ -128,6 +183,7 @@ mb_status mb_tokenizer_encode_while(const mb_tokenizer *tokenizer, const char *t
   mb_buffer_free(&encoder.heap);
   mb_buffer_free(&encoder.repaired);
   mb_buffer_free(&encoder.composed);
+  mb_buffer_free(&encoder.joined);
   mb_buffer_free(&encoder.normalized);
   mb_buffer_free(&encoder.spaced);
   if (encoder.stopped) return mb_fail(MB_ERROR_CANCELLED, "cancelled");

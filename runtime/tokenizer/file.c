@@ -39,17 +39,22 @@ static mb_status check_header(const mb_token_header *header, size_t bytes) {
       header->added_raw > header->added_count || header->added_count > MB_TOKEN_MAX_VOCABULARY ||
       header->unknown < -1 || header->unknown >= (int32_t)header->vocabulary)
     return damaged("impossible counts in its header");
-  if (header->flags & ~MB_TOKEN_KNOWN_FLAGS || header->split > MB_TOKEN_SPLIT_QWEN2 ||
-      header->decoder < MB_TOKEN_DECODER_BYTES || header->decoder > MB_TOKEN_DECODER_METASPACE)
+  if (header->flags & ~MB_TOKEN_KNOWN_FLAGS || header->split > MB_TOKEN_SPLIT_TABLES ||
+      header->decoder < MB_TOKEN_DECODER_BYTES || header->decoder > MB_TOKEN_DECODER_MARKS)
     return mb_fail(MB_ERROR_FORMAT,
                    "tokenizer.bin needs a feature that this program does not have: use a newer program");
   /* The two kinds share buffers, so their steps must not be mixed. */
   const uint32_t bytes_only = MB_TOKEN_PREFIX_SPACE | MB_TOKEN_DIGITS | MB_TOKEN_DIGIT_RUNS;
   const uint32_t characters_only = MB_TOKEN_METASPACE | MB_TOKEN_METASPACE_FIRST | MB_TOKEN_METASPACE_ALWAYS |
-                                   MB_TOKEN_METASPACE_SPLIT | MB_TOKEN_CUT_WORDS | MB_TOKEN_BYTE_FALLBACK;
-  if (header->flags & MB_TOKEN_BYTE_LEVEL ? header->flags & characters_only
-                                          : header->flags & bytes_only || header->split != MB_TOKEN_SPLIT_NONE)
+                                   MB_TOKEN_METASPACE_SPLIT | MB_TOKEN_CUT_WORDS | MB_TOKEN_BYTE_FALLBACK |
+                                   MB_TOKEN_UNIGRAM;
+  const bool tables = header->split == MB_TOKEN_SPLIT_TABLES;
+  if (header->flags & MB_TOKEN_BYTE_LEVEL
+          ? header->flags & characters_only
+          : header->flags & bytes_only || (header->split != MB_TOKEN_SPLIT_NONE && !tables))
     return damaged("its flags contradict each other");
+  if (header->flags & MB_TOKEN_UNIGRAM && header->unknown < 0) return damaged("it has no unknown token");
+  if (tables && header->flags & bytes_only) return damaged("its flags contradict each other");
   return MB_OK;
 }
 
@@ -71,6 +76,9 @@ static mb_status find_sections(mb_tokenizer *tokenizer) {
                             ? sizeof(mb_token_chat)
                             : header->sections[MB_TOKEN_CHAT].bytes,
       [MB_TOKEN_CHAT_BYTES] = header->sections[MB_TOKEN_CHAT_BYTES].bytes,
+      [MB_TOKEN_SPLITS] = header->split == MB_TOKEN_SPLIT_TABLES ? header->sections[MB_TOKEN_SPLITS].bytes : 0,
+      [MB_TOKEN_SCORES] = header->flags & MB_TOKEN_UNIGRAM ? (vocabulary + 1) * sizeof(double) : 0,
+      [MB_TOKEN_TRIE] = header->flags & MB_TOKEN_UNIGRAM ? header->sections[MB_TOKEN_TRIE].bytes : 0,
   };
   const void *at[MB_TOKEN_SECTIONS];
   for (int i = 0; i < MB_TOKEN_SECTIONS; i++) {
@@ -92,6 +100,7 @@ static mb_status find_sections(mb_tokenizer *tokenizer) {
   tokenizer->added_bytes = at[MB_TOKEN_ADDED_BYTES];
   tokenizer->template_ids = at[MB_TOKEN_TEMPLATE];
   if (!(header->flags & MB_TOKEN_CHAT_PROGRAM)) tokenizer->chat = at[MB_TOKEN_CHAT];
+  tokenizer->scores = at[MB_TOKEN_SCORES];
   tokenizer->chat_bytes = tokenizer->file + header->sections[MB_TOKEN_CHAT_BYTES].offset;
   return MB_OK;
 }
@@ -112,7 +121,8 @@ static mb_status check_tokens(const mb_tokenizer *tokenizer) {
     const uint8_t *text = mb_token_text(tokenizer, i, &bytes);
     bool is_byte = tokenizer->offsets[i] & MB_TOKEN_IS_BYTE;
     if (is_byte && bytes != 1) return damaged("a byte token is not one byte");
-    if (header->decoder == MB_TOKEN_DECODER_METASPACE && !is_byte && !mb_utf8_valid(text, bytes))
+    if (header->decoder == MB_TOKEN_DECODER_MARKS && is_byte) return damaged("its decoder does not know bytes");
+    if (header->decoder != MB_TOKEN_DECODER_BYTES && !is_byte && !mb_utf8_valid(text, bytes))
       return damaged("a token is not UTF-8");
   }
   if (!ids_below(tokenizer->symbols, 256, -1, header->vocabulary) ||
@@ -192,6 +202,16 @@ mb_status mb_tokenizer_open_memory(const void *data, size_t bytes, bool check_cr
   if (status == MB_OK) status = check_tokens(tokenizer);
   if (status == MB_OK) status = check_added(tokenizer);
   if (status == MB_OK) status = check_chat(tokenizer);
+  if (status == MB_OK && tokenizer->header.split == MB_TOKEN_SPLIT_TABLES) {
+    const mb_token_span *section = &tokenizer->header.sections[MB_TOKEN_SPLITS];
+    status = mb_split_tables_open(tokenizer->file + section->offset, section->bytes,
+                                  tokenizer->header.flags & MB_TOKEN_BYTE_LEVEL, &tokenizer->splits);
+  }
+  if (status == MB_OK && tokenizer->header.flags & MB_TOKEN_UNIGRAM) {
+    const mb_token_span *section = &tokenizer->header.sections[MB_TOKEN_TRIE];
+    status =
+        mb_trie_open(tokenizer->file + section->offset, section->bytes, tokenizer->header.vocabulary, &tokenizer->trie);
+  }
   if (status != MB_OK) {
     free(tokenizer);
     return status;

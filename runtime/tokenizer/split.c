@@ -112,6 +112,7 @@ size_t mb_split_word(mb_token_split split, const uint8_t *text, size_t at, size_
     case MB_TOKEN_SPLIT_QWEN2:
       return llama3(text, at, end, 1);
     case MB_TOKEN_SPLIT_NONE:
+    case MB_TOKEN_SPLIT_TABLES: /* the text is a piece of theirs already */
       break;
   }
   return end;

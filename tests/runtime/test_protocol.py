@@ -54,8 +54,9 @@ def test_every_command_writes_what_the_schema_says(bundle, tmp_path):
         more = {"generate": ["--prompt", "a"], "bench": ["-p", "2"]}.get(command, [])
         missing = output_of(runner, command, tmp_path / 'no "such\\', *more, "--json", status=1)
         take(f"mobile-run {command}", missing)
-    with serving(plain) as server:
+    with serving(plain, "--lookup", "4") as server:
         answer = [server.load, *server.ask(prompt="The history", max_new_tokens=3), *server.ask(frobnicate=1)]
+        answer += [*server.ask(save=str(tmp_path / "a.state")), *server.ask(resume=str(tmp_path / "a.state"))]
     take("mobile-run serve", "\n".join(map(json.dumps, answer)))
     take("mobile-watch", output_of(WATCH, "--interval", "20", "--drop-caches", "--", "sleep", "0.8"))
     take("mobile-watch", output_of(WATCH, "sh", "-c", "kill -9 $$"))
@@ -201,7 +202,8 @@ def test_serve_and_the_schema_agree_on_requests(bundle):
     with serving(bundle("affine-4bit")) as server:
         for name, described in DEFINITIONS["request"]["properties"].items():
             start = '{"max_new_tokens":1,' if name != "max_new_tokens" else "{"
-            start += '"prompt":"a",' if name not in ("prompt", "messages", "thinking") else ""
+            start = "{" if name in ("save", "resume") else start
+            start += '"prompt":"a",' if name not in ("prompt", "messages", "thinking", "save", "resume") else ""
             start += '"messages":[{"role":"user","content":"b"}],' if name == "thinking" else ""
             bad = f'{start}"{name}":{wrong[described["type"]]}}}'
             assert not request_is_valid(bad)
@@ -209,7 +211,7 @@ def test_serve_and_the_schema_agree_on_requests(bundle):
             (refused,) = server.rest()
             assert (refused["event"], refused["kind"]) == ("error", "argument"), bad
             assert name in refused["message"]
-            if described["type"] in right and name != "thinking":  # the example has no chat template
+            if described["type"] in right and name not in ("thinking", "save", "resume"):  # it has no chat template
                 good = f'{start}"{name}":{right[described["type"]]}}}'
                 assert request_is_valid(good)
                 server.write(good)

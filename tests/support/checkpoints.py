@@ -10,7 +10,7 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": False}),
     "qwen3-biases": ("Qwen3", {"head_dim": 16, "attention_bias": True}),
     "bitnet": ("BitNet", {"hidden_act": "relu2"}),
+    "bitnet-silu": ("BitNet", {"hidden_act": "silu"}),
 }
 """Name: transformers' class prefix, and what its configuration has beyond the common small shape."""
 
@@ -97,6 +98,31 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi4": ("Phi3", PHI4),
 }
 """The same of families that differ from Llama in what they compute, not only in biases and norms."""
+
+LFM2: dict[str, Any] = {"num_hidden_layers": 4, "block_auto_adjust_ff_dim": False}
+GEMMA2: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "sliding_window": 24,
+    "query_pre_attn_scalar": 40,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 3.0,
+}
+VARIANTS |= {
+    "gemma2": ("Gemma2", GEMMA2),
+    "lfm2": ("Lfm2", {**LFM2, "layer_types": ["conv", "conv", "full_attention", "conv"]}),
+    "lfm2-published": (
+        "Lfm2",
+        {
+            "num_hidden_layers": 4,
+            "full_attn_idxs": [1],
+            "block_ff_dim": 250,
+            "block_multiple_of": 16,
+            "conv_L_cache": 5,
+        },
+    ),
+}
+"""Their norms are before each half; lfm2-published has the keys of the published config.json."""
 
 ALL = TINY | VARIANTS
 
@@ -133,12 +159,16 @@ def tiny_model(name: str, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     config = tiny_config(name)
-    plain = 0 if ALL[name][0] == "Gemma3" else 1  # what a norm's weights are that does nothing
+    if ALL[name][0] == "Gemma2":
+        config._attn_implementation = "eager"  # the only one that caps scores
+    plain = 0 if ALL[name][0].startswith("Gemma") else 1  # what a norm's weights are that does nothing
     model = getattr(transformers, f"{ALL[name][0]}ForCausalLM")(config).float().eval()
     with torch.no_grad():
         for key, value in model.named_parameters():
             if key.endswith("norm.weight"):
                 value.copy_(plain + 0.2 * torch.randn_like(value))
+            elif key.endswith("conv.conv.weight"):
+                value.copy_(torch.randn_like(value))
             elif key.endswith(".bias"):
                 value.copy_(0.2 * torch.randn_like(value))
     return model
@@ -184,6 +214,21 @@ def byte_tokenizer_bin() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         write_byte_tokenizer(Path(directory))
         return bytes(compile_tokenizer(Path(directory), {}).data)
+
+
+def rename_tensors(directory: Path, names: Callable[[str], str | None], **config: Any) -> None:
+    """Gives a checkpoint's tensors other names (None: without it), and sets keys of its config.json (None: drops)."""
+    from safetensors.numpy import load_file, save_file
+
+    held = load_file(directory / "model.safetensors")
+    save_file(
+        {new: value for name, value in held.items() if (new := names(name)) is not None},
+        directory / "model.safetensors",
+        {"format": "pt"},
+    )
+    values = json.loads((directory / "config.json").read_text("utf-8")) | config
+    values = {key: value for key, value in values.items() if value is not None}
+    (directory / "config.json").write_text(json.dumps(values), "utf-8")
 
 
 def pack_bitnet(source: Path, directory: Path, linear_class: str = "autobitlinear") -> Path:

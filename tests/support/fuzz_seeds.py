@@ -19,7 +19,7 @@ from mobile_bundle.container import IndexEntry, WeightsReader
 from mobile_bundle.container.index import index_bytes, pack_index
 from mobile_bundle.pipeline.weights import build_weights
 
-TARGETS = ("bundle", "weights", "tokenizer", "storage", "request")
+TARGETS = ("bundle", "weights", "tokenizer", "storage", "request", "state")
 
 Tensor = tuple[str, Blob]
 _BASE = 16384
@@ -32,9 +32,15 @@ _RECIPES = {
     "gemma3": ("affine-4bit",),
     "olmo2": ("raw",),
     "hunyuan": ("affine-8bit",),
+    "gemma2": ("raw",),
+    "lfm2": ("affine-4bit",),
 }
 """By architecture (checkpoints.ALL): every packed and stored format, every optional tensor."""
-_SMALLER = {"gemma3": {"num_hidden_layers": 2, "sliding_window": 8, "sliding_window_pattern": 2}}
+_SMALLER: dict[str, dict[str, Any]] = {
+    "gemma3": {"num_hidden_layers": 2, "sliding_window": 8, "sliding_window_pattern": 2},
+    "gemma2": {"num_hidden_layers": 2, "sliding_window": 8},
+    "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+}
 
 
 def write_seeds(directory: Path) -> dict[str, list[Path]]:
@@ -54,6 +60,7 @@ def write_seeds(directory: Path) -> dict[str, list[Path]]:
         (directory / "tokenizer" / f"{number}.bin").write_bytes(data)
     write_stored_blobs(directory / "storage")
     write_requests(directory / "request")
+    write_states(directory / "state", [path for path in weights if path.stem in STATES])
     return {target: sorted((directory / target).iterdir()) for target in TARGETS}
 
 
@@ -63,6 +70,27 @@ def write_requests(directory: Path) -> None:
 
     for number, line in enumerate([*GOOD_REQUESTS, *(line for line, _ in BAD_REQUESTS)]):
         (directory / f"{number:03}.json").write_text(line, "utf-8")
+
+
+STATES = ("llama-affine-4bit", "gemma3-affine-4bit")
+"""Models whose states are fuzzed: with and without layers that have a window (of 8 positions)."""
+
+
+def write_states(directory: Path, weights: list[Path]) -> None:
+    """What tests/runtime/fuzz/fuzz_state.c reads: the size of a weights.ptd in 64 bytes, the file, a state of it."""
+    from mobile_bundle.native.engine import Model
+
+    for path in weights:
+        data, state = path.read_bytes(), directory / "state"
+        for count in (1, 7, 20):
+            ids = [i % 40 for i in range(count)]
+            with Model(path) as model, model.session(context=24, threads=1, prefill_chunk=4) as session:
+                session.feed(ids)
+                session.save(ids, state)
+            (directory / f"{path.stem}-{count}").write_bytes(
+                struct.pack("<I60x", len(data)) + data + state.read_bytes()
+            )
+            state.unlink()
 
 
 def write_small_weights(directory: Path) -> list[Path]:

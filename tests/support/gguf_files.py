@@ -19,6 +19,21 @@ from safetensors.numpy import load_file
 Type = gguf.GGMLQuantizationType
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "mistral": gguf.MODEL_ARCH.LLAMA}
 ARCHITECTURES |= {"qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+ARCHITECTURES |= {
+    "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
+    "granite": gguf.MODEL_ARCH.GRANITE,
+    "minicpm": gguf.MODEL_ARCH.MINICPM,
+    "smollm3": gguf.MODEL_ARCH.SMOLLM3,
+    "ernie4_5": gguf.MODEL_ARCH.ERNIE4_5,
+    "olmo2": gguf.MODEL_ARCH.OLMO2,
+    "exaone4": gguf.MODEL_ARCH.EXAONE4,
+    "hunyuan_v1_dense": gguf.MODEL_ARCH.HUNYUAN_DENSE,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+    "lfm2": gguf.MODEL_ARCH.LFM2,
+}
+PERMUTED = ("llama", "granite", "minicpm", "smollm3")
+"""Those whose converter is, or does as, LlamaModel."""
 
 Edit = Callable[[gguf.GGUFWriter], None]
 
@@ -110,12 +125,16 @@ def write_gguf(
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
+    types_of_layers = config.get("layer_types") or []
+    writer.add_head_count_kv(
+        [0 if kind == "conv" else kv_heads for kind in types_of_layers] if name == "lfm2" else kv_heads
+    )
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
+    writer.add_layer_norm_rms_eps(config["norm_eps"] if name == "lfm2" else config["rms_norm_eps"])
+    describe(writer, name, config, rope, head_dim)
+    rope = rope.get("full_attention", rope)
     if rope.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
@@ -124,27 +143,72 @@ def write_gguf(
         edit(writer)
     if rope.get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(rope, head_dim))
+    if rope.get("rope_type") == "longrope":
+        writer.add_tensor("rope_factors_long.weight", np.array(rope["long_factor"], np.float32))
+        writer.add_tensor("rope_factors_short.weight", np.array(rope["short_factor"], np.float32))
     table = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
     values = {}
     for index, (source, weight) in enumerate(load_file(directory / "model.safetensors").items()):
         type_ = types(source) if weight.ndim == 2 else Type.F32
         rows = weight.astype(np.float32)
+        if name.startswith("gemma") and source.endswith("norm.weight"):
+            rows = rows + np.float32(1)
+        if "conv.conv" in source:
+            rows, type_ = rows.squeeze(1), Type.F32
         permute = 0
-        if name == "llama" and "q_proj" in source:
+        if name in PERMUTED and "q_proj" in source:
             permute = heads
-        if name == "llama" and "k_proj" in source:
+        if name in PERMUTED and "k_proj" in source:
             permute = kv_heads
         data = stored(permuted(rows, permute) if permute else rows, type_, index)
         target = table.get_name(source, try_suffixes=(".weight", ".bias"))
         assert target is not None
         writer.add_tensor(target, data, raw_dtype=type_)
-        whole = dequantised(data, type_, weight.shape)
+        whole = dequantised(data, type_, rows.shape)
         values[source] = inverse(whole, permute) if permute else whole
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return values
+
+
+def describe(writer: gguf.GGUFWriter, name: str, config: dict[str, Any], rope: dict[str, Any], head_dim: int) -> None:
+    """The keys in which the architectures differ, as llama.cpp's converter writes them (conversion/*.py)."""
+    theta, window = rope.get("rope_theta", config.get("rope_theta", 10000.0)), config.get("sliding_window")
+    if name == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    if name == "gemma3":
+        theta = rope["full_attention"]["rope_theta"]
+    if name == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+    if name == "minicpm":
+        writer.add_embedding_scale(float(config["scale_emb"]))
+        writer.add_residual_scale(config["scale_depth"] / config["num_hidden_layers"] ** 0.5)
+        writer.add_logit_scale(config["hidden_size"] / config["dim_model_base"])
+    if name == "hunyuan-dense":
+        theta = theta * rope["alpha"] ** (head_dim / (head_dim - 2))
+        writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+        writer.add_rope_scaling_factor(1)
+    if name == "exaone4" and window is not None:
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
+    if name == "lfm2":
+        writer.add_shortconv_l_cache(config["conv_L_cache"])
+    if name == "phi3":
+        original = rope.get("original_max_position_embeddings", 4096)
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_sliding_window(window or 0)
+        scale = config["max_position_embeddings"] / original
+        if rope.get("rope_type") == "longrope":
+            factor = np.sqrt(1 + np.log(scale) / np.log(original)) if scale > 1 else 1.0
+            writer.add_rope_scaling_attn_factors(float(factor))
+    elif name.startswith("gemma") or (name == "exaone4" and window is not None):
+        writer.add_sliding_window(window)
+    writer.add_rope_freq_base(theta)
 
 
 def inverse(weight: NDArray[Any], heads: int) -> NDArray[Any]:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from mobile_bundle.calibrate.decoder import LayerRunner, embedded, normalise, rotary
+from mobile_bundle.calibrate.decoder import LayerRunner, embedded, normalise, rotary, soft_cap
 from mobile_bundle.calibrate.walk import read_matrix
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.models import open_model
 from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
-from torch.nn import functional
 
 IDS = torch.arange(3, 43)[None]
 
@@ -37,14 +36,14 @@ def decoder_logits(
 ) -> NDArray[np.float32]:
     """float32 (tokens, vocabulary) by calibrate's decoder. weights: a weights.ptd whose values are taken in place of
     the checkpoint's; half_cache: keys and values have the precision of float16, as in the engine's f16 cache."""
-    attend = functional.scaled_dot_product_attention
+    attend = LayerRunner.attend
 
-    def attend_half(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
-        return attend(q, k.half().float(), v.half().float(), **options)
+    def attend_half(self: LayerRunner, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attend(self, q, k.half().float(), v.half().float())
 
     with open_model(directory) as model, torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         if half_cache:
-            patch.setattr(functional, "scaled_dot_product_attention", attend_half)
+            patch.setattr(LayerRunner, "attend", attend_half)
         if weights is None:
             tensors = {tensor.name: torch.from_numpy(read_matrix(model, tensor)) for tensor in model.tensors}
         else:
@@ -65,4 +64,4 @@ def decoder_logits(
             }
             hidden = LayerRunner(spec, own, *tables, layer).forward(hidden)
         hidden = normalise(hidden, tensors["norm.weight"][0], spec.norm_epsilon)
-        return (hidden @ tensors.get("output.weight", embedding).T)[0].numpy()
+        return soft_cap(hidden @ tensors.get("output.weight", embedding).T, spec.logit_cap)[0].numpy()

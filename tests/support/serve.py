@@ -16,6 +16,7 @@ GOOD_REQUESTS = [
     '{"prompt":"The history","max_new_tokens":3}',
     r'{"prompt":"a\u00e9\ud83c\udf89\n\"","temperature":0.8,"top_k":40,"top_p":0.9,"seed":7,"max_new_tokens":2}',
     ' { "ignore_eos" : true , "repetition_penalty":1.1e0, "min_p" : 0.05, "prompt" : "" , "max_new_tokens":1}',
+    '{"prompt":"The history","max_new_tokens":3,"stop":["\\n","of"]}',
     '{"messages":[{"role":"system","content":"a"},{"role":"user","content":"b"},{"content":"","role":"assistant"}]}',
 ]
 
@@ -51,6 +52,17 @@ BAD_REQUESTS = [
     ('{"messages":[{"role":"user","content":"a","role":"user"}]}', 'twice: "role"'),
     ('{"prompt":"a","prompt":"b"}', 'twice: "prompt"'),
     ('{"messages":[{"role":"user","content":"a"}]}', "chat template"),
+    ('{"prompt":"a","stop":[]}', "stop is empty"),
+    ('{"prompt":"a","stop":[""]}', "a string of 0 bytes"),
+    ('{"prompt":"a","stop":["b",5]}', "stop is not a string"),
+    ('{"prompt":"a","stop":["1","2","3","4","5","6","7","8","9"]}', "more than 8"),
+    ('{"prompt":"a","stop":["a"],"stop":["b"]}', 'twice: "stop"'),
+    ('{"save":5}', "save is not a string"),
+    ('{"save":""}', "save is not the path of a file"),
+    (r'{"resume":"a\u0000b"}', "resume is not the path of a file"),
+    ('{"save":"a","prompt":"b"}', "no other member"),
+    ('{"save":"a","resume":"b"}', 'twice: "resume"'),
+    ('{"save":"a","save":"b"}', 'twice: "save"'),
 ]
 """A line, and words of the answer to it."""
 
@@ -77,7 +89,7 @@ class Server:
     def rest(self) -> list[dict[str, Any]]:
         """Events up to the one that ends an answer."""
         events = [self.event()]
-        while events[-1]["event"] not in ("done", "error"):
+        while events[-1]["event"] not in ("done", "state", "error"):
             events.append(self.event())
         return events
 

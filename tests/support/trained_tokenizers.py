@@ -14,6 +14,23 @@ LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2 = LLAMA3.replace("{1,3}", "")
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
+O200K = _WORDS % (_CONTRACTIONS, _CONTRACTIONS) + r"|\p{N}{1,3}" + _TAIL
+TEKKEN = _WORDS % ("", "") + r"|\p{N}" + _TAIL
+CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]"
+    r"|\s+(?!\S)|\s"
+)
+DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-\u309f\u30a0-\u30ff]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+"""Hunyuan's dense models have the same three."""
 
 SAMPLE = (
     "The quick brown fox, it's said, jumped over 13 lazy dogs in 2024; we'll see that they've 1,000,000 more.\n"
@@ -95,11 +112,73 @@ def gapped_bytes() -> Any:
     return tokenizers.Tokenizer.from_str(json.dumps(description))
 
 
+def trained_unigram(
+    normalizer: Any = None, pre_tokenizer: Any = None, decoder: Any = None, byte_fallback: bool = False
+) -> Any:
+    """SentencePiece's other model. byte_fallback: with the bytes in the vocabulary, some in the middle of it."""
+    trainee = tokenizers.Tokenizer(models.Unigram())
+    trainee.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=400, show_progress=False, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>"
+    )
+    trainee.train_from_iterator(SAMPLE.splitlines(), trainer)
+    vocab = [tuple(entry) for entry in json.loads(trainee.to_str())["model"]["vocab"]]
+    if byte_fallback:
+        vocab[10:10] = [(f"<0x{byte:02X}>", 0.0) for byte in range(256)]
+    # Whatever is not scored as a sum of its parts: a token that no way leads to, unknown characters that are one.
+    vocab += [("\u2581the", -1.5), ("\u0416\u0416", -500.0), ("qqqq", -3.0), ("\u2581\u2581", -4.0)]
+    tokenizer = tokenizers.Tokenizer(models.Unigram(vocab, 0, byte_fallback))
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer or pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoder or decoders.Metaspace()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def t5_normalizer() -> Any:
+    """T5's without its table of characters."""
+    return normalizers.Sequence([normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), "\u2581")])
+
+
+def byte_decoder() -> Any:
+    return decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+
+
 def with_template(tokenizer: Any) -> Any:
     special = [("<s>", tokenizer.token_to_id("<s>")), ("</s>", tokenizer.token_to_id("</s>"))]
     template = processors.TemplateProcessing(single="<s> <s> $A </s>", pair="$A $B", special_tokens=special)
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
     return tokenizer
+
+
+def falcon() -> Any:
+    """Steps before and behind ByteLevel: those behind it see a character for every byte."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Punctuation("contiguous"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Digits(),
+            split("[0-9][0-9][0-9]"),
+        ]
+    )
+
+
+def falcon_e() -> Any:
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return byte_level(pre_tokenizers.Punctuation("contiguous"), digits, split("[0-9][0-9][0-9]"), regex=True)
+
+
+def every_behaviour() -> Any:
+    cut = pre_tokenizers.Split
+    return byte_level(
+        cut(Regex(r"\s+"), "merged_with_previous"),
+        cut(Regex("[.!,]"), "merged_with_next"),
+        cut(Regex("[aeiou]"), "contiguous"),
+        cut(Regex("[qx]+"), "removed"),
+        cut("th", "isolated"),
+        cut(Regex("[^k]+"), "removed", invert=True),
+    )
 
 
 TRAINED: dict[str, Any] = {
@@ -112,6 +191,16 @@ TRAINED: dict[str, Any] = {
     "digit runs, prefix space": lambda: trained_byte_level(
         byte_level(pre_tokenizers.Digits(), prefix=True, regex=True)
     ),
+    "o200k": lambda: trained_byte_level(byte_level(split(O200K)), ignore_merges=True),
+    "tekken": lambda: trained_byte_level(byte_level(split(TEKKEN)), ignore_merges=True),
+    "cl100k": lambda: trained_byte_level(byte_level(split(CL100K))),
+    "deepseek-v3": lambda: trained_byte_level(byte_level(*map(split, DEEPSEEK_V3))),
+    "falcon": lambda: trained_byte_level(falcon()),
+    "falcon-e": lambda: trained_byte_level(falcon_e()),
+    "every behaviour": lambda: trained_byte_level(every_behaviour()),
+    "split characters": lambda: trained_metaspace(
+        None, pre_tokenizers.Sequence([split(r"\p{Nd}"), pre_tokenizers.Metaspace(prepend_scheme="first")])
+    ),
     "no split": lambda: trained_byte_level(byte_level()),
     "llama2": lambda: with_template(trained_metaspace(llama_normalizer())),
     "llama2 not fused": lambda: trained_metaspace(llama_normalizer(), byte_fallback=False, fuse=False, strip=False),
@@ -121,5 +210,22 @@ TRAINED: dict[str, Any] = {
     "metaspace first": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
     "metaspace always": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="always")),
     "metaspace never": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False)),
+    "unigram": lambda: with_template(trained_unigram()),
+    "unigram t5": lambda: trained_unigram(
+        t5_normalizer(),
+        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
+    ),
+    "unigram bytes": lambda: trained_unigram(
+        normalizers.Sequence([normalizers.NFC(), normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]),
+        pre_tokenizers.Metaspace(prepend_scheme="always", split=False),
+        byte_decoder(),
+        byte_fallback=True,
+    ),
+    "unigram never": lambda: trained_unigram(
+        None,
+        pre_tokenizers.Metaspace(prepend_scheme="never", split=False),
+        decoders.Metaspace(prepend_scheme="never"),
+        byte_fallback=True,
+    ),
     "metaspace nfc": lambda: trained_metaspace(normalizers.NFC(), pre_tokenizers.Metaspace()),
 }

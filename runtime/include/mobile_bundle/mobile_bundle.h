@@ -70,8 +70,9 @@ typedef struct {
   uint32_t threads;       /* 0: one per processor, at most 4 */
   uint32_t prefill_chunk; /* tokens computed together; 0: 32 */
   mb_kv_type kv_type;
-  bool all_logits; /* room for logits of a whole chunk: for perplexity only */
-  bool unchecked;  /* open even if free memory is below the session's peak */
+  bool all_logits;    /* room for logits of a whole chunk: for perplexity only */
+  bool unchecked;     /* open even if free memory is below the session's peak */
+  uint32_t lookahead; /* room for logits of so many tokens more than one: for checking guesses together */
 } mb_session_options;
 
 typedef struct {
@@ -135,10 +136,21 @@ MB_API uint32_t mb_session_position(const mb_session *session);
 MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 /* Where a session that should be rewound to `position` can be: there, or at 0. */
 MB_API uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position);
+/* Bytes of the file that mb_session_save will write when the session holds so many tokens. */
+MB_API mb_status mb_session_state_bytes(const mb_session *session, uint32_t positions, uint64_t *bytes);
+/* Writes what the session holds to a file (state_file.h), which appears whole or not at all and which only its owner
+ * may read. tokens: int32[mb_session_position]: those that it was fed. */
+MB_API mb_status mb_session_save(const mb_session *session, const int32_t *tokens, const char *path);
+/* Takes up a saved state in place of what the session holds: what is fed next gives the bits that it would have given
+ * in the session that was saved. tokens: room for int32[context], which gets the state's *count tokens. A file
+ * that is damaged, or of another model, type of KV cache or layout, is refused; the session then holds what it held,
+ * except where the file changes while it is read, which leaves the session empty. */
+MB_API mb_status mb_session_resume(mb_session *session, const char *path, int32_t *tokens, uint32_t *count);
 /* Prefill (many tokens, in chunks) or decode (one). *logits: float[vocabulary] of the last token, valid until the next
  * call. */
 MB_API mb_status mb_session_feed(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
-/* At most prefill_chunk tokens at once; *logits: float[count][vocabulary], one row per token. Needs all_logits. */
+/* At most 1 + lookahead tokens at once, or prefill_chunk with all_logits; *logits: float[count][vocabulary], one row
+ * per token. */
 MB_API mb_status mb_session_feed_all(mb_session *session, const int32_t *tokens, size_t count, const float **logits);
 /* Feeds tokens as mb_session_feed does, and checks the result of every step: MB_ERROR_NUMERIC if one is not
  * finite, with a message that names the tensor it comes from and the magnitude of its input. */

@@ -26,6 +26,13 @@
  * MB_TOKEN_CHAT     absent; or with MB_TOKEN_CHAT_PROGRAM the compiled chat template (chat_format.h); or, in older
  *                   files, mb_token_chat
  * MB_TOKEN_CHAT_BYTES  the texts it points to, UTF-8
+ * MB_TOKEN_SPLITS   with MB_TOKEN_SPLIT_TABLES the compiled steps that cut text into words (mb_token_splits), else
+ *                   absent
+ * MB_TOKEN_SCORES   with MB_TOKEN_UNIGRAM double[vocabulary + 1]: the score of each token (of those in MB_TOKEN_TRIE),
+ * then that of an unknown character; else absent MB_TOKEN_TRIE     with MB_TOKEN_UNIGRAM the tokens by their bytes,
+ * else absent: uint32 node_count, then uint32[node_count + 1] first children, ascending: the children of node n are the
+ * nodes from first[n] to first[n + 1] - 1, sorted by their byte; int32[node_count] the id of the token that ends here,
+ * -1: none; uint8[node_count] the byte that leads to the node. Node 0 is the root
  */
 #ifndef MOBILE_BUNDLE_TOKENIZER_FORMAT_H
 #define MOBILE_BUNDLE_TOKENIZER_FORMAT_H
@@ -64,24 +71,32 @@
 #define MB_TOKEN_BYTE_FALLBACK (1u << 13)   /* an unknown character becomes its bytes */
 #define MB_TOKEN_FUSE_UNKNOWN (1u << 14)    /* neighbouring unknown characters become one unknown token */
 #define MB_TOKEN_CHAT_PROGRAM (1u << 15)    /* MB_TOKEN_CHAT is a program; older readers refuse the file */
-#define MB_TOKEN_KNOWN_FLAGS ((1u << 16) - 1)
+#define MB_TOKEN_UNIGRAM (1u << 16)         /* the tokens of a word by the highest sum of scores, not by merges */
+#define MB_TOKEN_STRIP_LEFT (1u << 17)      /* normalizer: white space at the start of a text is taken off */
+#define MB_TOKEN_STRIP_RIGHT (1u << 18)     /* ... at its end */
+#define MB_TOKEN_SPACES_ONE (1u << 19)      /* normalizer: two and more " " become one " ", */
+#define MB_TOKEN_SPACES_MARK (1u << 20)     /* ... or one "▁" */
+#define MB_TOKEN_KNOWN_FLAGS ((1u << 21) - 1)
 
 /* mb_token_header.split: how text falls into words. As regular expressions in tokenizer.json:
  * GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  * LLAMA3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+
  *         |\s+(?!\S)|\s+
- * QWEN2   the same with \p{N} for \p{N}{1,3} */
+ * QWEN2   the same with \p{N} for \p{N}{1,3}
+ * TABLES  whatever the tables of MB_TOKEN_SPLITS say; older readers refuse the file */
 typedef enum {
   MB_TOKEN_SPLIT_NONE = 0,
   MB_TOKEN_SPLIT_GPT2 = 1,
   MB_TOKEN_SPLIT_LLAMA3 = 2,
-  MB_TOKEN_SPLIT_QWEN2 = 3
+  MB_TOKEN_SPLIT_QWEN2 = 3,
+  MB_TOKEN_SPLIT_TABLES = 4
 } mb_token_split;
 
 /* mb_token_header.decoder */
 typedef enum {
   MB_TOKEN_DECODER_BYTES = 1,     /* ByteLevel: bytes one after the other, invalid UTF-8 becomes U+FFFD */
   MB_TOKEN_DECODER_METASPACE = 2, /* Replace "▁" by " ", ByteFallback, Fuse, Strip `strip` spaces from the left */
+  MB_TOKEN_DECODER_MARKS = 3,     /* Metaspace: "▁" becomes " ", or with `strip` nothing in the first token */
 } mb_token_decoder;
 
 typedef enum {
@@ -96,6 +111,9 @@ typedef enum {
   MB_TOKEN_TEMPLATE,
   MB_TOKEN_CHAT,
   MB_TOKEN_CHAT_BYTES,
+  MB_TOKEN_SPLITS,
+  MB_TOKEN_SCORES,
+  MB_TOKEN_TRIE,
   MB_TOKEN_SECTIONS
 } mb_token_section;
 
@@ -127,7 +145,7 @@ typedef struct {
   uint32_t prefix_count;
   uint32_t suffix_count;
   mb_token_span sections[MB_TOKEN_SECTIONS];
-  uint32_t reserved[20]; /* 0 */
+  uint32_t reserved[14]; /* 0 */
 } mb_token_header;
 
 #define MB_TOKEN_ADDED_STRIP_LEFT 1u  /* swallows white space before it */
@@ -153,6 +171,62 @@ typedef struct {
   mb_token_span between[MB_TOKEN_CHAT_PLACES][MB_TOKEN_CHAT_PLACES]; /* offsets inside MB_TOKEN_CHAT_BYTES */
 } mb_token_chat;
 
+/* MB_TOKEN_SPLITS: steps that cut text, each the pieces of the one before. The section is, without gaps:
+ *   mb_token_splits       the counts
+ *   mb_token_split_step[step_count]
+ *   uint8[256]            the class of each byte, for steps with MB_TOKEN_SPLIT_BYTES
+ *   uint16[MB_TOKEN_BLOCKS]  the block of every 128 code points, below block_count
+ *   uint8[block_count][128]  the class of each code point of a block
+ *   for every step        uint16[state_count][class_count + 1], then uint8[state_count] and zeros up to a multiple of 4
+ * Classes are below class_count; the column class_count stands for the end of the piece.
+ *
+ * A step's table is a deterministic automaton that looks one character ahead. A match begins in state
+ * MB_TOKEN_STATE_START. The entry of a state and the next character's class holds the next state, and
+ * MB_TOKEN_MATCH_ENDS when a match ends before that character. The match is what the last such entry says when
+ * MB_TOKEN_STATE_NONE is reached; there are no empty matches. Where no match begins, the search goes on one character
+ * later (one byte with MB_TOKEN_SPLIT_BYTES), and what was passed over is a stretch between matches.
+ * The bytes behind it: for a state that leads to itself without the end of a match, its number among those states of
+ * the step (below MB_TOKEN_MAX_WAITING), else MB_TOKEN_NOT_WAITING. A reader may remember by it where waiting in such a
+ * state was in vain, so that no text takes quadratic time. */
+#define MB_TOKEN_MAX_SPLITS 8u
+#define MB_TOKEN_MAX_CLASSES 255u
+#define MB_TOKEN_MAX_STATES 4096u
+#define MB_TOKEN_MAX_WAITING 16u
+#define MB_TOKEN_BLOCKS 8704u /* of 128 code points up to U+10FFFF */
+#define MB_TOKEN_STATE_NONE 0u
+#define MB_TOKEN_STATE_START 1u
+#define MB_TOKEN_MATCH_ENDS 0x8000u
+#define MB_TOKEN_NOT_WAITING 0xFFu
+
+/* mb_token_split_step.behaviour: the pieces that matches and the stretches between them become. */
+typedef enum {
+  MB_TOKEN_SPLIT_ISOLATED = 0,   /* each match and each stretch is a piece */
+  MB_TOKEN_SPLIT_REMOVED = 1,    /* matches are left out */
+  MB_TOKEN_SPLIT_CONTIGUOUS = 2, /* neighbouring matches are one piece */
+  MB_TOKEN_SPLIT_PREVIOUS = 3,   /* a match goes with the stretch before it */
+  MB_TOKEN_SPLIT_NEXT = 4        /* a match goes with the stretch after it */
+} mb_token_split_behaviour;
+
+/* mb_token_split_step.flags */
+#define MB_TOKEN_SPLIT_INVERT 1u /* matches and stretches change their parts */
+#define MB_TOKEN_SPLIT_BYTES 2u  /* every byte is a character: the step stands after the ByteLevel step */
+
+typedef struct {
+  uint32_t step_count;  /* 1..MB_TOKEN_MAX_SPLITS */
+  uint32_t class_count; /* 1..MB_TOKEN_MAX_CLASSES */
+  uint32_t block_count; /* 1..MB_TOKEN_BLOCKS */
+  uint32_t reserved;    /* 0 */
+} mb_token_splits;
+
+typedef struct {
+  uint32_t behaviour;   /* mb_token_split_behaviour */
+  uint32_t flags;       /* MB_TOKEN_SPLIT_INVERT, MB_TOKEN_SPLIT_BYTES */
+  uint32_t state_count; /* 2..MB_TOKEN_MAX_STATES */
+  uint32_t reserved;    /* 0 */
+} mb_token_split_step;
+
+static_assert(sizeof(mb_token_splits) == 16, "the counts are 16 bytes");
+static_assert(sizeof(mb_token_split_step) == 16, "a step is 16 bytes");
 static_assert(sizeof(mb_token_header) == 256, "the header is 256 bytes");
 static_assert(sizeof(mb_token_added) == 16, "an added token is 16 bytes");
 static_assert(sizeof(mb_token_chat) == 136, "the chat table is 136 bytes");

@@ -81,6 +81,7 @@ typedef enum {
 #define MB_MOST_FEED_FORWARD (1u << 18)
 #define MB_MOST_CONTEXT (1u << 24)
 #define MB_MOST_SHARED_HEADS 128u /* query heads per KV head */
+#define MB_MOST_TAPS 32u          /* of a convolution; at least 2 */
 #define MB_LAYER_SET_BYTES 16     /* a set of layers: bit l % 8 of byte l / 8; so of layers 0 to 127 */
 
 /* Tensor names ("layers.N." stands before each name of a layer; [] marks what may be absent):
@@ -90,6 +91,11 @@ typedef enum {
  *   [attention.query.norm.weight  attention.key.norm.weight]  [attention.sub_norm.weight]
  *   [attention.output.norm.weight]  mlp.norm.weight  mlp.gate.weight [.bias]  mlp.up.weight [.bias]
  *   mlp.down.weight [.bias]  [mlp.sub_norm.weight]  [mlp.output.norm.weight]
+ * A layer of convolution_layers has none of attention but attention.norm, and in its place
+ *   conv.input.weight (3 * hidden x hidden)  conv.taps.weight (1 x taps * hidden, tap by tap)  conv.output.weight
+ * With b, c, x the three parts of what conv.input gives for a position p, and u = b * x, the convolution gives
+ * c * (taps[0] * u(p - taps + 1) + ... + taps[taps - 1] * u(p)), where u is 0 before the first position: the short
+ * convolution of LFM2.
  * Without output.weight the embedding is the output head. The flags say which norms there are, and the second table. */
 typedef struct {
   uint32_t flags;      /* MB_MODEL_* */
@@ -114,9 +120,13 @@ typedef struct {
   float query_scale;        /* what a score, query times key, is multiplied by; 0: 1 / sqrt(head_dim) */
   float rotary_scale;       /* what cosines and sines are multiplied by; 0: 1 */
   uint32_t rotary_dim;      /* so many values of a head are rotated, the first; even; 0: all */
-  uint8_t full_layers[MB_LAYER_SET_BYTES];      /* these see all positions, whatever sliding_window is */
-  uint8_t unrotated_layers[MB_LAYER_SET_BYTES]; /* these have no positions at all */
-  uint8_t reserved[48];                         /* 0 */
+  uint8_t full_layers[MB_LAYER_SET_BYTES];        /* these see all positions, whatever sliding_window is */
+  uint8_t unrotated_layers[MB_LAYER_SET_BYTES];   /* these have no positions at all */
+  uint8_t convolution_layers[MB_LAYER_SET_BYTES]; /* these have a short convolution in place of attention */
+  uint32_t convolution_taps; /* positions that a convolution sees, its own included; 0: no layer has one */
+  float score_cap;           /* a score s, scaled, becomes score_cap * tanh(s / score_cap); 0: it stays */
+  float logit_cap;           /* the same of logits */
+  uint8_t reserved[20];      /* 0 */
 } mb_model_config;
 
 static_assert(sizeof(mb_index_header) == 64, "the index header is 64 bytes");

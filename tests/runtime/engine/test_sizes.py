@@ -56,6 +56,7 @@ def test_the_toolchain_has_the_runtime_s_limits() -> None:
     assert most.pop("TENSORS") == limits.MOST_TENSORS
     assert most.pop("INDEX_BYTES") == limits.MOST_INDEX_BYTES
     assert most.pop("NAME_BYTES") == limits.MOST_NAME_BYTES
+    assert most.pop("TAPS") == limits.MOST_TAPS
     theirs = {name.lower(): value for name, value in most.items()}
     assert {**theirs, "kv_heads": theirs["heads"]} == limits.MOST
 

@@ -20,7 +20,7 @@ uint32_t bundle_any_size(uint32_t limit) {
 }
 
 void bundle_change_dimension(mb_model_config *c) {
-  switch (fuzz_below(15)) {
+  switch (fuzz_below(16)) {
     case 0:
       c->vocabulary = bundle_any_size(MB_MOST_VOCABULARY);
       break;
@@ -57,16 +57,22 @@ void bundle_change_dimension(mb_model_config *c) {
       c->activation = fuzz_below(5);
       break;
     case 11: {
-      float *factors[] = {&c->embedding_scale, &c->residual_scale, &c->query_scale, &c->rotary_scale};
+      float *factors[] = {&c->embedding_scale, &c->residual_scale, &c->query_scale,
+                          &c->rotary_scale,    &c->score_cap,      &c->logit_cap};
       const uint32_t bits = fuzz_below(2) ? (uint32_t)fuzz_random() : 0x3f000000u;
-      memcpy(factors[fuzz_below(4)], &bits, sizeof bits);
+      memcpy(factors[fuzz_below(6)], &bits, sizeof bits);
       break;
     }
     case 12:
       c->rotary_dim = fuzz_below(2) ? 2 * bundle_one_to(c->head_dim) : (uint32_t)fuzz_edge();
       break;
-    case 13:
-      (fuzz_below(2) ? c->full_layers : c->unrotated_layers)[fuzz_below(MB_LAYER_SET_BYTES)] ^= (uint8_t)fuzz_below(4);
+    case 13: {
+      uint8_t *sets[] = {c->full_layers, c->unrotated_layers, c->convolution_layers};
+      sets[fuzz_below(3)][fuzz_below(MB_LAYER_SET_BYTES)] ^= (uint8_t)fuzz_below(4);
+      break;
+    }
+    case 14:
+      c->convolution_taps = bundle_any_size(MB_MOST_TAPS);
       break;
     default: {
       const uint32_t bits = fuzz_below(2) ? (uint32_t)fuzz_random() : 0x7f800000u;

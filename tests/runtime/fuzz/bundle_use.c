@@ -32,18 +32,22 @@ static void estimate(const mb_model_config *c, const mb_session_options *o) {
                  context = o->context ? o->context : c->default_context;
   const uint64_t vector = o->kv_type == MB_KV_INT8 ? stride + stride / 32 * 2 : 2 * stride;
   const uint64_t chunk = o->prefill_chunk ? o->prefill_chunk : 32;
-  uint64_t full = 0, positions = 0;
+  uint64_t full = 0, positions = 0, convolved = 0;
   for (uint32_t l = 0; l < c->layers; l++) {
+    if (mb_is_convolution(c, l)) {
+      convolved += exact((c->convolution_taps - 1 + chunk) * sizeof(float), c->hidden);
+      continue;
+    }
     const uint64_t kept = (uint64_t)mb_layer_window(c, l) + chunk - 1;
     const bool window = mb_layer_window(c, l) > 0 && kept < context;
     full += !window;
     positions += window ? kept : context;
   }
   const uint64_t each = exact(2 * (uint64_t)c->kv_heads, vector);
-  const uint64_t per_token = exact(full, each), kv = exact(positions, each);
+  const uint64_t per_token = exact(full, each), kv = exact(positions, each) + convolved;
   const uint64_t logits = exact(4 * (o->all_logits ? chunk : 1), c->vocabulary);
   const uint64_t widths = (uint64_t)c->hidden + c->feed_forward + exact(c->heads, c->head_dim);
-  if (memory.kv_bytes_per_token != per_token || memory.kv_bytes < kv || memory.kv_bytes - kv > 256 ||
+  if (memory.kv_bytes_per_token != per_token || memory.kv_bytes < kv || memory.kv_bytes - kv > 320 ||
       memory.scratch_bytes < logits + exact(8 * chunk, widths) || memory.scratch_bytes > (uint64_t)1 << 50)
     abort();
 }
@@ -67,7 +71,7 @@ void bundle_estimates(const mb_model_config *c) {
 /* Whether no token looks at many others. */
 static bool sees_little(const mb_model_config *c, uint32_t context) {
   for (uint32_t l = 0; l < c->layers && context > 4096; l++)
-    if (mb_layer_window(c, l) == 0 || mb_layer_window(c, l) > 64) return false;
+    if (!mb_is_convolution(c, l) && (mb_layer_window(c, l) == 0 || mb_layer_window(c, l) > 64)) return false;
   return true;
 }
 

@@ -76,10 +76,20 @@ def test_the_config_is_read_by_name(bundle):
         assert config.default_context == spec.default_context
         assert (model.vocabulary, model.context) == (spec.vocabulary, spec.context)
         assert config.name.decode() == spec.name
-        assert bytes(config.reserved) == bytes(48)
-        for name in ("embedding_scale", "residual_scale", "query_scale", "rotary_scale", "rotary_dim"):
+        assert bytes(config.reserved) == bytes(20)
+        for name in (
+            "embedding_scale",
+            "residual_scale",
+            "query_scale",
+            "rotary_scale",
+            "rotary_dim",
+            "convolution_taps",
+            "score_cap",
+            "logit_cap",
+        ):
             assert getattr(config, name) == 0  # what a plain Llama has, as before these fields
-        assert bytes(config.full_layers) == bytes(config.unrotated_layers) == bytes(16)
+        for name in ("full_layers", "unrotated_layers", "convolution_layers"):
+            assert bytes(getattr(config, name)) == bytes(16)
 
 
 class LongerOptions(ctypes.Structure):

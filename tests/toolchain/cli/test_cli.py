@@ -11,11 +11,14 @@ import subprocess
 import sys
 import termios
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from mobile_bundle.cli.common import chat_option
+from mobile_bundle.models.registry import ARCHITECTURES
 from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.planning.estimate import estimate_bundle, published_shape, shape_names
 from support.chat_templates import LLAMA32, TEMPLATES
 from support.onnx_programs import same_or_tied
 from support.paths import EXAMPLE
@@ -271,6 +274,25 @@ def test_estimate_is_what_a_build_gives(bundle):
         assert row["bytes"] == manifest["bytes"]
         assert row["predicted"] == manifest["predicted"]
     assert "affine-2bit" in command("mobile-bundle", "estimate", EXAMPLE).stdout
+
+
+def test_models_lists_every_family() -> None:
+    """Without a download: the memory is `estimate`'s of the published shape."""
+    rows = json.loads(command("mobile-bundle", "models", "--context", "8192", "--json").stdout)
+    assert {row["architecture"] for row in rows} == set(ARCHITECTURES)
+    sizes = {table[0]["model"]: table for row in rows for table in row["sizes"]}
+    assert len(sizes) == len(shape_names())
+    gemma = next(row for row in sizes["Gemma-3-1B"] if row["recipe"] == "affine-4bit")
+    expected = estimate_bundle(published_shape("gemma-3-1b"), "affine-4bit", 8192)
+    assert gemma == json.loads(json.dumps(asdict(expected)))
+    assert sizes["Gemma-2-2B"][0]["predicted"]["context"] == 8192
+    assert sizes["TinyLlama-1.1B"][0]["predicted"]["context"] == 2048  # it has no more
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["LFM2, LFM2.5"]["formats"] == ["native", "executorch"]
+    text = command("mobile-bundle", "models").stdout
+    assert text.count("tested: ") == len(rows)
+    assert "LFM2-350M" in text
+    assert "no published configuration is at hand" in text
 
 
 def test_run_passes_everything_to_the_runner(bundle):

@@ -203,6 +203,10 @@ def test_the_other_matrices_follow_the_default_recipe(tmp_path: Path) -> None:
     assert codecs["embedding.weight"][1] > 0
     named = bundle(model_dir, tmp_path / "y.mbundle", "affine-4bit")  # a recipe that is asked for is followed
     assert {tensor["codec"] for tensor in named["tensors"]} == {"affine-4bit", "f32"}
+    larger = bundle(model_dir, tmp_path / "z.mbundle", "raw")
+    hint = "lies on the grid of affine-2bit-g128-sym: a build without a recipe stores such matrices without loss"
+    assert any(hint in note for note in larger["notes"])
+    assert not any("without a recipe" in note for note in manifest["notes"])
 
 
 def test_one_magnitude_per_tensor_in_bfloat16_is_found(tmp_path: Path) -> None:

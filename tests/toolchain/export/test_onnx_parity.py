@@ -93,7 +93,7 @@ def test_logits_are_the_engine_s_but_for_rounding(exported, request, model, reci
         print(f"{model} {recipe}, {length} tokens: {other} of {steps} tokens are others")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("lfm2")])
 def test_every_architecture_without_int8_rounding(tmp_path, name):
     """Norms per head, biases, sliding windows, RoPE's scalings, untied heads: raw weights show every mistake."""
     write_tiny(tmp_path, name, dtype="bfloat16")
@@ -101,7 +101,7 @@ def test_every_architecture_without_int8_rounding(tmp_path, name):
     export_onnx(tmp_path, "raw")
     ids = np.random.default_rng(3).integers(0, 512, 60).tolist()
     # BitNet rounds the inputs of unquantised weights, too: one changed code moves a logit of so small a model visibly.
-    most, average = (1e-3, 1e-3) if name != "bitnet" else (1e-1, 3e-2)
+    most, average = (1e-3, 1e-3) if not name.startswith("bitnet") else (1e-1, 3e-2)
     for decoder in (Decoder(tmp_path), Decoder(tmp_path, shared_buffers=64, chunk=7)):
         with Model(tmp_path / "weights.ptd") as engine, engine.session(kv_type="f16") as session:
             parts = (ids[:40], ids[40:41], ids[41:43], *([i] for i in ids[43:]))

@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
-from mobile_bundle.models import granite, open_model
+from mobile_bundle.export.onnx import export_onnx
+from mobile_bundle.models import granite, lfm2, open_model
+from mobile_bundle.models.config import Config
 from mobile_bundle.models.spec import DecoderSpec, ModelConfig
 from mobile_bundle.native.engine import Model, estimate_memory
 from mobile_bundle.pipeline.weights import build_weights
+from mobile_bundle.planning.memory import mapped_weights
+from support.builds import build
 from support.checkpoints import ALL, VARIANTS, tiny_model, write_tiny
 from support.logits import decoder_logits
 from support.paths import ROOT
@@ -27,7 +32,7 @@ pytest.importorskip("transformers")
 IDS = np.random.default_rng(3).integers(0, 512, 120).astype(np.int32)
 """Five times as many as the window of the small models."""
 WINDOW = 24
-WINDOWED = ("qwen2-mixed", "smollm3-lists", "gemma3", "gemma3-linear", "exaone4-hybrid", "phi3", "mistral")
+WINDOWED = ("qwen2-mixed", "smollm3-lists", "gemma3", "gemma3-linear", "exaone4-hybrid", "phi3", "mistral", "gemma2")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +127,97 @@ def test_rewinding_is_exact_or_refused(weights: Callable[..., Path], name: str) 
         np.testing.assert_array_equal(session.feed(IDS[10:]), expected)
 
 
+CONVOLUTIONS = {"lfm2": 3, "lfm2-published": 5}
+
+
+@pytest.mark.parametrize(("name", "taps"), CONVOLUTIONS.items())
+def test_a_convolution_takes_the_memory_of_what_it_sees(weights: Callable[..., Path], name: str, taps: int) -> None:
+    with open_model(weights(name).parent) as opened:
+        spec = opened.spec
+    assert len(spec.convolution_layers) == 3
+    for context in (16, 128, 512):
+        found = estimate_memory(spec.to_config_bytes(), context, 1)
+        vectors = 2 * spec.kv_heads * (32 + 2)  # of the one layer with attention
+        expected = context * vectors + 3 * (taps - 1 + 32) * spec.hidden * 4
+        assert expected <= found.kv_bytes <= expected + 5 * 64
+        assert found.kv_bytes_per_token == vectors
+
+
+@pytest.mark.parametrize(("name", "taps"), CONVOLUTIONS.items())
+def test_convolutions_rewind_as_far_as_they_keep(weights: Callable[..., Path], name: str, taps: int) -> None:
+    """A chunk can be taken back, to its last bit, and what lies before starts again."""
+    with Model(weights(name)) as model, model.session(context=128, prefill_chunk=8) as session:
+        expected = session.feed(IDS).copy()
+        session.rewind(0)
+        session.feed(IDS[:90])
+        session.rewind(82)
+        np.testing.assert_array_equal(session.feed(IDS[82:]), expected)
+        assert session.rewind_point(112) == 112
+        assert session.rewind_point(111) == 0
+        message = rf"cannot rewind from token 120 to 111.*convolution of {taps}.*rewind to 0"
+        with pytest.raises(UserError, match=message):
+            session.rewind(111)
+        session.rewind(112)
+        session.feed(IDS[:3])  # other tokens, which are taken back, too
+        session.rewind(112)
+        np.testing.assert_array_equal(session.feed(IDS[112:]), expected)
+        session.rewind(0)
+        session.feed(IDS[:7])
+        session.rewind(1)
+        np.testing.assert_array_equal(session.feed(IDS[1:]), expected)
+
+
+def test_convolutions_mapped_layer_by_layer(weights: Callable[..., Path]) -> None:
+    """The same bits, and what the toolchain predicts of it is what the engine says."""
+    path = weights("lfm2", "affine-4bit")
+    with Model(path) as model, model.session(context=128) as session:
+        expected = session.feed(IDS).copy()
+    with Model(path, mapping="layers") as model, model.session(context=128) as session:
+        np.testing.assert_array_equal(session.feed(IDS), expected)
+        memory = session.memory()
+    with WeightsReader(path) as reader:
+        mapped = mapped_weights({entry.name: entry.header for entry in reader.entries}, path.stat().st_size)
+    assert (mapped.touched, mapped.layered) == (memory.touched_file_bytes, memory.resident_file_bytes)
+
+
+def test_convolutions_are_no_onnx(weights: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = weights("lfm2").parent
+    with pytest.raises(
+        UserError, match=r"model\.onnx cannot have the layers with a short convolution of a Lfm2ForCausal"
+    ):
+        build(checkpoint, tmp_path / "x.mbundle", "raw", formats=("onnx",))
+    with pytest.raises(UserError, match=r"model\.onnx cannot have layers with a short convolution \(LFM2\)"):
+        export_onnx(checkpoint, "raw")
+    assert not (tmp_path / "x.mbundle").exists()
+
+
+def test_soft_caps_hold(weights: Callable[..., Path]) -> None:
+    """Scores and logits far beyond their caps: both come near, and none goes beyond."""
+    with Model(weights("gemma2")) as model, model.session(prefill_chunk=120, all_logits=True) as session:
+        logits = session.feed_all(IDS).copy()
+    assert 1 < np.abs(logits).max() <= 3
+
+
+def test_lfm2_as_it_is_published() -> None:
+    """The keys of LiquidAI/LFM2-350M's config.json, from before transformers 5."""
+    spec = lfm2.read(
+        Config(
+            {
+                "block_auto_adjust_ff_dim": True, "block_dim": 1024, "block_ff_dim": 6656,
+                "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256, "conv_L_cache": 3, "conv_bias": False,
+                "full_attn_idxs": [2, 5, 8, 10, 12, 14], "hidden_size": 1024, "max_position_embeddings": 128000,
+                "norm_eps": 1e-5, "num_attention_heads": 16, "num_hidden_layers": 16, "num_key_value_heads": 8,
+                "rope_theta": 1000000.0, "vocab_size": 65536,
+            }
+        )
+    )  # fmt: skip
+    assert spec.tied
+    assert spec.feed_forward == 4608
+    assert spec.convolution_layers == {0, 1, 3, 4, 6, 7, 9, 11, 13, 15}
+    found = estimate_memory(spec.to_config_bytes(), 2048, 1).kv_bytes
+    assert found == 6 * 2048 * 8 * 2 * (64 + 4) + 10 * 34 * 1024 * 4
+
+
 def test_full_caches_rewind_anywhere(weights: Callable[..., Path]) -> None:
     with Model(weights("granite")) as model, model.session(context=128) as session:
         session.feed(IDS)
@@ -133,9 +229,18 @@ def test_the_configuration_comes_back(tmp_path: Path, name: str) -> None:
     with open_model(write_tiny(tmp_path, name)) as opened:
         spec = opened.spec
     config = ModelConfig.parse(spec.to_config_bytes())
-    for field in ("input_norms", "output_norms", "wide_qk_norms", "late_qk_norms", "full_layers", "unrotated_layers"):
+    for field in (
+        "input_norms",
+        "output_norms",
+        "wide_qk_norms",
+        "late_qk_norms",
+        "full_layers",
+        "unrotated_layers",
+        "convolution_layers",
+        "taps",
+    ):
         assert getattr(config, field) == getattr(spec, field)
-    for field in ("embedding_scale", "residual_scale", "rotary_scale"):
+    for field in ("embedding_scale", "residual_scale", "rotary_scale", "score_cap", "logit_cap"):
         assert getattr(config, field) == np.float32(getattr(spec, field))
     assert config.query_scale == pytest.approx(spec.score_scale, rel=1e-7)
     assert config.rotary_dim == (spec.rotary_dim or spec.head_dim)
@@ -212,7 +317,11 @@ def test_minicpm_is_a_granite(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "soft caps": ("gemma3", {"final_logit_softcapping": 30.0}, "final_logit_softcapping in config.json is not"),
+    "soft caps": ("gemma3", {"final_logit_softcapping": 0.0}, "final_logit_softcapping in config.json is 0.0, not a"),
+    "biases of convolutions": ("lfm2", {"conv_bias": True}, "conv_bias in config.json is not supported"),
+    "one tap": ("lfm2", {"conv_L_cache": 1}, "conv_L_cache 1 in config.json is not supported: 2 to 32 are"),
+    "layers of LFM2": ("lfm2", {"layer_types": ["conv"] * 3}, "layer_types in config.json is not a list of 4 names"),
+    "experts": ("lfm2", {"layer_types": ["conv"] * 3 + ["moe"]}, 'layer_types in config.json has "moe", which is not'),
     "both directions": ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     "another gate": ("gemma3", {"hidden_activation": "gelu"}, "hidden_activation 'gelu' is not supported"),
     "other layers": ("gemma3", {"layer_types": ["full_attention"] * 5 + ["conv"]}, '"conv", which is not supported'),

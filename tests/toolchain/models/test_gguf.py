@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mobile_bundle.container import WeightsReader
 from mobile_bundle.errors import UserError
 from mobile_bundle.models import Model, open_model
 from mobile_bundle.models.gguf import GgufFile
+from mobile_bundle.native.engine import Model as Engine
 from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.report.errors import decoded_chunks
 from numpy.typing import NDArray
@@ -33,6 +35,13 @@ MODELS = (
     "qwen3",
     "qwen3-biases",
 )
+
+
+FAMILIES = (
+    "gemma2", "gemma3", "gemma3-linear", "granite", "granite-untied", "smollm3", "ernie", "ernie-biases", "olmo2",
+    "exaone4", "exaone4-hybrid", "hunyuan", "phi3", "phi4", "lfm2",
+)  # fmt: skip
+"""What architectures of llama.cpp's other than llama and Qwen have beyond them."""
 
 
 def values_of(model: Model) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -73,6 +82,96 @@ def test_the_same_model_as_its_checkpoint(tmp_path: Path, name: str) -> None:
         for (one_name, one_values), (other_name, other_values) in zip(values_of(ours), values_of(theirs), strict=True):
             assert one_name == other_name
             assert same_bits(one_values, other_values), one_name
+
+
+def compare(theirs: Path, ours: Path) -> None:
+    """The same decoder and the same values of every tensor, so the same logits."""
+    with open_model(theirs) as checkpoint, open_model(ours) as file:
+        same = dataclasses.replace(file.spec, name=checkpoint.spec.name)
+        assert same.to_config_bytes() == checkpoint.spec.to_config_bytes()
+        for field in dataclasses.fields(same):
+            one, other = getattr(same, field.name), getattr(checkpoint.spec, field.name)
+            if isinstance(one, float):
+                one, other = np.float32(one), np.float32(other)
+            if field.name == "logit_scale" or field.name.endswith("frequencies"):  # of float32 numbers in the file
+                assert (one is None and other is None) or np.allclose(one, other, rtol=1e-6, atol=0)
+            elif field.name not in ("norm_plus", "pairs"):  # done to the values in the file already
+                assert np.array_equal(one, other), field.name
+        for (one_name, one_values), (name, values) in zip(values_of(file), values_of(checkpoint), strict=True):
+            assert one_name == name
+            if name == "norm.weight" or name.startswith("rope."):
+                np.testing.assert_allclose(one_values, values, rtol=1e-6)
+            else:
+                assert same_bits(one_values, values), name
+
+
+def bfloat16_checkpoint(directory: Path, name: str) -> Path:
+    """Values of bfloat16 in float32, with the dtype of a published model in config.json, and as in all of those that a
+    GGUF can hold, query_pre_attn_scalar is head_dim."""
+    write_tiny(directory, name, "bfloat16")
+    state = _state(directory)
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    if "query_pre_attn_scalar" in config:
+        config["query_pre_attn_scalar"] = config["head_dim"]
+    (directory / "config.json").write_text(json.dumps(config))
+    save_file(state, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_other_families(tmp_path: Path, name: str) -> None:
+    directory = bfloat16_checkpoint(tmp_path / "checkpoint", name)
+    write_gguf(tmp_path / "model.gguf", directory)
+    compare(directory, tmp_path / "model.gguf")
+    logits = []
+    for path in (directory, tmp_path / "model.gguf"):
+        build_weights(path, "raw", tmp_path / "weights.ptd")
+        with Engine(tmp_path / "weights.ptd") as model, model.session() as session:
+            logits.append(session.feed(np.arange(3, 60, dtype=np.int32)).copy())
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5, atol=1e-5)
+
+
+def test_minicpm(tmp_path: Path) -> None:
+    """transformers has no class of it: a Llama's tensors with its factors."""
+    directory = bfloat16_checkpoint(tmp_path / "checkpoint", "llama")
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    factors = {"model_type": "minicpm", "architectures": ["MiniCPMForCausalLM"], "scale_emb": 12, "scale_depth": 1.4,
+               "dim_model_base": 16}  # fmt: skip
+    (directory / "config.json").write_text(json.dumps(config | factors))
+    write_gguf(tmp_path / "model.gguf", directory)
+    compare(directory, tmp_path / "model.gguf")
+
+
+def test_codes_of_fused_matrices_are_kept(tmp_path: Path) -> None:
+    """Phi-3's query, key and value lie in one matrix of the file, gate and up in another."""
+    directory = wide_checkpoint(tmp_path / "checkpoint", "Phi3", pad_token_id=0)
+    values = write_gguf(tmp_path / "model.gguf", directory, lambda name: Type.Q4_0)
+    build_weights(tmp_path / "model.gguf", "keep", tmp_path / "weights.ptd")
+    found = stored_values(tmp_path / "weights.ptd")
+    fused = values["model.layers.0.self_attn.qkv_proj.weight"]
+    assert same_bits(found["layers.0.attention.key.weight"], fused[256:384])
+    assert same_bits(found["layers.0.mlp.up.weight"], values["model.layers.0.mlp.gate_up_proj.weight"][512:])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("lfm2", "lfm2.shortconv.l_cache", 0, "lfm2.shortconv.l_cache is 0"),
+        ("granite", "granite.attention.sliding_window", 24, "a sliding window is not supported in a GGUF"),
+        ("gemma3", "gemma3.attention.scale", 0.5, "gemma3.attention.scale is 0.5, which is not supported"),
+    ],
+)
+def test_other_keys_of_the_families(tmp_path: Path, name: str, key: str, value: Any, message: str) -> None:
+    directory = bfloat16_checkpoint(tmp_path / "checkpoint", name)
+
+    def edit(writer: Any) -> None:
+        if key in writer.kv_data[0]:
+            del writer.kv_data[0][key]
+        (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(key, value)
+
+    write_gguf(tmp_path / "model.gguf", directory, edit=edit)
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_model(tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -230,8 +230,13 @@ def test_estimates_of_shapes() -> None:
     from mobile_bundle.planning.estimate import estimate_bundle, published_shape, shape_names
 
     parameters = {
-        "gemma-3-270m": 268_098_176, "0.5b": 494_032_768, "gemma-3-1b": 999_885_952, "1.5b": 1_543_714_304,
-        "3b": 3_085_938_688, "7b": 6_738_415_616,
+        "smollm2-135m": 134_515_008, "gemma-3-270m": 268_098_176, "lfm2-350m": 354_483_968, "ernie-0.3b": 360_748_032,
+        "smollm2-360m": 361_821_120, "0.5b": 494_032_768, "qwen3-0.6b": 596_049_920, "lfm2-700m": 742_489_344,
+        "gemma-3-1b": 999_885_952, "tinyllama": 1_100_048_384, "lfm2-1.2b": 1_170_340_608,
+        "llama-3.2-1b": 1_235_814_400, "exaone-1.2b": 1_279_391_488, "olmo-2-1b": 1_484_916_736,
+        "1.5b": 1_543_714_304, "qwen3-1.7b": 1_720_574_976, "bitnet-2b": 2_412_820_480, "granite-2b": 2_533_539_840,
+        "gemma-2-2b": 2_614_341_888, "smollm3-3b": 3_075_098_624, "3b": 3_085_938_688, "phi-4-mini": 3_836_021_760,
+        "7b": 6_738_415_616,
     }  # fmt: skip
     assert shape_names() == list(parameters)
     for name, count in parameters.items():
@@ -243,16 +248,21 @@ def test_estimates_of_shapes() -> None:
         assert raw.tokens_per_second == pytest.approx(2 * half.tokens_per_second)
         previous = raw
         for recipe in ("affine-8bit", "affine-4bit", "bitnet"):
+            if subject.spec.ternary:  # whose body is ternary in every recipe
+                break
             row = estimate_bundle(subject, recipe)
             assert row.bytes < previous.bytes
             assert row.tokens_per_second > previous.tokens_per_second
             assert row.cache_bytes == 0
             assert row.predicted.peak_bytes > row.layers_peak_bytes > row.predicted.anon_bytes
             previous = row
+        if subject.spec.ternary:
+            continue
         stored = estimate_bundle(subject, "bitnet-1.6bit")
         assert stored.bytes < previous.bytes < stored.bytes + stored.cache_bytes
-        # installed it is bitnet; the indexes of the two files differ by a few kB
-        assert stored.bytes_per_token == pytest.approx(previous.bytes_per_token, rel=1e-3)
+        # installed it is bitnet; the gaps behind the layers of the two files differ
+        gaps = 16384 * (subject.spec.layers + 2)
+        assert stored.bytes_per_token == pytest.approx(previous.bytes_per_token, abs=gaps)
     assert estimate_bundle(published_shape("1.5b"), "bitnet").bytes < 480e6
     assert estimate_bundle(published_shape("7b"), "bitnet", context=512).layers_peak_bytes < 1e9
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.errors import UserError
-from mobile_bundle.tokenizer import CompiledTokenizer, compile_tokenizer
+from mobile_bundle.tokenizer import compile_tokenizer
 from support.paths import DATA, EXAMPLE, SHARED, STORIES, VALIDATION_TEXT
 from support.texts import ODD, random_texts
 from support.tokenizer_library import CONTINUES, SKIP_SPECIAL, Tokenizer, TokenizerError, nfc
+from support.tokenizer_pair import Pair
 from support.trained_tokenizers import SAMPLE, TRAINED
 from tokenizers import AddedToken, normalizers
 
@@ -29,33 +29,6 @@ REFERENCES = ["tokenizers/qwen2.5", "models/base", *LOCAL]
 
 
 # --- the tokenizers ---------------------------------------------------------------------------------------------------
-
-
-class Pair:
-    """A Hugging Face tokenizer and ours, compiled from its files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.theirs.no_truncation()
-        self.theirs.no_padding()
-        config = folder / "config.json"
-        self.compiled: CompiledTokenizer = compile_tokenizer(
-            folder, json.loads(config.read_text()) if config.exists() else {}
-        )
-        self.ours = Tokenizer(self.compiled.data)
-
-    def check(self, texts: list[str], special: bool = True, decode: bool = True, sample: int = 1) -> None:
-        """The same ids and, decoded, the same texts. Of the texts every `sample`th is streamed too."""
-        expected = self.theirs.encode_batch_fast(texts, add_special_tokens=special)
-        ids = [encoding.ids for encoding in expected]
-        for text, numbers in zip(texts, ids, strict=True):
-            assert self.ours.encode(text, special) == numbers, repr(text[:300])
-        for skip in (False, True)[: 2 if sample == 1 else 1] if decode else ():
-            decoded = self.theirs.decode_batch(ids, skip_special_tokens=skip)
-            for place, (numbers, text) in enumerate(zip(ids, decoded, strict=True)):
-                assert self.ours.decode(numbers, skip) == text, numbers[:50]
-                if place % sample == 0 and len(numbers) < 200:
-                    assert "".join(self.ours.stream(numbers, SKIP_SPECIAL * skip)) == text, numbers
 
 
 @functools.cache
@@ -343,11 +316,11 @@ def test_refusals(tmp_path: Path, trained: Any) -> None:
     with pytest.raises(UserError, match=r"tokenizer.json is missing"):
         compile_tokenizer(tmp_path, {})
     base = json.loads(trained("gpt2").theirs.to_str())
-    pattern = {"type": "Split", "pattern": {"Regex": r"\w+|\s+"}, "behavior": "Isolated", "invert": False}
     byte_step = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
     cases: list[tuple[dict[str, Any], str]] = [
         ({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}, "Unigram"),
-        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [pattern, byte_step]}}, r"\\w\+\|\\s\+"),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, "only BPE and Unigram"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [byte_step, byte_step]}}, "ByteLevel"),
         ({"pre_tokenizer": {"type": "BertPreTokenizer"}}, "BertPreTokenizer"),
         ({"normalizer": {"type": "NFKC"}}, "NFKC"),
         ({"decoder": {"type": "WordPiece"}}, "WordPiece"),
@@ -371,6 +344,37 @@ def test_refusals(tmp_path: Path, trained: Any) -> None:
             compile_tokenizer(tmp_path, {})
 
 
+def test_unigram_refusals(tmp_path: Path, trained: Any) -> None:
+    base = json.loads(trained("unigram").theirs.to_str())
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    strip, spaces = {"type": "Strip", "strip_left": True, "strip_right": True}, {"type": "Replace"}
+    spaces |= {"pattern": {"Regex": " {2,}"}, "content": " "}
+    model = base["model"]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"normalizer": charsmap}, "Precompiled"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [spaces, strip]}}, "in an order"),
+        ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
+        ({"model": model | {"unk_id": None}}, "unk_id"),
+        ({"model": model | {"vocab": [*model["vocab"], model["vocab"][4]]}}, "twice"),
+        ({"model": model | {"vocab": [*model["vocab"], ["zz", "high"]]}}, "is not a token and its score"),
+        ({"model": model | {"vocab": [*model["vocab"], ["zz", float("nan")]]}}, "NaN"),
+        ({"model": model | {"type": "BPE", "merges": []}}, "not taken for Unigram"),
+        ({"decoder": {"type": "ByteFallback"}}, "decoder"),
+    ]
+    for change, message in cases:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(base | change))
+        with pytest.raises(UserError, match=message) as error:
+            compile_tokenizer(tmp_path, {})
+        assert "\n" not in str(error.value)
+
+
+def test_unigram_long_runs(trained: Any) -> None:
+    for name in ("unigram", "unigram bytes"):
+        pair = trained(name)
+        for text in RUNS:
+            assert pair.ours.encode(text) == pair.theirs.encode(text, add_special_tokens=False).ids, text[:20]
+
+
 def resealed(data: bytes) -> bytes:
     """With a checksum that fits."""
     data = data[:12] + bytes(4) + data[16:]
@@ -380,10 +384,10 @@ def resealed(data: bytes) -> bytes:
 def test_damage(trained: Any) -> None:
     """Every truncation and a wrong bit is an error; with the checksum put right nothing crashes."""
     chance = random.Random(9)
-    for name in ("llama3", "llama2"):
+    for name in ("llama3", "llama2", "deepseek-v3", "unigram bytes"):
         data = trained(name).compiled.data
         assert resealed(data) == data
-        sections = struct.unpack_from("<22I", data, 88)
+        sections = struct.unpack_from("<28I", data, 88)
         cuts = {
             0,
             7,

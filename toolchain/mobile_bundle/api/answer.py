@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.api.stop import Cancel, is_cancelled
+from mobile_bundle.api.stop_strings import StopWatch
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.native.engine import Session
 from mobile_bundle.native.sampler import Sampler
 from mobile_bundle.native.tokenizer import TextStream
 
-Ended = Literal["eos", "length", "context", "cancelled"]
-"""Why an answer ended: an end token, max_new_tokens, a full context, or somebody who stopped it."""
+Ended = Literal["eos", "stop", "length", "context", "cancelled"]
+"""Why an answer ended: an end token, a stop string, max_new_tokens, a full context, or somebody who stopped it."""
 
 _STEP = 256
 """Tokens that are computed before it is looked again whether somebody wants it to stop; steps of any size give the same
@@ -65,7 +66,7 @@ class Answer:
     """One answer, a piece at a time.
 
     memory: has begun with the prompt, of which `unread` is to be fed; limit: most tokens; ends: token ids that end
-    it."""
+    it; stops: texts that end it before them."""
 
     def __init__(
         self,
@@ -75,8 +76,10 @@ class Answer:
         text: TextStream,
         limit: int,
         ends: Collection[int],
+        stops: StopWatch,
         cancel: Cancel,
     ) -> None:
+        self._stops = stops
         self._memory, self._unread, self._sampler, self._text = memory, list(unread), sampler, text
         self._left, self._ends, self._cancel = limit, ends, cancel
         self._begun = False
@@ -96,11 +99,13 @@ class Answer:
             return self._last("eos")
         self._sampler.accept([token])
         self._unread, self._left, self._begun = [token], self._left - 1, True
-        return Piece(self._text.token(token), token)
+        return Piece(self._stops.piece(self._text.token(token)), token)
 
     def _obstacle(self) -> Ended | None:
         """Why no token can follow."""
         session = self._memory.session
+        if self._stops.stopped:
+            return "stop"
         if self._left == 0:
             return "length"
         if self._begun and session.position == session.context:
@@ -108,4 +113,5 @@ class Answer:
         return "cancelled" if is_cancelled(self._cancel) else None
 
     def _last(self, ended: Ended | None) -> Piece:
-        return Piece(self._text.finish(), None, ended)
+        rest = "" if self._stops.stopped else self._stops.piece(self._text.finish()) + self._stops.rest()
+        return Piece(rest, None, ended)

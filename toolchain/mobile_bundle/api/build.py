@@ -43,6 +43,7 @@ def build(
     cluster: str | None = None,
     revision: str | None = None,
     chat_options: Mapping[str, Any] | None = None,
+    system_prompt: str | None = None,
     progress: Callable[[Step], None] | None = None,
     cancel: Cancel = None,
 ) -> Bundle:
@@ -62,7 +63,8 @@ def build(
     with the tool, for chat models together with one that the model writes. formats: of "native", "executorch", "onnx".
     jobs: tensors that are coded at a time, each in its own process. cluster: a Dask scheduler, "tcp://HOST:PORT".
     revision: a branch, a tag or a commit on the hub. chat_options: arguments of the chat template that the bundle
-    fixes.
+    fixes. system_prompt: a system message whose state the bundle carries, so that no phone reads it; conversations have
+    to begin with it, as ever.
 
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
     go to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
@@ -93,6 +95,7 @@ def build(
         jobs=_jobs(jobs, cluster),
         cluster=cluster,
         chat_options=dict(chat_options or {}),
+        system_prompt=_system_prompt(system_prompt, formats),
     )
     path = local_model(model, revision, listener.stage("downloading"), listener.tell)
     build_bundle(replace(request, model=path), listener)
@@ -157,6 +160,16 @@ def _formats(formats: Collection[str]) -> tuple[str, ...]:
         if isinstance(formats, str) or name not in FORMATS:
             raise ArgumentError(f"`formats` {formats!r}: must be a list of names: {', '.join(FORMATS)}")
     return tuple(dict.fromkeys(formats))
+
+
+def _system_prompt(prompt: str | None, formats: Collection[str]) -> str | None:
+    if prompt is None:
+        return None
+    if not isinstance(prompt, str) or not prompt:
+        raise ArgumentError("`system_prompt`: must be a text")
+    if "native" not in formats:
+        raise ArgumentError("`system_prompt`: its state is for mobile-run", "let native be one of `formats`")
+    return prompt
 
 
 def _jobs(jobs: int | None, cluster: str | None) -> int | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.api.answer import Answer, Memory, Piece
 from mobile_bundle.api.stop import Cancel, is_cancelled
+from mobile_bundle.api.stop_strings import StopWatch, check_stops
 from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.evaluate.perplexity import CHUNK, Perplexity, measure
@@ -86,15 +87,17 @@ class LoadedModel:
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
         ignore_eos: bool = False,
+        stop: Sequence[str] = (),
         cancel: Cancel = None,
     ) -> Iterator[Piece]:
         """Continues a text, piece by piece, with the tokens of `mobile-run generate` and the same options.
 
-        ignore_eos: an end token does not end the text. cancel: see stop.Cancel; the last piece says so. Errors are
+        ignore_eos: an end token does not end the text. stop: at most 8 texts; the answer ends before the first that
+        would be in it. cancel: see stop.Cancel; the last piece says so. Errors are
         raised when the first piece is requested: ArgumentError for a prompt that does not fit the context or for
         invalid values of `sampling`, NotFinite if the model's values are not finite."""
         _check_text("prompt", prompt)
-        return self._answer(lambda: self._prompt(prompt), max_new_tokens, sampling, ignore_eos, cancel)
+        return self._answer(lambda: self._prompt(prompt), max_new_tokens, sampling, ignore_eos, stop, cancel)
 
     @overload
     def chat(
@@ -105,6 +108,7 @@ class LoadedModel:
         thinking: bool | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
+        stop: Sequence[str] = (),
         cancel: Cancel = None,
     ) -> str: ...
 
@@ -117,6 +121,7 @@ class LoadedModel:
         thinking: bool | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
+        stop: Sequence[str] = (),
         cancel: Cancel = None,
     ) -> Iterator[Piece]: ...
 
@@ -128,6 +133,7 @@ class LoadedModel:
         thinking: bool | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
+        stop: Sequence[str] = (),
         cancel: Cancel = None,
     ) -> str | Iterator[Piece]:
         """Answers a conversation by the model's own chat template: the text, or with stream=True its pieces.
@@ -142,7 +148,7 @@ class LoadedModel:
             raise ArgumentError('`messages` must be a list of {"role": ..., "content": ...}')
         conversation = [_message(message) for message in messages]
         pieces = self._answer(
-            lambda: self._chat_prompt(conversation, thinking), max_new_tokens, sampling, False, cancel
+            lambda: self._chat_prompt(conversation, thinking), max_new_tokens, sampling, False, stop, cancel
         )
         return pieces if stream else _whole(pieces)
 
@@ -207,12 +213,19 @@ class LoadedModel:
         return _listed(self._tokenizer.encode(text))
 
     def _answer(
-        self, prompt: Callable[[], list[int]], limit: int, sampling: Sampling, ignore_eos: bool, cancel: Cancel
+        self,
+        prompt: Callable[[], list[int]],
+        limit: int,
+        sampling: Sampling,
+        ignore_eos: bool,
+        stop: Sequence[str],
+        cancel: Cancel,
     ) -> Iterator[Piece]:
         """The model is only taken while a piece is made, so that the caller may ask for other things between two."""
         _check_count("max_new_tokens", limit, least=1)
         if not isinstance(sampling, Sampling):
             raise ArgumentError(f"`sampling` {sampling!r}: must be a Sampling")
+        stops = StopWatch(check_stops(stop))
         with self._taken():
             self._texts += 1
             text = self._texts
@@ -222,7 +235,7 @@ class LoadedModel:
             sampler.accept(ids)
             ends = frozenset() if ignore_eos else self._model.end_tokens
             pieces = TextStream(self._tokenizer)
-            answer = Answer(self._memory, unread, sampler, pieces, limit, ends, cancel)
+            answer = Answer(self._memory, unread, sampler, pieces, limit, ends, stops, cancel)
             while True:
                 with self._taken(text):
                     piece = answer.next()

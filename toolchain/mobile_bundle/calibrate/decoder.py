@@ -20,11 +20,14 @@ PROJECTIONS = {
     "attention.key": "attention",
     "attention.value": "attention",
     "attention.output": "attention.output",
+    "conv.input": "attention",
+    "conv.output": "attention.output",
     "mlp.gate": "mlp",
     "mlp.up": "mlp",
     "mlp.down": "mlp.down",
 }
-"""Projection of a layer, and the input it reads. Projections with the same input share its Hessian."""
+"""Projection of a layer, and the input it reads: with attention, or with a short convolution in its place. Projections
+with the same input share its Hessian."""
 
 Observe = Callable[[str, Tensor], None]
 """Called with the name of an input of PROJECTIONS and its values, float32 (windows, tokens, columns)."""
@@ -46,6 +49,11 @@ def rotary(spec: DecoderSpec, tokens: int) -> tuple[Tensor, Tensor]:
 def normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Root-mean-square norm over the last dimension."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * weight
+
+
+def soft_cap(x: Tensor, cap: float) -> Tensor:
+    """x held below a cap; 0: as it is."""
+    return cap * torch.tanh(x / cap) if cap else x
 
 
 def embedded(spec: DecoderSpec, rows: Tensor) -> Tensor:
@@ -85,6 +93,7 @@ class LayerRunner:
     ) -> None:
         self._spec, self._weights = spec, weights
         self._window = spec.window_of(layer)
+        self._convolution = layer in spec.convolution_layers
         self._rotated = layer not in spec.unrotated_layers
         self._cosines, self._sines = cosines[int(self._window > 0)], sines[int(self._window > 0)]
 
@@ -120,9 +129,28 @@ class LayerRunner:
         tokens, mask = q.shape[-2], None
         if 0 < self._window < tokens:
             mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril().triu(1 - self._window)
+        if self._spec.score_cap:
+            return self._attend_capped(q, k, v, mask)
         return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=self._spec.score_scale, enable_gqa=True
         )
+
+    def _attend_capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """attend with scores that are held below score_cap."""
+        tokens, shared = q.shape[-2], q.shape[1] // k.shape[1]
+        if mask is None:
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril()
+        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+        scores = soft_cap(q @ k.transpose(-1, -2) * self._spec.score_scale, self._spec.score_cap)
+        return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+
+    def _convolve(self, gates: Tensor) -> Tensor:
+        """The short convolution of conv.input's output (windows, tokens, 3 * hidden): (windows, tokens, hidden)."""
+        b, c, x = gates.chunk(3, dim=-1)
+        taps, tokens = self._spec.taps, gates.shape[1]
+        seen = functional.pad(b * x, (0, 0, taps - 1, 0))
+        weights = self._weights["conv.taps.weight"].view(taps, -1)
+        return c * sum((seen[:, t : t + tokens] * weights[t] for t in range(taps)), torch.zeros_like(c))
 
     def forward(self, hidden: Tensor, observe: Observe | None = None, weigh: Weigh | None = None) -> Tensor:
         """The layer's output, of hidden's shape."""
@@ -140,6 +168,8 @@ class LayerRunner:
         spec, weights = self._spec, self._weights
         if stage == "attention":
             x = self._norm("attention", hidden)
+        elif stage == "attention.output" and self._convolution:
+            x = self._convolve(self._projected("conv.input", entered, weigh))
         elif stage == "attention.output":
             q = self._heads("attention.query", self._projected("attention.query", entered, weigh), spec.heads)
             k = self._heads("attention.key", self._projected("attention.key", entered, weigh), spec.kv_heads)
@@ -149,7 +179,8 @@ class LayerRunner:
             if spec.sub_norms:
                 x = normalise(x, weights["attention.sub_norm.weight"], spec.norm_epsilon)
         elif stage == "mlp":
-            given = self._norm("attention.output", self._projected("attention.output", entered, weigh))
+            output = "conv.output" if self._convolution else "attention.output"
+            given = self._norm("attention.output", self._projected(output, entered, weigh))
             hidden = hidden + given * spec.residual_scale
             x = self._norm("mlp", hidden)
         else:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mobile_bundle.calibrate.decoder import normalise
+from mobile_bundle.calibrate.decoder import normalise, soft_cap
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -21,16 +21,16 @@ _HEAD_TOKENS = 256
 
 
 class Head:
-    """The final norm and the output head. weight: float32 (vocabulary, hidden); norm: (hidden,)."""
+    """The final norm and the output head. weight: float32 (vocabulary, hidden); norm: (hidden,); cap: of the logits."""
 
-    def __init__(self, weight: Tensor, norm: Tensor, epsilon: float) -> None:
-        self._weight, self._norm, self._epsilon = weight, norm, epsilon
+    def __init__(self, weight: Tensor, norm: Tensor, epsilon: float, cap: float) -> None:
+        self._weight, self._norm, self._epsilon, self._cap = weight, norm, epsilon, cap
 
     @staticmethod
     def of(model: Model, weight: Floats) -> Head:
         """With the model's own final norm."""
         norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0])
-        return Head(torch.from_numpy(weight), norm, model.spec.norm_epsilon)
+        return Head(torch.from_numpy(weight), norm, model.spec.norm_epsilon, model.spec.logit_cap)
 
     @torch.no_grad()
     def hessian(self, walk: Walk) -> Floats:
@@ -52,11 +52,13 @@ class Head:
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
             with torch.no_grad():
-                logits = normed @ self._weight.T
+                logits = soft_cap(normed @ self._weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
                 slope[torch.arange(end - begin), targets] -= 1
+                if self._cap:
+                    slope *= 1 - (logits / self._cap).square()
                 back = slope @ self._weight
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
@@ -89,7 +91,7 @@ class Head:
         return Measured(scored, original_loss / scored, loss / scored, kl / scored)
 
     def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        logits = normalise(hidden, self._norm, self._epsilon) @ self._weight.T
+        logits = soft_cap(normalise(hidden, self._norm, self._epsilon) @ self._weight.T, self._cap)
         return torch.log_softmax(logits, dim=-1)
 
 

@@ -88,6 +88,8 @@ def profile_model(
             weights = layer_weights(model, layer)
             hessians = walk.hessians(weights)
             for projection, entrance in PROJECTIONS.items():
+                if f"{projection}.weight" not in weights:
+                    continue
                 matrix = weights[f"{projection}.weight"].numpy()
                 job = pool.submit(_try, matrix, hessians[entrance], names, _TRIED_ROWS)
                 tried[f"layers.{layer}.{projection}.weight"] = job

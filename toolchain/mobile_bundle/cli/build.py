@@ -113,6 +113,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a keyword argument of the chat template, such as enable_thinking=false. VALUE is JSON, or else a string. "
         "May be repeated",
     )
+    parser.add_argument(
+        "--system-prompt",
+        metavar="TEXT",
+        help="a system message that conversations will begin with: the bundle carries its state (system.state), so "
+        "that no phone has to read it",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
     return parser.parse_args(arguments)
@@ -136,6 +142,7 @@ def _build(options: argparse.Namespace) -> int:
                 cluster=options.cluster,
                 revision=options.revision,
                 chat_options=dict(options.chat_option),
+                system_prompt=options.system_prompt,
                 progress=Steps(),
             )
     except UserError as error:

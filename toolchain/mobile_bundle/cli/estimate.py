@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--shape",
         choices=[*shape_names(), "all"],
-        help="instead of a checkpoint, the shape of "
-        + ", ".join(f"{published_shape(name).name} ({name})" for name in shape_names()),
+        help="instead of a checkpoint, the shape of a published model, whose names `mobile-bundle models` explains",
     )
     revision_option(parser)
     parser.add_argument("--recipe", type=recipe_argument, help="one recipe (default: all of them)")

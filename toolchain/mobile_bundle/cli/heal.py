@@ -62,18 +62,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-share", type=float, metavar="SHARE", help="its part of the tokens (default 0.25)")
     parser.add_argument(
-        "--own-tokens", type=positive, metavar="N", help="tokens that the model writes itself (default 2,000,000)"
+        "--own-tokens",
+        type=positive,
+        metavar="N",
+        help="tokens that the model writes itself (default 40,000,000 on a GPU, else 200,000)",
     )
     parser.add_argument("--own-text", type=Path, metavar="FOLDER", help="keeps what the model wrote for other runs")
     parser.add_argument(
         "--prompts", type=Path, metavar="FILE", help="a text whose documents' first words begin the model's own ones"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default cpu")
-    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 512)")
-    parser.add_argument("--batch", type=positive, help="sequences of a step (default 48)")
-    parser.add_argument("--micro-batch", type=positive, metavar="N", help="sequences computed together (default 48)")
+    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 512 on a GPU, else 256)")
+    parser.add_argument("--batch", type=positive, help="sequences of a step (default 48 on a GPU, else 4)")
+    parser.add_argument(
+        "--micro-batch", type=positive, metavar="N", help="sequences computed together (default: --batch)"
+    )
     parser.add_argument("--rate", type=positive_number, help="learning rate (default 0.001)")
-    parser.add_argument("--start", choices=("calibrated", "rounded"), help="default calibrated")
+    parser.add_argument("--start", choices=("calibrated", "rounded"), help="default rounded")
     parser.add_argument("--checkpointing", action="store_true", default=None, help="less memory, a third more time")
     parser.add_argument("--compile", action="store_true", default=None, help="by torch.compile: worth it on a GPU")
     parser.add_argument("--seed", type=int, help="default 0")

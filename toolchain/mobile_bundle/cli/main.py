@@ -5,7 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mobile_bundle.cli import bench, device_test, estimate, evaluate, heal, inspect, lab, pack, report, run, verify
+from mobile_bundle.cli import (
+    bench,
+    device_test,
+    estimate,
+    evaluate,
+    heal,
+    inspect,
+    lab,
+    models,
+    pack,
+    report,
+    run,
+    verify,
+)
 from mobile_bundle.cli.common import Parser, run_command
 from mobile_bundle.version import __version__
 
@@ -15,6 +28,7 @@ COMMANDS = {
     "eval": evaluate,
     "report": report,
     "estimate": estimate,
+    "models": models,
     "heal": heal,
     "run": run,
     "bench": bench,

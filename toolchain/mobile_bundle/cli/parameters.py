@@ -34,6 +34,7 @@ _OPTIONS = {
     "sequence": "--sequence",
     "serial": "--serial",
     "start": "--start",
+    "system_prompt": "--system-prompt",
     "target": "--target",
     "text_share": "--text-share",
     "threads": "--threads",

@@ -87,7 +87,8 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class DoneEvent:
-    """mobile-run generate and serve: the answer is complete. reason: "eos", "length", "context" or "cancelled"."""
+    """mobile-run generate and serve: the answer is complete. reason: "eos", "stop", "length", "context"
+    or "cancelled"."""
 
     reason: str
     prompt_tokens: int
@@ -98,6 +99,19 @@ class DoneEvent:
     first_token_seconds: float
     predicted_peak_bytes: int
     memory: Memory
+    guessed_tokens: int | None = None
+    right_guesses: int | None = None
+    state_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """mobile-run serve: a state was saved to a file or resumed from one. action: "saved" or "resumed"."""
+
+    action: str
+    tokens: int
+    bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -196,8 +210,8 @@ class HoldingEvent:
 
 
 Event = (
-    InstallEvent | InstalledEvent | LoadEvent | PromptEvent | TokenEvent | DoneEvent | BenchEvent | VerifiedEvent
-    | ErrorEvent | StartEvent | SampleEvent | DetailEvent | ExitEvent | HoldingEvent
+    InstallEvent | InstalledEvent | LoadEvent | PromptEvent | TokenEvent | DoneEvent | StateEvent | BenchEvent
+    | VerifiedEvent | ErrorEvent | StartEvent | SampleEvent | DetailEvent | ExitEvent | HoldingEvent
 )  # fmt: skip
 
 EVENTS: dict[str, type[Event]] = {
@@ -207,6 +221,7 @@ EVENTS: dict[str, type[Event]] = {
     "prompt": PromptEvent,
     "token": TokenEvent,
     "done": DoneEvent,
+    "state": StateEvent,
     "bench": BenchEvent,
     "verified": VerifiedEvent,
     "error": ErrorEvent,

@@ -6,13 +6,24 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from mobile_bundle.errors import UnsupportedError
 from mobile_bundle.export.executorch import export_executorch
 from mobile_bundle.export.onnx import export_onnx
+from mobile_bundle.models import DecoderSpec
 
 FORMATS = ("native", "executorch", "onnx")
 """native: mobile-run of every ABI; executorch: model.pte; onnx: model.onnx and, where it fits, genai_config.json."""
 
 _BOUNDS = {"native": (0, 0), "executorch": (16 << 10, 0), "onnx": (32 << 10, 16 << 10)}
+
+
+def check_formats(formats: Collection[str], spec: DecoderSpec) -> None:
+    """UnsupportedError for a format that cannot have the model, before any work is done for it."""
+    if "onnx" in formats and spec.convolution_layers:
+        raise UnsupportedError(
+            f"model.onnx cannot have the layers with a short convolution of a {spec.architecture}",
+            "leave onnx out of `formats`",
+        )
 
 
 def export_programs(directory: Path, formats: Collection[str], recipe: str) -> dict[str, Any]:

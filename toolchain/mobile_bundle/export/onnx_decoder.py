@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
+from mobile_bundle.errors import UnsupportedError
 from mobile_bundle.export.onnx_graph import CONTRIB, DOMAIN, Graph
 from mobile_bundle.models.spec import ModelConfig
 
@@ -20,6 +21,8 @@ OPSETS = {"": 23, CONTRIB: 1, DOMAIN: 1}
 
 def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
     """input_ids, attention_mask and past_key_values.N.key/value to logits of the last token and present.N.key/value."""
+    if config.convolution_layers:
+        raise UnsupportedError("model.onnx cannot have layers with a short convolution (LFM2)", "leave onnx out")
     places = _places(config, graph)
     hidden = graph.node(
         "CompressedGather",
@@ -48,7 +51,13 @@ def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
     end = graph.constant("/constants/last", np.array([-1], np.int64))
     final = graph.node("Gather", [normed, end], "/last_token", axis=1)
     head = "output.weight" if graph.has("output.weight") else "embedding.weight"
-    graph.multiply(final, [head], "/output", ["logits"], False)
+    if config.logit_cap:
+        logits = graph.multiply(final, [head], "/output", ["/output/logits"], False)[0]
+        cap = graph.constant("/constants/logit_cap", np.array(config.logit_cap, np.float32))
+        bent = graph.node("Tanh", [graph.node("Div", [logits, cap], "/output/divided")], "/output/tanh")
+        graph.node("Mul", [bent, cap], "/output/capped", ["logits"])
+    else:
+        graph.multiply(final, [head], "/output", ["logits"], False)
     inputs, outputs = _interface(config)
     return helper.make_graph(graph.nodes, config.name or "decoder", inputs, outputs, graph.initializers)
 
@@ -121,6 +130,7 @@ def _attention(config: ModelConfig, graph: Graph, layer: int, x: str, places: _P
         do_rotary=0,
         local_window_size=config.window_of(layer) or -1,
         scale=config.query_scale,
+        **({"softcap": config.score_cap} if config.score_cap else {}),
     )
     if graph.has(f"{tensors}.sub_norm.weight"):
         mixed = _norm(config, graph, mixed, f"{tensors}.sub_norm.weight", f"{nodes}/sub_norm")

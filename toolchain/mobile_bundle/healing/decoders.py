@@ -103,7 +103,9 @@ class StudentLayer(nn.Module):
         self.spec = spec
         self.matrices = nn.ModuleDict({_key(name): matrix for name, matrix in matrices.items()})
         self.vectors = nn.ParameterDict({_key(name): nn.Parameter(value) for name, value in vectors.items()})
-        self.groups = {entrance: matrices[name].grid.activation_group for name, entrance in PROJECTIONS.items()}
+        self.groups = {
+            entrance: matrices[name].grid.activation_group for name, entrance in PROJECTIONS.items() if name in matrices
+        }
 
     def weights(self) -> dict[str, Tensor]:
         """As LayerRunner takes them, rounded."""

@@ -288,7 +288,8 @@ def _is_plain(spec: DecoderSpec) -> bool:
     scales = spec.embedding_scale, spec.residual_scale, spec.rotary_scale, spec.logit_scale
     stored = not (spec.norm_plus or spec.pairs or spec.fused or spec.sources)
     rotated = spec.window_frequencies is None and spec.rotary_dim in (0, spec.head_dim)
-    return alike and stored and rotated and not spec.query_scale and all(scale == 1 for scale in scales)
+    plain = not (spec.convolution_layers or spec.score_cap or spec.logit_cap)
+    return alike and stored and rotated and plain and not spec.query_scale and all(scale == 1 for scale in scales)
 
 
 def _document_start(tokenizer: Tokenizer, bos: int | None, ends: tuple[int, ...]) -> Tokens:

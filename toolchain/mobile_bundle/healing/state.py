@@ -94,7 +94,13 @@ def save_whole(path: Path, value: Any) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     with disk_errors(path, 0):
         with unfinished.open("wb") as file:
-            torch.save(value, file)
+            try:
+                torch.save(value, file)
+            except RuntimeError as error:
+                # the writer's own complaint about a half-written file hides the interrupt that stopped it
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise error.__context__ from None
+                raise
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)

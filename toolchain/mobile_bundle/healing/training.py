@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobile_bundle.errors import NotFinite
 from mobile_bundle.healing.decoders import Original, Student, rated
-from mobile_bundle.healing.divergence import divergence
+from mobile_bundle.healing.divergence import divergence, divergence_and_slope
 from mobile_bundle.healing.evaluation import Held, evaluate_held
 from mobile_bundle.healing.mixture import Mixture, Tokens
 from mobile_bundle.healing.progress import Trained
@@ -34,15 +34,16 @@ _SHORT_RUN = 10
 class Distillation(nn.Module):
     """The student and its loss, as one module that several processes train together."""
 
-    def __init__(self, student: Student, original: Original) -> None:
+    def __init__(self, student: Student, original: Original, compiled: bool) -> None:
         super().__init__()
         self.student = student
         self._head = [original.head]
+        self._slope = torch.compile(divergence_and_slope) if compiled else divergence_and_slope
 
     def forward(self, tokens: Tensor, x_original: Tensor) -> Tensor:
         """Mean KL of the next-token distributions. x_original: what the original's head sees of the tokens."""
         x, head = self.student(tokens)
-        return divergence(x, head, x_original, self._head[0])
+        return divergence(x, head, x_original, self._head[0], self._slope)
 
 
 class Training:
@@ -73,7 +74,7 @@ class Training:
             student.load_state_dict(weights)
             self._optimiser.load_state_dict(optimiser)
         folder.rewind_log(self._state.step)
-        module = Distillation(student, original)
+        module = Distillation(student, original, settings.compile)
         self._module: nn.Module = DistributedDataParallel(module) if world.size > 1 else module
         self._begun_at = self._state.step
         self._started = time.monotonic()

@@ -39,10 +39,14 @@ class CheckpointTensor:
                 f"tensor {stored.name} in {file.path.name} is {stored.dtype}; weights must be BF16, F16, F32 or F64 "
                 f"(save the checkpoint in one of these, or with the quantisation removed)"
             )
-        if not 1 <= len(stored.shape) <= 2 or 0 in stored.shape:
+        shape = stored.shape
+        if len(shape) == 3 and shape[1] == 1:  # a convolution that keeps its channels apart
+            shape = (shape[0], shape[2])
+        if not 1 <= len(shape) <= 2 or 0 in shape:
             raise InputError(f"tensor {stored.name} in {file.path.name} has the shape {list(stored.shape)}")
         self._file = file
         self._stored = stored
+        self._shape = shape
 
     @property
     def name(self) -> str:
@@ -50,11 +54,11 @@ class CheckpointTensor:
 
     @property
     def rows(self) -> int:
-        return self._stored.shape[0] if len(self._stored.shape) == 2 else 1
+        return self._shape[0] if len(self._shape) == 2 else 1
 
     @property
     def columns(self) -> int:
-        return self._stored.shape[-1]
+        return self._shape[-1]
 
     @property
     def dtype(self) -> str:

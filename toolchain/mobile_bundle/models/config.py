@@ -79,6 +79,12 @@ class Config:
             raise InputError(f"{key} in config.json is {shown(self.values.get(key))}, not a factor above 0")
         return value
 
+    def cap(self, key: str, default: float = 0.0) -> float:
+        """What values are held below softly, above 0; 0 where the key is null. default: where it is missing."""
+        if key not in self.values:
+            return default
+        return 0.0 if self.values[key] is None else self.factor(key)
+
     def in_dtype(self, value: float) -> float:
         """The number as a model of config.json's dtype holds it: transformers keeps some factors in that."""
         dtype = str(self.values.get("dtype") or self.values.get("torch_dtype") or "float32").removeprefix("torch.")
@@ -137,7 +143,7 @@ def decoder_spec(
         "heads": heads,
         "kv_heads": kv_heads,
         "head_dim": head_dim,
-        "feed_forward": config.count("intermediate_size"),
+        "feed_forward": differences.get("feed_forward") or config.count("intermediate_size"),
         "context": rope.context,
         "sliding_window": 0,
         "activation": activation_of(config, "hidden_act", defaults.activation),

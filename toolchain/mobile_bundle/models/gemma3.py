@@ -18,9 +18,6 @@ _THETA, _WINDOW_THETA = 1000000.0, 10000.0
 
 def read(config: Config) -> DecoderSpec:
     values, layers = config.values, config.count("num_hidden_layers")
-    for key in ("final_logit_softcapping", "attn_logit_softcapping"):
-        if values.get(key) is not None:
-            raise UnsupportedError(f"{key} in config.json is not supported")
     if config.flag("use_bidirectional_attention"):
         raise UnsupportedError("use_bidirectional_attention in config.json is not supported: it writes no text")
     pattern = config.count("sliding_window_pattern", config.count("_sliding_window_pattern", 6))
@@ -43,6 +40,8 @@ def read(config: Config) -> DecoderSpec:
         norm_plus=1.0,
         embedding_scale=config.in_dtype(config.count("hidden_size") ** 0.5),
         query_scale=config.factor("query_pre_attn_scalar", 256.0) ** -0.5,
+        score_cap=config.cap("attn_logit_softcapping"),
+        logit_cap=config.cap("final_logit_softcapping"),
         sources={"mlp.norm": "pre_feedforward_layernorm"},
         **windows,
     )

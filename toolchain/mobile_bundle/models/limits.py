@@ -21,6 +21,8 @@ MOST_SHARED_HEADS = 128
 """Query heads per KV head."""
 MOST_SET_LAYERS = 128
 """Layers of a model in which some differ from the others (windows, positions)."""
+MOST_TAPS = 32
+"""Of a convolution; at least 2."""
 MOST_TENSORS = 65536
 """Records of an index."""
 MOST_INDEX_BYTES = 32 << 20
@@ -39,6 +41,9 @@ def problem(sizes: object) -> str | None:
         return f"heads * head_dim is {heads * head_dim}: {MOST_ATTENTION} at most"
     if heads % kv_heads or heads // kv_heads > MOST_SHARED_HEADS:
         return f"heads is {heads}, kv_heads {kv_heads}: it must be 1 to {MOST_SHARED_HEADS} times as many"
+    taps, convolutions = (getattr(sizes, name) for name in ("taps", "convolution_layers"))
+    if (taps and not 2 <= taps <= MOST_TAPS) or bool(taps) != bool(convolutions):
+        return f"taps is {taps}: 2 to {MOST_TAPS} are possible in a model with convolutions, none in another"
     if head_dim % 2:
         return f"head_dim is {head_dim}: it must be even"
     return None

@@ -36,6 +36,8 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
     ours, theirs = f"layers.{layer}.", f"{prefix}layers.{layer}."
     queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
 
+    convolution = layer in spec.convolution_layers
+
     def vector(name: str, source: str, size: int) -> TensorSpec:
         return TensorSpec(ours + name, theirs + source, "vector", 1, size, layer)
 
@@ -43,19 +45,25 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
         found = spec.sources.get(name, source)
         return replace(vector(f"{name}.weight", f"{found}.weight", size), plus=spec.norm_plus)
 
-    projections = (
+    attention = (
         ("attention.query", "self_attn.q_proj", queries, spec.hidden, spec.qkv_bias),
         ("attention.key", "self_attn.k_proj", keys, spec.hidden, spec.qkv_bias),
         ("attention.value", "self_attn.v_proj", keys, spec.hidden, spec.qkv_bias),
         ("attention.output", "self_attn.o_proj", spec.hidden, queries, spec.output_bias),
+    )
+    convolved = (
+        ("conv.input", "conv.in_proj", 3 * spec.hidden, spec.hidden, False),
+        ("conv.output", "conv.out_proj", spec.hidden, spec.hidden, False),
+    )
+    mlp = (
         ("mlp.gate", "mlp.gate_proj", spec.feed_forward, spec.hidden, spec.mlp_bias),
         ("mlp.up", "mlp.up_proj", spec.feed_forward, spec.hidden, spec.mlp_bias),
         ("mlp.down", "mlp.down_proj", spec.hidden, spec.feed_forward, spec.mlp_bias),
     )
     fused = _fused(spec, queries, keys) if spec.fused else {}
-    for name, source, rows, columns, bias in projections:
+    for name, source, rows, columns, bias in (convolved if convolution else attention) + mlp:
         pairs = spec.head_dim if spec.pairs and name in ("attention.query", "attention.key") else 0
-        held, first, held_rows = fused.get(name, (source, 0, 0))
+        held, first, held_rows = fused.get(name, (spec.sources.get(name, source), 0, 0))
         yield TensorSpec(
             f"{ours}{name}.weight", f"{theirs}{held}.weight", "body", rows, columns, layer,
             first_row=first, source_rows=held_rows, pairs=pairs,
@@ -68,6 +76,10 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
     if spec.output_norms:
         yield norm("attention.output.norm", "post_attention_layernorm", spec.hidden)
         yield norm("mlp.output.norm", "post_feedforward_layernorm", spec.hidden)
+    if convolution:
+        size = spec.taps * spec.hidden
+        yield replace(vector("conv.taps.weight", "conv.conv.weight", size), taps=spec.taps)
+        return
     if spec.qk_norm:
         wide = spec.wide_qk_norms
         yield norm("attention.query.norm", "self_attn.q_norm", queries if wide else spec.head_dim)

@@ -43,6 +43,9 @@ class Reading:
     def chunks(self, chunk_rows: int) -> Iterator[Floats]:
         """float32 (n, columns), n = chunk_rows but for the last."""
         spec, first = self._spec, self._spec.first_row
+        if spec.taps:
+            yield np.concatenate(list(self._held.chunks(self._held.rows))).T.reshape(1, -1)
+            return
         if spec.pairs and spec.role != "vector":
             yield from _regrouped(self._heads(), chunk_rows)
         else:

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models import (
     bitnet,
+    bitnet_b158,
     ernie,
     exaone4,
+    gemma2,
     gemma3,
     granite,
     hunyuan,
+    lfm2,
     llama,
     minicpm,
     mistral,
@@ -45,6 +48,7 @@ _FAMILIES = (
     qwen2,
     qwen3,
     bitnet,
+    bitnet_b158,
     granite,
     minicpm,
     smollm3,
@@ -54,9 +58,14 @@ _FAMILIES = (
     exaone4,
     hunyuan,
     phi3,
+    gemma2,
+    lfm2,
 )
 ARCHITECTURES: dict[str, Callable[[Config], DecoderSpec]] = {family.ARCHITECTURE: family.read for family in _FAMILIES}
-_MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES}
+_MODEL_TYPES: dict[str, str] = {family.MODEL_TYPE: family.ARCHITECTURE for family in _FAMILIES if family.MODEL_TYPE}
+_BY_NAME = frozenset(family.ARCHITECTURE for family in _FAMILIES if not family.MODEL_TYPE)
+"""Architectures that transformers does not have: `architectures` alone tells of them."""
+_SUB_NORMS = ("attn_sub_norm.weight", "ffn_sub_norm.weight")
 _ZERO_VALUES = 1 << 16
 """Values that are looked at together for one that is not zero."""
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
@@ -64,9 +73,12 @@ _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
 
 def architecture(config: dict[str, Any]) -> str:
     """The architecture of a config.json, as AutoModelForCausalLM finds it: by `model_type`, whatever model of that
-    family `architectures` names. UserError for one that is not supported."""
+    family `architectures` names; but for one that transformers does not have. UserError for one that is not
+    supported."""
     listed, model_type = config.get("architectures"), str(config.get("model_type") or "")
     first = str(listed[0]) if isinstance(listed, list) and listed else ""
+    if first in _BY_NAME:
+        return first
     name = _MODEL_TYPES.get(model_type)
     if name is None and not model_type and first in ARCHITECTURES:
         return first
@@ -108,14 +120,24 @@ class Model:
                 window if tensor.name == names.WINDOW_ROPE and window is not None else self.spec.inverse_frequencies
             )
         rows = tensor.source_rows or tensor.rows
-        shape = (rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
+        shape: tuple[int, ...] = (rows, tensor.columns) if tensor.role != "vector" else (tensor.columns,)
+        if tensor.taps:
+            shape = (tensor.columns // tensor.taps, 1, tensor.taps)
         if isinstance(self.checkpoint, GgufCheckpoint):
-            return self.checkpoint.tensor(tensor.source, shape)
+            return self._of_gguf(self.checkpoint, tensor, shape)
         if self.scheme is not None and tensor.role == "body":
             return ternary_source(self.checkpoint, self.scheme, tensor.source, (tensor.rows, tensor.columns))
         if self.scheme is not None and tensor.source.endswith(".bias"):
             return ternary_bias(self.checkpoint, self.scheme, tensor.source, tensor.columns)
         return Reading(self.checkpoint.tensor(tensor.source, shape), tensor)
+
+    def _of_gguf(self, checkpoint: GgufCheckpoint, tensor: TensorSpec, shape: tuple[int, ...]) -> Source:
+        """Its matrices are those of the file, whose codes may be carried over; vectors are read as a checkpoint's."""
+        if tensor.taps:
+            return Reading(checkpoint.tensor(tensor.source, (shape[0], shape[2])), tensor)
+        if tensor.role == "vector":
+            return Reading(checkpoint.tensor(tensor.source, shape), tensor)
+        return checkpoint.tensor(tensor.source, shape, tensor.first_row, tensor.rows)
 
     def is_zero(self, tensor: TensorSpec) -> bool:
         """Whether a matrix, or a norm's weights, are all zero; biases and the rotary table do not count. Stops at the
@@ -162,6 +184,7 @@ def _open(checkpoint: Checkpoint) -> Model:
     refuse_quantised(checkpoint)
     spec = ARCHITECTURES[name](Config(config))
     _check_layers(checkpoint, spec.layers)
+    spec = _without_sub_norms(checkpoint, spec)
     scheme = ternary_scheme(config, spec.ternary)
     generation = {
         key: value for key, value in (checkpoint.json("generation_config.json") or {}).items() if value is not None
@@ -180,20 +203,34 @@ def _open(checkpoint: Checkpoint) -> Model:
     return model
 
 
+def _without_sub_norms(checkpoint: Checkpoint, spec: DecoderSpec) -> DecoderSpec:
+    """A BitNet of transformers' class that was trained without norms before the output and down projections has none
+    in any layer."""
+    own_names = spec.sub_norms and not spec.sources
+    if not own_names or any(name.endswith(_SUB_NORMS) for name in checkpoint.names()):
+        return spec
+    note = (
+        "the checkpoint has no norms before the output and down projections (attn_sub_norm, ffn_sub_norm), so the "
+        "model has none; transformers' class would put untrained ones there"
+    )
+    return replace(spec, sub_norms=False, notes=(*spec.notes, note))
+
+
 def _open_gguf(path: str | os.PathLike[str]) -> Model:
     checkpoint = GgufCheckpoint(path)
     try:
         config = checkpoint.config
         spec = ARCHITECTURES[architecture(config)](Config(config))
         bos, eos = config_tokens({**config, **(checkpoint.json("generation_config.json") or {})})
-        spec = replace(spec, name=checkpoint.name, bos=bos, eos=eos)
+        # llama.cpp's converter has added what is added to norms; rows in pairs are put apart as those it interleaved
+        spec = replace(spec, name=checkpoint.name, bos=bos, eos=eos, norm_plus=0.0, pairs=False)
         tensors = [
             replace(tensor, stored=checkpoint.type(tensor.source), keep=checkpoint.keep(tensor.source))
             if tensor.role != "vector"
             else tensor
             for tensor in names.tensors(spec, "model.")
         ]
-        model = Model(checkpoint, spec, tensors, None, [])
+        model = Model(checkpoint, spec, tensors, None, list(spec.notes))
         for tensor in tensors:
             model.source(tensor)
         unused = set(checkpoint.names()) - {tensor.source for tensor in tensors}
@@ -242,7 +279,8 @@ def _note_choices(model: Model) -> None:
             f"config.json names {listed[0]} and the model_type of {model.spec.architecture}, which is used, as by "
             f"transformers"
         )
-    if model.scheme is not None and config.get("quantization_config") is None:
+    of_transformers = model.spec.architecture not in _BY_NAME
+    if model.scheme is not None and of_transformers and config.get("quantization_config") is None:
         model.notes.append(
             "the weights are rounded to ternary as BitNet's are in training; transformers does so only with a "
             "quantization_config in config.json"

@@ -23,7 +23,7 @@ _FLAGS = 63
 MAX_EOS = 8
 CONFIG_BYTES = 256
 DEFAULT_CONTEXT = 2048
-_CONFIG = struct.Struct("<11IfiI8iI64s4fI16s16s48s")
+_CONFIG = struct.Struct("<11IfiI8iI64s4fI16s16s16sI2f20s")
 assert _CONFIG.size == CONFIG_BYTES
 
 
@@ -35,7 +35,8 @@ class TensorSpec:
     with ("" for the default recipe's).
     first_row, source_rows: where `source` holds several of our matrices, the first of this one's rows in it, and how
     many it has; source_rows 0: it holds this one alone. pairs: rows of a head whose neighbours are rotated together,
-    which become rows half a head apart; 0: they are. plus, times: the values are (stored + plus) * times."""
+    which become rows half a head apart; 0: they are. plus, times: the values are (stored + plus) * times. taps: of a
+    convolution, which the source holds channel by channel (channels, 1, taps), and we tap by tap."""
 
     name: str
     source: str
@@ -50,6 +51,7 @@ class TensorSpec:
     pairs: int = 0
     plus: float = 0.0
     times: float = 1.0
+    taps: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class DecoderSpec:
     input_norms, output_norms, qk_norm, sub_norms, *_bias: which optional tensors exist. wide_qk_norms: over all heads
     together; late_qk_norms: after the rotation. query_scale: of scores, 0 for 1 / sqrt(head_dim). rotary_dim: values of
     a head that are rotated, 0 for all; rotary_scale: of cosines and sines. unrotated_layers: those without positions.
+    convolution_layers: those with a short convolution of `taps` positions in place of attention. score_cap, logit_cap:
+    x becomes cap * tanh(x / cap), 0: it stays.
 
     How the checkpoint holds it (names.py): norm_plus: what is added to a norm's stored weights; logit_scale: of the
     logits, folded into the last norm; pairs: neighbours are rotated together; fused: query, key and value are one
@@ -102,6 +106,10 @@ class DecoderSpec:
     window_frequencies: NDArray[np.float32] | None = None
     full_layers: frozenset[int] = frozenset()
     unrotated_layers: frozenset[int] = frozenset()
+    convolution_layers: frozenset[int] = frozenset()
+    taps: int = 0
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
     norm_plus: float = 0.0
     logit_scale: float = 1.0
     pairs: bool = False
@@ -166,7 +174,11 @@ class DecoderSpec:
             0 if self.rotary_dim == self.head_dim else self.rotary_dim,
             _layer_set("full_layers", self.full_layers),
             _layer_set("unrotated_layers", self.unrotated_layers),
-            bytes(48),
+            _layer_set("convolution_layers", self.convolution_layers),
+            self.taps,
+            self.score_cap,
+            self.logit_cap,
+            bytes(20),
         )
 
     def _flags(self) -> int:
@@ -213,6 +225,10 @@ class ModelConfig:
     rotary_dim: int
     full_layers: frozenset[int]
     unrotated_layers: frozenset[int]
+    convolution_layers: frozenset[int]
+    taps: int
+    score_cap: float
+    logit_cap: float
 
     def window_of(self, layer: int) -> int:
         """As DecoderSpec's."""
@@ -223,7 +239,7 @@ class ModelConfig:
         """From its 256 bytes, as a WeightsReader gives them. ValueError for an unknown activation, flag or field, and
         for a size beyond the limits."""
         fields = _CONFIG.unpack(data)
-        if fields[0] & ~_FLAGS or any(fields[31]):
+        if fields[0] & ~_FLAGS or any(fields[35]):
             raise ValueError(f"unknown settings of the model (flags {fields[0]:#x}); made by a newer version?")
         activations = {number: name for name, number in ACTIVATIONS.items()}
         if fields[10] not in activations:
@@ -257,6 +273,10 @@ class ModelConfig:
             rotary_dim=fields[28] or fields[6],
             full_layers=_layers_in(fields[29]),
             unrotated_layers=_layers_in(fields[30]),
+            convolution_layers=_layers_in(fields[31]),
+            taps=fields[32],
+            score_cap=fields[33],
+            logit_cap=fields[34],
         )
         problem = limits.problem(config)
         if problem:

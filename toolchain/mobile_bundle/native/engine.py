@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.errors import ArgumentError
 from mobile_bundle.native.library import check, declared
 
 KV_TYPES = {"int8": 0, "f16": 1, "int4": 2}
@@ -41,7 +42,11 @@ class ModelConfig(ctypes.Structure):
         ("rotary_dim", ctypes.c_uint32),
         ("full_layers", ctypes.c_uint8 * 16),
         ("unrotated_layers", ctypes.c_uint8 * 16),
-        ("reserved", ctypes.c_uint8 * 48),
+        ("convolution_layers", ctypes.c_uint8 * 16),
+        ("convolution_taps", ctypes.c_uint32),
+        ("score_cap", ctypes.c_float),
+        ("logit_cap", ctypes.c_float),
+        ("reserved", ctypes.c_uint8 * 20),
     ]  # fmt: skip
 
 
@@ -69,6 +74,7 @@ class SessionOptions(ctypes.Structure):
         ("kv_type", ctypes.c_int),
         ("all_logits", ctypes.c_bool),
         ("unchecked", ctypes.c_bool),
+        ("lookahead", ctypes.c_uint32),
     ]
 
 
@@ -129,6 +135,9 @@ def engine_library() -> ctypes.CDLL:
         "mb_session_feed": [pointer, tokens, size, floats],
         "mb_session_feed_all": [pointer, tokens, size, floats],
         "mb_session_check": [pointer, tokens, size],
+        "mb_session_state_bytes": [pointer, u32, ctypes.POINTER(ctypes.c_uint64)],
+        "mb_session_save": [pointer, tokens, text],
+        "mb_session_resume": [pointer, text, tokens, ctypes.POINTER(u32)],
     }, {
         "mb_model_close": None,
         "mb_model_kernels": text,
@@ -202,6 +211,28 @@ class Session:
     def rewind(self, position: int = 0) -> None:
         """Forgets everything after the first `position` tokens. UserError where that is not possible."""
         check(engine_library().mb_session_rewind(self._handle, position))
+
+    def state_bytes(self, positions: int) -> int:
+        """Bytes of the file that `save` will write when the session holds so many tokens."""
+        size = ctypes.c_uint64()
+        check(engine_library().mb_session_state_bytes(self._handle, positions, ctypes.byref(size)))
+        return size.value
+
+    def save(self, tokens: Sequence[int] | NDArray[np.int32], path: Path) -> None:
+        """Writes what the session holds to a file, whole or not at all. tokens: int32 (position,), those it was fed.
+        UserError where the file cannot be written."""
+        array = np.ascontiguousarray(tokens, np.int32)
+        if array.shape != (self.position,):
+            raise ArgumentError(f"{len(array)} tokens: the session holds {self.position}")
+        pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        check(engine_library().mb_session_save(self._handle, pointer, os.fsencode(path)))
+
+    def resume(self, path: Path) -> list[int]:
+        """Takes up a saved state in place of what the session holds; its tokens. UserError for a file that is damaged
+        or of another model, type of KV cache or layout; the session then holds what it held."""
+        tokens, count = (ctypes.c_int32 * self.context)(), ctypes.c_uint32()
+        check(engine_library().mb_session_resume(self._handle, os.fsencode(path), tokens, ctypes.byref(count)))
+        return tokens[: count.value]
 
     @property
     def context(self) -> int:

@@ -39,7 +39,9 @@ def _library() -> ctypes.CDLL:
     stream = ctypes.POINTER(_Stream)
     return declared({
         "mb_tokenizer_open": [text, ctypes.POINTER(pointer)],
+        "mb_tokenizer_open_memory": [pointer, size, flag, ctypes.POINTER(pointer)],
         "mb_tokenizer_close": [pointer],
+        "mb_tokenizer_pieces": [pointer, text, size, ctypes.POINTER(size), size, count],
         "mb_tokenizer_encode": [pointer, text, size, flag, tokens, size, count],
         "mb_tokenizer_decode": [pointer, tokens, size, flag, text, size, count],
         "mb_tokenizer_vocabulary": [pointer],
@@ -123,6 +125,29 @@ class Tokenizer:
             if count.value <= capacity:
                 return text.raw[: count.value].decode("utf-8", "replace")
             capacity = count.value
+
+
+def split_pieces(data: bytes, texts: Sequence[str]) -> list[list[bytes]]:
+    """The pieces of each text (valid Unicode) by the split tables of a tokenizer.bin that is in memory.
+
+    Raises UserError when the file is damaged or has no tables."""
+    file = np.frombuffer(data, np.uint8).copy()
+    handle = ctypes.c_void_p()
+    check(_library().mb_tokenizer_open_memory(file.ctypes.data, len(data), True, ctypes.byref(handle)))
+    found = []
+    try:
+        for text in texts:
+            encoded, count = text.encode(), ctypes.c_size_t()
+            places = np.empty(2 * len(encoded), np.uintp)
+            pointer = places.ctypes.data_as(ctypes.POINTER(ctypes.c_size_t))
+            check(
+                _library().mb_tokenizer_pieces(handle, encoded, len(encoded), pointer, len(places), ctypes.byref(count))
+            )
+            pairs = places[: count.value].reshape(-1, 2).tolist()
+            found.append([encoded[begin:end] for begin, end in pairs])
+    finally:
+        _library().mb_tokenizer_close(handle)
+    return found
 
 
 class TextStream:

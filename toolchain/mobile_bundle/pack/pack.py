@@ -21,8 +21,12 @@ from mobile_bundle.pack.manifest import with_coded_weights, without_files
 from mobile_bundle.pack.zip_writer import ZipWriter
 
 SUFFIX = ".mbundle.zip"
-_PROGRAMS = ("model.pte", "model.onnx")
-"""They refer to places in weights.ptd, which therefore must stay as it is."""
+_BOUND = {
+    "model.pte": "refers to places in weights.ptd",
+    "model.onnx": "refers to places in weights.ptd",
+    "system.state": "belongs to the checksums of weights.ptd",
+}
+"""Files beside which weights.ptd must stay as it is, and why."""
 _KEPT_GAIN = 0.01
 """The share of weights.ptd that entropy coding must save: below, a phone would decode and store twice for nothing."""
 
@@ -76,9 +80,9 @@ def _code_weights(
     bundle: Path, work: Path, manifest: dict[str, Any], sources: dict[str, Path], progress: Progress
 ) -> tuple[dict[str, Any], str]:
     """Puts entropy-coded weights into `sources` where they are to be preferred; the manifest, and why they are not."""
-    program = next((name for name in _PROGRAMS if name in sources), None)
-    if program:
-        return manifest, f"{program} refers to places in weights.ptd"
+    bound = next((name for name in _BOUND if name in sources), None)
+    if bound:
+        return manifest, f"{bound} {_BOUND[bound]}"
     before, after = sources["weights.ptd"], work / "weights.ptd"
     coded = write_entropy_coded(before, after, progress)
     if after.stat().st_size > (1 - _KEPT_GAIN) * before.stat().st_size:

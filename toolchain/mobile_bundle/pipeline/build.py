@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.container import manifest as manifests
-from mobile_bundle.export.formats import export_programs, program_bytes
+from mobile_bundle.export.formats import check_formats, export_programs, program_bytes
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.commit import OutputTaken
 from mobile_bundle.files.disk import disk_errors, drop_cached, write_file
@@ -24,6 +24,8 @@ from mobile_bundle.pipeline.parts import TensorRecord, parts_directory
 from mobile_bundle.pipeline.pool import PartPool
 from mobile_bundle.pipeline.request import BuildRequest, Listener
 from mobile_bundle.pipeline.source import Source, note_given_up, open_source
+from mobile_bundle.pipeline.system_state import NAME as SYSTEM_STATE
+from mobile_bundle.pipeline.system_state import state_bound, system_tokens, write_system_state
 from mobile_bundle.pipeline.weights import write_weights
 from mobile_bundle.planning.budget import Measure
 from mobile_bundle.planning.sizes import sizes_of
@@ -38,8 +40,10 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
     listener = listener or Listener()
     with ExitStack() as stack:
         source = stack.enter_context(open_source(request))
+        check_formats(request.formats, source.spec)
         out = stack.enter_context(AtomicDirectory(request.output, manifests.obstacle, manifests.fingerprint))
-        choosing = Choosing(request, source, _write_small_files(out.path, request, source))
+        measure, system = _write_small_files(out.path, request, source)
+        choosing = Choosing(request, source, measure)
         parts = parts_directory(request.output)
         pool = stack.enter_context(PartPool(source.model, parts, request.jobs, request.cluster))
         chosen = choosing.choose(pool, listener)
@@ -47,6 +51,8 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         sources = {tensor.name: tensor.source for tensor in source.model.tensors}
         check_records(records, sources)
         check_forward(out.path, source.spec, sources)
+        if system:
+            write_system_state(out.path, system)
         note_given_up(source)
         runtimes = export_programs(out.path, request.formats, chosen.recipe.name)
         manifest = describe(out.path, source, chosen.recipe.name, records)
@@ -72,17 +78,21 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         return manifest
 
 
-def _write_small_files(directory: Path, request: BuildRequest, source: Source) -> Measure:
-    """Writes the tokenizer and the runners. Returns the function that gives the sizes of a bundle with an
-    assignment."""
+def _write_small_files(directory: Path, request: BuildRequest, source: Source) -> tuple[Measure, list[int]]:
+    """Writes the tokenizer and the runners. Returns the function that gives the sizes of a bundle with an assignment,
+    and the tokens of the system prompt."""
     write_file(directory / "tokenizer.bin", bytes(source.tokenizer.data))
     runners: Mapping[str, Path] = runner_paths() if "native" in request.formats else {}
     for abi, runner in runners.items():
         _copy_runner(runner, directory / "bin" / abi / "mobile-run")
     if runners:
         source.model.notes.extend(missing_runners(runners))
-    programs = program_bytes(request.formats, source.spec.layers)
-    return sizes_of(source.spec, source.model.tensors, len(source.tokenizer.data), runners, programs)
+    others = dict(program_bytes(request.formats, source.spec.layers))
+    system: list[int] = []
+    if request.system_prompt is not None:
+        system = system_tokens(directory, source.spec, request.system_prompt)
+        others[SYSTEM_STATE] = state_bound(source.spec, len(system))
+    return sizes_of(source.spec, source.model.tensors, len(source.tokenizer.data), runners, others), system
 
 
 def _code(

@@ -19,7 +19,7 @@ from mobile_bundle.planning.assignment import assign_codecs
 from mobile_bundle.planning.budget import Measure, Planner
 from mobile_bundle.planning.candidates import Losses
 from mobile_bundle.planning.carried_over import carried_over
-from mobile_bundle.planning.exact import exact_codecs, exact_line, exact_recipe, kept_codecs, lossless_codecs
+from mobile_bundle.planning.exact import exact_codecs, exact_line, exact_recipe, grid_line, kept_codecs, lossless_codecs
 from mobile_bundle.planning.recipe import Recipe, resolve_recipe
 from mobile_bundle.planning.recipe_file import fixed_codecs
 from mobile_bundle.planning.sizes import plan_table
@@ -94,6 +94,8 @@ class Choosing:
         if exact:
             recipe = exact_recipe(recipe, model, exact)
             model.notes.append(exact_line(exact))
+        line = grid_line(model, assignment) if request.recipe is not None else None
+        model.notes.extend([line] if line else [])
         return Chosen(recipe, assignment, used)
 
 

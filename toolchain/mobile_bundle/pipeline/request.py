@@ -27,7 +27,8 @@ class BuildRequest:
     the recipe's patterns do not fix. calibration: a text for codecs and planner, SELF or DEFAULT; None: data-free, or
     with a budget DEFAULT. formats: of export.formats.FORMATS. jobs, cluster: as PartPool's. chat_options:
     keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values). target: of
-    pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit."""
+    pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit. system_prompt: a text whose state the
+    bundle is to carry."""
 
     model: Path
     output: Path
@@ -39,6 +40,7 @@ class BuildRequest:
     cluster: str | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     target: str = DEFAULT_TARGET
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True)

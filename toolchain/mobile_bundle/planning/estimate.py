@@ -1,7 +1,8 @@
 """Estimates a bundle without building it: every size follows from the shapes and the recipe.
 
-The shapes in shapes.json need no checkpoint: published configurations, with the size of their tokenizer in a bundle
-(measured for Qwen2.5's 151,665 tokens; for Llama-2's 32,000 the same 22 bytes per token)."""
+The shapes in shapes.json need no checkpoint: published configurations, of which only what decides on sizes is kept, so
+that they have the published number of weights. The size of the tokenizer in a bundle was measured for Qwen2.5's 151,665
+tokens and for Gemma 3's; others have the same 22 bytes per token as Qwen2.5's."""
 
 from __future__ import annotations
 
@@ -29,6 +30,10 @@ from mobile_bundle.tokenizer.compile import compile_tokenizer
 DEFAULT_BANDWIDTH = 4e9
 """Bytes per second that the memory of a phone with Cortex-A53 cores delivers: the middle of the 3 to 5 GB/s that are
 assumed for that class; it was not measured here. A Raspberry Pi 5 delivers 10."""
+
+
+_TOKENIZER_BYTES = 22
+"""Of a tokenizer, per token."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def published_shape(name: str) -> ModelShape:
     """The published shape of that name. KeyError if there is none."""
     shape = _shapes()[name]
     spec = ARCHITECTURES[architecture(shape["config"])](Config(shape["config"]))
-    return ModelShape(shape["name"], spec, decoder_tensors(spec, "model."), shape["tokenizer_bytes"])
+    tokenizer = shape.get("tokenizer_bytes", _TOKENIZER_BYTES * spec.vocabulary)
+    return ModelShape(shape["name"], spec, decoder_tensors(spec, "model."), tokenizer)
 
 
 def checkpoint_shape(model_dir: str | os.PathLike[str]) -> ModelShape:

@@ -50,6 +50,8 @@ def predict_memory(
 
 
 _MATRICES = frozenset(f"attention.{part}" for part in ("query", "key", "value", "output")) | {
+    "conv.input",
+    "conv.output",
     "mlp.gate",
     "mlp.up",
     "mlp.down",

@@ -29,10 +29,11 @@ def sizes_of(
     tensors: Sequence[TensorSpec],
     tokenizer_bytes: int,
     runners: Mapping[str, Path],
-    programs: Mapping[str, int],
+    others: Mapping[str, int],
 ) -> Measure:
     """The function that the planner asks. runners: {abi: path}; the largest counts, a phone stores one of them.
-    programs: bytes of other runtimes' programs (export.formats.program_bytes)."""
+    others: bytes of other files that a phone stores: other runtimes' programs (export.formats.program_bytes), a
+    state."""
     runner = max((path.stat().st_size for path in runners.values()), default=0)
     config = spec.to_config_bytes()
 
@@ -46,7 +47,7 @@ def sizes_of(
             "weights.ptd": weights,
             "tokenizer.bin": tokenizer_bytes,
             "manifest.json": manifest_bound(len(planned)),
-            **programs,
+            **others,
         }
         if runner:
             stored["mobile-run"] = runner

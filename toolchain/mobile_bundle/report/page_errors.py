@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from mobile_bundle.report.roles import PROJECTIONS
+from mobile_bundle.report.roles import PROJECTIONS, projection_of
 from mobile_bundle.report.schema import BundleReport, Report, TensorReport
 from mobile_bundle.report.text import counted, percent, scrolled
 
@@ -59,17 +59,22 @@ def _first(names: Sequence[str]) -> str:
 
 def _map(bundle: BundleReport, by_name: Mapping[str, TensorReport]) -> str:
     """Layers down, projections across."""
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("layer", *PROJECTIONS.values(), "all"))
+    held = {projection_of(name) for name in by_name}
+    shown = {projection: name for projection, name in PROJECTIONS.items() if projection in held}
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("layer", *shown.values(), "all"))
     rows = []
     for layer, error in enumerate(bundle.layers):
-        cells = "".join(_cell(by_name[f"layers.{layer}.{projection}.weight"]) for projection in PROJECTIONS)
+        cells = "".join(_cell(by_name.get(f"layers.{layer}.{projection}.weight")) for projection in shown)
         whole = f'<td class="h{_heat(error)}"><b>{percent(error)}</b></td>'
         rows.append(f'<tr><th scope="row">{layer}</th>{cells}{whole}</tr>')
     table = f'<table class="heat"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return scrolled(f"Errors of {bundle.name} by layer", table)
 
 
-def _cell(tensor: TensorReport) -> str:
+def _cell(tensor: TensorReport | None) -> str:
+    """None: the layer has attention, or a convolution in its place."""
+    if tensor is None:
+        return "<td></td>"
     detail = f"{tensor.name}: {tensor.codec}, {tensor.bits_per_weight:.3f} bits per weight, {tensor.bytes:,} bytes"
     return f'<td class="h{_heat(tensor.error)}" title="{escape(detail)}">{percent(tensor.error)}</td>'
 

@@ -15,11 +15,13 @@ PROJECTIONS = {
     "attention.key": "key",
     "attention.value": "value",
     "attention.output": "output",
+    "conv.input": "convolution",
+    "conv.output": "its output",
     "mlp.gate": "gate",
     "mlp.up": "up",
     "mlp.down": "down",
 }
-"""Projections of a layer in the order of the file, and what they are called in a table."""
+"""Projections that a layer can have, and what they are called in a table."""
 
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
@@ -42,5 +44,5 @@ def part_of(name: str) -> str:
     if name in ("embedding.weight", "output.weight"):
         return name.removesuffix(".weight")
     stem = projection_of(name) or (name.split(".", 4)[-1] if name.startswith("shared.") else "")
-    part = stem.partition(".")[0]
+    part = stem.partition(".")[0].replace("conv", "attention")  # in whose place it stands
     return part if part in BODY else "vectors"

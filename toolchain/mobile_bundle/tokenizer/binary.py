@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mobile_bundle.chat_template.compile import ChatTemplate
 from mobile_bundle.errors import InputError
 from mobile_bundle.tokenizer import steps as step
+from mobile_bundle.tokenizer.byte_alphabet import BYTE_ALPHABET
 from mobile_bundle.tokenizer.steps import Steps
-from mobile_bundle.tokenizer.vocabulary import BYTE_ALPHABET, Vocabulary, token_bytes
+from mobile_bundle.tokenizer.vocabulary import Vocabulary, token_bytes
 
 MAGIC, VERSION = b"MBTOKENS", 1
 IS_SPECIAL, IS_BYTE, IS_ABSENT = 1 << 31, 1 << 30, 1 << 29
@@ -48,6 +49,9 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | N
         template.tobytes(),
         chat.section if chat else b"",
         chat.texts if chat else b"",
+        steps.splits.section if steps.splits else b"",
+        _scores(vocabulary),
+        _trie(vocabulary),
     ]
     spans, body = [], bytearray()
     for section in sections:
@@ -204,11 +208,11 @@ def _merged(vocabulary: Vocabulary) -> tuple[NDArray[np.uint32], int]:
 
 
 def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -> tuple[NDArray[np.int32], int]:
+    wanted: list[str] = []
     if steps.flags & step.BYTE_LEVEL:
-        wanted = []
         if vocabulary.flags & step.IGNORE_MERGES:
             wanted = [text for text in vocabulary.tokens if all(character in BYTE_ALPHABET for character in text)]
-    else:
+    elif not vocabulary.flags & step.UNIGRAM:
         wanted = [text for text in vocabulary.tokens if len(text) == 1]
     if not wanted:
         return np.empty(0, np.int32), 0
@@ -220,6 +224,49 @@ def _string_table(texts: dict[int, str], vocabulary: Vocabulary, steps: Steps) -
     table = np.full(slots, -1, np.int32)
     table[places] = [vocabulary.tokens[text] for text in wanted]
     return table, probes
+
+
+_UNKNOWN_PENALTY = 10.0
+"""What an unknown character costs beyond the worst token (SentencePiece's kUnkPenalty)."""
+
+
+def _scores(vocabulary: Vocabulary) -> bytes:
+    if not vocabulary.flags & step.UNIGRAM:
+        return b""
+    scores = np.zeros(vocabulary.size + 1)
+    scores[list(vocabulary.scores)] = list(vocabulary.scores.values())
+    scores[-1] = min(vocabulary.scores.values()) - _UNKNOWN_PENALTY
+    return scores.tobytes()
+
+
+def _trie(vocabulary: Vocabulary) -> bytes:
+    """Nodes level by level, so that a node's children lie side by side."""
+    if not vocabulary.flags & step.UNIGRAM:
+        return b""
+    try:
+        tokens = sorted((text.encode(), number) for text, number in vocabulary.tokens.items() if text)
+    except UnicodeEncodeError:
+        raise InputError("tokenizer.json: a token is not valid Unicode") from None
+    labels, ids, first_child = bytearray(1), [-1], []
+    level = [(0, len(tokens))]  # of every node, the tokens that begin with it
+    depth = 0
+    while level:
+        following = []
+        for begin, end in level:
+            first_child.append(len(labels))
+            at = begin + (begin < end and len(tokens[begin][0]) == depth)
+            while at < end:
+                label, start = tokens[at][0][depth], at
+                while at < end and tokens[at][0][depth] == label:
+                    at += 1
+                labels.append(label)
+                ids.append(tokens[start][1] if len(tokens[start][0]) == depth + 1 else -1)
+                following.append((start, at))
+        level, depth = following, depth + 1
+    nodes = len(labels)
+    first_child.append(nodes)
+    children, numbers = np.array(first_child, np.uint32), np.array(ids, np.int32)
+    return struct.pack("<I", nodes) + children.tobytes() + numbers.tobytes() + bytes(labels)
 
 
 def _added(vocabulary: Vocabulary) -> tuple[bytes, bytes, int]:

@@ -1,7 +1,8 @@
-"""tokenizer.json and its companions to tokenizer.bin. Needs neither `tokenizers` nor `transformers`."""
+"""tokenizer.json and its companions to tokenizer.bin. Needs `tokenizers` only for splits that are compiled."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from mobile_bundle.models.gguf.config import generation_json
 from mobile_bundle.tokenizer.binary import write_tokenizer
 from mobile_bundle.tokenizer.companions import TokenizerFiles, read_tokenizer_files
 from mobile_bundle.tokenizer.gguf import read_tokenizer
-from mobile_bundle.tokenizer.steps import parse_steps
+from mobile_bundle.tokenizer.proof import prove_splits
+from mobile_bundle.tokenizer.steps import BYTE_LEVEL, parse_steps
 from mobile_bundle.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
 _TEMPLATE_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
@@ -124,6 +126,8 @@ def _compiled(
         raise ArgumentError(f"chat options were given, and {status}")
     sources: list[dict[str, Any]] = [found.generation, config, files.special]
     bos = _token_ids("bos_token", sources, vocabulary)
+    if steps.splits:
+        prove_splits(steps.splits, json.dumps(steps.split_parts), bool(steps.flags & BYTE_LEVEL))
     return CompiledTokenizer(
         data=write_tokenizer(vocabulary, steps, chat),
         vocabulary=vocabulary.size,

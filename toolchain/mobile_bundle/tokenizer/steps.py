@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mobile_bundle.errors import InputError, UnsupportedError, UserError
+from mobile_bundle.tokenizer.splits import CompiledSplits, chain, compile_splits
+from mobile_bundle.tokenizer.splits.step import GPT2_EXPRESSION
 
 BYTE_LEVEL, NFC, PREPEND, REPLACE, PREFIX_SPACE, DIGITS, DIGIT_RUNS = (1 << bit for bit in range(7))
 METASPACE, METASPACE_FIRST, METASPACE_ALWAYS, METASPACE_SPLIT, CUT_WORDS = (1 << bit for bit in range(7, 12))
 IGNORE_MERGES, BYTE_FALLBACK, FUSE_UNKNOWN = (1 << bit for bit in range(12, 15))
-SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2 = range(4)
-DECODER_BYTES, DECODER_METASPACE = 1, 2
+UNIGRAM, STRIP_LEFT, STRIP_RIGHT, SPACES_ONE, SPACES_MARK = (1 << bit for bit in range(16, 21))
+SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2, SPLIT_TABLES = range(5)
+DECODER_BYTES, DECODER_METASPACE, DECODER_MARKS = 1, 2, 3
 
 MARK = "\u2581"  # "▁"
 
@@ -24,7 +27,7 @@ _LLAMA3_STYLE = (
 )
 LLAMA3_EXPRESSION, QWEN2_EXPRESSION = (_LLAMA3_STYLE % digits for digits in (r"\p{N}{1,3}", r"\p{N}"))
 REGULAR_EXPRESSIONS = {
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": SPLIT_GPT2,
+    GPT2_EXPRESSION: SPLIT_GPT2,
     LLAMA3_EXPRESSION: SPLIT_LLAMA3,
     QWEN2_EXPRESSION: SPLIT_QWEN2,
 }
@@ -36,8 +39,10 @@ class Steps:
 
     flags: int = 0
     split: int = SPLIT_NONE
+    splits: CompiledSplits | None = None  # with SPLIT_TABLES
+    split_parts: list[dict[str, Any]] = field(default_factory=list)  # the parts that `splits` was compiled from
     decoder: int = DECODER_BYTES
-    strip: int = 0  # spaces taken from the left of a decoded text
+    strip: int = 0  # spaces taken from the left of a decoded text; with DECODER_MARKS 1: the first token's marks
     prefix: list[int] = field(default_factory=list)  # ids before an encoded text
     suffix: list[int] = field(default_factory=list)
 
@@ -56,8 +61,8 @@ def parse_steps(description: dict[str, Any]) -> Steps:
 def _refuse(step: str, value: Any, reason: str = "is not one the runtime knows") -> UserError:
     shown = json.dumps(value, ensure_ascii=False)
     return InputError(
-        f"tokenizer.json: this {step} {reason}: {shown[:400]}; supported are byte-level BPE with the GPT-2, Llama-3 or "
-        "Qwen2 split and SentencePiece-style BPE"
+        f"tokenizer.json: this {step} {reason}: {shown[:400]}; supported are byte-level BPE, split by expressions, "
+        "digits or punctuation, SentencePiece-style BPE and Unigram"
     )
 
 
@@ -87,9 +92,26 @@ def _add(steps: Steps, flag: int, step: str, value: Any) -> None:
     steps.flags |= flag
 
 
+_SPACES = {"pattern": {"Regex": " {2,}"}}
+_ORDER = ("NFC", "Strip", "spaces", "others")
+"""In which normalizers stand where there is a Strip or a replacement of several spaces: the runtime's order."""
+
+
 def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
+    places = []
     for part in parts:
+        places.append(_ORDER.index(_place_of(part)))
         match part:
+            case {"type": "Strip", "strip_left": bool(left), "strip_right": bool(right)}:
+                _add(steps, STRIP_LEFT * left | STRIP_RIGHT * right, "normalizer", part)
+            case {"type": "Replace", "content": " " | "\u2581" as content, **rest} if rest == _SPACES:
+                _add(steps, SPACES_ONE if content == " " else SPACES_MARK, "normalizer", part)
+            case {"type": "Precompiled"}:
+                if part.get("precompiled_charsmap"):
+                    raise UnsupportedError(
+                        "tokenizer.json: its normalizer is Precompiled, a table of characters made by SentencePiece, "
+                        "which the runtime does not follow exactly"
+                    )
             case {"type": "NFC"}:
                 _add(steps, NFC, "normalizer", part)
             case {"type": "Prepend", "prepend": "\u2581"} if not steps.flags & BYTE_LEVEL:
@@ -98,49 +120,80 @@ def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
                 _add(steps, REPLACE, "normalizer", part)
             case _:
                 raise _refuse("normalizer", part)
+    if steps.flags & (STRIP_LEFT | STRIP_RIGHT | SPACES_ONE | SPACES_MARK) and places != sorted(places):
+        raise _refuse("normalizer", parts, "does its steps in an order that the runtime does not")
+    if steps.flags & STRIP_LEFT and steps.flags & METASPACE_FIRST:
+        raise _refuse("normalizer", parts, "moves the start of the text, where the pre-tokenizer puts its mark")
     if steps.flags & PREPEND and steps.flags & METASPACE_FIRST:
         raise _refuse("normalizer", parts, "puts a mark before the text, and so does the pre-tokenizer")
 
 
+def _place_of(part: dict[str, Any]) -> str:
+    if part.get("type") in ("NFC", "Strip"):
+        return str(part["type"])
+    return "spaces" if part.get("pattern") == _SPACES["pattern"] else "others"
+
+
 def _pre_tokenizer(parts: list[dict[str, Any]], steps: Steps) -> None:
-    if [part.get("type") for part in parts] == ["Metaspace"]:
-        _metaspace(parts[0], steps)
-        return
     if not parts:
         return
+    if not _known_split(parts, steps):
+        _compiled_split(parts, steps)
+
+
+def _known_split(parts: list[dict[str, Any]], steps: Steps) -> bool:
+    """Whether the runtime has code of its own for the parts; `steps` is changed only then."""
+    if [part.get("type") for part in parts] == ["Metaspace"]:
+        _metaspace(parts[0], steps)
+        return True
     *before, last = parts
     if last.get("type") != "ByteLevel":
-        raise _refuse("pre-tokenizer", parts)
-    steps.flags |= BYTE_LEVEL
+        return False
+    flags = BYTE_LEVEL
     uses_regex = last.get("use_regex", True)
-    if uses_regex:
-        steps.split = SPLIT_GPT2
+    split = SPLIT_GPT2 if uses_regex else SPLIT_NONE
     if last.get("add_prefix_space", True):
-        steps.flags |= PREFIX_SPACE
+        flags |= PREFIX_SPACE
     for position, part in enumerate(before):
         match part:
             case {"type": "Digits"} if position == 0:
-                steps.flags |= DIGITS if part.get("individual_digits", False) else DIGIT_RUNS
-            case {"type": "Split"} if position == len(before) - 1 and not uses_regex:
-                if steps.flags & PREFIX_SPACE:
-                    raise _refuse("pre-tokenizer", parts, "puts a space before every word")
-                steps.split = _regular_expression(part)
+                flags |= DIGITS if part.get("individual_digits", False) else DIGIT_RUNS
+            case {"type": "Split"} if position == len(before) - 1 and not uses_regex and not flags & PREFIX_SPACE:
+                split = _known_expression(part)
+                if split == SPLIT_NONE:
+                    return False
             case _:
-                raise _refuse("pre-tokenizer", part)
+                return False
+    steps.flags |= flags
+    steps.split = split
+    return True
 
 
-def _regular_expression(part: dict[str, Any]) -> int:
-    pattern = part.get("pattern")
-    regex = pattern.get("Regex") if isinstance(pattern, dict) else None
-    if regex not in REGULAR_EXPRESSIONS:
-        raise UnsupportedError(
-            f"tokenizer.json: splits words by a regular expression that the runtime does not know: {regex or pattern} "
-            "(supported are those of GPT-2, Llama-3 and Qwen2)"
-        )
+def _known_expression(part: dict[str, Any]) -> int:
+    """SPLIT_NONE: not one that the runtime has code for."""
     # The expressions leave no character over, so these behaviours all keep every match as a piece.
     if part.get("behavior") != "Isolated" and not (part.get("behavior") == "Removed" and part.get("invert")):
-        raise _refuse("pre-tokenizer", part)
-    return REGULAR_EXPRESSIONS[regex]
+        return SPLIT_NONE
+    pattern = part.get("pattern")
+    regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+    return REGULAR_EXPRESSIONS.get(regex, SPLIT_NONE) if isinstance(regex, str) else SPLIT_NONE
+
+
+def _compiled_split(parts: list[dict[str, Any]], steps: Steps) -> None:
+    """Any chain of splits, by tables; last of all ByteLevel or Metaspace, or neither."""
+    before = parts[:-1] if parts[-1].get("type") == "Metaspace" else parts
+    found = chain(before)
+    if found is None:
+        raise _refuse("pre-tokenizer", parts)
+    splits, byte_level = found
+    if before is not parts:
+        if byte_level:
+            raise _refuse("pre-tokenizer", parts)
+        _metaspace(parts[-1], steps)
+    steps.flags |= BYTE_LEVEL if byte_level else 0
+    if splits:
+        steps.splits = compile_splits(splits)
+        steps.split, steps.split_parts = SPLIT_TABLES, before
 
 
 def _metaspace(part: dict[str, Any], steps: Steps) -> None:
@@ -160,6 +213,12 @@ def _decoder(parts: list[dict[str, Any]], steps: Steps) -> None:
     if steps.flags & BYTE_LEVEL:
         if kinds != ["ByteLevel"]:
             raise _refuse("decoder", parts, "does not fit a byte-level tokenizer")
+        return
+    if kinds == ["Metaspace"]:
+        steps.decoder = DECODER_MARKS
+        decoded = Steps()
+        _metaspace(parts[0], decoded)
+        steps.strip = 1 if decoded.flags & (METASPACE_FIRST | METASPACE_ALWAYS) else 0
         return
     steps.decoder = DECODER_METASPACE
     if kinds not in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.tokenizer import steps as step
+from mobile_bundle.tokenizer.byte_alphabet import BYTE_ALPHABET
 from mobile_bundle.tokenizer.steps import MARK, Steps
 
 MAX_VOCABULARY = 1 << 21
 MAX_MERGES = (1 << 22) - 1
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that stand for bytes in a byte-level vocabulary."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-BYTE_ALPHABET = _byte_alphabet()
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,7 @@ class Vocabulary:
     special: set[str]  # strings of special tokens
     unknown: int  # -1: none
     flags: int  # MB_TOKEN_* that depend on the model
+    scores: dict[int, float] = field(default_factory=dict)  # of a Unigram model's tokens, by id; empty for BPE
 
     @property
     def size(self) -> int:
@@ -74,28 +67,64 @@ class Vocabulary:
 
 
 def read_vocabulary(description: dict[str, Any], steps: Steps) -> Vocabulary:
-    """The vocabulary of a parsed tokenizer.json. Raises UserError for another model than BPE and for broken ones."""
+    """The vocabulary of a parsed tokenizer.json. Raises UserError for other models than BPE and Unigram, and for broken
+    ones."""
     model = description.get("model")
+    if isinstance(model, dict) and (model.get("type") == "Unigram" or isinstance(model.get("vocab"), list)):
+        return _unigram(model, description, steps)
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
         kind = model.get("type") if isinstance(model, dict) else None
-        raise UnsupportedError(f"tokenizer.json: a model of type {kind!r} is not supported, only BPE is")
+        raise UnsupportedError(f"tokenizer.json: a model of type {kind!r} is not supported, only BPE and Unigram are")
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):
             raise UnsupportedError(f"tokenizer.json: BPE with {key}={model[key]!r} is not supported")
     tokens: dict[str, int] = model["vocab"]
     _check_ids(tokens)
+    if steps.decoder == step.DECODER_MARKS:
+        raise UnsupportedError("tokenizer.json: a Metaspace decoder is supported with Unigram only, not with BPE")
     if len(set(tokens.values())) != len(tokens):
         raise InputError("tokenizer.json: two tokens of the vocabulary have the same id")
+    added, special = _added(description, tokens, steps)
+    merges = _merges(model["merges"], tokens)
+    vocabulary = Vocabulary(tokens, merges, added, special, -1, 0)
+    _model_flags(model, vocabulary, steps)
+    return vocabulary
+
+
+def _unigram(model: dict[str, Any], description: dict[str, Any], steps: Steps) -> Vocabulary:
+    """The vocabulary of a Unigram model: a list of (token, score), whose places are the ids."""
+    if model.get("type") != "Unigram":
+        raise UnsupportedError("tokenizer.json: its tokens have scores, but its model is not taken for Unigram")
+    if steps.flags & step.BYTE_LEVEL:
+        raise UnsupportedError("tokenizer.json: a byte-level Unigram model is not supported")
+    if model.get("alpha") is not None or model.get("nbest_size") is not None:
+        raise UnsupportedError("tokenizer.json: a Unigram model that samples (alpha, nbest_size) is not supported")
+    tokens: dict[str, int] = {}
+    scores: dict[int, float] = {}
+    for number, entry in enumerate(model["vocab"]):
+        token, score = entry
+        if not isinstance(token, str) or type(score) not in (int, float) or not math.isfinite(score):
+            raise InputError(f"tokenizer.json: entry {number} of the vocabulary is not a token and its score")
+        if token in tokens:
+            raise InputError(f"tokenizer.json: the token {token[:40]!r} is in the vocabulary twice")
+        tokens[token], scores[number] = number, float(score)
+    unknown = model.get("unk_id")
+    if type(unknown) is not int or not 0 <= unknown < len(tokens):
+        raise UnsupportedError("tokenizer.json: a Unigram model without an unknown token (unk_id) is not supported")
+    added, special = _added(description, tokens, steps)
+    flags = step.UNIGRAM | (step.BYTE_FALLBACK if model.get("byte_fallback") else 0)
+    return Vocabulary(tokens, {}, added, special, unknown, flags, scores)
+
+
+def _added(description: dict[str, Any], tokens: dict[str, int], steps: Steps) -> tuple[list[Added], set[str]]:
+    """The added tokens and the strings of special ones; checks that the whole vocabulary is of a size to handle."""
     added, special = _added_tokens(description.get("added_tokens") or [], tokens, steps)
     highest = max([*tokens.values(), *(token.id for token in added)], default=-1)
     if not 0 <= highest < MAX_VOCABULARY:
         raise UnsupportedError(
             f"tokenizer.json: a vocabulary of {highest + 1} tokens; from 1 to {MAX_VOCABULARY} are supported"
         )
-    merges = _merges(model["merges"], tokens)
-    vocabulary = Vocabulary(tokens, merges, added, special, -1, 0)
-    _model_flags(model, vocabulary, steps)
-    return vocabulary
+    return added, special
 
 
 def _check_ids(tokens: dict[str, Any]) -> None:
@@ -129,6 +158,9 @@ def _merges(listed: Any, tokens: dict[str, int]) -> dict[tuple[int, int], tuple[
 
 
 def _normalize(text: str, flags: int) -> str:
+    changes = flags & (step.STRIP_LEFT | step.STRIP_RIGHT | step.SPACES_ONE | step.SPACES_MARK)
+    if changes and (text != text.strip() or "  " in text):
+        raise UnsupportedError(f"tokenizer.json: the added token {text[:40]!r} has spaces that the normalizer changes")
     if flags & step.NFC:
         text = unicodedata.normalize("NFC", text)
     if flags & step.PREPEND:
@@ -217,6 +249,8 @@ def token_bytes(text: str, steps: Steps) -> tuple[bytes, bool]:
     if steps.flags & step.BYTE_LEVEL:
         if all(character in BYTE_ALPHABET for character in text):
             return bytes(BYTE_ALPHABET[character] for character in text), False
-    elif re.fullmatch(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>", text):  # Rust's number parser takes a plus sign
+    elif steps.decoder != step.DECODER_MARKS and re.fullmatch(
+        r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>", text
+    ):  # Rust's number parser takes a plus sign
         return bytes([int(text[3:5], 16)]), True
     return text.encode(), False

@@ -14,10 +14,18 @@ from mobile_bundle.codecs.kept import Codes
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.models.gguf.config import config_json, generation_json
 from mobile_bundle.models.gguf.container import GgufFile, GgufTensor
+from mobile_bundle.models.gguf.families import FAMILIES
 from mobile_bundle.models.gguf.kept import has_codes, keep_codec, read_codes
 from mobile_bundle.models.gguf.library import library
 from mobile_bundle.models.gguf.metadata import Metadata
-from mobile_bundle.models.gguf.names import ROPE_FACTORS, is_permuted, original_rows, transformers_name
+from mobile_bundle.models.gguf.names import (
+    ROPE_FACTORS,
+    SHORT_FACTORS,
+    TABLES,
+    is_permuted,
+    original_rows,
+    transformers_name,
+)
 
 Floats = NDArray[np.float32]
 _VECTOR_TYPES = ("F32", "F16", "BF16")
@@ -25,17 +33,19 @@ _VECTOR_TYPES = ("F32", "F16", "BF16")
 
 class GgufMatrix:
     """A tensor as a matrix source (codecs/source.py); a vector is one row. Values are checked: UserError names a tensor
-    with NaN or infinities. head_dim: of a tensor whose rows llama.cpp interleaved per head, else 0."""
+    with NaN or infinities. head_dim: of a tensor whose rows llama.cpp interleaved per head, else 0. first, rows: which
+    of the tensor's rows it is, 0 rows for all."""
 
-    def __init__(self, file: GgufFile, stored: GgufTensor, head_dim: int) -> None:
-        self.rows = stored.shape[0] if len(stored.shape) == 2 else 1
+    def __init__(self, file: GgufFile, stored: GgufTensor, head_dim: int, first: int = 0, rows: int = 0) -> None:
+        self.rows = rows or (stored.shape[0] if len(stored.shape) == 2 else 1)
         self.columns = stored.shape[-1]
-        self._file, self._stored, self._head_dim = file, stored, head_dim
+        self._file, self._stored, self._head_dim, self._first = file, stored, head_dim, first
 
-    def chunks(self, chunk_rows: int) -> Iterator[Floats]:
-        """float32 (n, columns), n = chunk_rows but for the last."""
-        for begin in range(0, self.rows, chunk_rows):
-            floats = dequantise(self._bytes(begin, min(begin + chunk_rows, self.rows)), self._stored.type)
+    def chunks(self, chunk_rows: int, first: int = 0, last: int | None = None) -> Iterator[Floats]:
+        """float32 (n, columns), n = chunk_rows but for the last; of rows first..last - 1 (None: to the end)."""
+        last = self.rows if last is None else last
+        for begin in range(first, last, chunk_rows):
+            floats = dequantise(self._bytes(begin, min(begin + chunk_rows, last)), self._stored.type)
             if len(self._stored.shape) == 1 and self._head_dim:
                 floats = floats[:, original_rows(0, self.columns, self._head_dim)]
             if not np.isfinite(floats).all():
@@ -48,7 +58,7 @@ class GgufMatrix:
         """Rows begin..end-1 as they are stored, uint8 (n, row_bytes)."""
         stored = self._stored
         if len(stored.shape) == 1 or not self._head_dim:
-            return self._read(begin, end)
+            return self._read(self._first + begin, self._first + end)
         first = begin - begin % self._head_dim
         last = min(end + -end % self._head_dim, self.rows)
         return self._read(first, last)[original_rows(begin, end, self._head_dim) - first]
@@ -81,7 +91,8 @@ class GgufCheckpoint:
         try:
             self._metadata = Metadata(self._file)
             self._architecture = self._metadata.text("general.architecture") or ""
-            self.config = config_json(self._file, self._rope_factors())
+            self.config = config_json(self._file, self._rope_factors(ROPE_FACTORS), self._rope_factors(SHORT_FACTORS))
+            self._family = FAMILIES[self._architecture]
             self._tensors = self._named()
         except BaseException:
             self.close()
@@ -141,8 +152,9 @@ class GgufCheckpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> GgufMatrix:
-        """The tensor of that transformers name. UserError if it is missing or of another shape."""
+    def tensor(self, name: str, shape: tuple[int, ...], first: int = 0, rows: int = 0) -> GgufMatrix:
+        """The tensor of that transformers name, or `rows` of its rows from the first on. UserError if it is missing or
+        of another shape."""
         stored = self._find(name)
         if stored.shape != shape:
             raise InputError(
@@ -152,8 +164,9 @@ class GgufCheckpoint:
         if len(shape) == 1 and stored.type not in _VECTOR_TYPES:
             raise InputError(f"{self.path}: tensor {stored.name} is {stored.type}; vectors must be F32, F16 or BF16")
         dequantise(np.zeros((1, stored.row_bytes), np.uint8), stored.type)  # refuses an unknown type now, not midway
-        head_dim = self.config["head_dim"] if is_permuted(self._architecture, name) else 0
-        return (CodedMatrix if has_codes(stored.type) else GgufMatrix)(self._file, stored, head_dim)
+        head_dim = self.config["head_dim"] if is_permuted(self._family, name) else 0
+        kind = CodedMatrix if has_codes(stored.type) else GgufMatrix
+        return kind(self._file, stored, head_dim, first, rows)
 
     def _find(self, name: str) -> GgufTensor:
         if name not in self._tensors:
@@ -164,9 +177,9 @@ class GgufCheckpoint:
         """By transformers' names. A tensor that nobody here knows would be one that changes the result: refused."""
         found = {}
         for stored in self._file.tensors.values():
-            if stored.name == ROPE_FACTORS:
+            if stored.name == ROPE_FACTORS or (stored.name in TABLES and self._family.partial):
                 continue
-            name = transformers_name(stored.name)
+            name = transformers_name(stored.name, self._family)
             if name is None:
                 raise UnsupportedError(
                     f"{self.path}: a model with the tensor {stored.name} is not supported ({self._architecture})"
@@ -174,12 +187,12 @@ class GgufCheckpoint:
             found[name] = stored
         return found
 
-    def _rope_factors(self) -> Floats | None:
-        stored = self._file.tensors.get(ROPE_FACTORS)
+    def _rope_factors(self, name: str) -> Floats | None:
+        stored = self._file.tensors.get(name)
         if stored is None:
             return None
         if len(stored.shape) != 1 or stored.type != "F32" or stored.bytes > 1 << 16:
-            raise InputError(f"{self.path}: the tensor {ROPE_FACTORS} is no vector of rotary factors")
+            raise InputError(f"{self.path}: the tensor {name} is no vector of rotary factors")
         return np.frombuffer(self._file.read(stored.offset, stored.bytes), "<f4").astype(np.float32)
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.models.gguf.container import GgufFile
+from mobile_bundle.models.gguf.families import FAMILIES
 from mobile_bundle.models.gguf.metadata import Metadata
+from mobile_bundle.models.gguf.values import Values
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {name: family.architecture for name, family in FAMILIES.items()}
 """GGUF's name of the architecture, and transformers'. (Mistral is "llama" in a GGUF.)"""
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -39,9 +41,11 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 """Of every Llama 3.1 to 3.3; `factor` differs. A GGUF keeps only what comes of them (convert_hf_to_gguf.py)."""
 
 
-def config_json(file: GgufFile, rope_factors: NDArray[np.float32] | None) -> dict[str, Any]:
-    """rope_factors: float32 (head_dim / 2,), the values of rope_freqs.weight, or None. UserError for a model that is
-    not read."""
+def config_json(
+    file: GgufFile, rope_factors: NDArray[np.float32] | None, short_factors: NDArray[np.float32] | None = None
+) -> dict[str, Any]:
+    """rope_factors: float32 (head_dim / 2,), the values of rope_freqs.weight, or None; short_factors: those of
+    rope_factors_short.weight. UserError for a model that is not read."""
     metadata = Metadata(file)
     kind = metadata.text("general.type")
     if kind not in (None, "model"):
@@ -49,16 +53,18 @@ def config_json(file: GgufFile, rope_factors: NDArray[np.float32] | None) -> dic
     architecture = metadata.text("general.architecture")
     if architecture not in ARCHITECTURES:
         raise metadata.error(f"unsupported architecture {architecture}; of GGUF: {', '.join(ARCHITECTURES)}")
-    values = _Values(metadata, architecture)
+    values, family = Values(metadata, architecture), FAMILIES[architecture]
     for key, neutral in _NEUTRAL.items():
+        if key in family.keys:
+            continue
         value = file.metadata.get(f"{architecture}.{key}")
         if value is not None and value not in neutral:
             raise metadata.error(f"{architecture}.{key} is {str(value)[:40]}, which is not supported")
     heads = values.whole("attention.head_count")
     hidden = values.whole("embedding_length")
-    kv_heads = values.whole("attention.head_count_kv", heads)
+    kv_heads = 0 if family.convolutions else values.whole("attention.head_count_kv", heads)
     head_dim = values.whole("attention.key_length", hidden // heads)
-    for key in ("attention.value_length", "rope.dimension_count"):
+    for key in ("attention.value_length", *(() if family.partial else ("rope.dimension_count",))):
         if values.whole(key, head_dim) != head_dim:
             raise metadata.error(f"{architecture}.{key} is not the size of a head, {head_dim}")
     tensors = file.tensors
@@ -67,7 +73,7 @@ def config_json(file: GgufFile, rope_factors: NDArray[np.float32] | None) -> dic
         raise metadata.error(f"{architecture}.block_count is {layers}, but it has only {len(tensors)} tensors")
     config: dict[str, Any] = {
         "architectures": [ARCHITECTURES[architecture]],
-        "model_type": architecture,
+        "model_type": family.model_type or architecture,
         "vocab_size": _vocabulary(file, metadata),
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -84,11 +90,13 @@ def config_json(file: GgufFile, rope_factors: NDArray[np.float32] | None) -> dic
         "mlp_bias": "blk.0.ffn_gate.bias" in tensors,
         "bos_token_id": metadata.whole("tokenizer.ggml.bos_token_id"),
     }
-    _add_window(config, values)
-    scaling = _scaling(values, rope_factors, config["rope_theta"], head_dim)
+    if not family.windows:
+        _add_window(config, values)
+    longrope = _longrope(values, config, short_factors) if family.partial else None
+    scaling = longrope or _scaling(values, rope_factors, config["rope_theta"], head_dim)
     if scaling:
         config["rope_scaling"] = scaling
-    return config
+    return config | family.more(values, config)
 
 
 def generation_json(file: GgufFile) -> dict[str, Any]:
@@ -109,39 +117,6 @@ def generation_json(file: GgufFile) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-class _Values:
-    """The keys behind "ARCHITECTURE."."""
-
-    def __init__(self, metadata: Metadata, architecture: str) -> None:
-        self._metadata, self._prefix = metadata, architecture + "."
-        self.error = metadata.error
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        """At least 1; a value per layer counts if it is the same in every layer."""
-        values = self._metadata.listed(self._prefix + key)
-        if not values and default is not None:
-            return default
-        if not values:
-            raise self.error(f"its metadata has no {self._prefix}{key}")
-        if len(set(values)) > 1:
-            raise self.error(f"{self._prefix}{key} differs between layers, which is not supported")
-        if not 1 <= values[0] <= 1 << 28:
-            raise self.error(f"{self._prefix}{key} is {values[0]}, not a whole number from 1 to {1 << 28}")
-        return values[0]
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self._metadata.number(self._prefix + key)
-        if value is None and default is None:
-            raise self.error(f"its metadata has no {self._prefix}{key}")
-        return value if value is not None else float(default or 0.0)
-
-    def text(self, key: str) -> str | None:
-        return self._metadata.text(self._prefix + key)
-
-    def has(self, key: str) -> bool:
-        return self._metadata.number(self._prefix + key) is not None
-
-
 def _vocabulary(file: GgufFile, metadata: Metadata) -> int:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
@@ -149,7 +124,7 @@ def _vocabulary(file: GgufFile, metadata: Metadata) -> int:
     return embedding.shape[0]
 
 
-def _add_window(config: dict[str, Any], values: _Values) -> None:
+def _add_window(config: dict[str, Any], values: Values) -> None:
     """llama.cpp's converter writes no window for Mistral, so one is met in other converters' files only."""
     if not values.has("attention.sliding_window") or values.number("attention.sliding_window") == 0:
         return
@@ -160,9 +135,22 @@ def _add_window(config: dict[str, Any], values: _Values) -> None:
         raise values.error("a sliding window is not supported in a GGUF of this architecture")
 
 
-def _scaling(
-    values: _Values, factors: NDArray[np.float32] | None, theta: float, head_dim: int
+def _longrope(
+    values: Values, config: dict[str, Any], short_factors: NDArray[np.float32] | None
 ) -> dict[str, Any] | None:
+    """rope_scaling of a Phi-3 with a long context, or None. Texts up to the original length are rotated by the short
+    factors."""
+    if short_factors is None:
+        return None
+    config["original_max_position_embeddings"] = values.whole("rope.scaling.original_context_length")
+    return {
+        "rope_type": "longrope",
+        "short_factor": short_factors.tolist(),
+        "attention_factor": values.number("rope.scaling.attn_factor", 1.0),
+    }
+
+
+def _scaling(values: Values, factors: NDArray[np.float32] | None, theta: float, head_dim: int) -> dict[str, Any] | None:
     """rope_scaling of config.json, or None."""
     factor = values.number("rope.scaling.factor", 1.0) if values.has("rope.scaling.factor") else 1.0
     kind = values.text("rope.scaling.type") or "linear"

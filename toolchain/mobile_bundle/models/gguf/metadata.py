@@ -43,6 +43,10 @@ class Metadata:
         values: list[int] | None = self._list(key, int, "a list of whole numbers")
         return values
 
+    def flags(self, key: str) -> list[bool] | None:
+        values: list[bool] | None = self._list(key, bool, "a list of true and false")
+        return values
+
     def numbers(self, key: str) -> list[float] | None:
         values: list[float] | None = self._list(key, float, "a list of numbers")
         return values

@@ -52,7 +52,7 @@ internal sealed class RunnerEvent {
 
         private fun stats(json: JSONObject) = GenerationStats(
             reason = when (json.getString("reason")) {
-                "eos" -> FinishReason.END
+                "eos", "stop" -> FinishReason.END
                 "length" -> FinishReason.LENGTH
                 "context" -> FinishReason.CONTEXT
                 else -> FinishReason.CANCELLED

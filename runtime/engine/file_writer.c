@@ -1,4 +1,4 @@
-#include "engine/weights_cache_writer.h"
+#include "engine/file_writer.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,9 +26,10 @@ static void folder_of(const char *path, char folder[MB_PATH_BYTES]) {
   snprintf(folder, MB_PATH_BYTES, "%.*s", bytes > 1 ? (int)bytes - 1 : 1, bytes ? path : ".");
 }
 
-static mb_status write_failure(const char *path, int reason, uint64_t bytes) {
+static mb_status write_failure(const mb_file_writer *w, int reason, uint64_t bytes) {
+  const mb_file_purpose *purpose = w->purpose;
   char folder[MB_PATH_BYTES];
-  folder_of(path, folder);
+  folder_of(w->path, folder);
   switch (reason) {
     case ENOSPC:
     case EDQUOT:
@@ -36,23 +37,19 @@ static mb_status write_failure(const char *path, int reason, uint64_t bytes) {
       struct statvfs disk;
       const unsigned long long available =
           statvfs(folder, &disk) == 0 ? (unsigned long long)disk.f_bavail * disk.f_frsize : 0;
-      return mb_fail(MB_ERROR_IO,
-                     "installing the bundle needs %llu bytes in %s, %llu are free there (%s): free some space, or run "
-                     "`mobile-run install BUNDLE --cache DIR` with another folder and give --cache DIR from then on",
-                     (unsigned long long)bytes, folder, available, strerror(reason));
+      return mb_fail(MB_ERROR_IO, "%s needs %llu bytes in %s, %llu are free there (%s): %s", purpose->task,
+                     (unsigned long long)bytes, folder, available, strerror(reason), purpose->no_space);
     }
     case EACCES:
     case EPERM:
     case EROFS:
-      return mb_fail(MB_ERROR_IO,
-                     "the bundle must be installed, and %s cannot be written (%s): run `mobile-run install BUNDLE "
-                     "--cache DIR` with a folder that can, and give --cache DIR from then on",
-                     folder, strerror(reason));
+      return mb_fail(MB_ERROR_IO, "%s, and %s cannot be written (%s): %s", purpose->wish, folder, strerror(reason),
+                     purpose->no_access);
     case ENOENT:
     case ENOTDIR:
-      return mb_fail(MB_ERROR_IO, "%s: no such folder: make it, or choose another one for the cache", folder);
+      return mb_fail(MB_ERROR_IO, "%s: no such folder: %s", folder, purpose->no_folder);
     default:
-      return mb_fail(MB_ERROR_IO, "%s: cannot be written: %s", path, strerror(reason));
+      return mb_fail(MB_ERROR_IO, "%s: cannot be written: %s", w->path, strerror(reason));
   }
 }
 
@@ -75,7 +72,7 @@ static void remove_stale(const char *path) {
 }
 
 /* A new locked file under a name that no other writer has. errno where it returns false. */
-static bool create(mb_weights_cache_writer *w) {
+static bool create(mb_file_writer *w) {
   char folder[MB_PATH_BYTES];
   folder_of(w->path, folder);
   for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
@@ -85,7 +82,7 @@ static bool create(mb_weights_cache_writer *w) {
       errno = ENAMETOOLONG;
       return false;
     }
-    w->fd = open(w->partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    w->fd = open(w->partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)w->purpose->mode);
     if (w->fd < 0 && errno == EEXIST) continue;
     if (w->fd < 0) return false;
     /* Another writer may have taken it for a dead one's before it was locked. A file system without locks has none that
@@ -108,25 +105,26 @@ static int reserve(int fd, uint64_t bytes) {
   return ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno;
 }
 
-mb_status mb_weights_cache_writer_open(const char *path, uint64_t bytes, mb_weights_cache_writer *w) {
-  *w = (mb_weights_cache_writer){.fd = -1};
+mb_status mb_file_writer_open(const char *path, const mb_file_purpose *purpose, uint64_t bytes, mb_file_writer *w) {
+  *w = (mb_file_writer){.fd = -1, .purpose = purpose};
   const int length = snprintf(w->path, sizeof w->path, "%s", path);
-  if (length < 0 || (size_t)length >= sizeof w->path) return mb_fail(MB_ERROR_ARGUMENT, "the cache's path is too long");
+  if (length < 0 || (size_t)length >= sizeof w->path)
+    return mb_fail(MB_ERROR_ARGUMENT, "%s: its path is too long", purpose->task);
   w->buffer = malloc(BUFFER_BYTES);
-  if (!w->buffer) return mb_fail(MB_ERROR_MEMORY, "no memory to install the bundle");
+  if (!w->buffer) return mb_fail(MB_ERROR_MEMORY, "no memory for %s", purpose->task);
   remove_stale(path);
-  if (!create(w)) return write_failure(path, errno, bytes);
+  if (!create(w)) return write_failure(w, errno, bytes);
   const int reason = reserve(w->fd, bytes);
   if (reason == 0) return MB_OK;
-  mb_weights_cache_writer_close(w); /* first, so that the message counts the space that it had taken */
-  return write_failure(path, reason, bytes);
+  mb_file_writer_close(w); /* first, so that the message counts the space that it had taken */
+  return write_failure(w, reason, bytes);
 }
 
-static mb_status write_at(mb_weights_cache_writer *w, const uint8_t *data, size_t bytes, uint64_t offset) {
+static mb_status write_at(mb_file_writer *w, const uint8_t *data, size_t bytes, uint64_t offset) {
   while (bytes > 0) {
     const ssize_t done = pwrite(w->fd, data, bytes, (off_t)offset);
     if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return write_failure(w->path, done < 0 ? errno : EIO, offset + bytes);
+    if (done <= 0) return write_failure(w, done < 0 ? errno : EIO, offset + bytes);
     data += done;
     bytes -= (size_t)done;
     offset += (uint64_t)done;
@@ -136,9 +134,9 @@ static mb_status write_at(mb_weights_cache_writer *w, const uint8_t *data, size_
 
 /* Starts writing one window to the disk while it waits for the one before and drops that one's pages. What fails here
  * fails in fsync, too, where it is told. */
-static void push_window(mb_weights_cache_writer *w, uint64_t end) {
+static void push_window(mb_file_writer *w, uint64_t end) {
   (void)sync_file_range(w->fd, (off_t)w->started, (off_t)(end - w->started), SYNC_FILE_RANGE_WRITE);
-  if (w->started > w->synced) {
+  if (w->started > w->synced && !w->purpose->read_soon) {
     const off_t at = (off_t)w->synced, bytes = (off_t)(w->started - w->synced);
     (void)sync_file_range(w->fd, at, bytes,
                           SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
@@ -148,7 +146,7 @@ static void push_window(mb_weights_cache_writer *w, uint64_t end) {
   w->started = end;
 }
 
-static mb_status flush(mb_weights_cache_writer *w) {
+static mb_status flush(mb_file_writer *w) {
   mb_status status = write_at(w, w->buffer, w->buffered, w->offset);
   w->offset += w->buffered;
   w->buffered = 0;
@@ -156,13 +154,13 @@ static mb_status flush(mb_weights_cache_writer *w) {
   return status;
 }
 
-mb_status mb_weights_cache_writer_seek(mb_weights_cache_writer *w, uint64_t offset) {
+mb_status mb_file_writer_seek(mb_file_writer *w, uint64_t offset) {
   mb_status status = flush(w);
   w->offset = offset;
   return status;
 }
 
-mb_status mb_weights_cache_writer_append(mb_weights_cache_writer *w, const void *data, size_t bytes) {
+mb_status mb_file_writer_append(mb_file_writer *w, const void *data, size_t bytes) {
   const uint8_t *from = data;
   while (bytes > 0) {
     const size_t room = BUFFER_BYTES - w->buffered, part = bytes < room ? bytes : room;
@@ -178,14 +176,14 @@ mb_status mb_weights_cache_writer_append(mb_weights_cache_writer *w, const void 
   return MB_OK;
 }
 
-mb_status mb_weights_cache_writer_finish(mb_weights_cache_writer *w, const void *head, size_t head_bytes) {
+mb_status mb_file_writer_finish(mb_file_writer *w, const void *head, size_t head_bytes) {
   mb_status status = flush(w);
   if (status == MB_OK) status = write_at(w, head, head_bytes, 0);
   if (status != MB_OK) return status;
-  if (fsync(w->fd) != 0) return write_failure(w->path, errno, w->offset);
+  if (fsync(w->fd) != 0) return write_failure(w, errno, w->offset);
   /* Whoever maps it next gets pages as large as the file system can read, not as small as they were written. */
-  (void)posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
-  if (rename(w->partial, w->path) != 0) return write_failure(w->path, errno, w->offset);
+  if (!w->purpose->read_soon) (void)posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
+  if (rename(w->partial, w->path) != 0) return write_failure(w, errno, w->offset);
   w->partial[0] = 0;
   char folder[MB_PATH_BYTES];
   folder_of(w->path, folder);
@@ -197,7 +195,7 @@ mb_status mb_weights_cache_writer_finish(mb_weights_cache_writer *w, const void 
   return MB_OK;
 }
 
-void mb_weights_cache_writer_close(mb_weights_cache_writer *w) {
+void mb_file_writer_close(mb_file_writer *w) {
   if (w->fd >= 0) {
     if (w->partial[0]) (void)unlink(w->partial);
     close(w->fd);

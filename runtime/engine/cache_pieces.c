@@ -1,0 +1,91 @@
+#include "engine/cache_pieces.h"
+
+#include "base/aligned.h"
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+enum { BUFFERS = 4, CONVOLUTIONS = 1 };
+
+/* One of the cache's buffers: [full layers][KV heads][room] vectors, then [windowed layers][KV heads][ring]. */
+typedef struct {
+  uint8_t *at;
+  size_t vector; /* bytes */
+} buffer;
+
+static void buffers_of(const mb_layout *layout, buffer out[BUFFERS]) {
+  const mb_buffers *b = &layout->buffers;
+  const size_t vector = layout->vector_bytes;
+  const size_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : (size_t)0;
+  out[0] = (buffer){b->keys, vector};
+  out[1] = (buffer){b->values, vector};
+  out[2] = (buffer){(uint8_t *)b->key_scales, scales};
+  out[3] = (buffer){(uint8_t *)b->value_scales, scales};
+}
+
+/* Of layers with a convolution: [layers][ring] inputs. */
+static mb_status convolution_pieces(const mb_session *session, uint32_t written, mb_cache_visit visit, void *context) {
+  const mb_layout *layout = &session->layout;
+  const mb_model_config *c = &session->model->weights.config;
+  const uint32_t layers = c->layers - layout->full_layers - layout->windowed_layers, ring = layout->convolution_ring;
+  for (uint32_t l = 0; l < layers; l++) {
+    float *at = layout->buffers.convolutions + l * (size_t)ring * c->hidden;
+    mb_status status = visit(context, (uint8_t *)at, (written < ring ? written : ring) * c->hidden * sizeof(float));
+    if (status != MB_OK) return status;
+  }
+  return MB_OK;
+}
+
+mb_status mb_cache_pieces(const mb_session *session, uint32_t position, uint32_t written, mb_cache_visit visit,
+                          void *context) {
+  const mb_layout *layout = &session->layout;
+  const mb_model_config *c = &session->model->weights.config;
+  const size_t full = (size_t)layout->full_layers * c->kv_heads;
+  const size_t windowed = (size_t)layout->windowed_layers * c->kv_heads;
+  const uint32_t group = layout->options.kv_type == MB_KV_INT4 ? MB_KV_GROUP : 1; /* positions that lie together */
+  const uint32_t slots = mb_round_up(written < layout->ring ? written : layout->ring, group);
+  buffer buffers[BUFFERS];
+  buffers_of(layout, buffers);
+  for (uint32_t i = 0; i < BUFFERS; i++) {
+    const size_t vector = buffers[i].vector;
+    if (vector == 0) continue;
+    uint8_t *at = buffers[i].at;
+    for (size_t head = 0; head < full + windowed; head++) {
+      const uint32_t held = head < full ? mb_round_up(position, group) : slots,
+                     kept = head < full ? layout->room : layout->ring;
+      mb_status status = visit(context, at, held * vector);
+      if (status != MB_OK) return status;
+      at += kept * vector;
+    }
+  }
+  return convolution_pieces(session, written, visit, context);
+}
+
+static uint64_t fnv1a(uint64_t hash, uint64_t value, uint32_t bytes) {
+  for (uint32_t i = 0; i < bytes; i++) hash = (hash ^ (value >> 8 * i & 255)) * 0x100000001b3u;
+  return hash;
+}
+
+static mb_status add(void *context, uint8_t *piece, size_t bytes) {
+  (void)piece;
+  mb_cache_shape *shape = context;
+  shape->bytes += bytes;
+  shape->fingerprint = fnv1a(shape->fingerprint, bytes, sizeof(uint64_t));
+  return MB_OK;
+}
+
+static mb_cache_shape measure(const mb_session *session, uint32_t position, uint32_t written) {
+  mb_cache_shape shape = {.fingerprint =
+                              fnv1a(0xcbf29ce484222325u, (uint64_t)session->layout.options.kv_type, sizeof(uint32_t))};
+  (void)mb_cache_pieces(session, position, written, add, &shape);
+  return shape;
+}
+
+mb_status mb_cache_shape_of(const mb_session *session, uint32_t position, uint32_t written, mb_cache_shape *shape) {
+  const uint32_t context = session->layout.options.context;
+  const uint64_t all = measure(session, context, context).bytes;
+  *shape = measure(session, position, written);
+  /* layout.c rounds every buffer up to a cache line. */
+  if (session->layout.kv_bytes >= all && session->layout.kv_bytes - all < (BUFFERS + CONVOLUTIONS) * MB_CACHE_LINE)
+    return MB_OK;
+  return mb_fail(MB_ERROR_ARGUMENT, "the state of this kind of model or KV cache cannot be kept in a file");
+}
