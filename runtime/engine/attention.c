@@ -1,26 +1,33 @@
-/* Attention of one layer: rotary embedding, the KV cache, scores, softmax and the mix of values.
- *
- * The cache of one layer and KV head is one sequential stream, [position][stride], so that a query reads it forwards.
- * int8: one fp16 scale per 32 values (the K of some models has outlier channels; a scale per vector would drown the
- * others). The query is quantised the same way, so that scores are integer products. */
+/* Attention of one layer: rotary embedding, scores over the KV cache (kv_cache.h), softmax and the mix of values. */
 #include <math.h>
 #include <string.h>
 
-#include "base/half.h"
 #include "engine/config.h"
+#include "engine/kv_cache.h"
 #include "engine/norm.h"
 #include "engine/session.h"
 
 enum {
-  INLINE_WORK = 16384, /* multiply-adds of a decode step's attention below which waking the threads costs more */
+  INLINE_WORK = 16384,   /* multiply-adds of a decode step's attention below which waking the threads costs more */
+  SHARED_WORK = 1 << 16, /* from here on sharing every step evenly is worth two more waits for each other */
+  FEW_ITEMS = 4,         /* per thread: fewer do not share evenly */
+  PIECE = 256,           /* positions of a share of the scores */
 };
 
 typedef struct {
   mb_session *session;
   uint32_t layer;
   uint32_t count;
-  uint32_t heads_per_item; /* query heads of one KV head that one item works on */
+  uint32_t group; /* query heads of one KV head */
+  size_t scores_stride;
+  uint32_t tokens; /* attend_tokens: those of one item */
+  uint32_t pieces; /* score_pieces: of the positions */
 } attention_job;
+
+/* Where the query heads of a KV head and token stand among all: those that meet the same keys lie together. */
+static size_t query_row(const attention_job *job, uint32_t kv_head, uint32_t n) {
+  return ((size_t)kv_head * job->count + n) * job->group;
+}
 
 static void angles(const mb_session *session, uint32_t count, const float *frequencies, float *cosines, float *sines) {
   const mb_model_config *c = &session->model->weights.config;
@@ -53,40 +60,6 @@ static void rotate(float *v, const float *cosines, const float *sines, uint32_t 
   for (uint32_t i = 2 * half; i < n; i++) v[i] *= scale;
 }
 
-/* One block of 32 values (fewer at the end of a head): codes, and the scale that belongs to them, NaN where a value is
- * not finite (as mb_activations). */
-static float quantise_block(const float *v, uint32_t n, int8_t *codes) {
-  float most = 0;
-  bool finite = true;
-  for (uint32_t i = 0; i < n; i++) {
-    most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
-    finite = finite && isfinite(v[i]);
-  }
-  if (!finite) {
-    memset(codes, 0, n);
-    return NAN;
-  }
-  const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
-  for (uint32_t i = 0; i < n; i++) codes[i] = (int8_t)lrintf(v[i] * inverse);
-  return inverse > 0 ? most / 127.0f : 0.0f;
-}
-
-static void store_vector(const mb_layout *layout, const float *v, uint32_t head_dim, size_t at, uint8_t *cache,
-                         uint16_t *scales) {
-  if (layout->kv_value_bytes == 1) {
-    int8_t *codes = (int8_t *)cache + at * layout->stride;
-    const uint32_t blocks = layout->stride / MB_KV_BLOCK;
-    for (uint32_t i = 0; i < blocks; i++) {
-      const uint32_t start = i * MB_KV_BLOCK, left = head_dim - start;
-      scales[at * blocks + i] =
-          mb_f32_to_f16(quantise_block(v + start, left < MB_KV_BLOCK ? left : MB_KV_BLOCK, codes + start));
-    }
-  } else {
-    uint16_t *halves = (uint16_t *)(void *)cache + at * layout->stride;
-    for (uint32_t i = 0; i < head_dim; i++) halves[i] = mb_f32_to_f16(v[i]);
-  }
-}
-
 /* The query and key heads of a token: rotated, normed where that comes last, and the queries scaled. */
 static void turn_heads(const attention_job *job, uint32_t n, float *queries, float *keys) {
   const mb_session *session = job->session;
@@ -109,15 +82,31 @@ static void turn_heads(const attention_job *job, uint32_t n, float *queries, flo
   for (uint32_t i = 0; i < c->heads * dim; i++) queries[i] *= query_scale;
 }
 
-/* Where a layer's cache of one KV head begins, in vectors, and how many positions it has. */
-static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t *positions) {
-  const mb_layout *layout = &session->layout;
-  const mb_layer *l = &session->model->layers[layer];
-  const size_t kv_heads = session->model->weights.config.kv_heads, context = layout->options.context;
-  *positions = l->window ? layout->ring : layout->options.context;
-  const size_t before =
-      l->window ? layout->full_layers * context + l->windowed_before * (size_t)layout->ring : l->full_before * context;
-  return before * kv_heads + (size_t)kv_head * *positions;
+/* A query head in the form that meets the cache's keys. */
+static void store_query(const attention_job *job, const float *q, size_t row) {
+  const mb_layout *layout = &job->session->layout;
+  const mb_buffers *b = &layout->buffers;
+  const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
+  const uint32_t dim = job->session->model->weights.config.head_dim;
+  if (layout->options.kv_type == MB_KV_F16) {
+    memcpy(b->query_padded + row * stride, q, dim * sizeof *q);
+    return;
+  }
+  for (uint32_t i = 0; i < blocks; i++) {
+    const uint32_t start = i * MB_KV_BLOCK, left = dim - start;
+    uint32_t n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
+    int8_t *codes = b->query_codes + row * stride + start;
+    float turned[MB_KV_BLOCK] = {0};
+    memcpy(turned, q + start, n * sizeof *q);
+    if (layout->options.kv_type == MB_KV_INT4) {
+      mb_kv_turn(turned, 1);
+      n = MB_KV_BLOCK;
+    }
+    b->query_scales[row * blocks + i] = mb_kv_quantise(turned, n, codes);
+    int32_t sum = 0;
+    for (uint32_t j = 0; j < MB_KV_BLOCK; j++) sum += codes[j];
+    b->query_sums[row * blocks + i] = sum;
+  }
 }
 
 static void prepare_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
@@ -125,114 +114,239 @@ static void prepare_tokens(void *context, uint32_t first, uint32_t last, uint32_
   const attention_job *job = context;
   const mb_session *session = job->session;
   const mb_model_config *c = &session->model->weights.config;
-  const mb_layout *layout = &session->layout;
-  const mb_buffers *b = &layout->buffers;
-  const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
+  const mb_buffers *b = &session->layout.buffers;
+  const uint32_t dim = c->head_dim;
   for (uint32_t n = first; n < last; n++) {
-    turn_heads(job, n, b->query + (size_t)n * c->heads * c->head_dim, b->key + (size_t)n * c->kv_heads * c->head_dim);
-    for (uint32_t h = 0; h < c->heads; h++) {
-      const size_t vector = (size_t)n * c->heads + h;
-      float *q = b->query + vector * c->head_dim;
-      if (layout->options.kv_type == MB_KV_F16) {
-        memcpy(b->query_padded + vector * stride, q, c->head_dim * sizeof *q);
-        continue;
-      }
-      for (uint32_t i = 0; i < blocks; i++) {
-        const uint32_t start = i * MB_KV_BLOCK, left = c->head_dim - start;
-        b->query_scales[vector * blocks + i] = quantise_block(q + start, left < MB_KV_BLOCK ? left : MB_KV_BLOCK,
-                                                              b->query_codes + vector * stride + start);
-      }
-    }
+    turn_heads(job, n, b->query + (size_t)n * c->heads * dim, b->key + (size_t)n * c->kv_heads * dim);
+    for (uint32_t h = 0; h < c->heads; h++)
+      store_query(job, b->query + ((size_t)n * c->heads + h) * dim, query_row(job, h / job->group, n) + h % job->group);
     for (uint32_t h = 0; h < c->kv_heads; h++) {
-      const size_t vector = ((size_t)n * c->kv_heads + h) * c->head_dim;
-      uint32_t kept;
-      size_t at = head_begin(session, job->layer, h, &kept);
-      at += (session->position + n) % kept;
-      store_vector(layout, b->key + vector, c->head_dim, at, b->keys, b->key_scales);
-      store_vector(layout, b->value + vector, c->head_dim, at, b->values, b->value_scales);
+      const size_t vector = ((size_t)n * c->kv_heads + h) * dim;
+      mb_kv_store(session, job->layer, h, session->position + n, b->key + vector, b->value + vector);
     }
   }
 }
 
-/* The query heads from vector `at` on. */
-static mb_queries queries_at(const mb_layout *layout, size_t at, uint32_t heads) {
-  const mb_buffers *b = &layout->buffers;
-  const size_t stride = layout->stride;
-  if (layout->options.kv_type == MB_KV_F16)
-    return (mb_queries){.values = b->query_padded + at * stride, .heads = heads};
-  return (mb_queries){
-      .codes = b->query_codes + at * stride, .scales = b->query_scales + at * (stride / MB_KV_BLOCK), .heads = heads};
+/* ---- the queries that work on the same keys ---- */
+
+/* The query heads of one KV head, of neighbouring tokens. Their scores are those of the positions base..end-1; each row
+ * sees some of them. base is a multiple of MB_KV_TILE, so that tiles are the same however tokens are put together. */
+typedef struct {
+  uint32_t kv_head;
+  uint32_t first, last; /* tokens of the chunk */
+  uint32_t base, end;   /* positions */
+  float *scores;        /* [rows][job->scores_stride] */
+  float *mixed;         /* [rows][stride] */
+  float *sums;          /* [rows]: of the softmax terms */
+} queries;
+
+static uint32_t rows_of(const attention_job *job, const queries *q) { return (q->last - q->first) * job->group; }
+
+/* The first position that a token of the chunk sees. */
+static uint32_t first_seen(const attention_job *job, uint32_t n) {
+  const uint32_t window = job->session->model->layers[job->layer].window, seen = job->session->position + n + 1;
+  return window && seen > window ? seen - window : 0;
 }
 
-/* The keys, or the values, from vector `at` on. */
-static mb_kv_head cached(const mb_layout *layout, size_t at, uint32_t positions, const uint8_t *cache,
-                         const uint16_t *scales) {
-  const size_t stride = layout->stride;
-  return (mb_kv_head){.values = cache + at * stride * layout->kv_value_bytes,
-                      .scales = layout->kv_value_bytes == 1 ? scales + at * (stride / MB_KV_BLOCK) : NULL,
-                      .stride = layout->stride,
-                      .positions = positions};
+static queries queries_of(const attention_job *job, uint32_t kv_head, uint32_t first, uint32_t last) {
+  const uint32_t seen = first_seen(job, first);
+  return (queries){.kv_head = kv_head,
+                   .first = first,
+                   .last = last,
+                   .base = seen / MB_KV_TILE * MB_KV_TILE,
+                   .end = job->session->position + last};
 }
 
-/* An item is one token and some of the query heads of one KV head. */
-static void attend_items(void *context, uint32_t first, uint32_t last, uint32_t thread) {
-  const attention_job *job = context;
+/* Gives `q` the rows of the scratch buffers from `row` on. */
+static void take_rows(const attention_job *job, queries *q, size_t row) {
+  const mb_buffers *b = &job->session->layout.buffers;
+  q->scores = b->scores + row * job->scores_stride;
+  q->mixed = b->mixed + row * job->session->layout.stride;
+  q->sums = b->term_sums + row;
+}
+
+/* Scores of the positions from..to-1; `from` begins a group. */
+static void score(const attention_job *job, const queries *q, uint32_t from, uint32_t to) {
+  const mb_session *session = job->session;
+  const mb_kernels *kernels = session->model->kernels;
+  const mb_buffers *b = &session->layout.buffers;
+  const size_t stride = session->layout.stride, row = query_row(job, q->kv_head, q->first),
+               blocks = stride / MB_KV_BLOCK;
+  const mb_kv_type type = session->layout.options.kv_type;
+  const mb_queries some = type == MB_KV_F16
+                              ? (mb_queries){.values = b->query_padded + row * stride, .rows = rows_of(job, q)}
+                              : (mb_queries){.codes = b->query_codes + row * stride,
+                                             .scales = b->query_scales + row * blocks,
+                                             .sums = b->query_sums + row * blocks,
+                                             .rows = rows_of(job, q)};
+  for (uint32_t p = from; p < to;) {
+    const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
+    float *scores = q->scores + (p - q->base);
+    if (type == MB_KV_INT4) {
+      const mb_kv_int4 keys = mb_kv_int4_keys(session, job->layer, q->kv_head, piece);
+      kernels->scores_int4(&some, &keys, scores, job->scores_stride);
+    } else {
+      const mb_kv_head keys = mb_kv_keys(session, job->layer, q->kv_head, piece);
+      (type == MB_KV_INT8 ? kernels->scores_int8 : kernels->scores_f16)(&some, &keys, scores, job->scores_stride);
+    }
+    p += piece.positions;
+  }
+}
+
+/* Scores to softmax terms; 0 for the positions that a row does not see, up to the end of their group. */
+static void soften(const attention_job *job, const queries *q, uint32_t first_row, uint32_t last_row) {
+  const uint32_t end = mb_round_up(q->end, MB_KV_GROUP);
+  for (uint32_t r = first_row; r < last_row; r++) {
+    const uint32_t n = q->first + r / job->group, from = first_seen(job, n), to = job->session->position + n + 1;
+    float *scores = q->scores + r * job->scores_stride;
+    const float cap = job->session->model->weights.config.score_cap;
+    if (cap != 0) mb_soft_cap(scores + (from - q->base), to - from, cap);
+    q->sums[r] = job->session->model->kernels->softmax_terms(scores + (from - q->base), to - from);
+    memset(scores, 0, (from - q->base) * sizeof *scores);
+    memset(scores + (to - q->base), 0, (end - to) * sizeof *scores);
+  }
+}
+
+/* Adds the values of the positions from..to-1 to `rows` rows from `row` on, in the dimensions of some blocks. */
+static void mix_positions(const attention_job *job, const queries *q, uint32_t row, uint32_t rows, uint32_t from,
+                          uint32_t to, uint32_t first_block, uint32_t last_block) {
+  const mb_session *session = job->session;
+  const mb_kernels *kernels = session->model->kernels;
+  const mb_kv_type type = session->layout.options.kv_type;
+  float *out = q->mixed + (size_t)row * session->layout.stride;
+  for (uint32_t p = from; p < to;) {
+    const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
+    const float *weights = q->scores + row * job->scores_stride + (p - q->base);
+    if (type == MB_KV_INT4) {
+      const mb_kv_int4 values = mb_kv_int4_values(session, job->layer, q->kv_head, piece);
+      kernels->mix_int4(weights, job->scores_stride, rows, &values, first_block, last_block, out);
+    } else {
+      const mb_kv_head values = mb_kv_values(session, job->layer, q->kv_head, piece);
+      (type == MB_KV_INT8 ? kernels->mix_int8 : kernels->mix_f16)(weights, job->scores_stride, rows, &values,
+                                                                  first_block, last_block, out);
+    }
+    p += piece.positions;
+  }
+}
+
+/* int8 and fp16: a row leaves out what it does not see (it may be infinite), and adds up what it sees in order. So the
+ * rows share the positions that all of them see; those before and behind are a token's own. */
+static void mix_in_order(const attention_job *job, const queries *q, uint32_t first_block, uint32_t last_block) {
+  const uint32_t position = job->session->position, group = job->group;
+  const uint32_t from = first_seen(job, q->last - 1), to = position + q->first + 1;
+  for (int part = 0; part < 3; part++) {
+    if (part == 1 && from < to) mix_positions(job, q, 0, rows_of(job, q), from, to, first_block, last_block);
+    for (uint32_t n = q->first; n < q->last && part != 1; n++) {
+      const uint32_t seen = first_seen(job, n), end = position + n + 1;
+      const uint32_t begin = part == 0 ? seen : from < to ? to : from > seen ? from : seen;
+      const uint32_t stop = part == 2 ? end : from < end ? from : end;
+      if (begin < stop) mix_positions(job, q, (n - q->first) * group, group, begin, stop, first_block, last_block);
+    }
+  }
+}
+
+/* Dimensions of some blocks of what the rows see. */
+static void mix(const attention_job *job, const queries *q, uint32_t first_block, uint32_t last_block) {
   const mb_session *session = job->session;
   const mb_model_config *c = &session->model->weights.config;
-  const mb_kernels *kernels = session->model->kernels;
-  const mb_layout *layout = &session->layout;
-  const mb_buffers *b = &layout->buffers;
-  const uint32_t group = c->heads / c->kv_heads, parts = (group + job->heads_per_item - 1) / job->heads_per_item;
-  const uint32_t stride = layout->stride;
-  const uint32_t window = session->model->layers[job->layer].window;
-  const size_t scores_stride = mb_round_up(layout->options.context, 8);
-  const size_t attention_padded = mb_round_up(c->heads * c->head_dim, MB_COLUMN_PADDING);
-  float *scores = b->scores + thread * group * scores_stride, *mixed = b->mixed + (size_t)thread * group * stride;
-  for (uint32_t item = first; item < last; item++) {
-    const uint32_t n = item / (c->kv_heads * parts), kv_head = item / parts % c->kv_heads, part = item % parts;
-    const uint32_t from = part * job->heads_per_item;
-    const uint32_t heads = group - from < job->heads_per_item ? group - from : job->heads_per_item;
-    const uint32_t position = session->position + n;
-    const uint32_t start = window && position + 1 > window ? position + 1 - window : 0;
-    const uint32_t positions = position + 1 - start;
-    const mb_queries queries = queries_at(layout, (size_t)n * c->heads + (size_t)kv_head * group + from, heads);
-    const bool int8 = layout->options.kv_type == MB_KV_INT8;
-    /* The positions lie in one piece, or in a ring's end and its beginning. */
-    uint32_t kept;
-    const size_t begin = head_begin(session, job->layer, kv_head, &kept);
-    const uint32_t slot = start % kept, end = kept - slot < positions ? kept - slot : positions;
-    for (uint32_t p = 0; p < positions; p = p == 0 ? end : positions) {
-      const mb_kv_head keys = cached(layout, begin + (p ? 0 : slot), p ? positions - end : end, b->keys, b->key_scales);
-      (int8 ? kernels->scores_int8 : kernels->scores_f16)(&queries, &keys, scores + p, scores_stride);
-    }
-    float sums[MB_MOST_SHARED_HEADS];
-    if (c->score_cap != 0)
-      for (uint32_t h = 0; h < heads; h++) mb_soft_cap(scores + h * scores_stride, positions, c->score_cap);
-    for (uint32_t h = 0; h < heads; h++) sums[h] = kernels->softmax_terms(scores + h * scores_stride, positions);
-    memset(mixed, 0, (size_t)heads * stride * sizeof *mixed);
-    for (uint32_t p = 0; p < positions; p = p == 0 ? end : positions) {
-      const mb_kv_head values =
-          cached(layout, begin + (p ? 0 : slot), p ? positions - end : end, b->values, b->value_scales);
-      (int8 ? kernels->mix_int8 : kernels->mix_f16)(scores + p, scores_stride, heads, &values, mixed);
-    }
-    for (uint32_t h = 0; h < heads; h++) {
-      float *out = b->attention + n * attention_padded + (size_t)(kv_head * group + from + h) * c->head_dim;
-      const float inverse = 1.0f / sums[h];
-      for (uint32_t i = 0; i < c->head_dim; i++) out[i] = mixed[(size_t)h * stride + i] * inverse;
-    }
+  const uint32_t stride = session->layout.stride, rows = rows_of(job, q), from = first_block * MB_KV_BLOCK;
+  const uint32_t to = last_block * MB_KV_BLOCK < c->head_dim ? last_block * MB_KV_BLOCK : c->head_dim;
+  const bool int4 = session->layout.options.kv_type == MB_KV_INT4;
+  for (uint32_t r = 0; r < rows; r++)
+    memset(q->mixed + (size_t)r * stride + from, 0, (last_block - first_block) * MB_KV_BLOCK * sizeof *q->mixed);
+  if (int4)
+    mix_positions(job, q, 0, rows, q->base, q->end, first_block, last_block);
+  else
+    mix_in_order(job, q, first_block, last_block);
+  const size_t padded = mb_round_up(c->heads * c->head_dim, MB_COLUMN_PADDING);
+  for (uint32_t r = 0; r < rows; r++) {
+    const uint32_t head = q->kv_head * job->group + r % job->group;
+    float *out = session->layout.buffers.attention + (q->first + r / job->group) * padded + (size_t)head * c->head_dim;
+    float *mixed = q->mixed + (size_t)r * stride;
+    const float inverse = 1.0f / q->sums[r];
+    if (int4) mb_kv_turn(mixed + from, last_block - first_block);
+    for (uint32_t i = from; i < to; i++) out[i] = mixed[i] * inverse;
   }
+}
+
+/* ---- how the threads share the work ---- */
+
+/* An item: some of the chunk's tokens, all query heads of one KV head. */
+static void attend_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  const attention_job *job = context;
+  const mb_layout *layout = &job->session->layout;
+  const uint32_t kv_heads = job->session->model->weights.config.kv_heads;
+  for (uint32_t item = first; item < last; item++) {
+    const uint32_t n = item / kv_heads * job->tokens, left = job->count - n;
+    queries q = queries_of(job, item % kv_heads, n, n + (left < job->tokens ? left : job->tokens));
+    take_rows(job, &q, (size_t)thread * layout->thread_rows);
+    score(job, &q, q.base, q.end);
+    soften(job, &q, 0, rows_of(job, &q));
+    mix(job, &q, 0, layout->stride / MB_KV_BLOCK);
+  }
+}
+
+/* Few tokens far from the beginning: every step is shared by itself. The scores by KV head and positions, */
+static void score_pieces(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  for (uint32_t item = first; item < last; item++) {
+    queries q = queries_of(job, item / job->pieces, 0, job->count);
+    take_rows(job, &q, query_row(job, q.kv_head, 0));
+    const uint32_t from = q.base + item % job->pieces * PIECE, left = q.end > from ? q.end - from : 0;
+    score(job, &q, from, from + (left < PIECE ? left : PIECE));
+  }
+}
+
+/* the softmax by rows, */
+static void soften_rows(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  const uint32_t rows = job->group * job->count;
+  for (uint32_t item = first; item < last; item++) {
+    queries q = queries_of(job, item / rows, 0, job->count);
+    take_rows(job, &q, query_row(job, q.kv_head, 0));
+    soften(job, &q, item % rows, item % rows + 1);
+  }
+}
+
+/* and the values by KV head and dimensions. */
+static void mix_blocks(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  const uint32_t blocks = job->session->layout.stride / MB_KV_BLOCK;
+  for (uint32_t item = first; item < last; item++) {
+    queries q = queries_of(job, item / blocks, 0, job->count);
+    take_rows(job, &q, query_row(job, q.kv_head, 0));
+    mix(job, &q, item % blocks, item % blocks + 1);
+  }
+}
+
+static void attend_in_steps(attention_job *job) {
+  const mb_session *session = job->session;
+  const uint32_t kv_heads = session->model->weights.config.kv_heads;
+  const queries q = queries_of(job, 0, 0, job->count);
+  job->pieces = (q.end - q.base + PIECE - 1) / PIECE;
+  mb_pool_run(session->pool, score_pieces, job, kv_heads * job->pieces, 1);
+  mb_pool_run(session->pool, soften_rows, job, kv_heads * job->group * job->count, 1);
+  mb_pool_run(session->pool, mix_blocks, job, kv_heads * (session->layout.stride / MB_KV_BLOCK), 1);
 }
 
 void mb_attention(mb_session *session, uint32_t layer, uint32_t count) {
   const mb_model_config *c = &session->model->weights.config;
+  const mb_layout *layout = &session->layout;
   const uint32_t group = c->heads / c->kv_heads, threads = mb_pool_threads(session->pool);
-  attention_job job = {session, layer, count, group};
+  attention_job job = {.session = session,
+                       .layer = layer,
+                       .count = count,
+                       .group = group,
+                       .scores_stride = mb_round_up(layout->options.context, MB_KV_TILE)};
   mb_pool_run(session->pool, prepare_tokens, &job, count, count == 1 ? 1 : 2);
-  if (count == 1 && c->kv_heads < threads) {
-    const uint32_t parts = (threads + c->kv_heads - 1) / c->kv_heads;
-    job.heads_per_item = (group + parts - 1) / parts;
-  }
-  const uint32_t items = count * c->kv_heads * ((group + job.heads_per_item - 1) / job.heads_per_item);
   const uint64_t work = (uint64_t)count * c->heads * c->head_dim * (session->position + count);
-  mb_pool_run(session->pool, attend_items, &job, items, work < INLINE_WORK ? items : 1);
+  job.tokens = layout->thread_rows / group;
+  const uint32_t items = (count + job.tokens - 1) / job.tokens * c->kv_heads;
+  if (threads > 1 && items < FEW_ITEMS * threads && count * c->heads <= layout->score_rows && work >= SHARED_WORK)
+    attend_in_steps(&job);
+  else
+    mb_pool_run(session->pool, attend_tokens, &job, items, work < INLINE_WORK ? items : 1);
 }

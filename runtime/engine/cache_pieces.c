@@ -2,10 +2,11 @@
 
 #include "base/aligned.h"
 #include "base/error.h"
+#include "kernels/kernels.h"
 
 enum { BUFFERS = 4, CONVOLUTIONS = 1 };
 
-/* One of the cache's buffers: [full layers][KV heads][context] vectors, then [windowed layers][KV heads][ring]. */
+/* One of the cache's buffers: [full layers][KV heads][room] vectors, then [windowed layers][KV heads][ring]. */
 typedef struct {
   uint8_t *at;
   size_t vector; /* bytes */
@@ -13,9 +14,8 @@ typedef struct {
 
 static void buffers_of(const mb_layout *layout, buffer out[BUFFERS]) {
   const mb_buffers *b = &layout->buffers;
-  const size_t vector = (size_t)layout->stride * layout->kv_value_bytes;
-  const size_t scales =
-      layout->options.kv_type == MB_KV_INT8 ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : (size_t)0;
+  const size_t vector = layout->vector_bytes;
+  const size_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : (size_t)0;
   out[0] = (buffer){b->keys, vector};
   out[1] = (buffer){b->values, vector};
   out[2] = (buffer){(uint8_t *)b->key_scales, scales};
@@ -41,7 +41,8 @@ mb_status mb_cache_pieces(const mb_session *session, uint32_t position, uint32_t
   const mb_model_config *c = &session->model->weights.config;
   const size_t full = (size_t)layout->full_layers * c->kv_heads;
   const size_t windowed = (size_t)layout->windowed_layers * c->kv_heads;
-  const uint32_t slots = written < layout->ring ? written : layout->ring;
+  const uint32_t group = layout->options.kv_type == MB_KV_INT4 ? MB_KV_GROUP : 1; /* positions that lie together */
+  const uint32_t slots = mb_round_up(written < layout->ring ? written : layout->ring, group);
   buffer buffers[BUFFERS];
   buffers_of(layout, buffers);
   for (uint32_t i = 0; i < BUFFERS; i++) {
@@ -49,7 +50,8 @@ mb_status mb_cache_pieces(const mb_session *session, uint32_t position, uint32_t
     if (vector == 0) continue;
     uint8_t *at = buffers[i].at;
     for (size_t head = 0; head < full + windowed; head++) {
-      const uint32_t held = head < full ? position : slots, kept = head < full ? layout->options.context : layout->ring;
+      const uint32_t held = head < full ? mb_round_up(position, group) : slots,
+                     kept = head < full ? layout->room : layout->ring;
       mb_status status = visit(context, at, held * vector);
       if (status != MB_OK) return status;
       at += kept * vector;

@@ -15,6 +15,7 @@ enum {
   DEFAULT_MOST_THREADS = 4, /* more rarely help on a phone, whose small cores then hold the big ones back */
   CACHE_LINE = 64,
   SMALLEST_GROUP = 32,      /* of activations: the most scales and sums that an input has */
+  SHARING_ROWS = 16,        /* query heads of one KV head, of several tokens, that one pass over its keys serves */
   THREAD_BYTES = 24 * 1024, /* touched pages of a worker's stack and its bookkeeping */
   SAMPLER_BYTES = 8,        /* per token of the vocabulary */
   PROCESS_BYTES = 400 * 1024,
@@ -40,7 +41,7 @@ static mb_status resolve(const mb_model_config *config, const mb_session_options
   if (o->lookahead >= o->prefill_chunk)
     return mb_fail(MB_ERROR_ARGUMENT, "a lookahead of %u tokens: a prefill chunk of %u has room for %u", o->lookahead,
                    o->prefill_chunk, o->prefill_chunk - 1);
-  if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16)
+  if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16 && o->kv_type != MB_KV_INT4)
     return mb_fail(MB_ERROR_ARGUMENT, "unknown type of KV cache %d", (int)o->kv_type);
   return MB_OK;
 }
@@ -64,24 +65,22 @@ typedef struct {
   uint64_t hidden, attention_padded, feed, widest; /* padded to MB_COLUMN_PADDING */
   uint64_t attention, kv;
   uint64_t blocks;       /* of a head, MB_KV_BLOCK values each */
-  uint64_t thread_rows;  /* query heads that all threads work on at once */
   uint64_t vectors;      /* of keys in the whole cache, and as many of values */
   uint64_t table;        /* angles of a position */
   uint64_t convolutions; /* layers that have one */
 } dimensions;
 
 static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layout) {
-  dimensions d = {.hidden = mb_size_round_up(c->hidden, MB_COLUMN_PADDING),
-                  .feed = mb_size_round_up(c->feed_forward, MB_COLUMN_PADDING),
-                  .attention = mb_size_multiply(c->heads, c->head_dim),
-                  .kv = mb_size_multiply(c->kv_heads, c->head_dim),
-                  .blocks = layout->stride / MB_KV_BLOCK,
-                  .thread_rows = mb_size_multiply(layout->options.threads, c->heads / c->kv_heads),
-                  .vectors = mb_size_multiply(
-                      c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->options.context),
-                                               mb_size_multiply(layout->windowed_layers, layout->ring))),
-                  .table = mb_rotary_dim(c) / 2,
-                  .convolutions = c->layers - layout->full_layers - layout->windowed_layers};
+  dimensions d = {
+      .hidden = mb_size_round_up(c->hidden, MB_COLUMN_PADDING),
+      .feed = mb_size_round_up(c->feed_forward, MB_COLUMN_PADDING),
+      .attention = mb_size_multiply(c->heads, c->head_dim),
+      .kv = mb_size_multiply(c->kv_heads, c->head_dim),
+      .blocks = layout->stride / MB_KV_BLOCK,
+      .vectors = mb_size_multiply(c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->room),
+                                                           mb_size_multiply(layout->windowed_layers, layout->ring))),
+      .table = mb_rotary_dim(c) / 2,
+      .convolutions = c->layers - layout->full_layers - layout->windowed_layers};
   d.attention_padded = mb_size_round_up(d.attention, MB_COLUMN_PADDING);
   d.widest = larger(larger(d.hidden, d.attention_padded), d.feed);
   return d;
@@ -92,7 +91,7 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   const mb_session_options *o = &layout->options;
   const uint64_t chunk = o->prefill_chunk, floats = sizeof(float), stride = layout->stride;
   const uint64_t heads = mb_size_multiply(chunk, c->heads);
-  const bool int8 = o->kv_type == MB_KV_INT8;
+  const bool coded = layout->kv_scaled;
   b->hidden = take(a, mb_size_multiply(chunk, d.hidden), floats);
   b->normed = take(a, mb_size_multiply(chunk, d.hidden), floats);
   b->query = take(a, mb_size_multiply(chunk, d.attention), floats);
@@ -110,11 +109,13 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
     b->cosines[i] = take(a, mb_size_multiply(chunk, d.table), floats);
     b->sines[i] = take(a, mb_size_multiply(chunk, d.table), floats);
   }
-  b->query_codes = take(a, heads, int8 ? stride : 0);
-  b->query_scales = take(a, mb_size_multiply(heads, int8 ? d.blocks : 0), floats);
-  b->query_padded = take(a, mb_size_multiply(heads, int8 ? 0 : stride), floats);
-  b->scores = take(a, mb_size_multiply(d.thread_rows, mb_size_round_up(o->context, 8)), floats);
-  b->mixed = take(a, mb_size_multiply(d.thread_rows, stride), floats);
+  b->query_codes = take(a, heads, coded ? stride : 0);
+  b->query_scales = take(a, mb_size_multiply(heads, coded ? d.blocks : 0), floats);
+  b->query_sums = take(a, mb_size_multiply(heads, coded ? d.blocks : 0), sizeof(int32_t));
+  b->query_padded = take(a, mb_size_multiply(heads, coded ? 0 : stride), floats);
+  b->scores = take(a, mb_size_multiply(layout->score_rows, mb_size_round_up(o->context, MB_KV_TILE)), floats);
+  b->mixed = take(a, mb_size_multiply(layout->score_rows, stride), floats);
+  b->term_sums = take(a, layout->score_rows, floats);
   b->gates = take(a, mb_size_multiply(d.convolutions ? chunk : 0, 3 * (uint64_t)c->hidden), floats);
   b->convolved = take(a, mb_size_multiply(d.convolutions ? chunk : 0, d.hidden), floats);
   b->logits = take(a, mb_size_multiply(layout->logit_rows, c->vocabulary), floats);
@@ -122,10 +123,9 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
 
 static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
   const dimensions d = dimensions_of(c, layout);
-  const uint64_t vector = mb_size_multiply(layout->stride, layout->kv_value_bytes);
-  const uint64_t scales = layout->options.kv_type == MB_KV_INT8 ? d.blocks * sizeof(uint16_t) : 0;
-  b->keys = take(a, d.vectors, vector);
-  b->values = take(a, d.vectors, vector);
+  const uint64_t scales = layout->kv_scaled ? d.blocks * sizeof(uint16_t) : 0;
+  b->keys = take(a, d.vectors, layout->vector_bytes);
+  b->values = take(a, d.vectors, layout->vector_bytes);
   b->key_scales = take(a, d.vectors, scales);
   b->value_scales = take(a, d.vectors, scales);
   b->convolutions =
@@ -141,8 +141,11 @@ static uint32_t count_layers(const mb_model_config *c, bool windowed) {
 }
 
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options) {
-  const uint64_t ring = (uint64_t)config->sliding_window + options->prefill_chunk - 1;
-  return count_layers(config, true) > 0 && ring < options->context ? (uint32_t)ring : options->context;
+  const bool int4 = options->kv_type == MB_KV_INT4;
+  const uint64_t ring =
+      mb_size_round_up((uint64_t)config->sliding_window + options->prefill_chunk - 1, int4 ? MB_KV_TILE : 1);
+  if (count_layers(config, true) > 0 && ring < options->context) return (uint32_t)ring;
+  return mb_round_up(options->context, int4 ? MB_KV_GROUP : 1);
 }
 
 uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options) {
@@ -154,20 +157,27 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   mb_status status = mb_config_check(config);
   if (status == MB_OK) status = resolve(config, options, &layout->options);
   if (status != MB_OK) return status;
-  const bool int8 = layout->options.kv_type == MB_KV_INT8;
-  layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
+  const mb_kv_type kv_type = layout->options.kv_type;
   layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
-  layout->kv_value_bytes = int8 ? 1 : 2;
+  layout->vector_bytes = kv_type == MB_KV_INT4   ? layout->stride / 2
+                         : kv_type == MB_KV_INT8 ? layout->stride
+                                                 : layout->stride * 2;
+  layout->kv_scaled = kv_type != MB_KV_F16;
   layout->full_layers = count_layers(config, false);
   layout->windowed_layers = count_layers(config, true);
   layout->convolution_ring = mb_convolution_ring(config, &layout->options);
+  layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
+  layout->room = mb_round_up(layout->options.context, kv_type == MB_KV_INT4 ? MB_KV_GROUP : 1);
   layout->ring = mb_ring(config, &layout->options);
-  const uint64_t scales = int8 ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
+  const uint32_t group = config->heads / config->kv_heads, chunk = layout->options.prefill_chunk;
+  const uint32_t tokens = group < SHARING_ROWS ? SHARING_ROWS / group : 1;
+  layout->thread_rows = group * (tokens < chunk ? tokens : chunk);
+  layout->score_rows = (uint32_t)larger(config->heads, (uint64_t)layout->options.threads * layout->thread_rows);
+  const uint64_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
   const uint32_t growing =
       layout->ring < layout->options.context ? layout->full_layers : layout->full_layers + layout->windowed_layers;
   layout->kv_bytes_per_token =
-      mb_size_multiply(mb_size_multiply(growing, config->kv_heads),
-                       2 * mb_size_add(mb_size_multiply(layout->stride, layout->kv_value_bytes), scales));
+      mb_size_multiply(mb_size_multiply(growing, config->kv_heads), 2 * mb_size_add(layout->vector_bytes, scales));
   mb_buffers counted;
   arena area = {0};
   take_scratch(&area, config, layout, &counted);

@@ -24,19 +24,21 @@ typedef struct {
   int8_t *panel;
   float *cosines[2];   /* [C][rotary_dim / 2], by the model's rotary tables */
   float *sines[2];     /* the same */
-  int8_t *query_codes; /* [C][heads][stride], int8 cache only */
-  float *query_scales; /* [C][heads][stride / MB_KV_BLOCK] */
-  float *query_padded; /* [C][heads][stride], fp16 cache only */
-  float *scores;       /* [threads][heads / kv_heads][context rounded up to 8] */
-  float *mixed;        /* [threads][heads / kv_heads][stride] */
+  int8_t *query_codes; /* [kv_heads][C][heads / kv_heads][stride], not with an fp16 cache, as */
+  float *query_scales; /* [the same rows][stride / MB_KV_BLOCK] */
+  int32_t *query_sums; /* the same */
+  float *query_padded; /* [the same rows][stride], fp16 cache only */
+  float *scores;       /* [score_rows][context rounded up to MB_KV_TILE] */
+  float *mixed;        /* [score_rows][stride] */
+  float *term_sums;    /* [score_rows] */
   float *logits;       /* [logit_rows][vocabulary] */
   float *gates;        /* [C][3][hidden]: a convolution's input, with convolutions only */
   float *convolved;    /* [C][padded hidden]: what it gives, with convolutions only */
-  /* The cache: those of layers that see all positions, [layers][kv_heads][context], then those of layers with a window,
-   * [layers][kv_heads][ring]. A vector is [stride], int8 or fp16, and its scales [stride / MB_KV_BLOCK] fp16. */
+  /* The cache: those of layers that see all positions, [layers][kv_heads][room], then those of layers with a window,
+   * [layers][kv_heads][ring]. How the positions of one KV head lie: kv_cache.c. */
   uint8_t *keys;
   uint8_t *values;
-  uint16_t *key_scales; /* int8 cache only */
+  uint16_t *key_scales; /* not of an fp16 cache */
   uint16_t *value_scales;
   float *convolutions; /* [layers with a convolution][convolution_ring][hidden]: what they see */
 } mb_buffers;
@@ -45,8 +47,12 @@ typedef struct {
   mb_session_options options; /* no zeros left in it */
   uint32_t logit_rows;        /* 1 + lookahead, or the chunk with all_logits */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
-  uint32_t kv_value_bytes;    /* 1 or 2 */
+  uint32_t vector_bytes;      /* of a key or value, without its scales */
+  bool kv_scaled;             /* int8 and int4: a vector has stride / MB_KV_BLOCK scales */
+  uint32_t room;              /* positions that the other layers keep: context, int4: rounded up to MB_KV_GROUP */
   uint32_t ring;              /* positions that a layer with a window keeps: position p lies at p % ring */
+  uint32_t thread_rows;       /* query heads that a thread works on at once */
+  uint32_t score_rows;        /* and those of all threads; all query heads of a token at least */
   uint32_t full_layers;       /* how many layers keep all positions */
   uint32_t windowed_layers;   /* how many keep a ring of them */
   uint32_t convolution_ring;  /* positions that a convolution keeps: p lies at p % convolution_ring; 0: there is none */
@@ -56,8 +62,8 @@ typedef struct {
   mb_buffers buffers;   /* all NULL until mb_layout_place */
 } mb_layout;
 
-/* Positions that a layer with a window keeps. A chunk writes all its positions before the first of its tokens looks at
- * what stands in its window. options: resolved. */
+/* Positions that a layer with a window keeps: int4: whole tiles, or all. A chunk writes all its positions before the
+ * first of its tokens looks at what stands in its window. options: resolved. */
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options);
 /* Positions that a convolution keeps: what the first token of a chunk sees before it, and the chunk. 0: there is none.
  */

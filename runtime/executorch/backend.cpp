@@ -81,7 +81,8 @@ bool option(const BackendInitContext &context, const char *key, T *value, bool *
   return true;
 }
 
-// Load-time options: threads, context, prefill_chunk (int), kv_type ("int8", "f16"), kernels, cache_dir, mapping
+// Load-time options: threads, context, prefill_chunk (int), kv_type ("int8", "int4", "f16"), kernels, cache_dir,
+// mapping
 // ("whole", "layers").
 mb_status read_options(const BackendInitContext &context, mb_model_options *model, mb_session_options *session) {
   bool wrong = false;
@@ -98,9 +99,11 @@ mb_status read_options(const BackendInitContext &context, mb_model_options *mode
   }
   const char *text = nullptr;
   if (option(context, "kv_type", &text, &wrong)) {
-    if (std::strcmp(text, "int8") != 0 && std::strcmp(text, "f16") != 0)
-      return mb_fail(MB_ERROR_ARGUMENT, "the option kv_type is int8 or f16, not %s", text);
-    session->kv_type = std::strcmp(text, "f16") == 0 ? MB_KV_F16 : MB_KV_INT8;
+    session->kv_type = std::strcmp(text, "f16") == 0    ? MB_KV_F16
+                       : std::strcmp(text, "int4") == 0 ? MB_KV_INT4
+                                                        : MB_KV_INT8;
+    if (session->kv_type == MB_KV_INT8 && std::strcmp(text, "int8") != 0)
+      return mb_fail(MB_ERROR_ARGUMENT, "the option kv_type is int8, int4 or f16, not %s", text);
   }
   if (option(context, "mapping", &text, &wrong)) {
     if (std::strcmp(text, "whole") != 0 && std::strcmp(text, "layers") != 0)

@@ -28,7 +28,7 @@ MB_INLINE void mix_16_heads(const mix_block *block, uint32_t heads, bool int8);
 
 /* MIX_POSITIONS positions or fewer from `first` on. Always inlined: int8 is a constant. */
 MB_INLINE void mix_tile(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values,
-                        float *out, uint32_t first, bool int8) {
+                        uint32_t first_block, uint32_t last_block, float *out, uint32_t first, bool int8) {
   const uint32_t stride = values->stride, blocks = stride / MB_KV_BLOCK, left = values->positions - first;
   const size_t value_bytes = int8 ? 1 : 2;
   float scales[MIX_POSITIONS];
@@ -37,7 +37,7 @@ MB_INLINE void mix_tile(const float *weights, size_t weights_stride, uint32_t he
                      .scales = scales,
                      .positions = left < MIX_POSITIONS ? left : MIX_POSITIONS,
                      .out_stride = stride};
-  for (uint32_t d = 0; d < stride; d += 16) {
+  for (uint32_t d = first_block * MB_KV_BLOCK; d < last_block * MB_KV_BLOCK; d += 16) {
     if (int8 && d % MB_KV_BLOCK == 0)
       for (uint32_t i = 0; i < block.positions; i++)
         scales[i] = load_f16(values->scales + (size_t)(first + i) * blocks + d / MB_KV_BLOCK);
@@ -51,14 +51,15 @@ MB_INLINE void mix_tile(const float *weights, size_t weights_stride, uint32_t he
 }
 
 static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values,
-                     float *out) {
+                     uint32_t first_block, uint32_t last_block, float *out) {
   for (uint32_t p = 0; p < values->positions; p += MIX_POSITIONS)
-    mix_tile(weights, weights_stride, heads, values, out, p, true);
+    mix_tile(weights, weights_stride, heads, values, first_block, last_block, out, p, true);
 }
 
-static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out) {
+static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values,
+                    uint32_t first_block, uint32_t last_block, float *out) {
   for (uint32_t p = 0; p < values->positions; p += MIX_POSITIONS)
-    mix_tile(weights, weights_stride, heads, values, out, p, false);
+    mix_tile(weights, weights_stride, heads, values, first_block, last_block, out, p, false);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #include "kernels/avx2_common.h"
 #include "kernels/avx2_dense-impl.h"
 #include "kernels/avx2_functions-impl.h"
+#include "kernels/avx2_int4-impl.h"
 #include "kernels/avx2_matmul-impl.h"
 #include "kernels/avx2_matvec-impl.h"
 #include "kernels/avx2_sparse-impl.h"

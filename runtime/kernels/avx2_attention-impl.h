@@ -1,4 +1,4 @@
-/* Attention over the KV cache, AVX2. The query heads of one KV head share what is loaded and converted.
+/* Attention over the KV cache, AVX2. The queries that meet the same keys share what is loaded and converted.
  *
  * A fragment of avx2.c. It defines scores_int8(), scores_f16(), mix_int8() and mix_f16(), the table's entries. */
 #ifndef MB_KERNELS_AVX2_ATTENTION_IMPL_H
@@ -11,14 +11,6 @@
 #define SCORE_HEADS 4     /* share one load of a key */
 #define MIX_POSITIONS 64  /* values of that many positions stay in L1 while all heads pass over them */
 #define MIX_HEADS 6       /* with 16 columns of each: 12 accumulators */
-
-/* A function of a constant number of heads, so that its accumulators are registers. */
-#define FOR_HEADS(n, call) \
-  case n: {                \
-    enum { HEADS = n };    \
-    call;                  \
-    break;                 \
-  }
 
 /* Eight sums of eight lanes at once, each in the order (i, i + 4), (i, i + 2), (0 + 1): result i is the sum of v[i]. */
 MB_INLINE __m256 add_8_parts_of_8(const __m256 v[8]) {
@@ -77,7 +69,7 @@ MB_INLINE void store_scores(float *to, const __m256 sums[SCORE_POSITIONS], uint3
 }
 
 static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
-  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions,
+  const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions,
                  blocks = stride / MB_KV_BLOCK;
   __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
   memset(sums, 0, sizeof sums);
@@ -92,10 +84,10 @@ static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float
         const int8_t *k = (const int8_t *)keys->values + (size_t)(p + i) * stride;
         const uint16_t *ks = keys->scales + (size_t)(p + i) * blocks;
         switch (some) {
-          FOR_HEADS(1, score_int8(to, q, qs, k, ks, blocks, HEADS))
-          FOR_HEADS(2, score_int8(to, q, qs, k, ks, blocks, HEADS))
-          FOR_HEADS(3, score_int8(to, q, qs, k, ks, blocks, HEADS))
-          FOR_HEADS(4, score_int8(to, q, qs, k, ks, blocks, HEADS))
+          FOR_ROWS(1, score_int8(to, q, qs, k, ks, blocks, ROWS))
+          FOR_ROWS(2, score_int8(to, q, qs, k, ks, blocks, ROWS))
+          FOR_ROWS(3, score_int8(to, q, qs, k, ks, blocks, ROWS))
+          FOR_ROWS(4, score_int8(to, q, qs, k, ks, blocks, ROWS))
         }
       }
       for (uint32_t i = 0; i < some; i++)
@@ -105,7 +97,7 @@ static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float
 }
 
 static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
-  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions;
+  const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions;
   __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
   memset(sums, 0, sizeof sums);
   for (uint32_t p = 0; p < positions; p += SCORE_POSITIONS) {
@@ -117,10 +109,10 @@ static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float 
         __m256 *to = sums + i;
         const uint16_t *k = (const uint16_t *)keys->values + (size_t)(p + i) * stride;
         switch (some) {
-          FOR_HEADS(1, score_f16(to, q, k, stride, HEADS))
-          FOR_HEADS(2, score_f16(to, q, k, stride, HEADS))
-          FOR_HEADS(3, score_f16(to, q, k, stride, HEADS))
-          FOR_HEADS(4, score_f16(to, q, k, stride, HEADS))
+          FOR_ROWS(1, score_f16(to, q, k, stride, ROWS))
+          FOR_ROWS(2, score_f16(to, q, k, stride, ROWS))
+          FOR_ROWS(3, score_f16(to, q, k, stride, ROWS))
+          FOR_ROWS(4, score_f16(to, q, k, stride, ROWS))
         }
       }
       for (uint32_t i = 0; i < some; i++)
@@ -167,12 +159,12 @@ MB_INLINE void mix_16(const mix_block *m, uint32_t heads, bool int8) {
 
 MB_INLINE void mix_16_heads(const mix_block *m, uint32_t heads, bool int8) {
   switch (heads) {
-    FOR_HEADS(1, mix_16(m, HEADS, int8))
-    FOR_HEADS(2, mix_16(m, HEADS, int8))
-    FOR_HEADS(3, mix_16(m, HEADS, int8))
-    FOR_HEADS(4, mix_16(m, HEADS, int8))
-    FOR_HEADS(5, mix_16(m, HEADS, int8))
-    FOR_HEADS(6, mix_16(m, HEADS, int8))
+    FOR_ROWS(1, mix_16(m, ROWS, int8))
+    FOR_ROWS(2, mix_16(m, ROWS, int8))
+    FOR_ROWS(3, mix_16(m, ROWS, int8))
+    FOR_ROWS(4, mix_16(m, ROWS, int8))
+    FOR_ROWS(5, mix_16(m, ROWS, int8))
+    FOR_ROWS(6, mix_16(m, ROWS, int8))
   }
 }
 

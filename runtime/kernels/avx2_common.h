@@ -10,12 +10,23 @@
 
 #define MB_INLINE static inline __attribute__((always_inline))
 
-/* Unroll the next loop four times (gcc does not by itself). */
+/* Unroll the next loop four times (gcc does not by itself), or not at all (it keeps too much in registers, then not).
+ */
 #if defined(__clang__)
 #define UNROLL_4 _Pragma("unroll 4")
+#define UNROLL_NOT _Pragma("clang loop unroll(disable)")
 #else
 #define UNROLL_4 _Pragma("GCC unroll 4")
+#define UNROLL_NOT _Pragma("GCC unroll 1")
 #endif
+
+/* A case of a switch: a function of a constant number of rows, ROWS, so that its accumulators are registers. */
+#define FOR_ROWS(n, call) \
+  case n: {               \
+    enum { ROWS = n };    \
+    call;                 \
+    break;                \
+  }
 
 MB_INLINE __m256i load_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 

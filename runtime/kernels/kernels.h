@@ -14,10 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/int4_layout.h"
 #include "packed/formats.h"
 
 #define MB_COLUMN_PADDING 128
-#define MB_KV_BLOCK 32 /* int8 KV cache and int8 queries: one scale per 32 values */
 
 /* `count` activation vectors, quantised once and shared by every matrix that takes the same input.
  * group 0: one scale per vector (ternary); 32/64/128: one per group of columns (affine with that group).
@@ -47,12 +47,21 @@ typedef struct {
   uint32_t stride, positions;
 } mb_kv_head;
 
-/* The query heads that share one KV head, with the stride of its keys. */
+/* The same in 4 bits, from a whole group on and of whole groups: int4_layout.h. */
 typedef struct {
-  const int8_t *codes; /* int8 cache: [heads][stride], with */
-  const float *scales; /* [heads][stride / MB_KV_BLOCK] */
-  const float *values; /* fp16 cache: [heads][stride] */
-  uint32_t heads;
+  const uint8_t *codes;
+  const uint16_t *scales; /* fp16; they may be negative */
+  uint32_t blocks;        /* of MB_KV_BLOCK dimensions */
+  uint32_t positions;     /* a multiple of MB_KV_GROUP */
+} mb_kv_int4;
+
+/* Queries that meet the same keys: query heads that share a KV head, of one token or of several. */
+typedef struct {
+  const int8_t *codes; /* int8 and int4 cache: [rows][stride], in [-127, 127], with */
+  const float *scales; /* [rows][stride / MB_KV_BLOCK] and */
+  const int32_t *sums; /* [rows][stride / MB_KV_BLOCK]: of a block's codes */
+  const float *values; /* fp16 cache: [rows][stride] */
+  uint32_t rows;
 } mb_queries;
 
 typedef struct {
@@ -79,17 +88,32 @@ typedef struct {
                    uint32_t row_end);
 
   /* Attention over the int8 KV cache.
-   * scores[h * scores_stride + p] = sum over blocks b in order, in 8 lanes: lane j += (float)D_j * (qs[b] * ks[p][b]),
+   * scores[r * scores_stride + p] = sum over blocks b in order, in 8 lanes: lane j += (float)D_j * (qs[b] * ks[p][b]),
    *   D_j = sum of the products of values 4j..4j+3 of the block, qs and ks the blocks' scales; lanes then add as
    *   (i, i + 4), (i, i + 2), (0 + 1). */
   void (*scores_int8)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
-  /* out[h * stride + d] += for p in order: weights[h * weights_stride + p] * ((float)v[p][d] * vs[p][d / 32]) */
-  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out);
+  /* out[r * stride + d] += for p in order: weights[r * weights_stride + p] * ((float)v[p][d] * vs[p][d / 32]), for the
+   * dimensions d of the blocks first_block..last_block-1. */
+  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_head *values,
+                   uint32_t first_block, uint32_t last_block, float *out);
 
   /* The same over an fp16 cache.
    * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes add as above. */
   void (*scores_f16)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
-  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values, float *out);
+  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_head *values,
+                  uint32_t first_block, uint32_t last_block, float *out);
+
+  /* Attention over the 4-bit cache, in integers as far as possible.
+   * scores[r * scores_stride + p] = F; F = 0, for blocks b in order: F = F + (float)D * (qs[r][b] * ks[p][b]),
+   *   D = sum of the 32 products of codes. */
+  void (*scores_int4)(const mb_queries *queries, const mb_kv_int4 *keys, float *scores, size_t scores_stride);
+  /* out[r * stride + d] += for tiles of MB_KV_TILE positions in order: (float)S * t, d as above.
+   *   a[p] = weights[r * weights_stride + p] * vs[p][block], but 0 where the weight is 0 (a position that the query
+   * does not see, whatever lies there); A = max |a[p]| over the tile; t = A / 32767; W[p] = round to nearest even(a[p]
+   * * (32767 / A)); S = sum of W[p] * v[p][d]. W = 0 and t = 0 where A < 2^-100; t = NaN where an a[p] is not finite.
+   */
+  void (*mix_int4)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_int4 *values,
+                   uint32_t first_block, uint32_t last_block, float *out);
 
   /* Vector functions of the decoder, on n floats. */
   float (*sum_squares)(const float *v, uint32_t n); /* 8 partial sums, element i in sum i % 8; lanes add as above */

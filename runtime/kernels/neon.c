@@ -73,6 +73,7 @@ MB_INLINE int32x4_t dot_4(int8x16_t a, int8x16_t b) {
 }
 
 #include "kernels/neon_attention-impl.h"
+#include "kernels/neon_int4-impl.h"
 #include "kernels/neon_multiply-impl.h"
 
 const mb_kernels mb_neon_kernels = MB_KERNEL_TABLE("neon", multiply);

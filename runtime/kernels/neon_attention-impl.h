@@ -16,7 +16,7 @@
 #endif
 
 static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
-  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions,
+  const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions,
                  blocks = stride / MB_KV_BLOCK;
   for (uint32_t p = 0; p < positions; p++)
     for (uint32_t h = 0; h < heads; h++) {
@@ -33,7 +33,7 @@ static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float
 }
 
 static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
-  const uint32_t heads = queries->heads, stride = keys->stride, positions = keys->positions;
+  const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions;
   for (uint32_t p = 0; p < positions; p++) {
     const uint16_t *k = (const uint16_t *)keys->values + (size_t)p * stride;
     for (uint32_t h = 0; h < heads; h++) {

@@ -19,11 +19,21 @@ typedef struct {
   float scale, inverse; /* inverse 0: all codes are 0, and no arithmetic on the values, which may be infinite */
 } mb_group_scale;
 
-static inline mb_group_scale mb_scale_of_maximum(uint32_t maximum_bits) {
+/* Codes up to `largest`. */
+static inline mb_group_scale mb_scale_to_largest(uint32_t maximum_bits, float largest) {
   if (maximum_bits < mb_float_bits(MB_SMALLEST_MAXIMUM)) return (mb_group_scale){0, 0};
   if (maximum_bits >= MB_INFINITY_BITS) return (mb_group_scale){mb_bits_float(MB_NAN_BITS), 0};
   float a = mb_bits_float(maximum_bits);
-  return (mb_group_scale){a / 127.0f, 127.0f / a};
+  return (mb_group_scale){a / largest, largest / a};
+}
+
+static inline mb_group_scale mb_scale_of_maximum(uint32_t maximum_bits) {
+  return mb_scale_to_largest(maximum_bits, 127.0f);
+}
+
+/* Of the weights of a tile of values: kernels.h, mix_int8. */
+static inline mb_group_scale mb_scale_of_weights(uint32_t maximum_bits) {
+  return mb_scale_to_largest(maximum_bits, 32767.0f);
 }
 
 #endif

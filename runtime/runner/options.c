@@ -47,7 +47,7 @@ static const struct {
   unsigned flag;
   const char *usage;
 } decoder_usage[] = {
-    {DECODER_KV, "  --kv int8|f16            type of the KV cache (default int8)\n"},
+    {DECODER_KV, "  --kv int8|int4|f16       type of the KV cache (default int8)\n"},
     {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"},
     {DECODER_MAPPING,
      "  --mapping whole|layers   layers: reads each layer when it is used, for models larger than memory\n"},
@@ -177,8 +177,8 @@ static bool apply(int option, const char *value, runner_options *o) {
       o->thinking = strcmp(value, "on") == 0 ? MB_THINKING_ON : MB_THINKING_OFF;
       return strcmp(value, "on") == 0 || strcmp(value, "off") == 0;
     case OPTION_KV:
-      o->session.kv_type = strcmp(value, "f16") == 0 ? MB_KV_F16 : MB_KV_INT8;
-      return strcmp(value, "f16") == 0 || strcmp(value, "int8") == 0;
+      o->session.kv_type = strcmp(value, "f16") == 0 ? MB_KV_F16 : strcmp(value, "int4") == 0 ? MB_KV_INT4 : MB_KV_INT8;
+      return o->session.kv_type != MB_KV_INT8 || strcmp(value, "int8") == 0;
     case OPTION_MAPPING:
       o->model.mapping = strcmp(value, "layers") == 0 ? MB_MAPPING_LAYERS : MB_MAPPING_WHOLE;
       return strcmp(value, "layers") == 0 || strcmp(value, "whole") == 0;

@@ -113,17 +113,18 @@ def test_an_estimate_never_wraps() -> None:
             sizes["heads"] = sizes["kv_heads"]
         if generator.random() < 0.9:
             sizes["head_dim"] = min(sizes["head_dim"], limits.MOST_ATTENTION // max(sizes["heads"], 1)) // 2 * 2
-        kv_type = generator.choice(("int8", "f16"))
+        kv_type = generator.choice(("int8", "int4", "f16"))
         try:
             memory = estimate_memory(config_bytes(**sizes), threads=2, kv_type=kv_type)
         except UserError:
             continue
         estimated += 1
         stride = -(-sizes["head_dim"] // 32) * 32
-        vector = stride + stride // 32 * 2 if kv_type == "int8" else 2 * stride
+        vector = {"int8": stride + stride // 16, "int4": stride // 2 + stride // 16, "f16": 2 * stride}[kv_type]
         per_token = 2 * sizes["layers"] * sizes["kv_heads"] * vector
         assert memory.kv_bytes_per_token == per_token
-        assert 0 <= memory.kv_bytes - per_token * sizes["context"] < 4 * 64
+        room = -(-sizes["context"] // 16) * 16 if kv_type == "int4" else sizes["context"]
+        assert 0 <= memory.kv_bytes - per_token * room < 4 * 64
         assert 4 * 32 * sizes["feed_forward"] < memory.scratch_bytes < 1 << 50
     assert estimated > 100
 

@@ -36,6 +36,7 @@ static inline uint32_t random_bits(void) {
 }
 
 static inline uint32_t random_below(uint32_t n) { return random_bits() % n; }
+static inline int random_kv_code(void) { return (int)random_below(255) - 127; }
 static inline float random_unit(void) { return (float)(random_bits() & 0xffffff) * 0x1p-23f - 1.0f; } /* [-1, 1) */
 
 /* `bytes` bytes that end (but for alignment to 4) at a page without access: a kernel that reads or writes one byte too

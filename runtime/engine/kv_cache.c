@@ -1,0 +1,176 @@
+/* The cache of one layer and KV head is one sequential stream, so that a query reads it forwards.
+ * int8: [position][stride], one fp16 scale per 32 values (the K of some models has outlier channels; a scale per vector
+ * would drown the others). Queries are quantised the same way, so that scores are integer products.
+ * int4: the same scales; kernels/int4_layout.h. fp16: [position][stride]. */
+#include "engine/kv_cache.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "engine/config.h"
+
+float mb_kv_quantise(const float *v, uint32_t n, int8_t *codes) {
+  float most = 0;
+  bool finite = true;
+  for (uint32_t i = 0; i < n; i++) {
+    most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
+    finite = finite && isfinite(v[i]);
+  }
+  if (!finite) {
+    memset(codes, 0, n);
+    return NAN;
+  }
+  const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
+  for (uint32_t i = 0; i < n; i++) codes[i] = (int8_t)lrintf(v[i] * inverse);
+  return inverse > 0 ? most / 127.0f : 0.0f;
+}
+
+/* One block to codes in [-8, 7]; returns their scale. The largest value gets the code -8, by a scale of its opposite
+ * sign: so all 16 codes are used. Then the scale that suits the codes best. */
+static float quantise_4_bits(const float v[MB_KV_BLOCK], int32_t codes[MB_KV_BLOCK]) {
+  float most = 0, products = 0, squares = 0;
+  bool finite = true;
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
+    most = fabsf(v[i]) > fabsf(most) ? v[i] : most;
+    finite = finite && isfinite(v[i]);
+  }
+  const float inverse = finite && fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
+    const long code = inverse != 0 ? lrintf(v[i] * inverse) : 0;
+    codes[i] = code > 7 ? 7 : (int32_t)code;
+    products += v[i] * (float)codes[i];
+    squares += (float)(codes[i] * codes[i]);
+  }
+  if (!finite) return NAN;
+  return inverse != 0 ? products / squares : 0.0f;
+}
+
+void mb_kv_turn(float *v, uint32_t blocks) {
+  const float scale = 0x1.6a09e6p-3f; /* 1 / sqrt(32) */
+  for (uint32_t b = 0; b < blocks; b++, v += MB_KV_BLOCK) {
+    for (uint32_t half = 1; half < MB_KV_BLOCK; half *= 2)
+      for (uint32_t i = 0; i < MB_KV_BLOCK; i += 2 * half)
+        for (uint32_t j = i; j < i + half; j++) {
+          const float x = v[j], y = v[j + half];
+          v[j] = x + y;
+          v[j + half] = x - y;
+        }
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] *= scale;
+  }
+}
+
+/* How many positions a layer keeps: position p lies in slot p % kept. */
+static uint32_t kept_positions(const mb_session *session, uint32_t layer) {
+  return session->model->layers[layer].window ? session->layout.ring : session->layout.room;
+}
+
+/* Where a layer's cache of one KV head begins, in positions. */
+static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_head) {
+  const mb_layout *layout = &session->layout;
+  const mb_layer *l = &session->model->layers[layer];
+  const size_t kv_heads = session->model->weights.config.kv_heads, room = layout->room;
+  const size_t before =
+      l->window ? layout->full_layers * room + l->windowed_before * (size_t)layout->ring : l->full_before * room;
+  return before * kv_heads + (size_t)kv_head * kept_positions(session, layer);
+}
+
+/* A vector's place: position `at` of the whole cache. */
+static void store_int8(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales) {
+  const uint32_t stride = session->layout.stride, head_dim = session->model->weights.config.head_dim;
+  const uint32_t blocks = stride / MB_KV_BLOCK;
+  int8_t *codes = (int8_t *)cache + at * stride;
+  for (uint32_t i = 0; i < blocks; i++) {
+    const uint32_t start = i * MB_KV_BLOCK, left = head_dim - start;
+    scales[at * blocks + i] =
+        mb_f32_to_f16(mb_kv_quantise(v + start, left < MB_KV_BLOCK ? left : MB_KV_BLOCK, codes + start));
+  }
+}
+
+static void store_int4(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales,
+                       mb_int4_place place(size_t, uint32_t)) {
+  const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
+  for (uint32_t b = 0; b < blocks; b++) {
+    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start;
+    uint8_t *block = cache + mb_int4_block_at(blocks, at, b) * MB_INT4_BLOCK_BYTES;
+    float values[MB_KV_BLOCK] = {0};
+    int32_t codes[MB_KV_BLOCK];
+    memcpy(values, v + start, (left < MB_KV_BLOCK ? left : MB_KV_BLOCK) * sizeof *v);
+    mb_kv_turn(values, 1);
+    scales[mb_int4_scale_at(blocks, at, b)] = mb_f32_to_f16(quantise_4_bits(values, codes));
+    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
+      const mb_int4_place to = place(at, d);
+      block[to.byte] =
+          (uint8_t)((block[to.byte] & ~(15u << to.shift)) | (uint32_t)(codes[d] + MB_INT4_ZERO) << to.shift);
+    }
+  }
+}
+
+static void store_f16(const mb_session *session, const float *v, size_t at, uint8_t *cache) {
+  uint16_t *halves = (uint16_t *)(void *)cache + at * session->layout.stride;
+  for (uint32_t i = 0; i < session->model->weights.config.head_dim; i++) halves[i] = mb_f32_to_f16(v[i]);
+}
+
+void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
+                 const float *value) {
+  const mb_buffers *b = &session->layout.buffers;
+  const size_t at = head_begin(session, layer, kv_head) + position % kept_positions(session, layer);
+  switch (session->layout.options.kv_type) {
+    case MB_KV_INT8:
+      store_int8(session, key, at, b->keys, b->key_scales);
+      store_int8(session, value, at, b->values, b->value_scales);
+      break;
+    case MB_KV_INT4:
+      store_int4(session, key, at, b->keys, b->key_scales, mb_int4_key);
+      store_int4(session, value, at, b->values, b->value_scales, mb_int4_value);
+      break;
+    default:
+      store_f16(session, key, at, b->keys);
+      store_f16(session, value, at, b->values);
+  }
+}
+
+mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t first, uint32_t end) {
+  const uint32_t kept = kept_positions(session, layer), slot = first % kept;
+  return (mb_kv_piece){slot, end - first < kept - slot ? end - first : kept - slot};
+}
+
+static mb_kv_head head(const mb_session *session, size_t at, uint32_t positions, const uint8_t *cache,
+                       const uint16_t *scales) {
+  const mb_layout *layout = &session->layout;
+  const bool int8 = layout->options.kv_type == MB_KV_INT8;
+  return (mb_kv_head){.values = cache + at * layout->vector_bytes,
+                      .scales = int8 ? scales + at * (layout->stride / MB_KV_BLOCK) : NULL,
+                      .stride = layout->stride,
+                      .positions = positions};
+}
+
+mb_kv_head mb_kv_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
+  const mb_buffers *b = &session->layout.buffers;
+  return head(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->keys, b->key_scales);
+}
+
+mb_kv_head mb_kv_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
+  const mb_buffers *b = &session->layout.buffers;
+  return head(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->values, b->value_scales);
+}
+
+static mb_kv_int4 groups(const mb_session *session, size_t at, uint32_t positions, const uint8_t *cache,
+                         const uint16_t *scales) {
+  const mb_layout *layout = &session->layout;
+  const uint32_t blocks = layout->stride / MB_KV_BLOCK;
+  return (mb_kv_int4){.codes = cache + at * layout->vector_bytes,
+                      .scales = scales + at * blocks,
+                      .blocks = blocks,
+                      .positions = mb_round_up(positions, MB_KV_GROUP)};
+}
+
+mb_kv_int4 mb_kv_int4_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
+  const mb_buffers *b = &session->layout.buffers;
+  return groups(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->keys, b->key_scales);
+}
+
+mb_kv_int4 mb_kv_int4_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
+  const mb_buffers *b = &session->layout.buffers;
+  return groups(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->values, b->value_scales);
+}

@@ -1,0 +1,37 @@
+/* The KV cache of a session: where the keys and values of a position lie, and how they are stored. */
+#ifndef MB_ENGINE_KV_CACHE_H
+#define MB_ENGINE_KV_CACHE_H
+
+#include "engine/session.h"
+#include "kernels/kernels.h"
+
+/* One block of n <= MB_KV_BLOCK values, quantised to 8 bits: codes in [-127, 127], and the scale that belongs to them,
+ * NaN where a value is not finite (as mb_activations). */
+float mb_kv_quantise(const float *v, uint32_t n, int8_t *codes);
+
+/* int4: turns every block of a head, padded to `blocks` blocks, by a Hadamard matrix, in place. Outliers are spread
+ * over their block, so that 4 bits are enough; products of two turned vectors are those of the vectors, and turning
+ * twice gives the vector again (QuaRot, Ashkboos et al. 2024, section 4). */
+void mb_kv_turn(float *v, uint32_t blocks);
+
+/* Stores one KV head's key and value of a position, head_dim floats each. */
+void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
+                 const float *value);
+
+/* Some neighbouring positions of one KV head; `slot` is where the first lies among those that the layer keeps. */
+typedef struct {
+  uint32_t slot, positions;
+} mb_kv_piece;
+
+/* The positions first..end-1 of a layer lie in one piece, or in a ring's end and its beginning: the piece that begins
+ * with `first`. */
+mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t first, uint32_t end);
+
+mb_kv_head mb_kv_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
+mb_kv_head mb_kv_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
+
+/* The same of a 4-bit cache; the piece begins with a whole group, its end is rounded up to one. */
+mb_kv_int4 mb_kv_int4_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
+mb_kv_int4 mb_kv_int4_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
+
+#endif
