@@ -184,6 +184,8 @@ def _compiled_split(parts: list[dict[str, Any]], steps: Steps) -> None:
     before = parts[:-1] if parts[-1].get("type") == "Metaspace" else parts
     found = chain(before)
     if found is None:
+        if any(part.get("type") == "ByteLevel" and part.get("add_prefix_space", True) for part in before):
+            raise _refuse("pre-tokenizer", parts, "puts a space before every word")
         raise _refuse("pre-tokenizer", parts)
     splits, byte_level = found
     if before is not parts:
