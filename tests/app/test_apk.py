@@ -41,7 +41,10 @@ def apk() -> Path:
 def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     if not shutil.which(program):
         pytest.skip(f"{program} is missing; `make apk` as root installs it")
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    # dexdump prints strings as a dex file holds them, and that is not quite UTF-8.
+    return subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, errors="backslashreplace", timeout=120
+    )
 
 
 def output(program: str, *arguments: object) -> str:
