@@ -256,7 +256,7 @@ def test_a_model_belongs_to_one_thread_at_a_time(bundle):
 
 def test_what_cannot_be_is_refused(bundle):
     bundle_of = mb.open(bundle("affine-4bit"))
-    for wrong in ({"kv": "int4"}, {"mapping": "half"}, {"context": -1}, {"context": 1 << 20}, {"threads": -2}):
+    for wrong in ({"kv": "int3"}, {"mapping": "half"}, {"context": -1}, {"context": 1 << 20}, {"threads": -2}):
         with pytest.raises(mb.errors.ArgumentError):
             bundle_of.load(**wrong)
     with bundle_of.load(kv="f16", mapping="layers", threads=1) as model:

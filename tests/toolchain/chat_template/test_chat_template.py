@@ -285,7 +285,7 @@ def test_readers_of_before_refuse_what_they_do_not_know(compiled: Any) -> None:
     """A flag that they do not know: they said "use a newer program" to that from the beginning."""
     flags = int.from_bytes(compiled("ChatML")[1].data[24:28], "little")
     assert flags & ~((1 << 15) - 1)
-    known = json.loads(json.dumps(flags | 1 << 20))
+    known = json.loads(json.dumps(flags | 1 << 30))
     changed = bytearray(compiled("ChatML")[1].data)
     changed[24:28] = known.to_bytes(4, "little")
     with pytest.raises(TokenizerError, match="use a newer program"):

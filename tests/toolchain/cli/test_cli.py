@@ -22,6 +22,7 @@ from mobile_bundle.planning.estimate import estimate_bundle, published_shape, sh
 from support.chat_templates import LLAMA32, TEMPLATES
 from support.onnx_programs import same_or_tied
 from support.paths import EXAMPLE
+from support.serve import prompt_of
 
 BIN = Path(sys.executable).parent
 
@@ -180,7 +181,7 @@ def test_the_date_is_that_of_today(tmp_path):
             if date_in(zone) == day:
                 break
         events = [[json.loads(line) for line in answer.stdout.splitlines()] for answer in answers]
-        assert events[0][1]["tokens"] == events[1][1]["tokens"]
+        assert prompt_of(events[0])["tokens"] == prompt_of(events[1])["tokens"]
         assert [e["text"] for e in events[0] if e["event"] == "token"] == [
             e["text"] for e in events[1] if e["event"] == "token"
         ]

@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[Condition, str]] = {
         ),
         "LlavaForConditionalGeneration .a model of text and images or sound",
     ),
-    "a family that is not known": (Condition(config={"model_type": "gemma2"}), "architecture gemma2; supp"),
+    "a family that is not known": (Condition(config={"model_type": "mamba"}), "architecture mamba; supp"),
     "mixed windows, listed": (
         Condition("mistral", {"layer_types": ["sliding_attention", "full_attention", "full_attention"]}),
         r"mixes full and sliding attention \(layer_types\)",

@@ -90,7 +90,7 @@ BROKEN = {
     "general.architecture in its metadata is 7, not a text": header(
         entry("general.architecture", 4, struct.pack("<I", 7))
     ),
-    "unsupported architecture gemma3; of GGUF: llama": header(entry("general.architecture", 8, text("gemma3"))),
+    "unsupported architecture mamba; of GGUF: llama": header(entry("general.architecture", 8, text("mamba"))),
 }
 
 
