@@ -7,7 +7,11 @@
 
 /* Everything that was understood must hang together. */
 static void use(const request *r) {
-  if (!r->prompt == !r->messages) abort();
+  if (r->kind != REQUEST_ANSWER) {
+    if (!r->path || strlen(r->path) == 0 || r->prompt || r->messages) abort();
+    return;
+  }
+  if (r->path || !r->prompt == !r->messages) abort();
   if (r->prompt && strlen(r->prompt) > r->prompt_bytes) abort();
   for (size_t i = 0; i < r->message_count; i++) {
     const prompt_message *m = &r->messages[i];
