@@ -15,9 +15,12 @@ typedef struct {
   size_t left;
 } reader;
 
-/* NULL: it ends before. */
+/* NULL: it ends before, and there is nothing more to take either. */
 static const void *take(reader *from, uint64_t bytes) {
-  if (bytes > from->left) return NULL;
+  if (bytes > from->left) {
+    from->left = 0;
+    return NULL;
+  }
   const void *taken = from->at;
   from->at += bytes;
   from->left -= (size_t)bytes;

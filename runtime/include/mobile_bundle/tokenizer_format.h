@@ -29,10 +29,11 @@
  * MB_TOKEN_SPLITS   with MB_TOKEN_SPLIT_TABLES the compiled steps that cut text into words (mb_token_splits), else
  *                   absent
  * MB_TOKEN_SCORES   with MB_TOKEN_UNIGRAM double[vocabulary + 1]: the score of each token (of those in MB_TOKEN_TRIE),
- * then that of an unknown character; else absent MB_TOKEN_TRIE     with MB_TOKEN_UNIGRAM the tokens by their bytes,
- * else absent: uint32 node_count, then uint32[node_count + 1] first children, ascending: the children of node n are the
- * nodes from first[n] to first[n + 1] - 1, sorted by their byte; int32[node_count] the id of the token that ends here,
- * -1: none; uint8[node_count] the byte that leads to the node. Node 0 is the root
+ *                   then that of an unknown character; else absent
+ * MB_TOKEN_TRIE     with MB_TOKEN_UNIGRAM the tokens by their bytes, else absent: uint32 node_count, then
+ *                   uint32[node_count + 1] first children, ascending: the children of node n are the nodes from
+ *                   first[n] to first[n + 1] - 1, sorted by their byte; int32[node_count] the id of the token that ends
+ *                   here, -1: none; uint8[node_count] the byte that leads to the node. Node 0 is the root
  */
 #ifndef MOBILE_BUNDLE_TOKENIZER_FORMAT_H
 #define MOBILE_BUNDLE_TOKENIZER_FORMAT_H

@@ -14,7 +14,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mobile_bundle.corpus.text import read_text
-from mobile_bundle.errors import UnsupportedError
+from mobile_bundle.errors import UnsupportedError, UserError
 from mobile_bundle.native.tokenizer import split_pieces
 from mobile_bundle.tokenizer.proof import prove_splits, tokenizer_of_bytes
 from mobile_bundle.tokenizer.splits import SplitStep, compile_splits
@@ -133,6 +133,14 @@ def test_a_wrong_table_is_refused() -> None:
         section[place + 2 * (state * table.shape[1] + column) + 1] |= 0x80  # MB_TOKEN_MATCH_ENDS
         with pytest.raises(UnsupportedError, match="not compiled exactly"):
             prove_splits(dataclasses.replace(good, section=bytes(section)), parts(good.steps[0].expression), False)
+
+
+def test_a_section_that_ends_early_is_refused() -> None:
+    """At every place where another of its tables would be cut, the reader goes no further."""
+    good = compile_splits((step(r"\p{N}{1,3}|[^\p{N}]+"),))
+    for size in (*range(0, 400, 4), *range(400, len(good.section), 64), len(good.section) - 4):
+        with pytest.raises(UserError, match="split tables are impossible"):
+            prove_splits(dataclasses.replace(good, section=good.section[:size]), parts(good.steps[0].expression), False)
 
 
 def test_long_texts_take_linear_time() -> None:
