@@ -80,7 +80,7 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, look
 }
 
 /* Feeds what the decoder does not hold yet, in pieces, and tells how far it is: reading a long prompt takes a phone a
- * minute. Every piece but the last costs one product with the output matrix for nothing, some 0.4 % of it. */
+ * minute. Every piece but the last costs one product with the output matrix for nothing. */
 static mb_status prefill(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
                          const float **logits) {
   const mb_session_options *session = decoder_options(bundle->decoder);
