@@ -37,8 +37,8 @@ def heal(
     and after the training, and with Trained in it; `print` will do. cancel: stops between two steps. An unfinished
     run lies in OUTPUT.heal, and the same call goes on from there.
 
-    Needs torch (extra `heal`). Returns path, held (figures on held-out text) and lost. Raises UserError: InputError,
-    ArgumentError, OutputError, ResumableError, InstallationError, OutOfMemory, NotFinite, Cancelled."""
+    Needs torch (extra `heal`). Returns path, held (figures on held-out text), lost and rounds. Raises UserError:
+    InputError, ArgumentError, OutputError, ResumableError, InstallationError, OutOfMemory, NotFinite, Cancelled."""
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
             raise InstallationError(f"healing needs {package}", "pip install '.[heal]' in a checkout of mobile-bundle")

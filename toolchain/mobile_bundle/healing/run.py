@@ -55,11 +55,12 @@ _AT_ONCE = {"cpu": 64, "cuda": 1536}
 @dataclass(frozen=True)
 class Healed:
     """path: the checkpoint; held: what it does on held-out text; lost: matrices that a build would not store without
-    loss (none is expected)."""
+    loss (none is expected); rounds: how often the source that was read most was read, 0 for blocks."""
 
     path: Path
     held: Held
     lost: int
+    rounds: float
 
 
 def heal_checkpoint(
@@ -132,7 +133,8 @@ class _Run:
                 target.commit()
                 shutil.rmtree(self._work, ignore_errors=True)
             world.wait()
-            return Healed(self._output, held, lost)
+            rounds = mixture.rounds(training.tokens // settings.sequence)
+            return Healed(self._output, held, lost, rounds)
         finally:
             if target is not None:
                 target.__exit__()
