@@ -29,7 +29,8 @@ def heal(
     cancel: Cancel = None,
     **settings: Any,
 ) -> Healed:
-    """Writes `output`, a checkpoint directory that `build` stores without loss, from the checkpoint directory `model`.
+    """Writes `output`, a checkpoint directory that `build` stores without loss, from `model`, a checkpoint directory or
+    a GGUF file.
 
     recipe: a codec ("bitnet-row", "bitnet", "bitnet-1.25bit", "affine-2bit", "affine-3bit"), that and the embedding's
     ("affine-2bit+affine-8bit"; alone it is 4 bits in groups of 32), a recipe file (.yaml), or a Recipe. settings: of

@@ -41,7 +41,7 @@ _ROUNDS = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("model", type=Path, help="a checkpoint directory")
+    parser.add_argument("model", type=Path, help="a checkpoint directory or a GGUF file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint directory to write")
     parser.add_argument(
         "--recipe",

@@ -34,7 +34,6 @@ from mobile_bundle.healing.text import document_openings, opening_of_chat, text_
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.models import DecoderSpec
-from mobile_bundle.models.gguf import is_gguf
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
 from mobile_bundle.pipeline.request import BuildRequest, Listener
@@ -76,8 +75,6 @@ def heal_checkpoint(
 
     UserError says what a person can mend; OutOfMemory and NotFinite are among them."""
     settings.check()
-    if is_gguf(checkpoint):
-        raise UnsupportedError(f"{checkpoint} is a GGUF file", "heal the checkpoint that it was made from")
     torch.manual_seed(settings.seed)
     with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
         settings = settings.resolved(source.spec.context)
