@@ -108,14 +108,14 @@ static mb_status take_stops(const json_value *array, request *out) {
 }
 
 static mb_status take_form(const json_value *value, mb_constraint_kind kind, request *out) {
-  form *form = &out->form;
-  if (form->text) return mb_fail(MB_ERROR_ARGUMENT, "a request has either a json_schema or a regex, and once");
-  form->kind = kind;
-  if (kind == MB_CONSTRAINT_REGEX) return take_text(value, "regex", &form->text, &form->bytes);
+  form *wanted = &out->form;
+  if (wanted->text) return mb_fail(MB_ERROR_ARGUMENT, "a request has either a json_schema or a regex, and once");
+  wanted->kind = kind;
+  if (kind == MB_CONSTRAINT_REGEX) return take_text(value, "regex", &wanted->text, &wanted->bytes);
   if (value->kind != '{') return mb_fail(MB_ERROR_ARGUMENT, "the request's json_schema is not an object");
-  form->bytes = (size_t)(value->end - value->at);
-  if (!(form->text = malloc(form->bytes))) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
-  memcpy(form->text, value->at, form->bytes);
+  wanted->bytes = (size_t)(value->end - value->at);
+  if (!(wanted->text = malloc(wanted->bytes))) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
+  memcpy(wanted->text, value->at, wanted->bytes);
   return MB_OK;
 }
 
