@@ -87,7 +87,8 @@ abstract class AppTest {
 
     protected fun disk(freeBytes: Long) {
         val blocks = (freeBytes / ShadowStatFs.BLOCK_SIZE).toInt()
-        for (folder in listOf(app.store.root, File(app.filesDir, "downloads"))) ShadowStatFs.registerStats(folder.path, blocks, blocks, blocks)
+        val folders = listOf(app.store.root) + listOf("downloads", "chats").map { File(app.filesDir, it) }
+        for (folder in folders) ShadowStatFs.registerStats(folder.path, blocks, blocks, blocks)
     }
 
     /** Imports without a screen. */

@@ -127,8 +127,8 @@ class ConversationTest : AppTest() {
                 settle()
             }
             off { app.conversations.purge() }
-            val left = File(app.filesDir, "chats/${bundle.id}").list().orEmpty()
-            assertEquals(left.toList().toString(), 1, left.size)
+            val left = File(app.filesDir, "chats/${bundle.id}").list().orEmpty().map { it.substringAfterLast('.') }.sorted()
+            assertEquals("the conversation that was not deleted, with its state", listOf("json", "state"), left)
         }
     }
 
@@ -255,7 +255,7 @@ class ConversationTest : AppTest() {
         chat(bundle).use { ask("One") }
         app.chat.close()
         settle()
-        val file = File(app.filesDir, "chats/${bundle.id}").listFiles()!!.single()
+        val file = File(app.filesDir, "chats/${bundle.id}").listFiles()!!.single { it.name.endsWith(".json") }
         file.writeText("[{\"role\": \"WHO\"")
         chat(bundle).use {
             assertTrue(app.chat.turns.isEmpty())

@@ -128,6 +128,20 @@ class RequestTest : AppTest() {
     }
 
     @Test
+    fun anAnswerEndsBeforeAStopString() {
+        fun text(vararg stop: String) = GenerationRequest.Text("The history of the city", 32, stop = stop.toList())
+        val whole = answers(Inputs.textModelPacked, text()).single().first
+        // Two letters and a space between them: the end of one token and the beginning of another.
+        val inner = whole.substring(whole.indexOf(' ', 20) - 1).take(3)
+        val (stopped, unseen, refused) = answers(Inputs.textModelPacked, text("no such words", inner), text("no such words"), text(""))
+        assertEquals(whole.substringBefore(inner), stopped.first)
+        assertEquals(FinishReason.STOP, (stopped.second as GenerationEvent.Finished).stats.reason)
+        assertEquals("what is held back comes in the end", whole, unseen.first)
+        assertEquals(FinishReason.LENGTH, (unseen.second as GenerationEvent.Finished).stats.reason)
+        assertTrue((refused.second as GenerationEvent.Failed).error is ModelError.BadRequest)
+    }
+
+    @Test
     fun thinkingIsRefusedWhereTheTemplateCannot() {
         val (plain, on) = answers(Inputs.chatModel, chat(null), chat(true))
         assertTrue("${plain.second}", plain.second is GenerationEvent.Finished)

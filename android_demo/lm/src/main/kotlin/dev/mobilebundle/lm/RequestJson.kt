@@ -21,6 +21,7 @@ internal fun GenerationRequest.toJson(): JSONObject {
     json.put("seed", sampling.seed)
     json.put("min_p", sampling.minP.toDouble())
     sampling.repetitionWindow?.let { json.put("repetition_window", it) }
+    if (stop.isNotEmpty()) json.put("stop", JSONArray(stop))
     return json
 }
 

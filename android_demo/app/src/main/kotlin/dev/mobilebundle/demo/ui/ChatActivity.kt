@@ -219,6 +219,7 @@ class ChatActivity : BundleActivity(), MessageAdapter.Actions {
         session.loaded?.let {
             figures += getString(R.string.figures_model, it.context, numberText(it.loadSeconds, 2), it.threads, it.kernels)
         }
+        session.started?.let { figures += getString(R.string.figures_kept, it.keptTokens, it.promptTokens) }
         session.currentRate?.let { figures += getString(R.string.figures_writing, numberText(it, 1)) }
         session.stats?.let {
             figures += getString(
