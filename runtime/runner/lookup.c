@@ -97,6 +97,7 @@ static void guess(lookup *l, uint32_t left) {
   uint32_t most = l->most;
   for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) most = limits[i] < most ? limits[i] : most;
   l->guessed = worthwhile(l, most);
+  if (l->constraint) l->guessed = (uint32_t)mb_constraint_fitting(l->constraint, l->held + at, l->guessed);
   memcpy(l->guesses, l->held + at, l->guessed * sizeof *l->guesses);
 }
 

@@ -9,6 +9,7 @@
 #ifndef MB_RUNNER_LOOKUP_H
 #define MB_RUNNER_LOOKUP_H
 
+#include "mobile_bundle/constraint.h"
 #include "runner/decoder.h"
 
 enum {
@@ -18,6 +19,7 @@ enum {
 
 typedef struct {
   decoder *decoder;
+  mb_constraint *constraint;    /* what the answer has to be, behind the last token; NULL: any text */
   int32_t *held;                /* [context]: the token at each position that counts */
   uint32_t position;            /* tokens that count; the decoder may hold guesses behind them */
   uint32_t most;                /* guesses of a pass; 0: none are made */

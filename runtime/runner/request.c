@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "runner/cancel.h"
-#include "runner/json.h"
 
 enum { NAME_BYTES = 32, VALUE_BYTES = 64, LONGEST_SHOWN = 1024 /* bytes; the message is cut by characters */ };
 
@@ -107,10 +107,24 @@ static mb_status take_stops(const json_value *array, request *out) {
   return stops->count ? MB_OK : mb_fail(MB_ERROR_ARGUMENT, "the request's stop is empty");
 }
 
+static mb_status take_form(const json_value *value, mb_constraint_kind kind, request *out) {
+  form *form = &out->form;
+  if (form->text) return mb_fail(MB_ERROR_ARGUMENT, "a request has either a json_schema or a regex, and once");
+  form->kind = kind;
+  if (kind == MB_CONSTRAINT_REGEX) return take_text(value, "regex", &form->text, &form->bytes);
+  if (value->kind != '{') return mb_fail(MB_ERROR_ARGUMENT, "the request's json_schema is not an object");
+  form->bytes = (size_t)(value->end - value->at);
+  if (!(form->text = malloc(form->bytes))) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
+  memcpy(form->text, value->at, form->bytes);
+  return MB_OK;
+}
+
 static mb_status take_member(const json_value *name, const json_value *value, request *out) {
   if (json_is(name, "save") && !out->path) return take_path(value, REQUEST_SAVE, out);
   if (json_is(name, "resume") && !out->path) return take_path(value, REQUEST_RESUME, out);
   if (json_is(name, "stop") && out->stops.count == 0) return take_stops(value, out);
+  if (json_is(name, "json_schema")) return take_form(value, MB_CONSTRAINT_JSON_SCHEMA, out);
+  if (json_is(name, "regex")) return take_form(value, MB_CONSTRAINT_REGEX, out);
   if (json_is(name, "messages")) return take_messages(value, out);
   if (json_is(name, "prompt") && !out->prompt) return take_text(value, "prompt", &out->prompt, &out->prompt_bytes);
   if (json_is(name, "ignore_eos")) return take_boolean(value, "ignore_eos", &out->options.ignore_eos);
@@ -141,6 +155,7 @@ mb_status request_parse(const char *text, size_t bytes, const runner_options *de
     return mb_fail(MB_ERROR_ARGUMENT, "a request has either a prompt or messages");
   if (status == MB_OK && out->prompt && out->options.thinking != defaults->thinking)
     return mb_fail(MB_ERROR_ARGUMENT, "a request's thinking needs messages");
+  if (status == MB_OK && out->form.text) status = form_check(&out->options);
   return status;
 }
 
@@ -149,6 +164,7 @@ void request_free(request *r) {
   free(r->messages);
   free(r->prompt);
   free(r->path);
+  free(r->form.text);
   for (size_t i = 0; i < r->stops.count; i++) free(r->stops.texts[i]);
   *r = (request){0};
 }

@@ -2,6 +2,7 @@
 #ifndef MB_RUNNER_REQUEST_H
 #define MB_RUNNER_REQUEST_H
 
+#include "runner/form.h"
 #include "runner/prompt.h"
 #include "runner/stop.h"
 
@@ -16,11 +17,13 @@ typedef struct {
   prompt_message *messages;
   size_t message_count;
   stop_strings stops;
+  form form;
 } request;
 
 /* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
  * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos",
- * "thinking", "stop"; or {"save": PATH} or {"resume": PATH} alone. Free it in either case. */
+ * "thinking", "stop", and "json_schema" or "regex"; or {"save": PATH} or {"resume": PATH} alone. Free it in either
+ * case. */
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
 void request_free(request *request);
 

@@ -133,6 +133,7 @@ typedef struct {
   open_bundle *bundle;
   int32_t *held; /* [context]: the token at each position of the decoder */
   system_state system;
+  form_maker forms;
 } serving;
 
 /* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case:
@@ -167,6 +168,8 @@ static mb_status serve_answer(const request *r, serving *s) {
   if (status == MB_ERROR_CANCELLED) {
     status = answer_cancelled(&r->options, s->bundle);
   } else {
+    if (status == MB_OK) status = form_make(&s->forms, s->bundle, &r->form, &prompt.constraint);
+    prompt.form_bytes = form_bytes(&s->forms);
     if (status == MB_OK) status = keep_common(s, ids, prompt.count);
     prompt.ids = ids;
     if (status == MB_OK) status = answer(&r->options, s->bundle, &prompt);
@@ -204,6 +207,7 @@ mb_status command_serve(const runner_options *options, open_bundle *bundle) {
   }
   cancel_forget();
   system_state_close(&s.system);
+  form_end(&s.forms);
   free(s.held);
   return result;
 }

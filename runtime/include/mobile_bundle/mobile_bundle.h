@@ -176,6 +176,9 @@ MB_API void mb_sampler_close(mb_sampler *sampler);
 MB_API void mb_sampler_accept(mb_sampler *sampler, int32_t token); /* counts for the repetition penalty */
 /* MB_ERROR_NUMERIC: a logit is infinite or NaN; *token is -1 then. */
 MB_API mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *token);
+/* The same among the allowed tokens only, as if there were no others: bit t % 32 of allowed[t / 32]. NULL: all. */
+MB_API mb_status mb_sampler_sample_among(mb_sampler *sampler, const float *logits, const uint32_t *allowed,
+                                         int32_t *token);
 
 #ifdef __cplusplus
 }
