@@ -32,12 +32,16 @@ sealed class GenerationRequest {
      */
     abstract val stop: List<String>
 
+    /** null: whatever the model likes. */
+    abstract val form: AnswerForm?
+
     /** A text to continue. */
     data class Text @JvmOverloads constructor(
         val prompt: String,
         override val maxNewTokens: Int = 128,
         override val sampling: Sampling = Sampling(),
         override val stop: List<String> = emptyList(),
+        override val form: AnswerForm? = null,
     ) : GenerationRequest()
 
     /**
@@ -52,6 +56,7 @@ sealed class GenerationRequest {
         override val sampling: Sampling = Sampling(),
         val thinking: Boolean? = null,
         override val stop: List<String> = emptyList(),
+        override val form: AnswerForm? = null,
     ) : GenerationRequest()
 }
 
