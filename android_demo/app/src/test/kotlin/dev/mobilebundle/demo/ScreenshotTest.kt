@@ -76,6 +76,10 @@ class ScreenshotTest : AppTest() {
         file.writeBytes(PalettePng.encode(bitmap))
         assertTrue(file.length() > 3_000)
         check(activity.findViewById(R.id.screen))
+        val conversation = activity.findViewById<View>(R.id.messages) ?: return
+        if (activity.resources.configuration.fontScale == 2f) {
+            assertTrue("$current: ${conversation.height} of ${view.height} for the conversation", 2 * conversation.height >= view.height)
+        }
     }
 
     /** What TalkBack, large letters and narrow screens need. */
