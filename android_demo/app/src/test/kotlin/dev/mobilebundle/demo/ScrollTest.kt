@@ -1,11 +1,13 @@
 package dev.mobilebundle.demo
 
+import android.view.View
 import android.widget.ListView
 import dev.mobilebundle.demo.ui.ChatActivity
 import dev.mobilebundle.lm.Role
 import dev.mobilebundle.lm.StoredBundle
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
+import org.junit.Assert.assertSame
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.robolectric.RuntimeEnvironment
@@ -55,6 +57,28 @@ class ScrollTest : AppTest() {
             chat(bundle).use { controller ->
                 layOut()
                 atEnd(controller.get())
+            }
+        }
+    }
+
+    @Test
+    fun aRowThatIsUsedAgainIsWhereItsMessageBelongs() {
+        val bundle = imported(Inputs.chatModel)
+        val turns = listOf(Turn(Role.USER, "A question ".repeat(9)), Turn(Role.ASSISTANT, "An answer ".repeat(9), Ending.COMPLETE))
+        off { app.conversations.save(Conversation(bundle.id, turns = turns)) }
+        chat(bundle).use { controller ->
+            layOut()
+            val list = controller.get().findViewById<ListView>(R.id.messages)
+            fun place(row: View) = row.findViewById<View>(R.id.text).let { it.left to row.width - it.right }
+            val places = (0..1).map { place(list.getChildAt(it)) }
+            assertTrue("$places", places[0].first > places[1].first && places[0].second == 0)
+            for (i in 0..1) {
+                val row = list.getChildAt(i)
+                assertSame(row, list.adapter.getView(1 - i, row, list))
+                val width = View.MeasureSpec.makeMeasureSpec(row.width, View.MeasureSpec.EXACTLY)
+                row.measure(width, View.MeasureSpec.makeMeasureSpec(0, View.MeasureSpec.UNSPECIFIED))
+                row.layout(row.left, row.top, row.right, row.top + row.measuredHeight)
+                assertEquals("the row of message $i with the other one", places[1 - i], place(row))
             }
         }
     }
