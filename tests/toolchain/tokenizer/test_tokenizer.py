@@ -364,7 +364,7 @@ def test_unigram_refusals(tmp_path: Path, trained: Any) -> None:
     spaces |= {"pattern": {"Regex": " {2,}"}, "content": " "}
     model = base["model"]
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"normalizer": charsmap}, "Precompiled"),
+        ({"normalizer": charsmap}, "precompiled_charsmap is not a table"),
         ({"normalizer": {"type": "Sequence", "normalizers": [spaces, strip]}}, "in an order"),
         ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
         ({"model": model | {"unk_id": None}}, "unk_id"),
@@ -397,10 +397,10 @@ def resealed(data: bytes) -> bytes:
 def test_damage(trained: Any) -> None:
     """Every truncation and a wrong bit is an error; with the checksum put right nothing crashes."""
     chance = random.Random(9)
-    for name in ("llama3", "llama2", "deepseek-v3", "unigram bytes"):
+    for name in ("llama3", "llama2", "deepseek-v3", "unigram bytes", "unigram precompiled"):
         data = trained(name).compiled.data
         assert resealed(data) == data
-        sections = struct.unpack_from("<28I", data, 88)
+        sections = struct.unpack_from("<30I", data, 88)
         cuts = {
             0,
             7,

@@ -52,6 +52,7 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | N
         steps.splits.section if steps.splits else b"",
         _scores(vocabulary),
         _trie(vocabulary),
+        steps.charsmap,
     ]
     spans, body = [], bytearray()
     for section in sections:
