@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import tokenizers
+from mobile_bundle.tokenizer import compile_tokenizer
 from support.charsmaps import REPLACEMENTS, charsmap
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -252,3 +254,11 @@ TRAINED: dict[str, Any] = {
     ),
     "metaspace nfc": lambda: trained_metaspace(normalizers.NFC(), pre_tokenizers.Metaspace()),
 }
+
+
+def small_tokenizer(name: str, folder: Path) -> Path:
+    """The tokenizer.bin of one of them, in an empty folder."""
+    TRAINED[name]().save(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer.bin"
+    path.write_bytes(compile_tokenizer(folder, {}).data)
+    return path
