@@ -434,5 +434,10 @@ def test_damage(trained: Any) -> None:
             tokenizer.decode(list(range(min(tokenizer.vocabulary, 300))))
 
 
+def test_what_is_not_needed_changes_no_byte() -> None:
+    """Fields and sections from after the first fourteen are zeros in files that do without: the bytes of before."""
+    assert reference("stories260k").compiled.data[200:256] == bytes(56)
+
+
 def test_size() -> None:
     assert len(reference("tokenizers/qwen2.5").compiled.data) < 3_600_000
