@@ -34,7 +34,6 @@ from mobile_bundle.healing.text import document_openings, opening_of_chat, text_
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.models import DecoderSpec
-from mobile_bundle.models.gguf import is_gguf
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
 from mobile_bundle.pipeline.request import BuildRequest, Listener
@@ -55,11 +54,12 @@ _AT_ONCE = {"cpu": 64, "cuda": 1536}
 @dataclass(frozen=True)
 class Healed:
     """path: the checkpoint; held: what it does on held-out text; lost: matrices that a build would not store without
-    loss (none is expected)."""
+    loss (none is expected); rounds: how often the source that was read most was read, 0 for blocks."""
 
     path: Path
     held: Held
     lost: int
+    rounds: float
 
 
 def heal_checkpoint(
@@ -75,8 +75,6 @@ def heal_checkpoint(
 
     UserError says what a person can mend; OutOfMemory and NotFinite are among them."""
     settings.check()
-    if is_gguf(checkpoint):
-        raise UnsupportedError(f"{checkpoint} is a GGUF file", "heal the checkpoint that it was made from")
     torch.manual_seed(settings.seed)
     with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
         settings = settings.resolved(source.spec.context)
@@ -132,7 +130,8 @@ class _Run:
                 target.commit()
                 shutil.rmtree(self._work, ignore_errors=True)
             world.wait()
-            return Healed(self._output, held, lost)
+            rounds = mixture.rounds(training.tokens // settings.sequence)
+            return Healed(self._output, held, lost, rounds)
         finally:
             if target is not None:
                 target.__exit__()
@@ -286,7 +285,7 @@ def _is_plain(spec: DecoderSpec) -> bool:
     result.py writes back."""
     alike = spec.input_norms and not (spec.output_norms or spec.full_layers or spec.unrotated_layers)
     scales = spec.embedding_scale, spec.residual_scale, spec.rotary_scale, spec.logit_scale
-    stored = not (spec.norm_plus or spec.pairs or spec.fused or spec.sources)
+    stored = not (spec.norm_plus or spec.pairs or spec.fused_attention or spec.fused_mlp or spec.sources)
     rotated = spec.window_frequencies is None and spec.rotary_dim in (0, spec.head_dim)
     plain = not (spec.convolution_layers or spec.score_cap or spec.logit_cap)
     return alike and stored and rotated and plain and not spec.query_scale and all(scale == 1 for scale in scales)
