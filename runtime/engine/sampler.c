@@ -128,11 +128,23 @@ static void penalise(mb_sampler *sampler) {
   }
 }
 
-/* One of the heap's candidates. */
-static int32_t choose(mb_sampler *sampler) {
+/* Keeps the allowed candidates, in their order; returns how many. */
+static uint32_t keep_allowed(mb_sampler *sampler, const uint32_t *allowed) {
+  candidate *heap = sampler->heap;
+  uint32_t kept = 0;
+  for (uint32_t first = 0; first < sampler->vocabulary; first += 32) {
+    for (uint32_t bits = allowed[first / 32]; bits; bits &= bits - 1) {
+      const uint32_t token = first + (uint32_t)__builtin_ctz(bits);
+      if (token < sampler->vocabulary) heap[kept++] = heap[token];
+    }
+  }
+  return kept;
+}
+
+/* One of the heap's first `size` candidates. */
+static int32_t choose(mb_sampler *sampler, uint32_t size) {
   const mb_sampler_options *o = &sampler->options;
   candidate *heap = sampler->heap;
-  uint32_t size = sampler->vocabulary;
   candidate best = heap[0];
   for (uint32_t i = 1; i < size; i++) {
     if (before(heap[i], best)) best = heap[i];
@@ -170,6 +182,10 @@ static int32_t choose(mb_sampler *sampler) {
 }
 
 mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *token) {
+  return mb_sampler_sample_among(sampler, logits, NULL, token);
+}
+
+mb_status mb_sampler_sample_among(mb_sampler *sampler, const float *logits, const uint32_t *allowed, int32_t *token) {
   *token = -1;
   for (uint32_t i = 0; i < sampler->vocabulary; i++) {
     if (!isfinite(logits[i]))
@@ -180,6 +196,8 @@ mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *t
     sampler->heap[i] = (candidate){logits[i], (int32_t)i};
   }
   penalise(sampler);
-  *token = choose(sampler);
+  const uint32_t size = allowed ? keep_allowed(sampler, allowed) : sampler->vocabulary;
+  if (size == 0) return mb_fail(MB_ERROR_ARGUMENT, "sampling: no token is allowed");
+  *token = choose(sampler, size);
   return MB_OK;
 }

@@ -28,10 +28,20 @@ static void say_rest(const runner_options *options, stop_watch *stops, const cha
   if (size) emit_token(options->json, -1, text, size);
 }
 
+/* The next token, of those that the answer's form allows. */
+static mb_status choose(mb_sampler *sampler, mb_constraint *constraint, const float *logits, int32_t *token) {
+  const uint32_t *allowed = NULL;
+  mb_status status = constraint ? mb_constraint_allowed(constraint, &allowed) : MB_OK;
+  if (status == MB_OK) status = mb_sampler_sample_among(sampler, logits, allowed, token);
+  return status;
+}
+
 /* The token loop. */
 static mb_status decode(const runner_options *options, open_bundle *bundle, lookup *guesses, mb_sampler *sampler,
-                        stop_watch *stops, const float *logits, char *piece, size_t piece_bytes, done_event *done) {
+                        const answer_prompt *prompt, stop_watch *stops, const float *logits, char *piece,
+                        size_t piece_bytes, done_event *done) {
   const mb_model_config *config = decoder_config(bundle->decoder);
+  mb_constraint *constraint = prompt->constraint;
   mb_stream stream;
   mb_stream_begin(&stream, bundle->tokenizer, MB_STREAM_SKIP_SPECIAL | MB_STREAM_CONTINUES);
   const double begin = seconds_now();
@@ -43,13 +53,14 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, look
       break;
     }
     int32_t token;
-    if ((status = mb_sampler_sample(sampler, logits, &token)) != MB_OK) break;
+    if ((status = choose(sampler, constraint, logits, &token)) != MB_OK) break;
     if (done->tokens == 0) done->first_token_seconds = seconds_now() - bundle->started;
     if (!options->ignore_eos && ends(config, token)) {
       done->reason = "eos";
       break;
     }
     mb_sampler_accept(sampler, token);
+    if (constraint && (status = mb_constraint_accept(constraint, token)) != MB_OK) break;
     const char *text;
     size_t bytes = mb_stream_token(&stream, token, piece, piece_bytes);
     const bool stopped = stop_piece(stops, piece, bytes, &text, &bytes);
@@ -59,10 +70,23 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, look
       done->reason = "stop";
       break;
     }
+    if (constraint && mb_constraint_complete(constraint)) {
+      done->reason = "eos"; /* nothing else could follow */
+      break;
+    }
     if (done->tokens == options->max_new_tokens) break;
     if (guesses->position == decoder_options(bundle->decoder)->context) {
-      done->reason = "context";
-      break;
+      uint32_t removed = 0;
+      if (prompt->make_room) status = prompt->make_room(prompt->room_maker, &removed);
+      lookup_removed(guesses, removed);
+      done->reached = guesses->position + removed;
+      if (status == MB_ERROR_CANCELLED) {
+        done->reason = "cancelled";
+        status = MB_OK;
+        break;
+      }
+      if (status == MB_OK && removed == 0) done->reason = "context";
+      if (status != MB_OK || removed == 0) break;
     }
     status = lookup_feed(guesses, token, options->max_new_tokens - done->tokens, &logits);
     if (status == MB_ERROR_CANCELLED) {
@@ -103,14 +127,16 @@ static mb_status prefill(const runner_options *options, open_bundle *bundle, con
 }
 
 /* chunk: the most tokens that were computed together. */
-static mb_status say_done(const runner_options *options, open_bundle *bundle, uint32_t chunk, done_event *done) {
+static mb_status say_done(const runner_options *options, open_bundle *bundle, uint32_t chunk, uint64_t form_bytes,
+                          done_event *done) {
   /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
   mb_memory used;
-  mb_status status = decoder_memory(bundle->decoder, chunk, decoder_position(bundle->decoder), &used);
+  const uint32_t position = decoder_position(bundle->decoder);
+  mb_status status = decoder_memory(bundle->decoder, chunk, position < done->reached ? done->reached : position, &used);
   if (status != MB_OK) return status;
   done->memory = process_memory_read();
-  done->predicted_peak_bytes =
-      used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes + used.process_bytes + used.kv_bytes;
+  done->predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
+                               used.process_bytes + used.kv_bytes + form_bytes;
   if (decoder_state_bytes(bundle->decoder, &done->state_bytes) != MB_OK) done->state_bytes = 0;
   emit_done(options->json, done);
   return MB_OK;
@@ -118,7 +144,7 @@ static mb_status say_done(const runner_options *options, open_bundle *bundle, ui
 
 mb_status answer_cancelled(const runner_options *options, open_bundle *bundle) {
   done_event done = {.reason = "cancelled"};
-  return say_done(options, bundle, 1, &done);
+  return say_done(options, bundle, 1, 0, &done);
 }
 
 static mb_status run(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt,
@@ -137,7 +163,8 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
     lookup guesses;
     lookup_begin(&guesses, bundle->decoder, prompt->held, decoder_options(bundle->decoder)->lookahead,
                  count - done.kept_tokens, done.prompt_seconds);
-    status = decode(options, bundle, &guesses, sampler, stops, logits, piece, piece_bytes, &done);
+    guesses.constraint = prompt->constraint;
+    status = decode(options, bundle, &guesses, sampler, prompt, stops, logits, piece, piece_bytes, &done);
     done.lookup = guesses.most > 0;
     done.guessed = guesses.all_guessed;
     done.right = guesses.all_right;
@@ -145,7 +172,7 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
   } else if (status == MB_ERROR_CANCELLED) {
     status = MB_OK;
   }
-  return status == MB_OK ? say_done(options, bundle, chunk, &done) : status;
+  return status == MB_OK ? say_done(options, bundle, chunk, prompt->form_bytes, &done) : status;
 }
 
 mb_status answer(const runner_options *options, open_bundle *bundle, const answer_prompt *prompt) {

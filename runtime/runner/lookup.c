@@ -97,6 +97,7 @@ static void guess(lookup *l, uint32_t left) {
   uint32_t most = l->most;
   for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) most = limits[i] < most ? limits[i] : most;
   l->guessed = worthwhile(l, most);
+  if (l->constraint) l->guessed = (uint32_t)mb_constraint_fitting(l->constraint, l->held + at, l->guessed);
   memcpy(l->guesses, l->held + at, l->guessed * sizeof *l->guesses);
 }
 
@@ -104,6 +105,12 @@ static void guess(lookup *l, uint32_t left) {
 static mb_status forget(lookup *l) {
   l->guessed = l->right = 0;
   return decoder_position(l->decoder) > l->position ? decoder_rewind(l->decoder, l->position) : MB_OK;
+}
+
+void lookup_removed(lookup *l, uint32_t removed) {
+  if (removed == 0) return;
+  l->position -= removed;
+  l->guessed = l->right = 0; /* behind a full context nothing was guessed */
 }
 
 mb_status lookup_end(lookup *l) { return forget(l); }

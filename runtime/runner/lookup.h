@@ -9,6 +9,7 @@
 #ifndef MB_RUNNER_LOOKUP_H
 #define MB_RUNNER_LOOKUP_H
 
+#include "mobile_bundle/constraint.h"
 #include "runner/decoder.h"
 
 enum {
@@ -18,6 +19,7 @@ enum {
 
 typedef struct {
   decoder *decoder;
+  mb_constraint *constraint;    /* what the answer has to be, behind the last token; NULL: any text */
   int32_t *held;                /* [context]: the token at each position that counts */
   uint32_t position;            /* tokens that count; the decoder may hold guesses behind them */
   uint32_t most;                /* guesses of a pass; 0: none are made */
@@ -40,6 +42,8 @@ typedef struct {
 void lookup_begin(lookup *l, decoder *d, int32_t *held, uint32_t most, uint32_t computed, double prompt_seconds);
 /* The logits behind `token`, which comes next. left: how many more tokens are wanted behind it. As decoder_feed. */
 mb_status lookup_feed(lookup *l, int32_t token, uint32_t left, const float **logits);
+/* So many tokens were taken out of a full context, `held`, too. */
+void lookup_removed(lookup *l, uint32_t removed);
 /* Has the decoder forget guesses that no token confirmed. */
 mb_status lookup_end(lookup *l);
 

@@ -23,6 +23,8 @@ static const char usage_begin[] =
     "  --thinking on|off        with --chat or serve: switch thinking, for templates that can do so\n"
     "  --max-new-tokens N       stop after N tokens (default 128)\n"
     "  --ignore-eos             go on after an end-of-sequence token\n"
+    "  --json-schema FILE       with generate: the answer is JSON of that schema\n"
+    "  --regex R                with generate: the answer matches that regular expression\n"
     "  --temperature T          0 is greedy (default 0)\n"
     "  --top-k K, --top-p P, --min-p P, --repetition-penalty R, --repetition-window N, --seed S\n"
     "  --context N              tokens that the KV cache holds (default: the bundle's)\n"
@@ -65,6 +67,8 @@ enum {
   OPTION_THINKING,
   OPTION_MAX_NEW_TOKENS,
   OPTION_IGNORE_EOS,
+  OPTION_JSON_SCHEMA,
+  OPTION_REGEX,
   OPTION_TEMPERATURE,
   OPTION_TOP_K,
   OPTION_TOP_P,
@@ -93,6 +97,8 @@ static const struct option long_options[] = {
     {"system", required_argument, NULL, OPTION_SYSTEM},
     {"thinking", required_argument, NULL, OPTION_THINKING},
     {"max-new-tokens", required_argument, NULL, OPTION_MAX_NEW_TOKENS},
+    {"json-schema", required_argument, NULL, OPTION_JSON_SCHEMA},
+    {"regex", required_argument, NULL, OPTION_REGEX},
     {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
     {"temperature", required_argument, NULL, OPTION_TEMPERATURE},
     {"top-k", required_argument, NULL, OPTION_TOP_K},
@@ -303,6 +309,12 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
       case OPTION_IGNORE_EOS:
         o->ignore_eos = true;
         break;
+      case OPTION_JSON_SCHEMA:
+        o->json_schema_file = optarg;
+        break;
+      case OPTION_REGEX:
+        o->regex = optarg;
+        break;
       case OPTION_KERNELS:
         o->model.kernels = optarg;
         break;
@@ -333,6 +345,9 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
     return fail("give --prompt TEXT or --prompt-file FILE", NULL);
   if (o->command == COMMAND_SERVE && (o->prompt || o->prompt_file || o->chat))
     return fail("serve takes prompts from its standard input", NULL);
+  if (o->command != COMMAND_GENERATE && (o->json_schema_file || o->regex))
+    return fail("--json-schema and --regex are for generate; requests to serve have members of that name", NULL);
+  if (o->json_schema_file && o->regex) return fail("give --json-schema or --regex, not both", NULL);
   if (o->system && !o->chat) return fail("--system needs --chat", NULL);
   if (o->thinking != MB_THINKING_DEFAULT && !o->chat && o->command != COMMAND_SERVE)
     return fail("--thinking needs --chat", NULL);

@@ -22,6 +22,8 @@ typedef struct {
   mb_chat_thinking thinking;
   uint32_t max_new_tokens;
   bool ignore_eos;
+  const char *json_schema_file; /* of the answer's form; or */
+  const char *regex;
   uint32_t bench_prompt;      /* -p: tokens of prefill */
   uint32_t bench_generate;    /* -n: tokens of decode */
   uint32_t bench_repetitions; /* -r */

@@ -40,6 +40,14 @@ static mb_status read_file(const char *path, text *out) {
   return status;
 }
 
+mb_status prompt_file(const char *path, char **bytes, size_t *size) {
+  text content = {0};
+  const mb_status status = read_file(path, &content);
+  *bytes = content.bytes;
+  *size = content.size;
+  return status;
+}
+
 static bool not_cancelled(void *unused) {
   (void)unused;
   return !cancel_requested();

@@ -4,6 +4,9 @@
 
 #include "runner/bundle.h"
 
+/* A file's bytes, malloc'd in either case. */
+mb_status prompt_file(const char *path, char **bytes, size_t *size);
+
 /* Reads the command line's prompt, wraps it by the chat template when asked, tokenises it. *ids is malloc'd. */
 mb_status prompt_tokens(const runner_options *options, const open_bundle *bundle, int32_t **ids, size_t *count);
 

@@ -196,3 +196,18 @@ mb_status mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids,
   *bytes = out.size;
   return MB_OK;
 }
+
+size_t mb_tokenizer_token_bytes(const mb_tokenizer *tokenizer, uint32_t id, uint8_t *bytes, size_t capacity) {
+  if (id > INT32_MAX || left_out(tokenizer, (int32_t)id, true)) return 0;
+  uint32_t size;
+  const uint8_t *text = mb_token_text(tokenizer, id, &size);
+  if (tokenizer->header.decoder == MB_TOKEN_DECODER_BYTES || tokenizer->offsets[id] & MB_TOKEN_IS_BYTE) {
+    if (size) memcpy(bytes, text, size < capacity ? size : capacity);
+    return size;
+  }
+  mb_stream stream;
+  mb_stream_begin(&stream, tokenizer, MB_STREAM_CONTINUES);
+  sink out = {(char *)bytes, capacity, 0};
+  put_metaspace(&stream, &out, " ", text, size);
+  return out.size;
+}

@@ -137,6 +137,14 @@ MB_API uint32_t mb_session_position(const mb_session *session);
 MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 /* Where a session that should be rewound to `position` can be: there, or at 0. */
 MB_API uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position);
+/* Takes the tokens first..end-1 out of what the session holds. Those behind them move to their places: their keys are
+ * turned back, their values copied. That is not what reading the rest again would give: what was removed still has its
+ * part in what stood behind it, and a key of an int8 or int4 cache is rounded once more with each removal before it.
+ * MB_ERROR_ARGUMENT where the session does not hold them, or as mb_session_can_remove says. */
+MB_API mb_status mb_session_remove(mb_session *session, uint32_t first, uint32_t end);
+/* MB_ERROR_ARGUMENT for models whose keys cannot be moved: with sliding windows, convolutions, or norms behind the
+ * rotation. */
+MB_API mb_status mb_session_can_remove(const mb_session *session);
 /* Bytes of the file that mb_session_save will write when the session holds so many tokens. */
 MB_API mb_status mb_session_state_bytes(const mb_session *session, uint32_t positions, uint64_t *bytes);
 /* Writes what the session holds to a file (state_file.h), which appears whole or not at all and which only its owner
@@ -177,6 +185,9 @@ MB_API void mb_sampler_close(mb_sampler *sampler);
 MB_API void mb_sampler_accept(mb_sampler *sampler, int32_t token); /* counts for the repetition penalty */
 /* MB_ERROR_NUMERIC: a logit is infinite or NaN; *token is -1 then. */
 MB_API mb_status mb_sampler_sample(mb_sampler *sampler, const float *logits, int32_t *token);
+/* The same among the allowed tokens only, as if there were no others: bit t % 32 of allowed[t / 32]. NULL: all. */
+MB_API mb_status mb_sampler_sample_among(mb_sampler *sampler, const float *logits, const uint32_t *allowed,
+                                         int32_t *token);
 
 #ifdef __cplusplus
 }

@@ -55,6 +55,10 @@ MB_API size_t mb_stream_finish(mb_stream *stream, char *text, size_t capacity);
 /* The capacity that always suffices for these two. */
 MB_API size_t mb_tokenizer_longest(const mb_tokenizer *tokenizer);
 
+/* The bytes that a token adds to a text that it does not begin: of a byte-level tokenizer they need not be whole
+ * characters. Writes at most `capacity` of them and returns how many there are; 0: none, as of a special token. */
+MB_API size_t mb_tokenizer_token_bytes(const mb_tokenizer *tokenizer, uint32_t id, uint8_t *bytes, size_t capacity);
+
 /* Chat: a conversation as the model's own chat template writes it, byte for byte what transformers' apply_chat_template
  * gives. Encode it with special=false: it has its own BOS. */
 typedef enum { MB_ROLE_SYSTEM = 0, MB_ROLE_USER = 1, MB_ROLE_ASSISTANT = 2 } mb_chat_role;

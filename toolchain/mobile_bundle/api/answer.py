@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from mobile_bundle.api.stop import Cancel, is_cancelled
 from mobile_bundle.api.stop_strings import StopWatch
 from mobile_bundle.errors import ArgumentError
+from mobile_bundle.native.constraint import Constraint
 from mobile_bundle.native.engine import Session
 from mobile_bundle.native.sampler import Sampler
 from mobile_bundle.native.tokenizer import TextStream
 
 Ended = Literal["eos", "stop", "length", "context", "cancelled"]
-"""Why an answer ended: an end token, a stop string, max_new_tokens, a full context, or somebody who stopped it."""
+"""Why an answer ended: an end token or the end of its form, a stop string, max_new_tokens, a full context, or somebody
+who stopped it."""
 
 _STEP = 256
 """Tokens that are computed before it is looked again whether somebody wants it to stop; steps of any size give the same
@@ -66,7 +68,7 @@ class Answer:
     """One answer, a piece at a time.
 
     memory: has begun with the prompt, of which `unread` is to be fed; limit: most tokens; ends: token ids that end
-    it; stops: texts that end it before them."""
+    it; stops: texts that end it before them; constraint: the form that it has, at its begin."""
 
     def __init__(
         self,
@@ -78,8 +80,9 @@ class Answer:
         ends: Collection[int],
         stops: StopWatch,
         cancel: Cancel,
+        constraint: Constraint | None,
     ) -> None:
-        self._stops = stops
+        self._stops, self._constraint = stops, constraint
         self._memory, self._unread, self._sampler, self._text = memory, list(unread), sampler, text
         self._left, self._ends, self._cancel = limit, ends, cancel
         self._begun = False
@@ -94,10 +97,12 @@ class Answer:
             ended = "cancelled" if is_cancelled(self._cancel) else None
         if ended or logits is None:
             return self._last(ended)
-        token = self._sampler.sample(logits)
+        token = self._sampler.sample(logits, self._constraint.allowed() if self._constraint else None)
         if token in self._ends:
             return self._last("eos")
         self._sampler.accept([token])
+        if self._constraint:
+            self._constraint.accept(token)
         self._unread, self._left, self._begun = [token], self._left - 1, True
         return Piece(self._stops.piece(self._text.token(token)), token)
 
@@ -106,6 +111,8 @@ class Answer:
         session = self._memory.session
         if self._stops.stopped:
             return "stop"
+        if self._constraint and self._constraint.complete:
+            return "eos"
         if self._left == 0:
             return "length"
         if self._begun and session.position == session.context:

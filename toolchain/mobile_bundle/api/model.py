@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from mobile_bundle.corpus.windows import token_windows
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.evaluate.perplexity import CHUNK, Perplexity, measure
 from mobile_bundle.native.chat import ROLES, render_chat
+from mobile_bundle.native.constraint import JSON_SCHEMA, REGEX, Constraint, Vocabulary
 from mobile_bundle.native.engine import KV_TYPES, MAPPINGS, Model
 from mobile_bundle.native.sampler import Sampler, Sampling
 from mobile_bundle.native.tokenizer import TextStream, Tokenizer
@@ -28,6 +30,10 @@ _GREEDY = Sampling()
 _WINDOW = 512
 _MOST = (1 << 32) - 1
 Messages = Sequence[Mapping[str, str]]
+Schema = Mapping[str, object] | str
+"""A JSON schema: as an object, or as JSON text."""
+_Form = tuple[int, str]
+"""Kind and text of a Constraint."""
 
 
 class LoadedModel:
@@ -46,6 +52,7 @@ class LoadedModel:
         self._threads, self._kv = threads, kv
         self._busy = threading.Lock()
         self._texts = 0  # begun so far
+        self._vocabulary: Vocabulary | None = None
         with ExitStack() as stack:
             self._tokenizer = Tokenizer(path / "tokenizer.bin")
             stack.callback(self._tokenizer.close)
@@ -88,16 +95,27 @@ class LoadedModel:
         sampling: Sampling = _GREEDY,
         ignore_eos: bool = False,
         stop: Sequence[str] = (),
+        json_schema: Schema | None = None,
+        regex: str | None = None,
         cancel: Cancel = None,
     ) -> Iterator[Piece]:
         """Continues a text, piece by piece, with the tokens of `mobile-run generate` and the same options.
 
         ignore_eos: an end token does not end the text. stop: at most 8 texts; the answer ends before the first that
-        would be in it. cancel: see stop.Cancel; the last piece says so. Errors are
-        raised when the first piece is requested: ArgumentError for a prompt that does not fit the context or for
-        invalid values of `sampling`, NotFinite if the model's values are not finite."""
+        would be in it. json_schema, regex: the form that the answer has (docs/SERVE.md says which there are), unless
+        it ends with "length", "context", "stop" or "cancelled"; one of them at most, and not with ignore_eos. cancel:
+        see stop.Cancel; the last piece says so.
+
+        Errors are raised when the first piece is requested: ArgumentError for a prompt that does not fit the context,
+        for a form that is not supported or for invalid values of `sampling`, NotFinite if the model's values are not
+        finite."""
         _check_text("prompt", prompt)
-        return self._answer(lambda: self._prompt(prompt), max_new_tokens, sampling, ignore_eos, stop, cancel)
+        form = _form(json_schema, regex)
+        if form and ignore_eos:
+            raise ArgumentError(
+                "`ignore_eos` cannot go with `json_schema` or `regex`: the form says where the answer ends"
+            )
+        return self._answer(lambda: self._prompt(prompt), max_new_tokens, sampling, ignore_eos, stop, form, cancel)
 
     @overload
     def chat(
@@ -109,6 +127,8 @@ class LoadedModel:
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
         stop: Sequence[str] = (),
+        json_schema: Schema | None = None,
+        regex: str | None = None,
         cancel: Cancel = None,
     ) -> str: ...
 
@@ -122,6 +142,8 @@ class LoadedModel:
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
         stop: Sequence[str] = (),
+        json_schema: Schema | None = None,
+        regex: str | None = None,
         cancel: Cancel = None,
     ) -> Iterator[Piece]: ...
 
@@ -134,21 +156,27 @@ class LoadedModel:
         max_new_tokens: int = 128,
         sampling: Sampling = _GREEDY,
         stop: Sequence[str] = (),
+        json_schema: Schema | None = None,
+        regex: str | None = None,
         cancel: Cancel = None,
     ) -> str | Iterator[Piece]:
         """Answers a conversation by the model's own chat template: the text, or with stream=True its pieces.
 
         messages: {"role": "system", "user" or "assistant", "content": text} each; one that ends with the assistant's
         message has that message continued. thinking: whether the model is to think, where its template can switch it
-        (None: as the template has it). The others: as `stream`'s, but without stream=True cancelling raises Cancelled.
+        (None: as the template has it); not True with a form. The others: as `stream`'s, but without stream=True
+        cancelling raises Cancelled.
 
         ArgumentError for a bundle without a chat template, and for a conversation that the template refuses or that
         does not fit the context; nothing is left out of it (`mobile-run serve` does that)."""
         if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
             raise ArgumentError('`messages` must be a list of {"role": ..., "content": ...}')
         conversation = [_message(message) for message in messages]
+        form = _form(json_schema, regex)
+        if form and thinking:
+            raise ArgumentError("`thinking` cannot go with `json_schema` or `regex`: the form has no room for it")
         pieces = self._answer(
-            lambda: self._chat_prompt(conversation, thinking), max_new_tokens, sampling, False, stop, cancel
+            lambda: self._chat_prompt(conversation, thinking), max_new_tokens, sampling, False, stop, form, cancel
         )
         return pieces if stream else _whole(pieces)
 
@@ -219,6 +247,7 @@ class LoadedModel:
         sampling: Sampling,
         ignore_eos: bool,
         stop: Sequence[str],
+        form: _Form | None,
         cancel: Cancel,
     ) -> Iterator[Piece]:
         """The model is only taken while a piece is made, so that the caller may ask for other things between two."""
@@ -231,17 +260,30 @@ class LoadedModel:
             text = self._texts
             ids = prompt()
             unread = self._memory.begin(ids)
-        with Sampler(self._model.vocabulary, sampling) as sampler:
+        with Sampler(self._model.vocabulary, sampling) as sampler, ExitStack() as stack:
             sampler.accept(ids)
+            constraint = None
+            if form:
+                with self._taken(text):
+                    constraint = stack.enter_context(Constraint(self._tries(), *form))
             ends = frozenset() if ignore_eos else self._model.end_tokens
             pieces = TextStream(self._tokenizer)
-            answer = Answer(self._memory, unread, sampler, pieces, limit, ends, stops, cancel)
+            answer = Answer(self._memory, unread, sampler, pieces, limit, ends, stops, cancel, constraint)
             while True:
                 with self._taken(text):
                     piece = answer.next()
                 yield piece
                 if piece.ended:
                     return
+
+    def _tries(self) -> Vocabulary:
+        """Made at the first answer in a given form."""
+        if self._vocabulary is None and self._open is not None:
+            model = self._model
+            self._vocabulary = Vocabulary(self._tokenizer, model.vocabulary, model.end_tokens)
+            self._open.callback(self._vocabulary.close)
+        assert self._vocabulary is not None
+        return self._vocabulary
 
     @contextmanager
     def _taken(self, text: int | None = None) -> Iterator[None]:
@@ -256,6 +298,20 @@ class LoadedModel:
             yield
         finally:
             self._busy.release()
+
+
+def _form(json_schema: Schema | None, regex: str | None) -> _Form | None:
+    if json_schema is not None and regex is not None:
+        raise ArgumentError("give `json_schema` or `regex`, not both")
+    if regex is not None:
+        _check_text("regex", regex)
+        return REGEX, regex
+    if json_schema is None or isinstance(json_schema, str):
+        return None if json_schema is None else (JSON_SCHEMA, json_schema)
+    try:
+        return JSON_SCHEMA, json.dumps(json_schema)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"`json_schema` is not JSON: {error}") from error
 
 
 def _whole(pieces: Iterator[Piece]) -> str:

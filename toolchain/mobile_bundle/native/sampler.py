@@ -63,7 +63,9 @@ def _library() -> ctypes.CDLL:
         "mb_sampler_open": [ctypes.c_uint32, ctypes.POINTER(_Options), ctypes.POINTER(pointer)],
         "mb_sampler_close": [pointer],
         "mb_sampler_accept": [pointer, ctypes.c_int32],
-        "mb_sampler_sample": [pointer, ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int32)],
+        "mb_sampler_sample_among": [
+            pointer, ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_int32)
+        ],
     }, {"mb_sampler_close": None, "mb_sampler_accept": None})  # fmt: skip
 
 
@@ -88,12 +90,14 @@ class Sampler:
         for token in tokens:
             _library().mb_sampler_accept(self._handle, token)
 
-    def sample(self, logits: NDArray[np.float32]) -> int:
-        """The next token. logits: float32 (vocabulary,). NotFinite where one of them is infinite or NaN."""
+    def sample(self, logits: NDArray[np.float32], allowed: NDArray[np.uint32] | None = None) -> int:
+        """The next token. logits: float32 (vocabulary,); allowed: bits as Constraint.allowed's (None: all tokens).
+        NotFinite where a logit is infinite or NaN."""
         logits = np.ascontiguousarray(logits, np.float32)
         if logits.shape != (self._vocabulary,):
             raise ArgumentError(f"logits have the shape {logits.shape}, expected ({self._vocabulary},)")
         token = ctypes.c_int32()
         pointer = logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        check(_library().mb_sampler_sample(self._handle, pointer, ctypes.byref(token)))
+        bits = None if allowed is None else allowed.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32))
+        check(_library().mb_sampler_sample_among(self._handle, pointer, bits, ctypes.byref(token)))
         return token.value

@@ -12,6 +12,7 @@ import dev.mobilebundle.lm.ModelState
 import dev.mobilebundle.lm.ReleaseReason
 import dev.mobilebundle.lm.Role
 import dev.mobilebundle.lm.RunnerLanguageModel
+import dev.mobilebundle.lm.SavedStateEvent
 import dev.mobilebundle.lm.StoredBundle
 import java.io.Closeable
 
@@ -51,6 +52,9 @@ class ChatSession(private val app: DemoApplication) {
     private var unsaved = false
     private var reloadAfterAnswer = false
 
+    /** The conversation that the model's process has read, so that only what is new is read; null: none. */
+    private var held: String? = null
+
     /** The request to open a conversation that counts: the last one. */
     private var opening: Any? = null
 
@@ -61,6 +65,8 @@ class ChatSession(private val app: DemoApplication) {
 
     /** Of the last answer that was finished in this process, and of the model as it was opened. */
     var stats: GenerationStats? = null
+        private set
+    var started: GenerationEvent.Started? = null
         private set
     var loaded: LoadedModel? = null
         private set
@@ -87,6 +93,7 @@ class ChatSession(private val app: DemoApplication) {
         model.observe { state ->
             if (state is ModelState.Failed) notice = Notice.Problem(state.error)
             if (state is ModelState.Ready) loaded = state.model
+            if (state is ModelState.Closed || state is ModelState.Released || state is ModelState.Failed) held = null
             changed()
         }
     }
@@ -216,7 +223,7 @@ class ChatSession(private val app: DemoApplication) {
         bundle = null
         conversation = Conversation("")
         notice = null
-        stats = null
+        forgetFigures()
         loaded = null
         changed()
     }
@@ -249,6 +256,7 @@ class ChatSession(private val app: DemoApplication) {
     private fun load() {
         val current = bundle ?: return
         loaded = null
+        held = null
         model.load(current.directory, app.settings.loadOptions(current.manifest.longestContext))
     }
 
@@ -269,8 +277,13 @@ class ChatSession(private val app: DemoApplication) {
     private fun become(next: Conversation) {
         conversation = next
         notice = null
-        stats = null
+        forgetFigures()
         changed()
+    }
+
+    private fun forgetFigures() {
+        stats = null
+        started = null
     }
 
     private fun answer(begun: String) {
@@ -278,8 +291,35 @@ class ChatSession(private val app: DemoApplication) {
         save()
         val mine = Writing(conversation)
         writing = mine
+        if (held != conversation.id) resume(conversation)
         mine.generation = model.generate(request()) { take(it, mine) }
+        held = conversation.id
         changed()
+    }
+
+    /** Has the model take up the state in which a process before had read the conversation. Without one all of it is read. */
+    private fun resume(wanted: Conversation) {
+        model.resume(app.conversations.stateFile(wanted.bundleId, wanted.id)) { event ->
+            val refused = event is SavedStateEvent.Failed && event.error !is ModelError.WasReleased
+            if (refused) app.disk.execute { app.conversations.deleteState(wanted.bundleId, wanted.id) }
+        }
+    }
+
+    /** Has the model's state, of so many bytes, written beside the conversation that it has just answered in. */
+    private fun keep(answered: Conversation, bytes: Long) {
+        fun isStillHeld() = !answering && held == answered.id
+        if (bytes == 0L || !isStillHeld()) return
+        app.disk.execute {
+            if (!app.conversations.hasRoomFor(bytes)) return@execute
+            app.main.execute {
+                if (isStillHeld()) {
+                    model.save(app.conversations.stateFile(answered.bundleId, answered.id)) {
+                        // The conversation may have been deleted meanwhile.
+                        app.disk.execute { app.conversations.trimStates() }
+                    }
+                }
+            }
+        }
     }
 
     private fun request(): GenerationRequest {
@@ -293,10 +333,18 @@ class ChatSession(private val app: DemoApplication) {
     }
 
     private fun take(event: GenerationEvent, mine: Writing) {
-        if (mine !== writing) return
+        if (mine === writing) follow(event, mine)
+        // Also of an answer that was stopped, or begun in a conversation that was left.
+        if (event is GenerationEvent.Finished) keep(mine.conversation, event.stats.stateBytes)
+    }
+
+    private fun follow(event: GenerationEvent, mine: Writing) {
         when (event) {
             is GenerationEvent.Reading -> mine.read = event
-            is GenerationEvent.Started -> if (event.droppedMessages > 0) notice = Notice.BeginningDropped
+            is GenerationEvent.Started -> {
+                started = event
+                if (event.droppedMessages > 0) notice = Notice.BeginningDropped
+            }
             is GenerationEvent.Text -> {
                 if (mine.tokens == 0) mine.startedAt = System.nanoTime()
                 mine.tokens = event.tokens
@@ -328,7 +376,7 @@ class ChatSession(private val app: DemoApplication) {
     }
 
     private fun ending(reason: FinishReason) = when (reason) {
-        FinishReason.END -> Ending.COMPLETE
+        FinishReason.END, FinishReason.STOP -> Ending.COMPLETE
         FinishReason.LENGTH -> Ending.LENGTH
         FinishReason.CONTEXT -> Ending.CONTEXT
         FinishReason.CANCELLED -> Ending.STOPPED

@@ -1,5 +1,6 @@
 package dev.mobilebundle.demo
 
+import android.os.StatFs
 import dev.mobilebundle.lm.Role
 import java.io.File
 import java.io.FileOutputStream
@@ -12,8 +13,8 @@ import org.json.JSONObject
 data class ConversationSummary(val id: String, val title: String, val changed: Long, val messages: Int, val found: String)
 
 /**
- * The conversations on the disk: a folder per bundle, a file per conversation. Every function reads or writes files: not on
- * the main thread.
+ * The conversations on the disk: a folder per bundle, a file per conversation, and beside it the state in which the model
+ * had read it, for the few that were used last. Every function but [stateFile] reads or writes files: not on the main thread.
  */
 class ConversationStore(private val root: File) {
     /** The conversation that was changed last; null where there is none. */
@@ -62,18 +63,41 @@ class ConversationStore(private val root: File) {
         }
     }
 
-    /** Puts it aside: [undelete] brings it back until [purge]. */
+    /** Puts it aside: [undelete] brings it back until [purge]. Its state is removed at once: it holds the words, too. */
     fun delete(bundleId: String, id: String) {
         file(bundleId, id).let { it.renameTo(File(it.path + DELETED)) }
+        deleteState(bundleId, id)
     }
 
     fun undelete(bundleId: String, id: String) {
         file(bundleId, id).let { File(it.path + DELETED).renameTo(it) }
     }
 
-    /** Removes what was deleted, and what a kill left half-written. */
+    /** Removes what was deleted, and what a kill left half-written. No model may be writing a state meanwhile. */
     fun purge() {
-        root.walkTopDown().filter { it.isFile && (it.name.endsWith(DELETED) || it.name.endsWith(PARTIAL)) }.forEach { it.delete() }
+        root.walkTopDown().filter { it.isFile && REST.containsMatchIn(it.name) }.forEach { it.delete() }
+        trimStates()
+    }
+
+    /** Where the state of a conversation is, or would be. */
+    fun stateFile(bundleId: String, id: String) = File(folder(bundleId), id + STATE)
+
+    /** Whether a state of so many bytes leaves the phone storage enough for everything else. */
+    fun hasRoomFor(bytes: Long): Boolean {
+        if (!root.isDirectory && !root.mkdirs()) return false
+        return StatFs(root.path).availableBytes >= bytes + SPARE_BYTES
+    }
+
+    fun deleteState(bundleId: String, id: String) {
+        stateFile(bundleId, id).delete()
+    }
+
+    /** Keeps the states that were written last, and none of a conversation that is gone. */
+    fun trimStates() {
+        val (kept, orphans) = root.walkTopDown().filter { it.name.endsWith(STATE) }.toList()
+            .partition { File(it.path.removeSuffix(STATE) + JSON).exists() }
+        val older = kept.sortedByDescending { it.lastModified() }.drop(MOST_STATES)
+        for (file in orphans + older) file.delete()
     }
 
     /** Removes all conversations of a bundle. */
@@ -118,6 +142,14 @@ class ConversationStore(private val root: File) {
         const val JSON = ".json"
         const val PARTIAL = ".part"
         const val DELETED = ".deleted"
+        const val STATE = ".state"
+
+        /** The runner's own name for a state that it is writing ends in numbers. */
+        val REST = Regex("(\\$DELETED|\\$PARTIAL|\\$STATE\\.partial-[0-9-]+)$")
+
+        /** Of all models: a state has some kilobytes for every token, so a long conversation's has megabytes. */
+        const val MOST_STATES = 4
+        const val SPARE_BYTES = 64L shl 20
         const val MOST_BYTES = 16L shl 20
         const val AROUND = 40
     }

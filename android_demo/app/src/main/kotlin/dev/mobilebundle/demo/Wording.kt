@@ -37,7 +37,7 @@ fun Context.describe(error: ModelError): String = when (error) {
     is ModelError.BundleDamaged -> getString(R.string.error_damaged)
     is ModelError.BundleUnreadable -> getString(R.string.error_unreadable)
     is ModelError.OutOfMemory -> getString(R.string.error_out_of_memory)
-    is ModelError.BadRequest -> getString(R.string.error_request)
+    is ModelError.BadRequest, is ModelError.StateRefused -> getString(R.string.error_request)
     is ModelError.RunnerMissing -> getString(R.string.error_runner_missing)
     is ModelError.RunnerDied ->
         if (error.signal == SIGKILL) getString(R.string.error_killed) else getString(R.string.error_died)

@@ -5,7 +5,6 @@ import android.app.Notification
 import android.app.NotificationChannel
 import android.app.NotificationManager
 import android.app.PendingIntent
-import android.app.Service
 import android.content.Context
 import android.content.Intent
 import android.content.pm.PackageManager
@@ -19,13 +18,26 @@ import dev.mobilebundle.demo.ui.ModelsActivity
  * A foreground service: it tells Android, and the user, that an answer or an import goes on while other apps are in front.
  * It takes a permission, so only the flavour `online` has it; without, Android decides how long work in the background runs.
  */
-class WorkService : Service() {
+class WorkService : LimitedService() {
     override fun onBind(intent: Intent?): IBinder? = null
 
     override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
         val notification = notification()
-        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) begin(notification) else startForeground(ID, notification)
+        try {
+            if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) begin(notification) else startForeground(ID, notification)
+        } catch (_: IllegalStateException) {
+            stopSelf() // the hours of this day are used up already, or the app has just left the screen
+        }
         return START_NOT_STICKY
+    }
+
+    /**
+     * The work goes on as long as Android lets it, as in the default flavour: an answer is saved as it grows, and an import
+     * that is ended goes on when the app is opened.
+     */
+    override fun onTimeUsedUp() {
+        stopForeground(STOP_FOREGROUND_REMOVE)
+        stopSelf()
     }
 
     @Guarded

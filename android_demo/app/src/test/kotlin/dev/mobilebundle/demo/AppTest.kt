@@ -5,6 +5,8 @@ import android.app.ActivityManager
 import android.content.Context
 import android.net.Uri
 import android.os.Looper
+import android.os.SystemClock
+import android.view.MotionEvent
 import android.view.View
 import android.widget.TextView
 import dev.mobilebundle.lm.BundleImporter
@@ -87,7 +89,8 @@ abstract class AppTest {
 
     protected fun disk(freeBytes: Long) {
         val blocks = (freeBytes / ShadowStatFs.BLOCK_SIZE).toInt()
-        for (folder in listOf(app.store.root, File(app.filesDir, "downloads"))) ShadowStatFs.registerStats(folder.path, blocks, blocks, blocks)
+        val folders = listOf(app.store.root) + listOf("downloads", "chats").map { File(app.filesDir, it) }
+        for (folder in folders) ShadowStatFs.registerStats(folder.path, blocks, blocks, blocks)
     }
 
     /** Imports without a screen. */
@@ -138,6 +141,19 @@ abstract class AppTest {
 
     /** Long enough for the frames in which what has changed is laid out. */
     protected fun layOut() = shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(200))
+
+    /** A finger on the list. */
+    protected fun swipeDown(list: View) {
+        val down = SystemClock.uptimeMillis()
+        for (i in 0..10) {
+            val action = if (i == 0) MotionEvent.ACTION_DOWN else if (i == 10) MotionEvent.ACTION_UP else MotionEvent.ACTION_MOVE
+            val event = MotionEvent.obtain(down, down + i * 20L, action, 100f, 100f + i * 60, 0)
+            list.dispatchTouchEvent(event)
+            event.recycle()
+            shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(20))
+        }
+        layOut()
+    }
 
     protected fun chooserText(activity: Activity): String {
         val chooser = shadowOf(activity).nextStartedActivity

@@ -3,8 +3,6 @@ package dev.mobilebundle.demo
 import android.app.AlertDialog
 import android.content.res.Configuration
 import android.os.Build
-import android.os.Looper
-import android.view.MotionEvent
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -25,7 +23,6 @@ import org.junit.Before
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
-import org.robolectric.Shadows.shadowOf
 import org.robolectric.shadows.ShadowAlertDialog
 import org.robolectric.util.ReflectionHelpers
 
@@ -108,19 +105,6 @@ class ChatFaultsTest : AppTest() {
             screen.press(R.id.to_end)
             waitFor("the end") { list.lastVisiblePosition == list.count - 1 }
         }
-    }
-
-    /** A finger on the list. */
-    private fun swipeDown(list: View) {
-        val down = android.os.SystemClock.uptimeMillis()
-        for (i in 0..10) {
-            val action = if (i == 0) MotionEvent.ACTION_DOWN else if (i == 10) MotionEvent.ACTION_UP else MotionEvent.ACTION_MOVE
-            val event = MotionEvent.obtain(down, down + i * 20L, action, 100f, 100f + i * 60, 0)
-            list.dispatchTouchEvent(event)
-            event.recycle()
-            shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(20))
-        }
-        layOut()
     }
 
     @Test

@@ -1,7 +1,10 @@
 package dev.mobilebundle.demo
 
+import android.app.Activity
 import android.content.ClipboardManager
 import android.content.Context
+import android.content.Intent
+import android.net.Uri
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -12,7 +15,10 @@ import dev.mobilebundle.demo.ui.ConversationsActivity
 import dev.mobilebundle.lm.ModelState
 import dev.mobilebundle.lm.Role
 import dev.mobilebundle.lm.StoredBundle
+import java.io.ByteArrayOutputStream
 import java.io.File
+import java.io.IOException
+import java.io.OutputStream
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNotEquals
@@ -20,7 +26,10 @@ import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
 import org.robolectric.Robolectric
+import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ActivityController
+import org.robolectric.shadows.ShadowAlertDialog
+import org.robolectric.shadows.ShadowToast
 
 /** The list of conversations, and what can be done with one. */
 class ConversationTest : AppTest() {
@@ -127,8 +136,8 @@ class ConversationTest : AppTest() {
                 settle()
             }
             off { app.conversations.purge() }
-            val left = File(app.filesDir, "chats/${bundle.id}").list().orEmpty()
-            assertEquals(left.toList().toString(), 1, left.size)
+            val left = File(app.filesDir, "chats/${bundle.id}").list().orEmpty().map { it.substringAfterLast('.') }.sorted()
+            assertEquals("the conversation that was not deleted, with its state", listOf("json", "state"), left)
         }
     }
 
@@ -173,9 +182,61 @@ class ConversationTest : AppTest() {
             val answer = app.chat.turns[1].text.trim()
             conversations().use { controller ->
                 controller.get().titles()
-                controller.get().row(0).findViewById<View>(R.id.conversation_share).performClick()
-                settle()
+                controller.get().chooseToShare(0)
                 assertEquals("You:\nWho was he?\n\n${bundle.manifest.name}:\n$answer", chooserText(controller.get()))
+            }
+        }
+    }
+
+    /** [choice]: 0 as text, 1 as a file. */
+    private fun ConversationsActivity.chooseToShare(choice: Int) {
+        row(0).findViewById<View>(R.id.conversation_share).performClick()
+        shadowOf(ShadowAlertDialog.getLatestAlertDialog()).clickOnItem(choice)
+        settle()
+    }
+
+    private fun ConversationsActivity.saveAs(output: OutputStream): String {
+        val asked = shadowOf(this).nextStartedActivityForResult
+        assertEquals(Intent.ACTION_CREATE_DOCUMENT, asked.intent.action)
+        val target = Uri.parse("content://documents/conversation.txt")
+        shadowOf(app.contentResolver).registerOutputStream(target, output)
+        shadowOf(this).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(target))
+        repeat(2) { settle() } // read, then written
+        assertEquals("Who was he.txt", asked.intent.getStringExtra(Intent.EXTRA_TITLE))
+        return ShadowToast.getTextOfLatestToast()
+    }
+
+    @Test
+    fun savedAsAFile() {
+        chat(bundle).use {
+            ask("Who was he?")
+            val answer = app.chat.turns[1].text.trim()
+            conversations().use { controller ->
+                controller.get().titles()
+                controller.get().chooseToShare(1)
+                val file = ByteArrayOutputStream()
+                assertEquals(app.getString(R.string.saved_as_file), controller.get().saveAs(file))
+                assertEquals("You:\nWho was he?\n\n${bundle.manifest.name}:\n$answer", file.toString())
+                controller.get().chooseToShare(1)
+                val full = object : OutputStream() {
+                    override fun write(byte: Int) = throw IOException("the card is full")
+                }
+                assertEquals(app.getString(R.string.not_saved_as_file), controller.get().saveAs(full))
+            }
+        }
+    }
+
+    @Test
+    fun oneThatIsTooLongForAnotherAppBecomesAFile() {
+        val long = listOf(Turn(Role.USER, "Who was he?")) + (0 until 40).map { Turn(Role.ASSISTANT, "A king. ".repeat(500), Ending.LENGTH) }
+        off { app.conversations.save(Conversation(bundle.id, turns = long)) }
+        chat(bundle).use {
+            conversations().use { controller ->
+                controller.get().titles()
+                controller.get().chooseToShare(0)
+                val file = ByteArrayOutputStream()
+                controller.get().saveAs(file)
+                assertTrue("${file.size()}", file.size() > 150_000)
             }
         }
     }
@@ -255,7 +316,7 @@ class ConversationTest : AppTest() {
         chat(bundle).use { ask("One") }
         app.chat.close()
         settle()
-        val file = File(app.filesDir, "chats/${bundle.id}").listFiles()!!.single()
+        val file = File(app.filesDir, "chats/${bundle.id}").listFiles()!!.single { it.name.endsWith(".json") }
         file.writeText("[{\"role\": \"WHO\"")
         chat(bundle).use {
             assertTrue(app.chat.turns.isEmpty())

@@ -319,6 +319,21 @@ class ImportFaultsTest : ImportScreenTest() {
     }
 
     @Test
+    fun theFirstScreenLeadsToModels() {
+        screen().use { controller ->
+            waitFor("the list") { controller.get().isShown(R.id.empty) }
+            controller.get().press(R.id.models_link)
+            val asked = shadowOf(controller.get()).nextStartedActivity
+            assertEquals(Intent.ACTION_VIEW, asked.action)
+            assertEquals(app.getString(R.string.models_address), asked.dataString)
+            shadowOf(app).checkActivities(true) // as on a phone without a browser
+            controller.get().press(R.id.models_link)
+            val shown = shadowOf(ShadowAlertDialog.getLatestAlertDialog()).message
+            assertEquals("the address, to be copied", app.getString(R.string.models_address), shown)
+        }
+    }
+
+    @Test
     fun aDiskThatTakesNoRecordIsCalledFull() {
         File(app.filesDir, "import.json").mkdirs()
         try {

@@ -14,6 +14,7 @@ import dev.mobilebundle.lm.Role
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Test
+import org.robolectric.RuntimeEnvironment
 
 /** Answers as people see them. */
 class MarkdownTest : AppTest() {
@@ -52,7 +53,28 @@ class MarkdownTest : AppTest() {
         assertEquals("So:\n\nfor i in x:\n    print(i)\n\nDone", text.toString())
         assertEquals(listOf("for i in x:\n    print(i)"), text.covered<TypefaceSpan>())
         assertEquals("while it is written, the end is missing", "for i", plain("```python\nfor i"))
-        assertEquals("from left to right", "\u200Eسلام = 1\nx = 2", plain("```\nسلام = 1\nx = 2\n```"))
+        assertEquals("from left to right", "\u200Eسلام = 1\nx = 2\n\n\u200E}", plain("```\nسلام = 1\nx = 2\n\n}\n```"))
+    }
+
+    @Test
+    fun programsAreAtTheLeftFromRightToLeftToo() {
+        RuntimeEnvironment.setQualifiers("+ar-ldrtl")
+        val bundle = imported(Inputs.chatModel)
+        off {
+            val turns = listOf(Turn(Role.USER, "?"), Turn(Role.ASSISTANT, "الماء ضروري للحياة في كل مكان.\n\nنعم.\n\n```\nif a {\n  }\n```", Ending.COMPLETE))
+            app.conversations.save(Conversation(bundle.id, turns = turns))
+        }
+        chat(bundle).use { controller ->
+            layOut()
+            val text = controller.get().findViewById<ListView>(R.id.messages).getChildAt(1).findViewById<TextView>(R.id.text)
+            val lines = text.layout
+            val short = lines.getLineForOffset(text.text.indexOf("نعم"))
+            assertTrue("words are at the right", lines.getLineLeft(short) > 0f)
+            for (line in lines.lineCount - 2 until lines.lineCount) {
+                assertEquals("a line of the program is at the left", 0f, lines.getLineLeft(line), 0.5f)
+                assertEquals(1, lines.getParagraphDirection(line))
+            }
+        }
     }
 
     @Test

@@ -1,7 +1,9 @@
 package dev.mobilebundle.demo
 
 import android.Manifest
+import android.app.ForegroundServiceStartNotAllowedException
 import android.content.Intent
+import android.content.pm.ServiceInfo
 import android.os.BatteryManager
 import android.os.PowerManager
 import android.view.View
@@ -77,6 +79,30 @@ class PhoneConditionTest : AppTest() {
             assertNotNull(shadowOf(service).lastForegroundNotification)
         }
         assertEquals(WorkService::class.java.name, shadowOf(app).nextStoppedService?.component?.className)
+    }
+
+    @Test
+    fun aServiceWhoseHoursAreUsedUpEndsAndTheAnswerGoesOn() {
+        shadowOf(app).grantPermissions(Manifest.permission.FOREGROUND_SERVICE)
+        answering {
+            val controller = Robolectric.buildService(WorkService::class.java).create().startCommand(0, 1)
+            // As Android 15 does, whose function it is.
+            WorkService::class.java.getMethod("onTimeout", Int::class.java, Int::class.java)
+                .invoke(controller.get(), 1, ServiceInfo.FOREGROUND_SERVICE_TYPE_DATA_SYNC)
+            assertTrue(shadowOf(controller.get()).isStoppedBySelf)
+            assertTrue(shadowOf(controller.get()).isForegroundStopped)
+            assertTrue(app.chat.answering)
+            val length = app.chat.turns.last().text.length
+            waitFor("more of it") { app.chat.turns.last().text.length > length }
+        }
+    }
+
+    @Test
+    fun aServiceThatMayNotBeginEnds() {
+        val controller = Robolectric.buildService(WorkService::class.java).create()
+        shadowOf(controller.get()).setThrowInStartForeground(ForegroundServiceStartNotAllowedException("Time limit already exhausted"))
+        controller.startCommand(0, 1)
+        assertTrue(shadowOf(controller.get()).isStoppedBySelf)
     }
 
     @Test

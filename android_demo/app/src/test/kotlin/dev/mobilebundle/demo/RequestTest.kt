@@ -1,5 +1,6 @@
 package dev.mobilebundle.demo
 
+import dev.mobilebundle.lm.AnswerForm
 import dev.mobilebundle.lm.FinishReason
 import dev.mobilebundle.lm.GenerationEvent
 import dev.mobilebundle.lm.GenerationRequest
@@ -10,6 +11,7 @@ import dev.mobilebundle.lm.ReleaseReason
 import dev.mobilebundle.lm.RunnerLanguageModel
 import dev.mobilebundle.lm.Sampling
 import java.io.File
+import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNotEquals
 import org.junit.Assert.assertThrows
@@ -125,6 +127,50 @@ class RequestTest : AppTest() {
             text(Sampling(temperature = 3f, seed = 5, minP = 1f, repetitionWindow = 16)),
         )
         assertEquals(greedy.first, sampled.first)
+    }
+
+    @Test
+    fun anAnswerEndsBeforeAStopString() {
+        fun text(vararg stop: String) = GenerationRequest.Text("The history of the city", 32, stop = stop.toList())
+        val whole = answers(Inputs.textModelPacked, text()).single().first
+        // Two letters and a space between them: the end of one token and the beginning of another.
+        val inner = whole.substring(whole.indexOf(' ', 20) - 1).take(3)
+        val (stopped, unseen, refused) = answers(Inputs.textModelPacked, text("no such words", inner), text("no such words"), text(""))
+        assertEquals(whole.substringBefore(inner), stopped.first)
+        assertEquals(FinishReason.STOP, (stopped.second as GenerationEvent.Finished).stats.reason)
+        assertEquals("what is held back comes in the end", whole, unseen.first)
+        assertEquals(FinishReason.LENGTH, (unseen.second as GenerationEvent.Finished).stats.reason)
+        assertTrue((refused.second as GenerationEvent.Failed).error is ModelError.BadRequest)
+    }
+
+    @Test
+    fun anAnswerHasTheFormThatIsAskedFor() {
+        val schema = """
+            {"type": "object", "required": ["name", "born"], "additionalProperties": false, "properties": {
+              "name": {"type": "string", "maxLength": 12}, "born": {"type": "integer", "minimum": 1, "maximum": 2100}}}
+        """
+        fun text(form: AnswerForm) = GenerationRequest.Text("The king was called", 80, form = form)
+        val (json, date, refused) = answers(
+            Inputs.textModelPacked,
+            text(AnswerForm.JsonSchema(schema)),
+            text(AnswerForm.Regex("[12][0-9]{3}-(0[1-9]|1[0-2])")),
+            text(AnswerForm.JsonSchema("""{"type": "object", "patternProperties": {"a": {}}}""")),
+        )
+        for ((_, end) in listOf(json, date)) assertEquals(FinishReason.END, (end as GenerationEvent.Finished).stats.reason)
+        val found = JSONObject(json.first)
+        assertEquals(listOf("name", "born"), found.keys().asSequence().toList())
+        assertTrue(json.first, found.getString("name").length <= 12 && found.getInt("born") in 1..2100)
+        assertTrue(date.first, Regex("[12][0-9]{3}-(0[1-9]|1[0-2])").matches(date.first))
+        val error = (refused.second as GenerationEvent.Failed).error
+        assertTrue(error.detail, error is ModelError.BadRequest && "patternProperties" in error.detail)
+        assertThrows(IllegalArgumentException::class.java) { AnswerForm.JsonSchema("[]") }
+    }
+
+    @Test
+    fun aConversationIsAnsweredInAForm() {
+        val question = listOf(Message(Role.USER, "Is water wet?"))
+        val (answer, _) = answers(Inputs.chatModel, GenerationRequest.Chat(question, form = AnswerForm.Regex("yes|no"))).single()
+        assertTrue(answer, answer in listOf("yes", "no"))
     }
 
     @Test

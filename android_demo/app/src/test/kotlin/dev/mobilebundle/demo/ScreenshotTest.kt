@@ -1,7 +1,9 @@
 package dev.mobilebundle.demo
 
+import android.Manifest
 import android.app.Activity
 import android.app.Dialog
+import android.content.Intent
 import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.graphics.Color
@@ -24,6 +26,7 @@ import org.junit.Assume.assumeTrue
 import org.junit.Test
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
 import org.robolectric.shadows.ShadowAlertDialog
 
 /**
@@ -41,6 +44,8 @@ class ScreenshotTest : AppTest() {
         Look("small-en", "en-w320dp-h480dp-notnight-hdpi", 2f),
         Look("small-sw", "sw-w320dp-h480dp-night-hdpi", 2f),
     )
+
+    private val bothThemesAndLanguages = looks.take(4)
 
     private fun inEveryLook(screen: String, show: (Look) -> Unit) = inLooks(looks, screen, show)
 
@@ -71,6 +76,10 @@ class ScreenshotTest : AppTest() {
         file.writeBytes(PalettePng.encode(bitmap))
         assertTrue(file.length() > 3_000)
         check(activity.findViewById(R.id.screen))
+        val conversation = activity.findViewById<View>(R.id.messages) ?: return
+        if (activity.resources.configuration.fontScale == 2f) {
+            assertTrue("$current: ${conversation.height} of ${view.height} for the conversation", 2 * conversation.height >= view.height)
+        }
     }
 
     /** What TalkBack, large letters and narrow screens need. */
@@ -197,13 +206,12 @@ class ScreenshotTest : AppTest() {
             }
         }
         inEveryLook("real-chat") { chat(bundle).use { take(it.get()) } }
-        val more = listOf(
-            Look("landscape-en", "en-w640dp-h360dp-land-notnight-hdpi"),
-            Look("keyboard-en", "en-w360dp-h340dp-port-notnight-hdpi"),
-        )
-        inLooks(more, "real-chat") { chat(bundle).use { take(it.get()) } }
-        val some = looks.take(1) + looks.drop(3).take(1)
-        inLooks(some, "figures") {
+        for ((state, room) in listOf("landscape" to "w640dp-h360dp-land", "keyboard" to "w360dp-h340dp-port")) {
+            inLooks(bothThemesAndLanguages.map { Look("$state-${it.name}", it.qualifiers.replace("w360dp-h640dp", room)) }, "real-chat") {
+                chat(bundle).use { take(it.get()) }
+            }
+        }
+        inLooks(bothThemesAndLanguages, "figures") {
             chat(bundle).use { controller ->
                 controller.get().findViewById<View>(R.id.status_row).performClick()
                 take(controller.get(), ShadowAlertDialog.getLatestAlertDialog())
@@ -211,7 +219,7 @@ class ScreenshotTest : AppTest() {
         }
         app.chat.close()
         slowPhone()
-        inLooks(some, "writing") {
+        inLooks(bothThemesAndLanguages, "writing") {
             chat(bundle).use { controller ->
                 app.chat.newConversation()
                 app.chat.send("What is the capital of Kenya, and what is it known for?")
@@ -221,8 +229,39 @@ class ScreenshotTest : AppTest() {
             }
         }
         phone(totalBytes = 1_900_000_000, availableBytes = 90_000_000)
-        inLooks(some, "models-tight") {
+        inLooks(bothThemesAndLanguages, "models-tight") {
             Robolectric.buildActivity(ModelsActivity::class.java).setup().use { take(it.get()) }
+        }
+    }
+
+    @Test
+    fun dialogs() {
+        fun dialog() = ShadowAlertDialog.getLatestAlertDialog()
+        val bundle = imported(Inputs.chatModel)
+        inLooks(bothThemesAndLanguages, "dialog-delete") {
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { controller ->
+                controller.get().findViewById<ViewGroup>(R.id.bundles).getChildAt(0).findViewById<View>(R.id.delete).performClick()
+                take(controller.get(), dialog())
+            }
+        }
+        inLooks(bothThemesAndLanguages, "dialog-open-with") {
+            val handed = Intent(Intent.ACTION_VIEW).setData(picked("model.mbundle.zip") { Inputs.textModel.inputStream() })
+            Robolectric.buildActivity(ModelsActivity::class.java, handed).setup().use { take(it.get(), dialog()) }
+        }
+        chat(bundle).use {
+            inLooks(bothThemesAndLanguages, "dialog-context") {
+                Robolectric.buildActivity(SettingsActivity::class.java).setup().use { controller ->
+                    controller.get().findViewById<ViewGroup>(R.id.rows).getChildAt(2).performClick()
+                    take(controller.get(), dialog())
+                }
+            }
+        }
+        shadowOf(app).grantPermissions(Manifest.permission.INTERNET)
+        inLooks(bothThemesAndLanguages, "dialog-download") {
+            Robolectric.buildActivity(ModelsActivity::class.java).setup().use { controller ->
+                controller.get().findViewById<View>(R.id.download).performClick()
+                take(controller.get(), dialog())
+            }
         }
     }
 

@@ -10,6 +10,8 @@ import dev.mobilebundle.lm.ktx.bundles
 import dev.mobilebundle.lm.ktx.events
 import dev.mobilebundle.lm.ktx.importFrom
 import dev.mobilebundle.lm.ktx.open
+import dev.mobilebundle.lm.ktx.resume
+import dev.mobilebundle.lm.ktx.save
 import java.io.File
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Deferred
@@ -68,6 +70,28 @@ class CoroutinesTest : AppTest() {
             val next = wait { model.answer(GenerationRequest.Text("The city", 4)) }
             assertEquals(4, next.stats.tokens)
             assertTrue("$pieces", pieces < 300)
+        }
+    }
+
+    @Test
+    fun aStateIsSavedAndTakenUp() {
+        val bundle = imported(Inputs.textModelPacked)
+        val file = File(app.filesDir, "one.state")
+        val prompt = GenerationRequest.Text("The river", 12)
+        val (saved, first) = RunnerLanguageModel(app).use { model ->
+            wait { model.open(bundle.directory) }
+            val first = wait { model.answer(prompt) }
+            wait { model.save(file) } to first
+        }
+        RunnerLanguageModel(app).use { model ->
+            val resumed = wait {
+                model.open(bundle.directory)
+                model.resume(file)
+            }
+            assertEquals(saved.copy(seconds = 0.0), resumed.copy(seconds = 0.0))
+            assertEquals(first.text, wait { model.answer(prompt) }.text)
+            file.writeText("no state")
+            assertThrows(ModelError.StateRefused::class.java) { wait { model.resume(file) } }
         }
     }
 

@@ -26,11 +26,22 @@ sealed class GenerationRequest {
     abstract val maxNewTokens: Int
     abstract val sampling: Sampling
 
+    /**
+     * The answer ends before the first of these texts that would be in it, wherever tokens begin and end: at most 8, of 1 to
+     * 256 bytes of UTF-8 each. What may become one of them is told only when it is clear that it does not.
+     */
+    abstract val stop: List<String>
+
+    /** null: whatever the model likes. */
+    abstract val form: AnswerForm?
+
     /** A text to continue. */
     data class Text @JvmOverloads constructor(
         val prompt: String,
         override val maxNewTokens: Int = 128,
         override val sampling: Sampling = Sampling(),
+        override val stop: List<String> = emptyList(),
+        override val form: AnswerForm? = null,
     ) : GenerationRequest()
 
     /**
@@ -44,6 +55,8 @@ sealed class GenerationRequest {
         override val maxNewTokens: Int = 128,
         override val sampling: Sampling = Sampling(),
         val thinking: Boolean? = null,
+        override val stop: List<String> = emptyList(),
+        override val form: AnswerForm? = null,
     ) : GenerationRequest()
 }
 
@@ -93,10 +106,13 @@ interface Generation {
     fun cancel()
 }
 
-/** Why an answer ended. */
-enum class FinishReason { END, LENGTH, CONTEXT, CANCELLED }
+/** Why an answer ended: by the model itself, before a text of [GenerationRequest.stop], by a limit, or by who asked. */
+enum class FinishReason { END, STOP, LENGTH, CONTEXT, CANCELLED }
 
-/** What an answer cost. Memory is of the model's process, as the kernel counts it. */
+/**
+ * What an answer cost. Memory is of the model's process, as the kernel counts it. [stateBytes]: of the file that
+ * [LanguageModel.save] would write now; 0: nothing was read.
+ */
 data class GenerationStats(
     val reason: FinishReason,
     val promptTokens: Int,
@@ -105,6 +121,7 @@ data class GenerationStats(
     val promptTokensPerSecond: Double,
     val firstTokenSeconds: Double,
     val memory: ProcessMemory,
+    val stateBytes: Long,
 )
 
 /** [anonymousBytes] is what the process holds for itself; the rest of [peakBytes] the kernel may drop and read again. */

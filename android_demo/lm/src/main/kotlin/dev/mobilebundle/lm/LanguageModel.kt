@@ -13,7 +13,7 @@ fun interface StateObserver {
  *
  * The process is `mobile-run`, started as a child: its memory is its own, and ending it gives all of it back. When it ends,
  * or when the app ends it ([release]), nothing is lost but time: the next [generate] starts it again and computes the
- * conversation anew.
+ * conversation anew, or what of it is new to a state that was saved before ([save], [resume]).
  *
  * **Memory.** Weights are mapped from their file, so the kernel may drop them and read them again; only the conversation and
  * the work space ([LoadedModel.predictedAnonymousBytes]) are the process's own. What Android does with the process is known
@@ -57,6 +57,21 @@ interface LanguageModel : Closeable {
      * has ended; otherwise a second request is [ModelError.StillAnswering].
      */
     fun generate(request: GenerationRequest, listener: GenerationListener): Generation
+
+    /**
+     * Writes what the model has read and answered to a file, after the answer that is being given, if there is one. The file
+     * appears whole or not at all, and only the app can read it; it holds the conversation, so delete it with that. How large
+     * it would be, [GenerationStats.stateBytes] of the last answer says. Requests that are made meanwhile wait.
+     */
+    fun save(file: File, listener: SavedStateListener)
+
+    /**
+     * Takes up what [save] has written, in this process or one before, in place of what the model has read; [generate] then
+     * computes only what is new to it, with the same result to the bit. A model whose process ended is started again. A file
+     * of another model, or one that is damaged, is refused by its checksums, and the model is as it was: delete it then, and
+     * go on without.
+     */
+    fun resume(file: File, listener: SavedStateListener)
 
     /** Ends the process to give its memory back; [generate] starts it again. */
     fun release(reason: ReleaseReason)

@@ -8,7 +8,7 @@ sealed class ModelError(val detail: String) : Exception(detail) {
     /** The bundle needs more memory than this phone has for apps. */
     class DoesNotFit(val fit: MemoryFit) : ModelError("needs ${fit.neededBytes} bytes, ${fit.limitBytes} are for apps")
 
-    /** Nothing was opened: [LanguageModel.load] comes first. */
+    /** Nothing was opened: [LanguageModel.load] comes first. Also of what a model without a process should save. */
     class NotOpen : ModelError("no bundle is open")
 
     /** Another part of the app has a model open: memory is for one at a time. */
@@ -28,6 +28,12 @@ sealed class ModelError(val detail: String) : Exception(detail) {
 
     /** The runner refused the request: a prompt longer than the context, a setting out of range. */
     class BadRequest(message: String) : ModelError(message)
+
+    /**
+     * The state of a conversation could not be written (the disk is full), or not be taken up: it is of another model, of an
+     * older version, longer than the context, or damaged. Such a file is of no more use.
+     */
+    class StateRefused(message: String) : ModelError(message)
 
     /** The runner could not be started. */
     class RunnerMissing(message: String) : ModelError(message)

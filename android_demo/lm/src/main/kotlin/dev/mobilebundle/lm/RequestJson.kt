@@ -21,6 +21,12 @@ internal fun GenerationRequest.toJson(): JSONObject {
     json.put("seed", sampling.seed)
     json.put("min_p", sampling.minP.toDouble())
     sampling.repetitionWindow?.let { json.put("repetition_window", it) }
+    when (val wanted = form) {
+        is AnswerForm.JsonSchema -> json.put("json_schema", JSONObject(wanted.schema))
+        is AnswerForm.Regex -> json.put("regex", wanted.pattern)
+        null -> Unit
+    }
+    if (stop.isNotEmpty()) json.put("stop", JSONArray(stop))
     return json
 }
 

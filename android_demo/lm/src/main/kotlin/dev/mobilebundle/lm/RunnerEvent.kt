@@ -13,6 +13,7 @@ internal sealed class RunnerEvent {
     /** [isRest]: no token, but the rest of a text that was cut. */
     data class Token(val text: String, val isRest: Boolean) : RunnerEvent()
     data class Done(val stats: GenerationStats) : RunnerEvent()
+    data class State(val state: SavedState) : RunnerEvent()
     data class Error(val error: ModelError) : RunnerEvent()
 
     /** Lines that only one command writes; [json] is the whole line. */
@@ -30,6 +31,7 @@ internal sealed class RunnerEvent {
                 "prompt" -> Prompt(started(json))
                 "token" -> Token(json.getString("text"), isRest = json.getInt("id") < 0)
                 "done" -> Done(stats(json))
+                "state" -> State(SavedState(json.getInt("tokens"), json.getLong("bytes"), json.getDouble("seconds")))
                 "error" -> Error(error(json))
                 else -> Other(name, json)
             }
@@ -56,7 +58,8 @@ internal sealed class RunnerEvent {
 
         private fun stats(json: JSONObject) = GenerationStats(
             reason = when (json.getString("reason")) {
-                "eos", "stop" -> FinishReason.END
+                "eos" -> FinishReason.END
+                "stop" -> FinishReason.STOP
                 "length" -> FinishReason.LENGTH
                 "context" -> FinishReason.CONTEXT
                 else -> FinishReason.CANCELLED
@@ -67,6 +70,7 @@ internal sealed class RunnerEvent {
             promptTokensPerSecond = json.getDouble("prompt_tokens_per_second"),
             firstTokenSeconds = json.getDouble("first_token_seconds"),
             memory = memory(json.getJSONObject("memory")),
+            stateBytes = json.optLong("state_bytes"),
         )
 
         fun memory(json: JSONObject) = ProcessMemory(

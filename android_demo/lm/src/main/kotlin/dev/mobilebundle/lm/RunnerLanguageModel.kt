@@ -8,6 +8,7 @@ import java.io.File
 import java.io.IOException
 import java.util.concurrent.Executor
 import kotlin.concurrent.thread
+import org.json.JSONObject
 
 /**
  * [LanguageModel] by `mobile-run serve` as a child process.
@@ -20,24 +21,46 @@ class RunnerLanguageModel @JvmOverloads constructor(
     private val looper: Looper = Looper.getMainLooper(),
     private val owner: String = "chat",
 ) : LanguageModel {
-    private inner class Answer(val request: GenerationRequest, val listener: GenerationListener) : Generation {
+    /** What the process is asked for: one after the other. */
+    private interface Task {
+        val isCancelled: Boolean
+
+        fun toJson(): JSONObject
+
+        fun fail(error: ModelError)
+    }
+
+    private inner class Answer(val request: GenerationRequest, val listener: GenerationListener) : Generation, Task {
         var tokens = 0
-        var isCancelled = false
+        override var isCancelled = false
             private set
         override var isFinished = false
             private set
+
+        override fun toJson() = request.toJson()
+
+        override fun fail(error: ModelError) = tell(GenerationEvent.Failed(error))
 
         override fun cancel() {
             looper.checkMine()
             if (isCancelled || isFinished) return
             isCancelled = true
-            if (this === answer && loaded != null) process?.send { CANCEL }
+            if (this === current && loaded != null) process?.send { CANCEL }
         }
 
         fun tell(event: GenerationEvent) {
             isFinished = event is GenerationEvent.Finished || event is GenerationEvent.Failed
             listener.onEvent(event)
         }
+    }
+
+    /** [command]: `save` or `resume`. */
+    private class StateTask(val command: String, val file: File, val listener: SavedStateListener) : Task {
+        override val isCancelled get() = false
+
+        override fun toJson(): JSONObject = JSONObject().put(command, file.absolutePath)
+
+        override fun fail(error: ModelError) = listener.onEnd(SavedStateEvent.Failed(error))
     }
 
     private val app = context.applicationContext
@@ -48,11 +71,11 @@ class RunnerLanguageModel @JvmOverloads constructor(
     private var process: RunnerProcess? = null
     private var loaded: LoadedModel? = null
 
-    /** What is being answered, or waits for the process to be ready. */
-    private var answer: Answer? = null
+    /** What is being done, or waits for the process to be ready. */
+    private var current: Task? = null
 
-    /** What was asked while an answer that is cancelled had not ended yet; all but the last of them are cancelled, too. */
-    private val waiting = ArrayDeque<Answer>()
+    /** What comes after it; of the answers among all of them, only the last is not cancelled. */
+    private val waiting = ArrayDeque<Task>()
 
     /** Identifies an attempt to open the bundle, from the look at its manifest to the end of the process; null: none. */
     private var attempt: Any? = null
@@ -82,18 +105,33 @@ class RunnerLanguageModel @JvmOverloads constructor(
     override fun generate(request: GenerationRequest, listener: GenerationListener): Generation {
         looper.checkMine()
         val asked = Answer(request, listener)
-        val before = waiting.lastOrNull() ?: answer
-        if (before != null) {
-            if (before.isCancelled) waiting += asked else asked.tell(GenerationEvent.Failed(ModelError.StillAnswering()))
-            return asked
+        val answering = (waiting + current).any { it is Answer && !it.isCancelled }
+        if (answering) asked.fail(ModelError.StillAnswering()) else enqueue(asked)
+        return asked
+    }
+
+    override fun save(file: File, listener: SavedStateListener) {
+        looper.checkMine()
+        val task = StateTask("save", file, listener)
+        if (attempt == null) task.fail(ModelError.NotOpen()) else enqueue(task)
+    }
+
+    override fun resume(file: File, listener: SavedStateListener) {
+        looper.checkMine()
+        enqueue(StateTask("resume", file, listener))
+    }
+
+    private fun enqueue(task: Task) {
+        if (current != null) {
+            waiting += task
+            return
         }
-        answer = asked
+        current = task
         val model = loaded
         when {
             model != null -> ask(model)
             attempt == null -> start()
         }
-        return asked
     }
 
     override fun release(reason: ReleaseReason) {
@@ -118,7 +156,7 @@ class RunnerLanguageModel @JvmOverloads constructor(
         state = ModelState.Loading(null)
         val context = options.context
         thread(name = "open-bundle", isDaemon = true) {
-            val refusal = refusal(directory, context)
+            val refusal = objection(directory, context)
             main.execute {
                 if (attempt === mine) refusal?.let { fail(it) } ?: startProcess(directory)
             }
@@ -148,7 +186,7 @@ class RunnerLanguageModel @JvmOverloads constructor(
     }
 
     /** Why the bundle must not be opened; null if nothing is known against it. Reads its manifest. */
-    private fun refusal(directory: File, context: Int?): ModelError? {
+    private fun objection(directory: File, context: Int?): ModelError? {
         val manifest = try {
             BundleManifest.read(directory)
         } catch (e: IOException) {
@@ -159,9 +197,9 @@ class RunnerLanguageModel @JvmOverloads constructor(
     }
 
     private fun ask(model: LoadedModel) {
-        val asked = answer ?: return
-        state = ModelState.Generating(model)
-        process?.send { asked.request.toJson().toString() }
+        val asked = current ?: return
+        if (asked is Answer) state = ModelState.Generating(model)
+        process?.send { asked.toJson().toString() }
         if (asked.isCancelled) process?.send { CANCEL }
     }
 
@@ -173,42 +211,46 @@ class RunnerLanguageModel @JvmOverloads constructor(
                 state = ModelState.Ready(event.model)
                 ask(event.model)
             }
-            is RunnerEvent.Reading -> answer?.tell(event.progress)
-            is RunnerEvent.Prompt -> answer?.tell(event.started)
-            is RunnerEvent.Token -> answer?.let {
+            is RunnerEvent.Reading -> (current as? Answer)?.tell(event.progress)
+            is RunnerEvent.Prompt -> (current as? Answer)?.tell(event.started)
+            is RunnerEvent.Token -> (current as? Answer)?.let {
                 if (!event.isRest) it.tokens++
                 if (event.text.isNotEmpty()) it.tell(GenerationEvent.Text(event.text, it.tokens))
             }
-            is RunnerEvent.Done -> finish(GenerationEvent.Finished(event.stats))
-            is RunnerEvent.Error -> if (loaded == null) fail(event.error) else finish(GenerationEvent.Failed(event.error))
+            is RunnerEvent.Done -> finish { (it as? Answer)?.tell(GenerationEvent.Finished(event.stats)) }
+            is RunnerEvent.State -> finish { (it as? StateTask)?.listener?.onEnd(SavedStateEvent.Done(event.state)) }
+            is RunnerEvent.Error -> if (loaded == null) fail(event.error) else finish { it.fail(refusal(it, event.error)) }
             is RunnerEvent.Other -> Unit
         }
     }
 
-    private fun finish(event: GenerationEvent) {
+    private fun finish(tell: (Task) -> Unit) {
         loaded?.let { state = ModelState.Ready(it) }
-        val finished = answer
-        answer = waiting.removeFirstOrNull()
+        val finished = current
+        current = waiting.removeFirstOrNull()
         loaded?.let { ask(it) }
-        finished?.tell(event)
+        finished?.let(tell)
     }
+
+    /** What is wrong with the file of a state is no fault of the bundle. */
+    private fun refusal(task: Task, error: ModelError) = if (task is StateTask) ModelError.StateRefused(error.detail) else error
 
     private fun fail(error: ModelError) {
         state = ModelState.Failed(error)
         endProcess(error)
     }
 
-    /** Ends the process, and with [error] the answer that it was giving. */
+    /** Ends the process, and with [error] all that it was asked for. */
     private fun endProcess(error: ModelError) {
         process?.kill()
         process = null
         attempt = null
         loaded = null
         ModelOwner.give(this)
-        val lost = listOfNotNull(answer) + waiting
-        answer = null
+        val lost = listOfNotNull(current) + waiting
+        current = null
         waiting.clear()
-        for (one in lost) one.tell(GenerationEvent.Failed(error))
+        for (one in lost) one.fail(error)
     }
 
     private companion object {

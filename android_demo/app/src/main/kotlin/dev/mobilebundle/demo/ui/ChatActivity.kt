@@ -102,18 +102,16 @@ class ChatActivity : BundleActivity(), MessageAdapter.Actions {
         findViewById<View>(R.id.to_end).visibility = if (end) View.GONE else View.VISIBLE
     }
 
-    /** Pixels of the last row that are below the list's edge; null where it is not in sight at all. */
-    private fun below(): Int? {
-        if (list.lastVisiblePosition < adapter.count - 1) return null
-        val last = list.getChildAt(list.childCount - 1) ?: return 0
-        return last.bottom - (list.height - list.paddingBottom)
+    private fun atEnd(): Boolean {
+        if (list.lastVisiblePosition < adapter.count - 1) return false
+        val last = list.getChildAt(list.childCount - 1) ?: return true
+        return last.bottom <= list.height - list.paddingBottom
     }
 
-    private fun atEnd() = below().let { it != null && it <= 0 }
-
+    /** Asks for the last row farther up than it can be: the list then puts its end to its own, however tall it is. */
     private fun scrollToEnd() {
         follow(true)
-        if (below() == null) list.setSelection(adapter.count - 1) else list.scrollListBy(maxOf(0, below() ?: 0))
+        list.setSelectionFromTop(adapter.count - 1, FAR_UP)
     }
 
     private fun sendPrompt() {
@@ -219,6 +217,7 @@ class ChatActivity : BundleActivity(), MessageAdapter.Actions {
         session.loaded?.let {
             figures += getString(R.string.figures_model, it.context, numberText(it.loadSeconds, 2), it.threads, it.kernels)
         }
+        session.started?.let { figures += getString(R.string.figures_kept, it.keptTokens, it.promptTokens) }
         session.currentRate?.let { figures += getString(R.string.figures_writing, numberText(it, 1)) }
         session.stats?.let {
             figures += getString(
@@ -256,6 +255,7 @@ class ChatActivity : BundleActivity(), MessageAdapter.Actions {
         private const val EDITING = "editing"
         private const val EDITED_CONVERSATION = "edited-conversation"
         private const val PERCENT = 100
+        private const val FAR_UP = -1_000_000
 
         /** The screen of the conversation with a bundle of the store. */
         fun intent(context: Context, bundleId: String): Intent =

@@ -1,5 +1,11 @@
 package dev.mobilebundle.demo.ui
 
+import android.app.Activity
+import android.app.AlertDialog
+import android.app.Dialog
+import android.content.ActivityNotFoundException
+import android.content.Intent
+import android.net.Uri
 import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
@@ -7,9 +13,11 @@ import android.widget.BaseAdapter
 import android.widget.EditText
 import android.widget.ListView
 import android.widget.TextView
+import android.widget.Toast
 import dev.mobilebundle.demo.ConversationSummary
 import dev.mobilebundle.demo.R
 import dev.mobilebundle.demo.transcript
+import java.io.IOException
 import java.text.DateFormat
 import java.util.Date
 
@@ -27,11 +35,15 @@ class ConversationsActivity : ScreenActivity() {
     /** Deleted, and can be brought back as long as the screen is there. */
     private var deleted: String? = null
 
+    /** The file of this one is being chosen. */
+    private var exported: String? = null
+
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         show(R.layout.activity_conversations, getString(R.string.conversations))
         findViewById<View>(R.id.open_settings).visibility = View.GONE
         deleted = savedInstanceState?.getString(DELETED)
+        exported = savedInstanceState?.getString(EXPORTED)
         headerAction(R.id.header_action, R.drawable.ic_new_chat, R.string.new_chat) {
             session.newConversation()
             finish()
@@ -53,6 +65,7 @@ class ConversationsActivity : ScreenActivity() {
     override fun onSaveInstanceState(state: Bundle) {
         super.onSaveInstanceState(state)
         state.putString(DELETED, deleted)
+        state.putString(EXPORTED, exported)
     }
 
     private fun refresh() {
@@ -84,9 +97,60 @@ class ConversationsActivity : ScreenActivity() {
         refresh()
     }
 
-    private fun shareConversation(id: String) = session.find(id) { turns ->
-        turns?.let { share(transcript(it, session.bundle?.manifest?.name.orEmpty()), R.string.share) }
+    /** Hands over the conversation as a text. */
+    private fun read(id: String, then: (String) -> Unit) = session.find(id) { turns ->
+        if (turns == null) tell(R.string.not_saved_as_file) else then(transcript(turns, session.bundle?.manifest?.name.orEmpty()))
     }
+
+    override fun createDialog(id: Int, arguments: Bundle): Dialog = if (id == SHARE) {
+        val conversation = arguments.getString(CONVERSATION).orEmpty()
+        AlertDialog.Builder(this)
+            .setItems(arrayOf(getString(R.string.share_as_text), getString(R.string.save_as_file))) { _, chosen ->
+                if (chosen == 0) shareAsText(conversation) else chooseFile(conversation)
+            }
+            .setNegativeButton(R.string.cancel, null)
+            .create()
+    } else {
+        super.createDialog(id, arguments)
+    }
+
+    /** What is handed to another app goes through the system, which takes a megabyte at most; a file can be of any length. */
+    private fun shareAsText(id: String) = read(id) { text ->
+        if (text.length <= MOST_SHARED_CHARACTERS) share(text, R.string.share) else chooseFile(id)
+    }
+
+    /** The system's own picker: it needs no permission, and gives the right to write that one file. */
+    private fun chooseFile(id: String) {
+        exported = id
+        val title = shown.find { it.id == id }?.title.orEmpty().filter { it.isLetterOrDigit() || it == ' ' }.trim()
+        val intent = Intent(Intent.ACTION_CREATE_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("text/plain")
+            .putExtra(Intent.EXTRA_TITLE, title.ifEmpty { getString(R.string.conversations) } + ".txt")
+        try {
+            @Suppress("DEPRECATION") // its replacement is in a library that this app does without
+            startActivityForResult(intent, FILE)
+        } catch (_: ActivityNotFoundException) {
+            tell(R.string.not_saved_as_file)
+        }
+    }
+
+    @Deprecated("its replacement is in a library that this app does without")
+    override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
+        val target = data?.data?.takeIf { requestCode == FILE && resultCode == Activity.RESULT_OK } ?: return
+        exported?.let { id -> read(id) { write(it, target) } }
+    }
+
+    private fun write(text: String, target: Uri) = app.disk.execute {
+        val written = try {
+            app.contentResolver.openOutputStream(target, "wt")?.use { it.write(text.toByteArray()) } != null
+        } catch (_: IOException) {
+            false
+        } catch (_: RuntimeException) {
+            false // a provider that throws what it likes
+        }
+        app.main.execute { tell(if (written) R.string.saved_as_file else R.string.not_saved_as_file) }
+    }
+
+    private fun tell(words: Int) = Toast.makeText(app, words, Toast.LENGTH_LONG).show()
 
     private val rows = object : BaseAdapter() {
         override fun getCount() = shown.size
@@ -109,7 +173,7 @@ class ConversationsActivity : ScreenActivity() {
                 one.messages,
             )
             view.findViewById<View>(R.id.conversation_open).setOnClickListener { open(one.id) }
-            act(view, R.id.conversation_share, R.string.share, one) { shareConversation(one.id) }
+            act(view, R.id.conversation_share, R.string.share, one) { ask(SHARE, Bundle().apply { putString(CONVERSATION, one.id) }) }
             act(view, R.id.conversation_delete, R.string.delete, one) { delete(one.id) }
             return view
         }
@@ -125,5 +189,10 @@ class ConversationsActivity : ScreenActivity() {
 
     private companion object {
         const val DELETED = "deleted"
+        const val EXPORTED = "exported"
+        const val CONVERSATION = "conversation"
+        const val SHARE = 1
+        const val FILE = 2
+        const val MOST_SHARED_CHARACTERS = 100_000
     }
 }

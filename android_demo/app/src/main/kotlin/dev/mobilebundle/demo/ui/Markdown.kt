@@ -4,8 +4,10 @@ import android.content.Context
 import android.graphics.Canvas
 import android.graphics.Paint
 import android.graphics.Typeface
+import android.text.Layout
 import android.text.SpannableStringBuilder
 import android.text.Spanned
+import android.text.style.AlignmentSpan
 import android.text.style.BackgroundColorSpan
 import android.text.style.LeadingMarginSpan
 import android.text.style.LineBackgroundSpan
@@ -112,6 +114,8 @@ class Markdown(context: Context) {
                     span(begin, TypefaceSpan("monospace"))
                     span(begin, RelativeSizeSpan(CODE))
                     span(begin, Ground(codeGround))
+                    // To its own left: the text around it may be to the right of its bubble.
+                    span(begin, AlignmentSpan.Standard(Layout.Alignment.ALIGN_NORMAL))
                 }
                 is Link -> if (node.destination.isNotEmpty() && text.substring(begin) != node.destination) text.append(" (${node.destination})")
                 is ListItem -> if (depth <= DEEPEST) span(begin, LeadingMarginSpan.Standard(if (depth == 1) 0 else step, step))
@@ -145,17 +149,17 @@ class Markdown(context: Context) {
             text.append(if (list is OrderedList) "${(list.markerStartNumber ?: 1) + number}. " else "• ")
         }
 
-        /** Programs read from left to right, also where their first word is Arabic. */
+        /** Programs read from left to right, also where a line's first word is Arabic, and where it has none ("}"). */
         private fun code(literal: String) {
-            val lines = literal.trimEnd('\n').split('\n').map { if (beginsRightToLeft(it)) LEFT_TO_RIGHT + it else it }
-            text.append(lines.joinToString("\n"))
+            val lines = literal.trimEnd('\n').split('\n')
+            text.append(lines.joinToString("\n") { if (it.isBlank() || beginsLeftToRight(it)) it else LEFT_TO_RIGHT + it })
         }
 
-        private fun beginsRightToLeft(line: String): Boolean {
+        private fun beginsLeftToRight(line: String): Boolean {
             for (char in line) {
                 when (Character.getDirectionality(char)) {
-                    Character.DIRECTIONALITY_LEFT_TO_RIGHT -> return false
-                    Character.DIRECTIONALITY_RIGHT_TO_LEFT, Character.DIRECTIONALITY_RIGHT_TO_LEFT_ARABIC -> return true
+                    Character.DIRECTIONALITY_LEFT_TO_RIGHT -> return true
+                    Character.DIRECTIONALITY_RIGHT_TO_LEFT, Character.DIRECTIONALITY_RIGHT_TO_LEFT_ARABIC -> return false
                 }
             }
             return false

@@ -75,13 +75,13 @@ class MessageAdapter(private val context: Context, private val session: ChatSess
             contentDescription = context.getString(if (mine) R.string.you_said else R.string.model_said, words)
             setBackgroundResource(if (mine) R.drawable.bubble_user else R.drawable.bubble_model)
             setTextColor(context.getColor(if (mine) R.color.on_primary_container else R.color.text))
-            (layoutParams as LinearLayout.LayoutParams).apply {
+            // Set anew, not changed: only then are "start" and "end" looked at again in a row that was the other one's.
+            layoutParams = (layoutParams as LinearLayout.LayoutParams).apply {
                 val inset = (BUBBLE_INSET_DP * resources.displayMetrics.density).toInt()
                 gravity = if (mine) Gravity.END else Gravity.START
                 marginStart = if (mine) inset else 0
                 marginEnd = if (mine) 0 else inset / 2
             }
-            requestLayout()
         }
         row.note.apply {
             text = turn.ending?.let { note(it) }.orEmpty()

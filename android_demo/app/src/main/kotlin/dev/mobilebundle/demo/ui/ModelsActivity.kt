@@ -3,6 +3,7 @@ package dev.mobilebundle.demo.ui
 import android.app.Activity
 import android.app.AlertDialog
 import android.app.Dialog
+import android.content.ActivityNotFoundException
 import android.content.Intent
 import android.net.Uri
 import android.os.Build
@@ -30,6 +31,7 @@ class ModelsActivity : ScreenActivity() {
         super.onCreate(savedInstanceState)
         show(R.layout.activity_models, getString(R.string.models), home = true)
         findViewById<View>(R.id.pick).setOnClickListener { pick() }
+        findViewById<View>(R.id.models_link).setOnClickListener { openModelsLink() }
         val online = Download.isAllowed(this)
         findViewById<View>(R.id.first_private).visibility = if (online) View.GONE else View.VISIBLE
         findViewById<View>(R.id.download).apply {
@@ -71,6 +73,16 @@ class ModelsActivity : ScreenActivity() {
     @Deprecated("its replacement is in a library that this app does without")
     override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
         if (requestCode == PICK && resultCode == Activity.RESULT_OK) data?.data?.let { app.imports.start(it) }
+    }
+
+    /** Another app has the permission for it: the browser. */
+    private fun openModelsLink() {
+        val address = getString(R.string.models_address)
+        try {
+            startActivity(Intent(Intent.ACTION_VIEW, Uri.parse(address)))
+        } catch (_: ActivityNotFoundException) {
+            showDetails(getString(R.string.first_link), address)
+        }
     }
 
     /** A file that another app opens or shares with this one: any app can, so the user is asked. */

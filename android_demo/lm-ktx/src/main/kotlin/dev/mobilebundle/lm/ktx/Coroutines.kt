@@ -14,11 +14,15 @@ import dev.mobilebundle.lm.LoadOptions
 import dev.mobilebundle.lm.LoadedModel
 import dev.mobilebundle.lm.ModelError
 import dev.mobilebundle.lm.ModelState
+import dev.mobilebundle.lm.SavedState
+import dev.mobilebundle.lm.SavedStateEvent
+import dev.mobilebundle.lm.SavedStateListener
 import dev.mobilebundle.lm.StoredBundle
 import dev.mobilebundle.lm.deviceMemory
 import dev.mobilebundle.lm.openBundle
 import dev.mobilebundle.lm.runnerProgram
 import java.io.File
+import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.channels.awaitClose
@@ -88,6 +92,23 @@ suspend fun LanguageModel.answer(request: GenerationRequest, onText: (String) ->
         }
     }
     return Answer(text.toString(), checkNotNull(stats))
+}
+
+/** Writes the model's state to a file: [LanguageModel.save]. It is written also where the scope is cancelled meanwhile. */
+@Throws(ModelError::class)
+suspend fun LanguageModel.save(file: File): SavedState = stateOf { save(file, it) }
+
+/** Takes a state up from a file: [LanguageModel.resume]. */
+@Throws(ModelError::class)
+suspend fun LanguageModel.resume(file: File): SavedState = stateOf { resume(file, it) }
+
+private suspend fun stateOf(ask: (SavedStateListener) -> Unit): SavedState {
+    val end = CompletableDeferred<SavedStateEvent>()
+    ask { end.complete(it) }
+    return when (val event = end.await()) {
+        is SavedStateEvent.Done -> event.state
+        is SavedStateEvent.Failed -> throw event.error
+    }
 }
 
 /**

@@ -5,29 +5,14 @@ import android.content.ComponentCallbacks2
 import android.content.Intent
 import android.net.Uri
 import android.os.Bundle
-import android.widget.Button
-import android.widget.EditText
-import android.widget.LinearLayout
-import android.widget.ScrollView
-import android.widget.TextView
-import dev.mobilebundle.lm.BundleStore
-import dev.mobilebundle.lm.GenerationRequest
-import dev.mobilebundle.lm.ImportError
-import dev.mobilebundle.lm.Message
-import dev.mobilebundle.lm.ModelError
-import dev.mobilebundle.lm.ReleaseReason
-import dev.mobilebundle.lm.Role
-import dev.mobilebundle.lm.RunnerLanguageModel
+import android.widget.*
+import dev.mobilebundle.lm.*
 import dev.mobilebundle.lm.ktx.answer
 import dev.mobilebundle.lm.ktx.bundles
 import dev.mobilebundle.lm.ktx.importFrom
 import dev.mobilebundle.lm.ktx.open
 import java.io.File
-import kotlinx.coroutines.CoroutineScope
-import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.Job
-import kotlinx.coroutines.cancel
-import kotlinx.coroutines.launch
+import kotlinx.coroutines.*
 
 /** Imports a model, and answers: all that an app needs of the library. */
 class MainActivity : Activity() {
@@ -47,7 +32,7 @@ class MainActivity : Activity() {
             LinearLayout(this).apply {
                 orientation = LinearLayout.VERTICAL
                 fitsSystemWindows = true
-                addView(ScrollView(context).apply { addView(text) }, LinearLayout.LayoutParams(MATCH, 0, 1f))
+                addView(ScrollView(context).apply { addView(text) }, LinearLayout.LayoutParams(LinearLayout.LayoutParams.MATCH_PARENT, 0, 1f))
                 addView(question)
                 addView(button("Send") { send(question.text.toString()) })
                 addView(button("Stop") { work?.cancel() })
@@ -110,9 +95,5 @@ class MainActivity : Activity() {
         scope.cancel()
         model.close()
         super.onDestroy()
-    }
-
-    private companion object {
-        const val MATCH = LinearLayout.LayoutParams.MATCH_PARENT
     }
 }

@@ -1,6 +1,6 @@
 /* Reading one JSON text where it lies: nothing is allocated but the strings that are asked for. */
-#ifndef MB_RUNNER_JSON_H
-#define MB_RUNNER_JSON_H
+#ifndef MB_BASE_JSON_H
+#define MB_BASE_JSON_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,7 +12,7 @@ typedef struct {
   char kind;
 } json_value;
 
-/* Checks the whole text, which is one value with nothing behind it but white space, nested at most 16 deep. */
+/* Checks the whole text, which is one value with nothing behind it but white space, nested at most 80 deep. */
 bool json_parse(const char *text, size_t bytes, json_value *value);
 
 /* The members of an object or the elements of an array, in order. Begin with *at = NULL; false: there are no more.

@@ -1,10 +1,10 @@
-#include "runner/json.h"
+#include "base/json.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEEPEST = 16 };
+enum { DEEPEST = 80 };
 
 static const char *skip_space(const char *p, const char *end) {
   while (p < end && (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r')) p++;
