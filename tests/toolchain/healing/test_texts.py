@@ -38,6 +38,8 @@ def test_sources_take_turns_by_weight_and_nothing_comes_twice_in_a_round() -> No
     for begin in (0, 13, 40):  # a function of the number alone
         again = Mixture([Part(numbered(30, 0), 3), Part(numbered(7, 100), 1)], seed=1)
         assert (again.sequences(begin, begin + 9)[:, 0] == read[begin : begin + 9]).all()
+    assert mixture.rounds(80) == pytest.approx(20 / 7)  # 60 of 30, 20 of 7
+    assert Mixture([Part(numbered(30, 0), 3)], seed=1).rounds(45) == 1.5
     other = Mixture([Part(numbered(30, 0), 3), Part(numbered(7, 100), 1)], seed=2)
     assert (other.sequences(0, 80)[:, 0] != read).any()
 

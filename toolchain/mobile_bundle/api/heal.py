@@ -29,7 +29,8 @@ def heal(
     cancel: Cancel = None,
     **settings: Any,
 ) -> Healed:
-    """Writes `output`, a checkpoint directory that `build` stores without loss, from the checkpoint directory `model`.
+    """Writes `output`, a checkpoint directory that `build` stores without loss, from `model`, a checkpoint directory or
+    a GGUF file.
 
     recipe: a codec ("bitnet-row", "bitnet", "bitnet-1.25bit", "affine-2bit", "affine-3bit"), that and the embedding's
     ("affine-2bit+affine-8bit"; alone it is 4 bits in groups of 32), a recipe file (.yaml), or a Recipe. settings: of
@@ -37,8 +38,8 @@ def heal(
     and after the training, and with Trained in it; `print` will do. cancel: stops between two steps. An unfinished
     run lies in OUTPUT.heal, and the same call goes on from there.
 
-    Needs torch (extra `heal`). Returns path, held (figures on held-out text) and lost. Raises UserError: InputError,
-    ArgumentError, OutputError, ResumableError, InstallationError, OutOfMemory, NotFinite, Cancelled."""
+    Needs torch (extra `heal`). Returns path, held (figures on held-out text), lost and rounds. Raises UserError:
+    InputError, ArgumentError, OutputError, ResumableError, InstallationError, OutOfMemory, NotFinite, Cancelled."""
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
             raise InstallationError(f"healing needs {package}", "pip install '.[heal]' in a checkout of mobile-bundle")

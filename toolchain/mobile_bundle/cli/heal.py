@@ -35,11 +35,13 @@ _SETTINGS = [
 ]
 _SECONDS = 10
 """Between two lines of progress."""
+_ROUNDS = 6
+"""That a text may be read before more text is worth more (docs/HEALING.md)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("model", type=Path, help="a checkpoint directory")
+    parser.add_argument("model", type=Path, help="a checkpoint directory or a GGUF file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint directory to write")
     parser.add_argument(
         "--recipe",
@@ -97,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             **{name: value for name, value in given.items() if value is not None},
         )
     if options.json:
-        print_json({"path": str(healed.path), "lost": healed.lost, **asdict(healed.held)})
+        print_json({"path": str(healed.path), "lost": healed.lost, "rounds": healed.rounds, **asdict(healed.held)})
         return 0
     held = healed.held
     print(
@@ -107,6 +109,12 @@ def run(options: argparse.Namespace) -> int:
     )
     if healed.lost:
         print(f"note: {healed.lost} matrices lie on no grid: a build stores them with a loss", file=sys.stderr)
+    if healed.rounds > _ROUNDS:
+        print(
+            f"note: a source of the text was read {healed.rounds:.0f} times; more --own-tokens, a longer --text or a "
+            "smaller --text-share would do better",
+            file=sys.stderr,
+        )
     return 0
 
 

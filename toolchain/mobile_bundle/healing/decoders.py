@@ -75,9 +75,13 @@ class Original:
         return normalise(x, self.norm, self.spec.norm_epsilon)
 
 
+_CACHE_GROUP = 32
+"""Values of a key or a value that share an int8 scale in the engine's cache (MB_KV_BLOCK)."""
+
+
 class _Runner(LayerRunner):
-    """A layer whose inputs are rounded as the engine rounds them. groups: columns that share an int8 scale, by entrance
-    of PROJECTIONS; None: inputs stay as they are."""
+    """A layer whose inputs, keys and values are rounded as the engine rounds them. groups: columns that share an int8
+    scale, by entrance of PROJECTIONS; None: all stay as they are."""
 
     def __init__(
         self,
@@ -92,6 +96,11 @@ class _Runner(LayerRunner):
 
     def enter(self, name: str, x: Tensor) -> Tensor:
         return x if self._groups is None else round_int8(x, self._groups[name])
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self._groups is not None:
+            k, v = round_int8(k, _CACHE_GROUP), round_int8(v, _CACHE_GROUP)
+        return super().attend(q, k, v)
 
 
 class StudentLayer(nn.Module):
@@ -119,8 +128,8 @@ class StudentLayer(nn.Module):
 
 
 class Student(nn.Module):
-    """int8: inputs of the projections and of the head are rounded as in the engine. checkpointing: layers are computed
-    again in the backward pass, which saves the memory of their activations."""
+    """int8: inputs of the projections and of the head, keys and values are rounded as in the engine. checkpointing:
+    layers are computed again in the backward pass, which saves the memory of their activations."""
 
     def __init__(
         self, original: Original, layers: list[StudentLayer], embedding: Matrix, norm: Tensor, output: Matrix | None

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mobile_bundle.calibrate.decoder import LayerRunner, normalise
 from mobile_bundle.files.disk import disk_errors
@@ -47,8 +48,7 @@ class _CachedLayer(LayerRunner):
         self.values[:, :, self.position] = v[:, :, 0]
         seen = slice(self.first, self.position + 1)
         grouped = q.view(len(q), k.shape[1], -1, q.shape[-1])  # the query heads of a key head lie side by side
-        scores = grouped @ self.keys[:, :, seen].transpose(-1, -2) * q.shape[-1] ** -0.5
-        mixed = torch.softmax(scores.float(), -1).to(v.dtype) @ self.values[:, :, seen]
+        mixed = functional.scaled_dot_product_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen])
         return mixed.view_as(q)
 
 

@@ -14,6 +14,7 @@ from mobile_bundle.codecs.grids import find_grid
 from mobile_bundle.codecs.source import ArraySource
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.disk import disk_errors, write_file
+from mobile_bundle.healing.companions import write_companions
 from mobile_bundle.healing.decoders import Student
 from mobile_bundle.healing.state import LOG
 from mobile_bundle.models import Model
@@ -21,9 +22,7 @@ from mobile_bundle.models.card import licence
 
 FACTS = "healing.json"
 _KIND = "mobile-bundle healed checkpoint"
-_KEPT = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 _OURS = ("config.json", "README.md", "model.safetensors", "model.safetensors.index.json", LOG, FACTS)
-_NOTICES = ("LICENSE", "LICENCE", "NOTICE")
 
 
 def output_directory(path: Path) -> AtomicDirectory:
@@ -45,10 +44,7 @@ def write_result(directory: Path, model: Model, student: Student, facts: dict[st
     with disk_errors(directory, size):
         save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
         (directory / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone
-        for path in sorted(Path(model.checkpoint.path).iterdir()):
-            kept = path.suffix in _KEPT or path.name.upper().startswith(_NOTICES)
-            if path.is_file() and kept and path.name not in _OURS:
-                shutil.copyfile(path, directory / path.name)
+        write_companions(model, directory, _OURS)
         if log.exists():
             shutil.copyfile(log, directory / LOG)
     write_file(directory / "config.json", json.dumps(_config(model.checkpoint.config), indent=1).encode())

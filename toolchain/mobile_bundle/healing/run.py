@@ -34,7 +34,6 @@ from mobile_bundle.healing.text import document_openings, opening_of_chat, text_
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.models import DecoderSpec
-from mobile_bundle.models.gguf import is_gguf
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
 from mobile_bundle.pipeline.request import BuildRequest, Listener
@@ -55,11 +54,12 @@ _AT_ONCE = {"cpu": 64, "cuda": 1536}
 @dataclass(frozen=True)
 class Healed:
     """path: the checkpoint; held: what it does on held-out text; lost: matrices that a build would not store without
-    loss (none is expected)."""
+    loss (none is expected); rounds: how often the source that was read most was read, 0 for blocks."""
 
     path: Path
     held: Held
     lost: int
+    rounds: float
 
 
 def heal_checkpoint(
@@ -75,8 +75,6 @@ def heal_checkpoint(
 
     UserError says what a person can mend; OutOfMemory and NotFinite are among them."""
     settings.check()
-    if is_gguf(checkpoint):
-        raise UnsupportedError(f"{checkpoint} is a GGUF file", "heal the checkpoint that it was made from")
     torch.manual_seed(settings.seed)
     with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
         settings = settings.resolved(source.spec.context)
@@ -132,7 +130,8 @@ class _Run:
                 target.commit()
                 shutil.rmtree(self._work, ignore_errors=True)
             world.wait()
-            return Healed(self._output, held, lost)
+            rounds = mixture.rounds(training.tokens // settings.sequence)
+            return Healed(self._output, held, lost, rounds)
         finally:
             if target is not None:
                 target.__exit__()

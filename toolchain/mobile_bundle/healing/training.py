@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +22,7 @@ from mobile_bundle.errors import NotFinite
 from mobile_bundle.healing.decoders import Original, Student, rated
 from mobile_bundle.healing.divergence import Slope, divergence, divergence_and_slope
 from mobile_bundle.healing.evaluation import Held, evaluate_held
+from mobile_bundle.healing.kept_states import KeptStates, free_memory
 from mobile_bundle.healing.mixture import Mixture, Tokens
 from mobile_bundle.healing.progress import Trained
 from mobile_bundle.healing.settings import Settings
@@ -78,6 +81,7 @@ class Training:
         slope_of = torch.compile(divergence_and_slope) if settings.compile else divergence_and_slope
         module = Distillation(student, original, slope_of)
         self._module: nn.Module = DistributedDataParallel(module) if world.size > 1 else module
+        self._states = KeptStates(original, len(mixture), lambda: free_memory(world.device))
         self._begun_at = self._state.step
         self._started = time.monotonic()
         self._saved = self._started
@@ -136,9 +140,9 @@ class Training:
         self._student.int8 = share >= 1 - settings.int8_share
         optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._world.device)
-        for tokens, part, last in self._parts():
+        for chosen, tokens, part, last in self._parts():
             with self._unshared(last), self._mixed():
-                loss = self._module(tokens, self._original.hidden(tokens)) * part
+                loss = self._module(tokens, self._states.of(chosen, tokens)) * part
                 loss.backward()
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
@@ -151,17 +155,17 @@ class Training:
         optimiser.step()
         return float(total)
 
-    def _parts(self) -> Iterator[tuple[Tensor, float, bool]]:
-        """What this process reads of a step's batch: (tokens, its part of this process's share, whether it is the
-        last)."""
+    def _parts(self) -> Iterator[tuple[NDArray[np.int64], Tensor, float, bool]]:
+        """What this process reads of a step's batch: (which sequences, their tokens, their part of this process's
+        share, whether they are the last)."""
         settings, world = self._settings, self._world
         own = settings.batch // world.size
         begin = self._state.step * settings.batch + world.rank * own
         for first in range(0, own, settings.micro_batch):
             count = min(settings.micro_batch, own - first)
-            sequences = self._mixture.sequences(begin + first, begin + first + count)
-            tokens = torch.from_numpy(sequences.astype("int64")).to(world.device)
-            yield tokens, count / own, first + count == own
+            chosen = self._mixture.chosen(begin + first, begin + first + count)
+            tokens = torch.from_numpy(self._mixture.read(chosen).astype("int64")).to(world.device)
+            yield chosen, tokens, count / own, first + count == own
 
     def _unshared(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients go to the other processes with the last part alone."""

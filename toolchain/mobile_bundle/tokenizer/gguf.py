@@ -132,7 +132,7 @@ def _byte_level(metadata: Metadata) -> tuple[dict[str, Any], bool]:
     steps = {
         "normalizer": pre.normalizer,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(pre.steps)},
-        "decoder": {"type": "ByteLevel"},
+        "decoder": _BYTE_LEVEL,
         "model": {"merges": merges, "ignore_merges": pre.ignore_merges},
     }
     return steps, pre.adds_bos
