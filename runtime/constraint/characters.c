@@ -1,6 +1,7 @@
 /* Sets of characters, and how they are read as UTF-8: ranges of code points are cut where their bytes are ranges, too
  * (as in RE2 and Rust's utf8-ranges). */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/unicode.h"
 #include "constraint/program.h"
@@ -137,29 +138,35 @@ static bool holds(const characters *set, uint32_t point) {
   return false;
 }
 
+/* Adds what begins with a byte. */
+static void put_first(reading *r, uint8_t byte, uint32_t next) {
+  const uint32_t first = program_read(r->p, byte, byte, next);
+  if (r->p->status == MB_OK) r->p->steps[first].other = r->first;
+  r->first = first;
+}
+
 fragment program_json_characters(program *p, const characters *set) {
   static const char meant[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
+  const fragment end = program_nothing(p);
+  reading whole = {.p = p, .first = PROGRAM_NOWHERE, .end = end.end}, escapes = whole;
   characters plain = *set;
   take_out(&plain, 0, 0x1F);
   take_out(&plain, '"', '"');
   take_out(&plain, '\\', '\\');
-  bool has = plain.count > 0;
-  fragment whole = has ? program_characters(p, &plain) : program_nothing(p);
-  for (size_t i = 0; i < sizeof meant - 1; i++) {
-    if (!holds(set, (uint32_t)meant[i])) continue;
-    const char escape[] = {'\\', letters[i]};
-    const fragment one = program_literal(p, escape, 2);
-    whole = has ? program_either(p, whole, one) : one;
-    has = true;
+  for (uint32_t i = 0; i < plain.count && p->status == MB_OK; i++)
+    put_range(&whole, plain.ranges[i].low, plain.ranges[i].high);
+  for (uint32_t point = 0; point < 0x80; point++) {
+    const char *letter = point ? strchr(meant, (int)point) : NULL;
+    if ((point >= 0x20 && !letter) || !holds(set, point)) continue;
+    if (letter) {
+      put_first(&escapes, (uint8_t)letters[letter - meant], end.begin);
+    } else {
+      const char escape[] = {'0', '0', digits[point >> 4], digits[point & 15]};
+      const fragment rest = program_literal(p, escape, sizeof escape);
+      program_lead(p, rest.end, end.begin);
+      put_first(&escapes, 'u', rest.begin);
+    }
   }
-  for (uint32_t point = 0; point < 0x20; point++) {
-    bool has_letter = false;
-    for (size_t i = 0; i < sizeof meant - 1; i++) has_letter = has_letter || (uint32_t)meant[i] == point;
-    if (has_letter || !holds(set, point)) continue;
-    const char escape[] = {'\\', 'u', '0', '0', digits[point >> 4], digits[point & 15]};
-    const fragment one = program_literal(p, escape, sizeof escape);
-    whole = has ? program_either(p, whole, one) : one;
-    has = true;
-  }
-  return whole;
+  if (escapes.first != PROGRAM_NOWHERE) put_first(&whole, '\\', escapes.first);
+  return (fragment){p->status == MB_OK ? whole.first : 0, end.end};
 }

@@ -4,7 +4,10 @@
  * string nearly all tokens are allowed, and a state that counts characters does not come again, so walking would cost
  * more than decoding. There it is enough to know how many plain characters, whichever they are, the state can read:
  * `sure` of them can always follow, and where no more than that ever can, exactly the plain tokens of at most so many
- * characters are allowed. Their masks are made once. What is left to walk are the few tokens that are not plain. */
+ * characters are allowed. Their masks are made once. What is left to walk are the few tokens that are not plain.
+ *
+ * Elsewhere, in "[a-z]{1,50}" for instance, states that count are often alike as far as most tokens reach: what follows
+ * the two is compared, and the mask is copied, but for the few tokens that are longer. */
 #include "constraint/constraint.h"
 
 #include <stdlib.h>
@@ -19,6 +22,9 @@ enum {
   LEAST_MASKS = 8,
   NO_MASK = UINT16_MAX,
   MOST_FOLLOWING = 64, /* states behind a plain character */
+  MOST_PAIRS = 512,    /* of states that are compared */
+  DEAR_NODES = 2000,   /* of the trie: a walk over more of them is worth looking for a mask of a state that is alike */
+  MOST_CANDIDATES = 24,
 };
 
 /* Numbers of plain characters that are known of a state. */
@@ -30,6 +36,18 @@ typedef struct {
   uint8_t too_many; /* none of this many can; 0: not known */
 } plain_knowledge;
 
+/* Which mask is a state's, if it was not made anew for another since. */
+typedef struct {
+  uint16_t slot; /* NO_MASK: none */
+  uint16_t making;
+} kept_mask;
+
+typedef struct {
+  uint16_t state;  /* that it was made for; STATE_UNKNOWN: none */
+  uint16_t making; /* how often it was made */
+  uint32_t nodes;  /* of the trie that it took */
+} mask_owner;
+
 struct mb_constraint {
   const mb_vocabulary *vocabulary;
   automaton automaton;
@@ -37,15 +55,15 @@ struct mb_constraint {
   bool ended;      /* by an end token */
   uint32_t *masks; /* [mask_count][words] */
   uint32_t mask_count, next_mask;
-  uint16_t *mask_of;          /* [state_room]: NO_MASK where there is none */
-  uint16_t *owner_of;         /* [mask_count]: the state; STATE_UNKNOWN: free */
+  kept_mask *mask_of;         /* [state_room] */
+  mask_owner *owners;         /* [mask_count] */
   plain_knowledge *knowledge; /* [state_room] */
 };
 
 /* Forgets what was known of states: they are about to be numbered anew. */
 static void forget(mb_constraint *c) {
   memset(c->mask_of, 0xFF, c->automaton.state_room * sizeof *c->mask_of);
-  memset(c->owner_of, 0, c->mask_count * sizeof *c->owner_of);
+  for (uint32_t i = 0; i < c->mask_count; i++) c->owners[i].state = STATE_UNKNOWN;
   memset(c->knowledge, 0, c->automaton.state_room * sizeof *c->knowledge);
 }
 
@@ -68,9 +86,9 @@ static mb_status make_room(mb_constraint *c) {
   if (c->mask_count >= NO_MASK) c->mask_count = NO_MASK - 1;
   c->masks = malloc(c->mask_count * words * sizeof *c->masks);
   c->mask_of = malloc(c->automaton.state_room * sizeof *c->mask_of);
-  c->owner_of = malloc(c->mask_count * sizeof *c->owner_of);
+  c->owners = calloc(c->mask_count, sizeof *c->owners);
   c->knowledge = malloc(c->automaton.state_room * sizeof *c->knowledge);
-  if (!c->masks || !c->mask_of || !c->owner_of || !c->knowledge)
+  if (!c->masks || !c->mask_of || !c->owners || !c->knowledge)
     return mb_fail(MB_ERROR_MEMORY, "no memory for the answer's form");
   forget(c);
   return MB_OK;
@@ -98,14 +116,14 @@ void mb_constraint_close(mb_constraint *c) {
   automaton_close(&c->automaton);
   free(c->masks);
   free(c->mask_of);
-  free(c->owner_of);
+  free(c->owners);
   free(c->knowledge);
   free(c);
 }
 
 uint64_t mb_constraint_bytes(const mb_constraint *c) {
   return automaton_bytes(&c->automaton) +
-         (uint64_t)c->mask_count * (c->vocabulary->words * sizeof *c->masks + sizeof *c->owner_of) +
+         (uint64_t)c->mask_count * (c->vocabulary->words * sizeof *c->masks + sizeof *c->owners) +
          (uint64_t)c->automaton.state_room * (sizeof *c->mask_of + sizeof *c->knowledge);
 }
 
@@ -237,11 +255,41 @@ static bool possibly(mb_constraint *c, uint16_t state, uint8_t many) {
   return yes;
 }
 
-/* Adds the tokens of the trie that the state can go on with. */
-static void walk(mb_constraint *c, const trie *t, uint16_t state, uint32_t *mask) {
+typedef struct {
+  uint16_t a, b;
+} state_pair;
+
+/* Whether the two go on alike for SHORT_BYTES, so that they allow the same tokens but for longer ones. false also where
+ * it would take too long to tell. */
+static bool alike(mb_constraint *c, uint16_t a, uint16_t b) {
+  automaton *m = &c->automaton;
+  state_pair pairs[MOST_PAIRS] = {{a, b}};
+  uint32_t known = 1, at = 0;
+  if (m->states[a].whole != m->states[b].whole) return false;
+  for (uint32_t depth = 0; depth < SHORT_BYTES && at < known; depth++) {
+    for (const uint32_t level = known; at < level; at++) {
+      for (uint32_t class = 0; class < m->class_count; class++) {
+        const state_pair next = {automaton_next(m, pairs[at].a, m->sample[class]),
+                                 automaton_next(m, pairs[at].b, m->sample[class])};
+        if (next.a == next.b) continue;
+        if (next.a == STATE_DEAD || next.b == STATE_DEAD) return false;
+        uint32_t seen = known; /* most often one of the last */
+        while (seen > 0 && (pairs[seen - 1].a != next.a || pairs[seen - 1].b != next.b)) seen--;
+        if (seen > 0) continue;
+        if (known == MOST_PAIRS) return false;
+        pairs[known++] = next;
+      }
+    }
+  }
+  return !m->full;
+}
+
+/* Adds the tokens of the trie that the state can go on with. Returns how many nodes were looked at. */
+static uint32_t walk(mb_constraint *c, const trie *t, uint16_t state, uint32_t *mask) {
+  uint32_t nodes = 0;
   uint16_t states[TOKEN_MOST_BYTES + 1];
   states[0] = state;
-  for (uint32_t i = 0; i < t->count;) {
+  for (uint32_t i = 0; i < t->count; nodes++) {
     const trie_node node = t->nodes[i];
     const uint16_t next = automaton_next(&c->automaton, states[node.depth], node.byte);
     if (next == STATE_DEAD) {
@@ -252,6 +300,7 @@ static void walk(mb_constraint *c, const trie *t, uint16_t state, uint32_t *mask
     states[node.depth + 1] = next;
     i++;
   }
+  return nodes;
 }
 
 /* Sets the plain tokens if counting characters tells which. */
@@ -273,14 +322,36 @@ static bool count_plain(mb_constraint *c, uint16_t state, uint32_t *mask) {
   return true;
 }
 
-static void find_allowed(mb_constraint *c, uint32_t *mask) {
+/* Copies the mask of a state that is alike, if there is one. `slot` is the mask's own. */
+static bool copy_alike(mb_constraint *c, uint32_t slot, uint32_t *mask) {
   const mb_vocabulary *v = c->vocabulary;
+  uint32_t tried = 0;
+  for (uint32_t back = 1; back < c->mask_count && tried < MOST_CANDIDATES; back++) {
+    const uint32_t other = (slot + c->mask_count - back) % c->mask_count;
+    const mask_owner *owner = &c->owners[other];
+    if (owner->state == STATE_UNKNOWN) return false;
+    if (owner->nodes < DEAR_NODES) continue;
+    tried++;
+    if (!alike(c, c->state, owner->state)) continue;
+    const uint32_t *made = c->masks + (size_t)other * v->words;
+    for (uint32_t i = 0; i < v->words; i++) mask[i] = made[i] & ~v->longs_mask[i];
+    walk(c, &v->longs, c->state, mask);
+    return true;
+  }
+  return false;
+}
+
+/* Returns how many nodes of the trie were looked at. */
+static uint32_t find_allowed(mb_constraint *c, uint32_t slot, uint32_t *mask) {
+  const mb_vocabulary *v = c->vocabulary;
+  if (copy_alike(c, slot, mask)) return 0;
   memset(mask, 0, v->words * sizeof *mask);
-  if (!count_plain(c, c->state, mask)) walk(c, &v->plain, c->state, mask);
-  walk(c, &v->others, c->state, mask);
+  uint32_t nodes = count_plain(c, c->state, mask) ? 0 : walk(c, &v->plain, c->state, mask);
+  nodes += walk(c, &v->others, c->state, mask);
   if (mb_constraint_may_end(c)) {
     for (uint32_t i = 0; i < v->words; i++) mask[i] |= v->ends[i];
   }
+  return nodes;
 }
 
 static bool is_empty(const uint32_t *mask, uint32_t words) {
@@ -295,32 +366,44 @@ static void renew(mb_constraint *c) {
   forget(c);
 }
 
-mb_status mb_constraint_allowed(mb_constraint *c, const uint32_t **allowed) {
+/* The state's mask where it was made before and is still there; NULL: it is not. */
+static const uint32_t *kept(const mb_constraint *c) {
+  const kept_mask *k = &c->mask_of[c->state];
+  if (k->slot == NO_MASK || c->owners[k->slot].making != k->making) return NULL;
+  return c->masks + (size_t)k->slot * c->vocabulary->words;
+}
+
+/* Makes the state's mask in the slot that was made longest ago. */
+static mb_status make_mask(mb_constraint *c) {
   const mb_vocabulary *v = c->vocabulary;
-  if (c->ended) return mb_fail(MB_ERROR_ARGUMENT, "the answer has ended");
-  if (c->mask_of[c->state] != NO_MASK) {
-    *allowed = c->masks + (size_t)c->mask_of[c->state] * v->words;
-    return MB_OK;
-  }
-  if (automaton_crowded(&c->automaton)) renew(c);
   const uint32_t slot = c->next_mask;
+  mask_owner *owner = &c->owners[slot];
   uint32_t *mask = c->masks + (size_t)slot * v->words;
   c->next_mask = (slot + 1) % c->mask_count;
-  if (c->owner_of[slot] != STATE_UNKNOWN) c->mask_of[c->owner_of[slot]] = NO_MASK;
-  c->owner_of[slot] = STATE_UNKNOWN;
-  find_allowed(c, mask);
+  owner->state = STATE_UNKNOWN;
+  owner->making++;
+  owner->nodes = find_allowed(c, slot, mask);
   if (c->automaton.full) {
     renew(c);
-    find_allowed(c, mask);
+    owner->nodes = find_allowed(c, slot, mask);
     if (c->automaton.full)
       return mb_fail(MB_ERROR_MEMORY, "the answer's form is too ambiguous: its automaton outgrows its memory");
   }
   if (is_empty(mask, v->words))
     return mb_fail(MB_ERROR_ARGUMENT, "this vocabulary has no token that the answer's form can go on with");
-  c->owner_of[slot] = c->state;
-  c->mask_of[c->state] = (uint16_t)slot;
-  *allowed = mask;
+  owner->state = c->state;
+  c->mask_of[c->state] = (kept_mask){(uint16_t)slot, owner->making};
   return MB_OK;
+}
+
+mb_status mb_constraint_allowed(mb_constraint *c, const uint32_t **allowed) {
+  if (c->ended) return mb_fail(MB_ERROR_ARGUMENT, "the answer has ended");
+  *allowed = kept(c);
+  if (*allowed) return MB_OK;
+  if (automaton_crowded(&c->automaton)) renew(c);
+  const mb_status status = make_mask(c);
+  if (status == MB_OK) *allowed = kept(c);
+  return status;
 }
 
 /* The state behind a token, which does not end the answer; STATE_DEAD: it is not allowed. */

@@ -103,7 +103,16 @@ static mb_status fill(mb_vocabulary *v, word *words, uint8_t *bytes) {
   qsort(words, count, sizeof *words, by_bytes);
   mb_status status = make_trie(words, plain, &v->plain);
   if (status == MB_OK) status = make_trie(words + plain, count - plain, &v->others);
-  return status == MB_OK ? sort_plain(v, words, plain) : status;
+  if (status == MB_OK) status = sort_plain(v, words, plain);
+  uint32_t longs = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (words[i].bytes <= SHORT_BYTES) continue;
+    mask_set(v->longs_mask, words[i].token);
+    words[longs] = words[i];
+    words[longs++].length = 1; /* plain ones and others in one order */
+  }
+  qsort(words, longs, sizeof *words, by_bytes);
+  return status == MB_OK ? make_trie(words, longs, &v->longs) : status;
 }
 
 mb_status vocabulary_build(size_t (*text)(const void *, uint32_t, uint8_t *), const void *source, uint32_t size,
@@ -120,10 +129,12 @@ mb_status vocabulary_build(size_t (*text)(const void *, uint32_t, uint8_t *), co
     if (its <= TOKEN_MOST_BYTES) bytes += its;
   }
   v->ends = calloc(v->words, sizeof *v->ends);
+  v->longs_mask = calloc(v->words, sizeof *v->longs_mask);
   word *words = malloc((size_t)size * sizeof *words);
   uint8_t *texts = malloc(bytes);
-  mb_status status =
-      v->ends && words && texts ? MB_OK : mb_fail(MB_ERROR_MEMORY, "no memory for the vocabulary's trie");
+  mb_status status = v->ends && v->longs_mask && words && texts
+                         ? MB_OK
+                         : mb_fail(MB_ERROR_MEMORY, "no memory for the vocabulary's trie");
   if (status == MB_OK) {
     for (size_t i = 0; i < end_count; i++) {
       if (ends[i] >= 0 && (uint32_t)ends[i] < size) mask_set(v->ends, (uint32_t)ends[i]);
@@ -156,10 +167,12 @@ void mb_vocabulary_close(mb_vocabulary *v) {
   free(v->plain_masks);
   free(v->long_tokens);
   free(v->ends);
+  free(v->longs.nodes);
+  free(v->longs_mask);
   free(v);
 }
 
 uint64_t mb_vocabulary_bytes(const mb_vocabulary *v) {
-  return ((uint64_t)v->plain.count + v->others.count) * sizeof(trie_node) + v->long_count * sizeof(plain_token) +
-         ((uint64_t)PLAIN_MASKS + 1) * v->words * sizeof(uint32_t);
+  return ((uint64_t)v->plain.count + v->others.count + v->longs.count) * sizeof(trie_node) +
+         v->long_count * sizeof(plain_token) + ((uint64_t)PLAIN_MASKS + 2) * v->words * sizeof(uint32_t);
 }

@@ -9,6 +9,7 @@ enum {
   TOKEN_MOST_BYTES = 255,  /* longer ones come in no answer */
   TOKEN_NONE = 0x3FFFFF,   /* no token ends at the node */
   PLAIN_MOST_LENGTH = 255, /* in characters */
+  SHORT_BYTES = 20,        /* most tokens are of so many at most */
   PLAIN_MASKS = 16,        /* lengths of plain tokens that have a mask */
 };
 
@@ -39,6 +40,8 @@ struct mb_vocabulary {
   plain_token *long_tokens; /* plain, of more than PLAIN_MASKS characters, the shortest first */
   uint32_t long_count;
   uint32_t longest;                                                   /* plain token, in characters */
+  trie longs;                                                         /* tokens of more than SHORT_BYTES once more */
+  uint32_t *longs_mask;                                               /* [words] */
   uint32_t *ends;                                                     /* [words]: tokens that end an answer */
   size_t (*text)(const void *source, uint32_t token, uint8_t *bytes); /* as mb_tokenizer_token_bytes */
   const void *source;

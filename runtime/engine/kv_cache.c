@@ -111,22 +111,89 @@ static void store_f16(const mb_session *session, const float *v, size_t at, uint
   for (uint32_t i = 0; i < session->model->weights.config.head_dim; i++) halves[i] = mb_f32_to_f16(v[i]);
 }
 
+/* A key or a value at a place of the cache. */
+static void store(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales,
+                  mb_int4_place place(size_t, uint32_t)) {
+  switch (session->layout.options.kv_type) {
+    case MB_KV_INT8:
+      store_int8(session, v, at, cache, scales);
+      break;
+    case MB_KV_INT4:
+      store_int4(session, v, at, cache, scales, place);
+      break;
+    default:
+      store_f16(session, v, at, cache);
+  }
+}
+
+static size_t place_of(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position) {
+  return head_begin(session, layer, kv_head) + position % kept_positions(session, layer);
+}
+
 void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
                  const float *value) {
   const mb_buffers *b = &session->layout.buffers;
-  const size_t at = head_begin(session, layer, kv_head) + position % kept_positions(session, layer);
-  switch (session->layout.options.kv_type) {
-    case MB_KV_INT8:
-      store_int8(session, key, at, b->keys, b->key_scales);
-      store_int8(session, value, at, b->values, b->value_scales);
-      break;
-    case MB_KV_INT4:
-      store_int4(session, key, at, b->keys, b->key_scales, mb_int4_key);
-      store_int4(session, value, at, b->values, b->value_scales, mb_int4_value);
-      break;
-    default:
-      store_f16(session, key, at, b->keys);
-      store_f16(session, value, at, b->values);
+  const size_t at = place_of(session, layer, kv_head, position);
+  store(session, key, at, b->keys, b->key_scales, mb_int4_key);
+  store(session, value, at, b->values, b->value_scales, mb_int4_value);
+}
+
+void mb_kv_load_key(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, float *key) {
+  const mb_buffers *buffers = &session->layout.buffers;
+  const size_t at = place_of(session, layer, kv_head, position), stride = session->layout.stride;
+  const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
+  const mb_kv_type type = session->layout.options.kv_type;
+  if (type == MB_KV_F16) {
+    const uint16_t *halves = (const uint16_t *)(const void *)buffers->keys + at * stride;
+    for (uint32_t i = 0; i < head_dim; i++) key[i] = mb_f16_to_f32(halves[i]);
+    return;
+  }
+  for (uint32_t b = 0; b < blocks; b++) {
+    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
+    if (type == MB_KV_INT8) {
+      const int8_t *codes = (const int8_t *)buffers->keys + at * stride + start;
+      const float scale = mb_f16_to_f32(buffers->key_scales[at * blocks + b]);
+      for (uint32_t i = 0; i < n; i++) key[start + i] = (float)codes[i] * scale;
+      continue;
+    }
+    const uint8_t *block = buffers->keys + mb_int4_block_at(blocks, at, b) * MB_INT4_BLOCK_BYTES;
+    const float scale = mb_f16_to_f32(buffers->key_scales[mb_int4_scale_at(blocks, at, b)]);
+    float turned[MB_KV_BLOCK];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) turned[i] = (float)mb_int4_code(block, mb_int4_key(at, i)) * scale;
+    mb_kv_turn(turned, 1);
+    memcpy(key + start, turned, n * sizeof *key);
+  }
+}
+
+/* A value's codes of one block of a 4-bit cache. */
+static void copy_int4(uint8_t *to_block, size_t to, const uint8_t *from_block, size_t from) {
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
+    const mb_int4_place source = mb_int4_value(from, i), target = mb_int4_value(to, i);
+    const uint32_t code = from_block[source.byte] >> source.shift & 15u;
+    to_block[target.byte] = (uint8_t)((to_block[target.byte] & ~(15u << target.shift)) | code << target.shift);
+  }
+}
+
+void mb_kv_move(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t from, uint32_t to,
+                const float *key) {
+  const mb_buffers *buffers = &session->layout.buffers;
+  const mb_layout *layout = &session->layout;
+  const size_t source = place_of(session, layer, kv_head, from), target = place_of(session, layer, kv_head, to);
+  const uint32_t blocks = layout->stride / MB_KV_BLOCK;
+  store(session, key, target, buffers->keys, buffers->key_scales, mb_int4_key);
+  if (layout->options.kv_type != MB_KV_INT4) {
+    memcpy(buffers->values + target * layout->vector_bytes, buffers->values + source * layout->vector_bytes,
+           layout->vector_bytes);
+    if (layout->kv_scaled)
+      memcpy(buffers->value_scales + target * blocks, buffers->value_scales + source * blocks,
+             blocks * sizeof *buffers->value_scales);
+    return;
+  }
+  for (uint32_t b = 0; b < blocks; b++) {
+    copy_int4(buffers->values + mb_int4_block_at(blocks, target, b) * MB_INT4_BLOCK_BYTES, target,
+              buffers->values + mb_int4_block_at(blocks, source, b) * MB_INT4_BLOCK_BYTES, source);
+    buffers->value_scales[mb_int4_scale_at(blocks, target, b)] =
+        buffers->value_scales[mb_int4_scale_at(blocks, source, b)];
   }
 }
 

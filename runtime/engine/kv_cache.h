@@ -18,6 +18,12 @@ void mb_kv_turn(float *v, uint32_t blocks);
 void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
                  const float *value);
 
+/* Reads a KV head's key of a position, head_dim floats: what the cache holds, turned back with int4. */
+void mb_kv_load_key(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, float *key);
+/* Stores a key and, bit for bit, the value of position `from`. */
+void mb_kv_move(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t from, uint32_t to,
+                const float *key);
+
 /* Some neighbouring positions of one KV head; `slot` is where the first lies among those that the layer keeps. */
 typedef struct {
   uint32_t slot, positions;

@@ -38,9 +38,10 @@ static mb_status choose(mb_sampler *sampler, mb_constraint *constraint, const fl
 
 /* The token loop. */
 static mb_status decode(const runner_options *options, open_bundle *bundle, lookup *guesses, mb_sampler *sampler,
-                        mb_constraint *constraint, stop_watch *stops, const float *logits, char *piece,
+                        const answer_prompt *prompt, stop_watch *stops, const float *logits, char *piece,
                         size_t piece_bytes, done_event *done) {
   const mb_model_config *config = decoder_config(bundle->decoder);
+  mb_constraint *constraint = prompt->constraint;
   mb_stream stream;
   mb_stream_begin(&stream, bundle->tokenizer, MB_STREAM_SKIP_SPECIAL | MB_STREAM_CONTINUES);
   const double begin = seconds_now();
@@ -75,8 +76,17 @@ static mb_status decode(const runner_options *options, open_bundle *bundle, look
     }
     if (done->tokens == options->max_new_tokens) break;
     if (guesses->position == decoder_options(bundle->decoder)->context) {
-      done->reason = "context";
-      break;
+      uint32_t removed = 0;
+      if (prompt->make_room) status = prompt->make_room(prompt->room_maker, &removed);
+      lookup_removed(guesses, removed);
+      done->reached = guesses->position + removed;
+      if (status == MB_ERROR_CANCELLED) {
+        done->reason = "cancelled";
+        status = MB_OK;
+        break;
+      }
+      if (status == MB_OK && removed == 0) done->reason = "context";
+      if (status != MB_OK || removed == 0) break;
     }
     status = lookup_feed(guesses, token, options->max_new_tokens - done->tokens, &logits);
     if (status == MB_ERROR_CANCELLED) {
@@ -121,7 +131,8 @@ static mb_status say_done(const runner_options *options, open_bundle *bundle, ui
                           done_event *done) {
   /* What these very tokens should have cost: a prompt shorter than a chunk leaves most of the scratch untouched. */
   mb_memory used;
-  mb_status status = decoder_memory(bundle->decoder, chunk, decoder_position(bundle->decoder), &used);
+  const uint32_t position = decoder_position(bundle->decoder);
+  mb_status status = decoder_memory(bundle->decoder, chunk, position < done->reached ? done->reached : position, &used);
   if (status != MB_OK) return status;
   done->memory = process_memory_read();
   done->predicted_peak_bytes = used.resident_file_bytes + bundle->tokenizer_bytes + used.scratch_bytes +
@@ -153,7 +164,7 @@ static mb_status run(const runner_options *options, open_bundle *bundle, const a
     lookup_begin(&guesses, bundle->decoder, prompt->held, decoder_options(bundle->decoder)->lookahead,
                  count - done.kept_tokens, done.prompt_seconds);
     guesses.constraint = prompt->constraint;
-    status = decode(options, bundle, &guesses, sampler, prompt->constraint, stops, logits, piece, piece_bytes, &done);
+    status = decode(options, bundle, &guesses, sampler, prompt, stops, logits, piece, piece_bytes, &done);
     done.lookup = guesses.most > 0;
     done.guessed = guesses.all_guessed;
     done.right = guesses.all_right;

@@ -14,6 +14,10 @@ typedef struct {
   mb_constraint *constraint; /* at its begin; NULL: any text */
   uint64_t form_bytes;       /* of memory, for it and what it needs */
   int32_t *held;             /* [context]: the token at each position of the decoder, kept up to date */
+  /* Takes tokens out of a full context, out of `held`, too, so that the answer goes on: *removed of them, 0: there are
+   * none. NULL: it ends there. */
+  mb_status (*make_room)(void *room_maker, uint32_t *removed);
+  void *room_maker;
 } answer_prompt;
 
 /* Emits prompt, tokens and done. The decoder may hold the first tokens of the prompt already, but never all of them.

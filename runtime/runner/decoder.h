@@ -43,6 +43,9 @@ mb_status decoder_memory(const decoder *decoder, uint32_t chunk, uint32_t positi
 uint32_t decoder_position(const decoder *decoder);
 uint32_t decoder_rewind_point(const decoder *decoder, uint32_t position);
 mb_status decoder_rewind(decoder *decoder, uint32_t position);
+/* As mb_session_remove and mb_session_can_remove; MB_ERROR_ARGUMENT for a runtime with a KV cache of its own. */
+mb_status decoder_remove(decoder *decoder, uint32_t first, uint32_t end);
+mb_status decoder_can_remove(const decoder *decoder);
 mb_status decoder_feed(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);
 /* As mb_session_feed_all, for at most 1 + lookahead tokens. */
 mb_status decoder_feed_all(decoder *decoder, const int32_t *tokens, size_t count, const float **logits);

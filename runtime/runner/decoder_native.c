@@ -66,6 +66,10 @@ uint32_t decoder_rewind_point(const decoder *d, uint32_t position) {
 
 mb_status decoder_rewind(decoder *d, uint32_t position) { return mb_session_rewind(d->session, position); }
 
+mb_status decoder_remove(decoder *d, uint32_t first, uint32_t end) { return mb_session_remove(d->session, first, end); }
+
+mb_status decoder_can_remove(const decoder *d) { return mb_session_can_remove(d->session); }
+
 mb_status decoder_feed(decoder *d, const int32_t *tokens, size_t count, const float **logits) {
   return mb_session_feed(d->session, tokens, count, logits);
 }

@@ -25,6 +25,7 @@ typedef struct {
 } prompt_event;
 
 typedef struct {
+  uint32_t reached;   /* the most tokens that were held, where some were removed since; not told */
   const char *reason; /* "eos", "stop", "length", "context" or "cancelled" */
   uint32_t prompt_tokens;
   uint32_t kept_tokens; /* as in prompt_event */

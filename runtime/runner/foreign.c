@@ -81,6 +81,16 @@ mb_status decoder_feed_all(decoder *d, const int32_t *tokens, size_t count, cons
   return mb_fail(MB_ERROR_ARGUMENT, "%s gives the logits of the last token alone", decoder_program);
 }
 
+mb_status decoder_can_remove(const decoder *d) {
+  (void)d;
+  return mb_fail(MB_ERROR_ARGUMENT, "%s cannot move keys: mobile-run can", decoder_program);
+}
+
+mb_status decoder_remove(decoder *d, uint32_t first, uint32_t end) {
+  (void)first, (void)end;
+  return decoder_can_remove(d);
+}
+
 static mb_status no_states(void) {
   return mb_fail(MB_ERROR_ARGUMENT, "%s cannot keep states in files: mobile-run can", decoder_program);
 }

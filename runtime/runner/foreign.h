@@ -2,8 +2,8 @@
  * opens, and feeding it in chunks.
  *
  * foreign.c is linked into their runners and implements of decoder.h: decoder_config, decoder_kernels, decoder_options,
- * decoder_position, decoder_rewind_point, decoder_rewind, decoder_feed and the functions of states. The rest, and the
- * two functions at the end, is the runtime's own.
+ * decoder_position, decoder_rewind_point, decoder_rewind, decoder_remove, decoder_can_remove, decoder_feed and the
+ * functions of states. The rest, and the two functions at the end, is the runtime's own.
  */
 #ifndef MB_RUNNER_FOREIGN_H
 #define MB_RUNNER_FOREIGN_H

@@ -107,6 +107,12 @@ static mb_status forget(lookup *l) {
   return decoder_position(l->decoder) > l->position ? decoder_rewind(l->decoder, l->position) : MB_OK;
 }
 
+void lookup_removed(lookup *l, uint32_t removed) {
+  if (removed == 0) return;
+  l->position -= removed;
+  l->guessed = l->right = 0; /* behind a full context nothing was guessed */
+}
+
 mb_status lookup_end(lookup *l) { return forget(l); }
 
 /* A pass over the last token that counts, which is not computed yet, and over what may follow it. */

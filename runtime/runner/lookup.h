@@ -42,6 +42,8 @@ typedef struct {
 void lookup_begin(lookup *l, decoder *d, int32_t *held, uint32_t most, uint32_t computed, double prompt_seconds);
 /* The logits behind `token`, which comes next. left: how many more tokens are wanted behind it. As decoder_feed. */
 mb_status lookup_feed(lookup *l, int32_t token, uint32_t left, const float **logits);
+/* So many tokens were taken out of a full context, `held`, too. */
+void lookup_removed(lookup *l, uint32_t removed);
 /* Has the decoder forget guesses that no token confirmed. */
 mb_status lookup_end(lookup *l);
 

@@ -108,14 +108,14 @@ static mb_status take_stops(const json_value *array, request *out) {
 }
 
 static mb_status take_form(const json_value *value, mb_constraint_kind kind, request *out) {
-  form *form = &out->form;
-  if (form->text) return mb_fail(MB_ERROR_ARGUMENT, "a request has either a json_schema or a regex, and once");
-  form->kind = kind;
-  if (kind == MB_CONSTRAINT_REGEX) return take_text(value, "regex", &form->text, &form->bytes);
+  form *wanted = &out->form;
+  if (wanted->text) return mb_fail(MB_ERROR_ARGUMENT, "a request has either a json_schema or a regex, and once");
+  wanted->kind = kind;
+  if (kind == MB_CONSTRAINT_REGEX) return take_text(value, "regex", &wanted->text, &wanted->bytes);
   if (value->kind != '{') return mb_fail(MB_ERROR_ARGUMENT, "the request's json_schema is not an object");
-  form->bytes = (size_t)(value->end - value->at);
-  if (!(form->text = malloc(form->bytes))) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
-  memcpy(form->text, value->at, form->bytes);
+  wanted->bytes = (size_t)(value->end - value->at);
+  if (!(wanted->text = malloc(wanted->bytes))) return mb_fail(MB_ERROR_MEMORY, "no memory for the request");
+  memcpy(wanted->text, value->at, wanted->bytes);
   return MB_OK;
 }
 
@@ -123,6 +123,11 @@ static mb_status take_member(const json_value *name, const json_value *value, re
   if (json_is(name, "save") && !out->path) return take_path(value, REQUEST_SAVE, out);
   if (json_is(name, "resume") && !out->path) return take_path(value, REQUEST_RESUME, out);
   if (json_is(name, "stop") && out->stops.count == 0) return take_stops(value, out);
+  if (json_is(name, "full_context")) {
+    out->move = json_is(value, "move");
+    if (out->move || json_is(value, "read")) return MB_OK;
+    return mb_fail(MB_ERROR_ARGUMENT, "the request's full_context is neither \"read\" nor \"move\"");
+  }
   if (json_is(name, "json_schema")) return take_form(value, MB_CONSTRAINT_JSON_SCHEMA, out);
   if (json_is(name, "regex")) return take_form(value, MB_CONSTRAINT_REGEX, out);
   if (json_is(name, "messages")) return take_messages(value, out);
@@ -155,6 +160,9 @@ mb_status request_parse(const char *text, size_t bytes, const runner_options *de
     return mb_fail(MB_ERROR_ARGUMENT, "a request has either a prompt or messages");
   if (status == MB_OK && out->prompt && out->options.thinking != defaults->thinking)
     return mb_fail(MB_ERROR_ARGUMENT, "a request's thinking needs messages");
+  if (status == MB_OK && out->move && !out->messages)
+    return mb_fail(MB_ERROR_ARGUMENT,
+                   "a request's full_context needs messages: a text has no exchanges that can leave");
   if (status == MB_OK && out->form.text) status = form_check(&out->options);
   return status;
 }
@@ -271,6 +279,12 @@ static mb_status fit(const fitting *f, fitted *best) {
   return MB_OK;
 }
 
+static void fitting_end(fitting *f) {
+  free(f->messages);
+  free(f->begins);
+  free(f->weights);
+}
+
 static mb_status conversation_tokens(const request *r, const open_bundle *bundle, int32_t **ids, size_t *count,
                                      uint32_t *dropped) {
   const uint32_t context = decoder_options(bundle->decoder)->context, quarter = context / 4;
@@ -282,9 +296,7 @@ static mb_status conversation_tokens(const request *r, const open_bundle *bundle
   if (status == MB_OK) *dropped = (uint32_t)(f.begins[best.dropped] - f.first);
   *ids = best.ids;
   *count = best.count;
-  free(f.messages);
-  free(f.begins);
-  free(f.weights);
+  fitting_end(&f);
   return status;
 }
 
@@ -293,4 +305,24 @@ mb_status request_tokens(const request *r, const open_bundle *bundle, int32_t **
   *dropped = 0;
   if (r->messages) return conversation_tokens(r, bundle, ids, count, dropped);
   return prompt_text_tokens(bundle, r->prompt, r->prompt_bytes, ids, count);
+}
+
+mb_status request_shorter(const request *r, const open_bundle *bundle, uint32_t *dropped, int32_t **ids,
+                          size_t *count) {
+  *ids = NULL;
+  *count = 0;
+  if (!r->messages) return MB_OK;
+  fitting f = {.bundle = bundle, .thinking = r->options.thinking};
+  fitted shorter = {0};
+  mb_status status = find_exchanges(r, &f);
+  size_t next = 0;
+  while (status == MB_OK && next < f.exchanges && f.begins[next] - f.first <= *dropped) next++;
+  if (status == MB_OK && next < f.exchanges) {
+    status = measure(&f, next, &shorter);
+    *dropped = (uint32_t)(f.begins[next] - f.first);
+  }
+  *ids = shorter.ids;
+  *count = shorter.count;
+  fitting_end(&f);
+  return status;
 }

@@ -18,12 +18,13 @@ typedef struct {
   size_t message_count;
   stop_strings stops;
   form form;
+  bool move; /* of a full context: keys are moved instead of the rest being read again */
 } request;
 
 /* Reads {"prompt": TEXT} or {"messages": [{"role": ..., "content": TEXT}, ...]}, with or without "max_new_tokens",
  * "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "repetition_window", "seed", "ignore_eos",
- * "thinking", "stop", and "json_schema" or "regex"; or {"save": PATH} or {"resume": PATH} alone. Free it in either
- * case. */
+ * "thinking", "stop", "full_context", and "json_schema" or "regex"; or {"save": PATH} or {"resume": PATH} alone. Free
+ * it in either case. */
 mb_status request_parse(const char *text, size_t bytes, const runner_options *defaults, request *out);
 void request_free(request *request);
 
@@ -32,5 +33,10 @@ void request_free(request *request);
  * asked for that meanwhile (cancel.h). *ids may be set even where it fails. */
 mb_status request_tokens(const request *request, const open_bundle *bundle, int32_t **ids, size_t *count,
                          uint32_t *dropped);
+
+/* The same tokens without the oldest exchange that is still there, where *dropped messages are left out already: counts
+ * on. *count is 0 where only the last exchange is left, and for a plain text. */
+mb_status request_shorter(const request *request, const open_bundle *bundle, uint32_t *dropped, int32_t **ids,
+                          size_t *count);
 
 #endif

@@ -13,8 +13,8 @@
 #include "runner/cancel.h"
 #include "runner/commands.h"
 #include "runner/events.h"
+#include "runner/holding.h"
 #include "runner/request.h"
-#include "runner/system_state.h"
 
 enum { LONGEST_LINE = 4 << 20, LOOK_FOR_HANGUP_NANOSECONDS = 100 * 1000 * 1000 };
 
@@ -131,29 +131,26 @@ static char *next_line(size_t *bytes) {
 /* What a conversation is answered from. */
 typedef struct {
   open_bundle *bundle;
-  int32_t *held; /* [context]: the token at each position of the decoder */
+  holding held;
   system_state system;
   form_maker forms;
 } serving;
-
-/* Forgets what the decoder holds from the first token on that is not in the prompt. The last one is fed in any case:
- * its logits are wanted. */
-static mb_status keep_common(serving *s, const int32_t *ids, size_t count) {
-  decoder *d = s->bundle->decoder;
-  const uint32_t position = decoder_position(d);
-  uint32_t common = 0;
-  while (common < position && common + 1 < count && s->held[common] == ids[common]) common++;
-  const uint32_t kept = decoder_rewind_point(d, common);
-  return decoder_rewind(d, system_state_help(&s->system, d, s->held, ids, count, kept));
-}
 
 /* Writes the state of what was read, or takes one up. */
 static mb_status serve_state(const request *r, serving *s) {
   decoder *d = s->bundle->decoder;
   state_event event = {.action = r->kind == REQUEST_SAVE ? "saved" : "resumed"};
   const double begin = seconds_now();
-  mb_status status =
-      r->kind == REQUEST_SAVE ? decoder_save(d, s->held, r->path) : decoder_resume(d, r->path, s->held, &event.tokens);
+  mb_status status;
+  if (r->kind == REQUEST_RESUME) {
+    status = decoder_resume(d, r->path, s->held.tokens, &event.tokens);
+    if (status == MB_OK || decoder_position(d) == 0) holding_renew(&s->held);
+  } else if (s->held.exact < decoder_position(d)) {
+    status = mb_fail(MB_ERROR_ARGUMENT,
+                     "keys were moved in a full context, and a state holds what reading gives: it is not saved");
+  } else {
+    status = decoder_save(d, s->held.tokens, r->path);
+  }
   event.tokens = decoder_position(d);
   event.seconds = seconds_now() - begin;
   if (status == MB_OK) status = decoder_state_bytes(d, &event.bytes);
@@ -161,17 +158,44 @@ static mb_status serve_state(const request *r, serving *s) {
   return status;
 }
 
+/* What makes room in a full context. */
+typedef struct {
+  serving *serving;
+  const request *request;
+  uint32_t dropped; /* messages that are left out by now */
+} room_maker;
+
+/* Leaves out the oldest exchange that is still there. *removed: so many tokens; 0: there is none but the last one. */
+static mb_status make_room(void *context, uint32_t *removed) {
+  room_maker *m = context;
+  int32_t *ids = NULL;
+  size_t count = 0;
+  mb_status status = request_shorter(m->request, m->serving->bundle, &m->dropped, &ids, &count);
+  *removed = 0;
+  if (status == MB_OK && count > 0) status = holding_shorten(&m->serving->held, ids, count, removed);
+  free(ids);
+  return status;
+}
+
 static mb_status serve_answer(const request *r, serving *s) {
   int32_t *ids = NULL;
-  answer_prompt prompt = {.stops = &r->stops, .held = s->held};
-  mb_status status = request_tokens(r, s->bundle, &ids, &prompt.count, &prompt.dropped_messages);
+  room_maker maker = {.serving = s, .request = r};
+  answer_prompt prompt = {.stops = &r->stops, .held = s->held.tokens};
+  mb_status status = r->move ? decoder_can_remove(s->bundle->decoder) : MB_OK;
+  if (status == MB_OK) status = request_tokens(r, s->bundle, &ids, &prompt.count, &prompt.dropped_messages);
   if (status == MB_ERROR_CANCELLED) {
     status = answer_cancelled(&r->options, s->bundle);
   } else {
     if (status == MB_OK) status = form_make(&s->forms, s->bundle, &r->form, &prompt.constraint);
     prompt.form_bytes = form_bytes(&s->forms);
-    if (status == MB_OK) status = keep_common(s, ids, prompt.count);
+    const holding_use use = !r->move ? HOLDING_EXACT : prompt.dropped_messages ? HOLDING_REMOVE : HOLDING_MOVED;
+    if (status == MB_OK) status = holding_keep(&s->held, &s->system, ids, prompt.count, use);
     prompt.ids = ids;
+    if (r->move) {
+      maker.dropped = prompt.dropped_messages;
+      prompt.make_room = make_room;
+      prompt.room_maker = &maker;
+    }
     if (status == MB_OK) status = answer(&r->options, s->bundle, &prompt);
   }
   free(ids);
@@ -188,9 +212,11 @@ static mb_status serve_one(const runner_options *options, serving *s, const char
 }
 
 mb_status command_serve(const runner_options *options, open_bundle *bundle) {
-  serving s = {.bundle = bundle, .held = malloc(decoder_options(bundle->decoder)->context * sizeof *s.held)};
-  mb_status result = s.held ? system_state_open(options, bundle->decoder, s.held, &s.system)
-                            : mb_fail(MB_ERROR_MEMORY, "no memory to serve requests");
+  serving s = {.bundle = bundle, .held = {.decoder = bundle->decoder}};
+  s.held.tokens = malloc(decoder_options(bundle->decoder)->context * sizeof *s.held.tokens);
+  holding_renew(&s.held);
+  mb_status result = s.held.tokens ? system_state_open(options, bundle->decoder, s.held.tokens, &s.system)
+                                   : mb_fail(MB_ERROR_MEMORY, "no memory to serve requests");
   pthread_t reader;
   cancel_watch(bundle->decoder);
   if (result == MB_OK && pthread_create(&reader, NULL, read_lines, NULL) != 0)
@@ -208,6 +234,6 @@ mb_status command_serve(const runner_options *options, open_bundle *bundle) {
   cancel_forget();
   system_state_close(&s.system);
   form_end(&s.forms);
-  free(s.held);
+  free(s.held.tokens);
   return result;
 }

@@ -4,6 +4,8 @@ PYTHONPATH=tests python -m support.fuzz_seeds DIRECTORY writes them as DIRECTORY
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
 import struct
 import sys
@@ -19,7 +21,7 @@ from mobile_bundle.container import IndexEntry, WeightsReader
 from mobile_bundle.container.index import index_bytes, pack_index
 from mobile_bundle.pipeline.weights import build_weights
 
-TARGETS = ("bundle", "weights", "tokenizer", "storage", "request", "state")
+TARGETS = ("bundle", "weights", "tokenizer", "storage", "request", "state", "constraint")
 
 Tensor = tuple[str, Blob]
 _BASE = 16384
@@ -60,6 +62,7 @@ def write_seeds(directory: Path) -> dict[str, list[Path]]:
         (directory / "tokenizer" / f"{number}.bin").write_bytes(data)
     write_stored_blobs(directory / "storage")
     write_requests(directory / "request")
+    write_forms(directory / "constraint")
     write_states(directory / "state", [path for path in weights if path.stem in STATES])
     return {target: sorted((directory / target).iterdir()) for target in TARGETS}
 
@@ -70,6 +73,17 @@ def write_requests(directory: Path) -> None:
 
     for number, line in enumerate([*GOOD_REQUESTS, *(line for line, _ in BAD_REQUESTS)]):
         (directory / f"{number:03}.json").write_text(line, "utf-8")
+
+
+def write_forms(directory: Path) -> None:
+    """What tests/runtime/fuzz/fuzz_constraint.c reads: a letter for the kind, then a schema or an expression."""
+    from support.expressions import EXPRESSIONS
+    from support.random_schemas import random_schema
+
+    chance = random.Random(1)
+    forms = ["j" + json.dumps(random_schema(chance), ensure_ascii=False) for _ in range(80)]
+    for number, form in enumerate([*forms, *("r" + expression for expression in EXPRESSIONS)]):
+        (directory / f"{number:03}").write_text(form, "utf-8")
 
 
 STATES = ("llama-affine-4bit", "gemma3-affine-4bit")

@@ -18,6 +18,8 @@ GOOD_REQUESTS = [
     ' { "ignore_eos" : true , "repetition_penalty":1.1e0, "min_p" : 0.05, "prompt" : "" , "max_new_tokens":1}',
     '{"prompt":"The history","max_new_tokens":3,"stop":["\\n","of"]}',
     '{"messages":[{"role":"system","content":"a"},{"role":"user","content":"b"},{"content":"","role":"assistant"}]}',
+    '{"prompt":"a","max_new_tokens":9,"json_schema":{"properties":{"a":{"enum":[1,"b"]}}}}',
+    '{"prompt":"a","max_new_tokens":9,"temperature":0.8,"regex":"[a-z]{1,5}"}',
 ]
 
 
@@ -39,6 +41,10 @@ BAD_REQUESTS = [
     ('{"prompt":"a","thinking":true}', "needs messages"),
     ('{"messages":[{"role":"user","content":"a"}],"thinking":"off"}', "neither true nor false"),
     ('{"prompt":"a","ignore_eos":"no"}', "ignore_eos is neither true nor false"),
+    ('{"prompt":"a","json_schema":[]}', "json_schema is not an object"),
+    ('{"prompt":"a","json_schema":{"not":{}}}', 'keyword "not"'),
+    ('{"prompt":"a","regex":"(?=a)"}', "lookaround"),
+    ('{"prompt":"a","regex":"a","regex":"a"}', "either a json_schema or a regex"),
     ('{"messages":[]}', "no messages"),
     ('{"messages":{}}', "not a list"),
     ('{"messages":["a"]}', "not a JSON object"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import tokenizers
+from mobile_bundle.tokenizer import compile_tokenizer
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -229,3 +231,11 @@ TRAINED: dict[str, Any] = {
     ),
     "metaspace nfc": lambda: trained_metaspace(normalizers.NFC(), pre_tokenizers.Metaspace()),
 }
+
+
+def small_tokenizer(name: str, folder: Path) -> Path:
+    """The tokenizer.bin of one of them, in an empty folder."""
+    TRAINED[name]().save(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer.bin"
+    path.write_bytes(compile_tokenizer(folder, {}).data)
+    return path

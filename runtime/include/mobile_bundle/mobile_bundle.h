@@ -136,6 +136,14 @@ MB_API uint32_t mb_session_position(const mb_session *session);
 MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 /* Where a session that should be rewound to `position` can be: there, or at 0. */
 MB_API uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position);
+/* Takes the tokens first..end-1 out of what the session holds. Those behind them move to their places: their keys are
+ * turned back, their values copied. That is not what reading the rest again would give: what was removed still has its
+ * part in what stood behind it, and a key of an int8 or int4 cache is rounded once more with each removal before it.
+ * MB_ERROR_ARGUMENT where the session does not hold them, or as mb_session_can_remove says. */
+MB_API mb_status mb_session_remove(mb_session *session, uint32_t first, uint32_t end);
+/* MB_ERROR_ARGUMENT for models whose keys cannot be moved: with sliding windows, convolutions, or norms behind the
+ * rotation. */
+MB_API mb_status mb_session_can_remove(const mb_session *session);
 /* Bytes of the file that mb_session_save will write when the session holds so many tokens. */
 MB_API mb_status mb_session_state_bytes(const mb_session *session, uint32_t positions, uint64_t *bytes);
 /* Writes what the session holds to a file (state_file.h), which appears whole or not at all and which only its owner

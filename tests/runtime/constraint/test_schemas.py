@@ -10,10 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 from mobile_bundle.native.constraint import JSON_SCHEMA, Constraint
-from mobile_bundle.tokenizer import compile_tokenizer
 from support.constrained import RandomModel
 from support.random_schemas import random_schema
-from support.trained_tokenizers import TRAINED
+from support.trained_tokenizers import small_tokenizer
 
 SCHEMAS = 1000
 
@@ -21,13 +20,8 @@ SCHEMAS = 1000
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> list[RandomModel]:
     """Of each kind of tokenizer one."""
-    made = []
-    for name in ("gpt2", "llama3", "llama2", "gemma", "unigram bytes"):
-        folder = tmp_path_factory.mktemp("tokenizer")
-        TRAINED[name]().save(str(folder / "tokenizer.json"))
-        (folder / "tokenizer.bin").write_bytes(compile_tokenizer(folder, {}).data)
-        made.append(RandomModel(folder / "tokenizer.bin", end=2))
-    return made
+    kinds = ("gpt2", "llama3", "llama2", "gemma", "unigram bytes")
+    return [RandomModel(small_tokenizer(kind, tmp_path_factory.mktemp("tokenizer")), end=2) for kind in kinds]
 
 
 def _schemas() -> Iterator[tuple[int, dict[str, Any]]]:

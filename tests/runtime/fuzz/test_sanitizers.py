@@ -16,7 +16,15 @@ import pytest
 from support.paths import ROOT
 from support.processes import FUZZ_SEED
 
-INPUTS = {"bundle": 20_000, "weights": 10_000, "tokenizer": 10_000, "storage": 5_000, "request": 20_000, "state": 5_000}
+INPUTS = {
+    "bundle": 20_000,
+    "weights": 10_000,
+    "tokenizer": 10_000,
+    "storage": 5_000,
+    "request": 20_000,
+    "state": 5_000,
+    "constraint": 4_000,
+}
 """By target: a few seconds each."""
 
 

@@ -132,6 +132,8 @@ def engine_library() -> ctypes.CDLL:
         "mb_session_position": [pointer],
         "mb_session_rewind": [pointer, u32],
         "mb_session_rewind_point": [pointer, u32],
+        "mb_session_remove": [pointer, u32, u32],
+        "mb_session_can_remove": [pointer],
         "mb_session_feed": [pointer, tokens, size, floats],
         "mb_session_feed_all": [pointer, tokens, size, floats],
         "mb_session_check": [pointer, tokens, size],
@@ -211,6 +213,12 @@ class Session:
     def rewind(self, position: int = 0) -> None:
         """Forgets everything after the first `position` tokens. UserError where that is not possible."""
         check(engine_library().mb_session_rewind(self._handle, position))
+
+    def remove(self, first: int, end: int) -> None:
+        """Takes the tokens first..end-1 out of what the session holds: those behind them move to their places, which is
+        not what reading them again would give. UserError where the session does not hold them, and for models with
+        sliding windows, convolutions or norms behind the rotation."""
+        check(engine_library().mb_session_remove(self._handle, first, end))
 
     def state_bytes(self, positions: int) -> int:
         """Bytes of the file that `save` will write when the session holds so many tokens."""
