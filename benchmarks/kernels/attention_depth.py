@@ -1,6 +1,7 @@
 """What a full KV cache costs: tokens per second with nothing and with many tokens in the cache, and their ratio.
 
     python benchmarks/kernels/attention_depth.py NAME.mbundle [--depth 2048] [--threads 1 2] [--kv int8] [--rounds 5]
+        [--kernels avx2]
 
 An empty and a full session take turns; the fastest round of each counts. A prompt's speed is that of 128 tokens fed at
 once.
@@ -39,9 +40,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--kv", choices=KV_TYPES, nargs="+", default=["int8"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kernels", help="the kernel table; default: the processor's best")
     options = parser.parse_args()
     print(f"{'kv':>5} {'threads':>7} {'tg@0':>8} {'tg@depth':>9} {'kept':>5} {'pp@0':>8} {'pp@depth':>9} {'kept':>5}")
-    with Model(options.bundle / "weights.ptd") as model:
+    with Model(options.bundle / "weights.ptd", kernels=options.kernels) as model:
         generator = np.random.default_rng(0)
         ids = [int(i) for i in generator.integers(0, model.vocabulary, options.depth + PROMPT)]
         for kv in options.kv:

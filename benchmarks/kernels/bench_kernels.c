@@ -215,62 +215,35 @@ static mb_activations activations(uint32_t columns, uint32_t group, uint32_t cou
   return x;
 }
 
-/* ---- attention and the rest, one thread, in L2 ---- */
+/* ---- vector functions, one thread, in L2; attention: bench_attention.c ---- */
 
-#define POSITIONS 1024
-#define HEADS 6
-#define HEAD_SIZE 128
+#define VALUES 6144
 
 static void other_functions(int repeats) {
-  enum { SCORES8, MIX8, SCORES16, MIX16, SOFTMAX, SILU, QUANTISE, OTHERS };
-  static const char *const names[OTHERS] = {"scores_int8",   "mix_int8",      "scores_f16",          "mix_f16",
-                                            "softmax_terms", "silu_multiply", "quantise (64 x 1536)"};
-  int8_t *cache = huge(POSITIONS * HEAD_SIZE), *queries = huge(HEADS * HEAD_SIZE);
-  uint16_t *half = huge(POSITIONS * HEAD_SIZE * 2);
-  float *scores = huge(HEADS * POSITIONS * 4), *queries_f32 = huge(HEADS * HEAD_SIZE * 4),
-        *out = huge(HEADS * HEAD_SIZE * 4), *gate = huge(HEADS * POSITIONS * 4);
-  for (int i = 0; i < POSITIONS * HEAD_SIZE; i++)
-    cache[i] = (int8_t)(rand() % 255 - 127), half[i] = (uint16_t)(0x2c00 + rand() % 0x1000);
-  for (int i = 0; i < HEADS * HEAD_SIZE; i++)
-    queries[i] = (int8_t)(rand() % 255 - 127), queries_f32[i] = 0.1f, out[i] = 0;
-  const mb_queries all = {queries, queries_f32, queries_f32, HEADS};
-  const mb_kv_head int8 = {cache, half, HEAD_SIZE, POSITIONS}, f16 = {half, NULL, HEAD_SIZE, POSITIONS};
+  enum { SOFTMAX, SILU, QUANTISE, OTHERS };
+  static const char *const names[OTHERS] = {"softmax_terms", "silu_multiply", "quantise (64 x 1536)"};
+  float *scores = huge(VALUES * 4), *gate = huge(VALUES * 4);
   mb_activations x = activations(1536, 64, 64);
   double seconds[OTHERS][MOST_REPEATS];
   for (int i = 0; i < repeats; i++)
     for (int f = 0; f < OTHERS; f++) {
-      for (int j = 0; j < HEADS * POSITIONS; j++) gate[j] = 1; /* it shrinks, and subnormal numbers are slow */
+      for (int j = 0; j < VALUES; j++) gate[j] = 1; /* it shrinks, and subnormal numbers are slow */
       double start = now();
       for (int again = 0; again < 20; again++) switch (f) {
-          case SCORES8:
-            kernels->scores_int8(&all, &int8, scores, POSITIONS);
-            break;
-          case MIX8:
-            kernels->mix_int8(scores, POSITIONS, HEADS, &int8, out);
-            break;
-          case SCORES16:
-            kernels->scores_f16(&all, &f16, scores, POSITIONS);
-            break;
-          case MIX16:
-            kernels->mix_f16(scores, POSITIONS, HEADS, &f16, out);
-            break;
           case SOFTMAX:
-            kernels->softmax_terms(scores, HEADS * POSITIONS);
+            kernels->softmax_terms(scores, VALUES);
             break;
           case SILU:
-            kernels->silu_multiply(gate, scores, HEADS * POSITIONS);
+            kernels->silu_multiply(gate, scores, VALUES);
             break;
           case QUANTISE:
             kernels->quantise(&x, 0, 64);
         }
       seconds[f][i] = (now() - start) / 20;
     }
-  printf("\n%-24s %10s %12s   (%d heads of %d, %d positions; vectors of %d)\n", "one thread, warm", "us", "per ns",
-         HEADS, HEAD_SIZE, POSITIONS, HEADS * POSITIONS);
+  printf("\n%-24s %10s %12s   (vectors of %d)\n", "one thread, warm", "us", "per ns", VALUES);
   for (int f = 0; f < OTHERS; f++) {
-    double s = median(seconds[f], repeats), work = f <= MIX16      ? (double)HEADS * HEAD_SIZE * POSITIONS
-                                                   : f == QUANTISE ? 64 * 1536
-                                                                   : HEADS * POSITIONS;
+    double s = median(seconds[f], repeats), work = f == QUANTISE ? 64 * 1536 : VALUES;
     printf("%-24s %10.1f %12.2f\n", names[f], s * 1e6, work / s * 1e-9);
   }
 }

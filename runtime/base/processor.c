@@ -15,6 +15,17 @@ bool mb_processor_has_avx2(void) {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 5 /* AVX2 */) != 0;
 }
 
+bool mb_processor_has_avx512(void) {
+  unsigned a, b, c, d;
+  if (!mb_processor_has_avx2()) return false;
+  unsigned low, high; /* XCR0: the system saves mask registers (bit 5) and all of the zmm registers (bits 6 and 7) */
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & 0xe0u) != 0xe0u) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const unsigned needed = 1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 30 /* BW */ | 1u << 31 /* VL */;
+  return (b & needed) == needed && (c & 1u << 11 /* VNNI */) != 0;
+}
+
 bool mb_processor_has_fma(void) {
   unsigned a, b, c, d;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 12) != 0;
@@ -26,6 +37,7 @@ bool mb_processor_is_intel(void) {
 }
 #else
 bool mb_processor_has_avx2(void) { return false; }
+bool mb_processor_has_avx512(void) { return false; }
 bool mb_processor_has_fma(void) { return false; }
 bool mb_processor_is_intel(void) { return false; }
 #endif

@@ -8,6 +8,7 @@
 #include "kernels/avx2_matvec-impl.h"
 #include "kernels/avx2_sparse-impl.h"
 #include "kernels/avx2_vector-impl.h"
+#include "kernels/avx512.h"
 #include "kernels/tables.h"
 
 static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
@@ -30,3 +31,24 @@ static void multiply_ahead(const mb_matrix *w, const mb_activations *x, float *y
 
 const mb_kernels mb_avx2_kernels = MB_KERNEL_TABLE("avx2", multiply);
 const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead);
+
+/* The same with attention by AVX-512. */
+#define AVX512_TABLE(multiply_function)         \
+  {                                             \
+      .name = "avx512",                         \
+      .quantise = quantise,                     \
+      .multiply = multiply_function,            \
+      .scores_int8 = mb_avx512_scores_int8,     \
+      .mix_int8 = mb_avx512_mix_int8,           \
+      .scores_f16 = scores_f16,                 \
+      .mix_f16 = mix_f16,                       \
+      .scores_int4 = mb_avx512_scores_int4,     \
+      .mix_int4 = mb_avx512_mix_int4,           \
+      .sum_squares = sum_squares,               \
+      .silu_multiply = silu_multiply,           \
+      .gelu_multiply = gelu_multiply,           \
+      .softmax_terms = mb_avx512_softmax_terms, \
+  }
+
+const mb_kernels mb_avx512_kernels = AVX512_TABLE(multiply);
+const mb_kernels mb_avx512_ahead_kernels = AVX512_TABLE(multiply_ahead);

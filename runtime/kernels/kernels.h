@@ -65,7 +65,7 @@ typedef struct {
 } mb_queries;
 
 typedef struct {
-  const char *name; /* "scalar", "avx2", "neon", "neon_dotprod" */
+  const char *name; /* "scalar", "avx2", "avx512", "neon", "neon_dotprod" */
 
   /* values[count][padded] -> codes, scales, sums for the vectors first..last-1, and their places in the panel
    * (count > 1). The call that holds vector count-1 also zeroes the panel's rounding vectors. group != 0 or 0 as set in

@@ -7,16 +7,18 @@
 #include "kernels/tables.h"
 
 #if defined(MB_HAVE_AVX2)
-/* Both AVX2 tables do the same; which is faster depends on who made the processor's memory prefetch. */
-static const mb_kernels *avx2_table(void) {
-  return mb_processor_is_intel() ? &mb_avx2_ahead_kernels : &mb_avx2_kernels;
+/* Of the two AVX2 tables, and of the two AVX-512 ones, both do the same; which is faster depends on who made the
+ * processor's memory prefetch. */
+static const mb_kernels *for_this_maker(const mb_kernels *table) {
+  if (!mb_processor_is_intel()) return table;
+  return table == &mb_avx512_kernels ? &mb_avx512_ahead_kernels : &mb_avx2_ahead_kernels;
 }
 #endif
 
 /* Best first. What a processor can run is always an end of this list: one with dot products has NEON too. */
 static const mb_kernels *const tables[] = {
 #if defined(MB_HAVE_AVX2)
-    &mb_avx2_kernels,
+    &mb_avx512_kernels,       &mb_avx2_kernels,
 #endif
 #if defined(MB_HAVE_NEON_DOTPROD)
     &mb_neon_dotprod_kernels,
@@ -28,7 +30,7 @@ static const mb_kernels *const tables[] = {
 };
 static const char *const names[] = {
 #if defined(MB_HAVE_AVX2)
-    "avx2",
+    "avx512",       "avx2",
 #endif
 #if defined(MB_HAVE_NEON_DOTPROD)
     "neon_dotprod",
@@ -43,7 +45,8 @@ static const char *const names[] = {
 static size_t first_runnable(void) {
   size_t first = 0;
 #if defined(MB_HAVE_AVX2)
-  if (first == 0 && !mb_processor_has_avx2()) first = 1;
+  if (first == 0 && !mb_processor_has_avx512()) first = 1;
+  if (first == 1 && !mb_processor_has_avx2()) first = 2;
 #endif
 #if defined(MB_HAVE_NEON_DOTPROD)
   if (first == 0 && !mb_processor_has_dotprod()) first = 1;
@@ -56,7 +59,7 @@ static size_t first_runnable(void) {
 
 static const mb_kernels *table_at(size_t i) {
 #if defined(MB_HAVE_AVX2)
-  if (tables[i] == &mb_avx2_kernels) return avx2_table();
+  if (tables[i] == &mb_avx2_kernels || tables[i] == &mb_avx512_kernels) return for_this_maker(tables[i]);
 #endif
   return tables[i];
 }

@@ -50,7 +50,7 @@ static const struct {
   const char *usage;
 } decoder_usage[] = {
     {DECODER_KV, "  --kv int8|int4|f16       type of the KV cache (default int8)\n"},
-    {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, neon, neon_dotprod (default: the processor's best)\n"},
+    {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, avx512, neon, neon_dotprod (default: the processor's best)\n"},
     {DECODER_MAPPING,
      "  --mapping whole|layers   layers: reads each layer when it is used, for models larger than memory\n"},
     {DECODER_LOOKUP,

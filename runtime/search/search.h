@@ -28,4 +28,32 @@ MB_API mb_status mb_vector_nearest(const float *points, size_t count, uint32_t l
 MB_API mb_status mb_trellis_search(uint32_t bits, const float *weights, const float *steps, size_t count,
                                    const float *factor, uint32_t threads, uint8_t *codes, int8_t *levels);
 
+/* 1 if this processor has the units that mb_bf16_products takes (AVX512-BF16), else 0. */
+MB_API uint32_t mb_bf16_products_supported(void);
+
+/* Adds to sums[i][j] the sum over tokens t of a[t][i] * b[t][j], both factors rounded to bfloat16, summed in float32.
+ * upper not 0: where j < i, sums may be left as they are. a [tokens][columns], b [tokens][others], sums
+ * [columns][others]; columns and others 1..2**20. */
+MB_API mb_status mb_bf16_products(const float *a, const float *b, size_t tokens, uint32_t columns, uint32_t others,
+                                  uint32_t upper, float *sums);
+
+/* A run of columns, rounded one after the other to the codes low..high of a grid, w = step * code + offset.
+ * slopes NULL: each for the errors before it (propagate); matrix is the run's block of the upper triangular factor, and
+ * changes become the errors divided by its diagonal. Otherwise each again, for the errors of all columns as they are
+ * now (refine): matrix is the run's block of the Hessian; slopes [columns][rows], of which the run's own part is kept
+ * up to date; changes become what was added to the weights. weights [columns][rows]: become what the codes stand for;
+ * codes, changes [columns][rows]. matrix: row k begins at k * stride. grids [columns]: which row of steps, offsets and
+ * inverse (1 / step, or 0), [any][rows], is of a column. lows, highs [rows]. columns 1..64. Same result on every
+ * processor; the values should be finite. */
+typedef struct {
+  size_t rows;
+  uint32_t columns;
+  float *weights, *slopes, *codes, *changes;
+  const float *matrix;
+  size_t stride;
+  const uint32_t *grids;
+  const float *steps, *offsets, *inverse, *lows, *highs;
+} mb_affine_run;
+MB_API mb_status mb_affine_round_run(const mb_affine_run *run);
+
 #endif

@@ -20,6 +20,9 @@
 #if defined(__x86_64__) && !defined(MB_PORTABLE_SEARCH) /* a test builds what other processors run */
 #include <immintrin.h>
 #define HAVE_AVX2
+#if !defined(MB_AVX2_SEARCH)
+#define HAVE_AVX512
+#endif
 #endif
 
 enum { LANES = 16, BATCH = 256, GROUPS = BATCH / LANES, MOST_LENGTH = 32, CHUNK_BYTES = 16384 };
@@ -32,9 +35,9 @@ typedef struct {
 
 /* A batch of points: coordinate j of the points of a group together, and each point's best so far. */
 typedef struct {
-  _Alignas(32) float points[GROUPS][MOST_LENGTH][LANES];
-  _Alignas(32) float best[GROUPS][LANES];
-  _Alignas(32) uint32_t tile[GROUPS][LANES];
+  _Alignas(64) float points[GROUPS][MOST_LENGTH][LANES];
+  _Alignas(64) float best[GROUPS][LANES];
+  _Alignas(64) uint32_t tile[GROUPS][LANES];
 } batch;
 
 typedef struct {
@@ -140,7 +143,40 @@ __attribute__((target("avx2"))) static uint32_t locate_avx2(const codebook *c, u
 }
 #endif
 
+/* ---- AVX-512: 16 points in one register, eight centroids at a time ---- */
+
+#if defined(HAVE_AVX512)
+__attribute__((target("avx512f"))) static void scan_avx512(const codebook *c, batch *b, uint32_t group, uint32_t first,
+                                                           uint32_t last) {
+  const float *points = b->points[group][0], *tile = tile_at(c, first);
+  const size_t tile_floats = (size_t)(c->length + 1) * LANES;
+  __m512 best = _mm512_load_ps(b->best[group]);
+  __m512i where = _mm512_load_si512(b->tile[group]);
+  for (uint32_t t = first; t < last; t++, tile += tile_floats) {
+    __m512 least = _mm512_set1_ps(INFINITY);
+    for (int i = 0; i < LANES; i += 8) {
+      const float *from = tile + i;
+      __m512 scores[8];
+      for (int k = 0; k < 8; k++) scores[k] = _mm512_set1_ps(from[k]);
+      for (uint32_t j = 0; j < c->length; j++) {
+        const __m512 p = _mm512_load_ps(points + j * LANES);
+        from += LANES;
+        for (int k = 0; k < 8; k++) scores[k] = _mm512_sub_ps(scores[k], _mm512_mul_ps(p, _mm512_set1_ps(from[k])));
+      }
+      for (int k = 0; k < 8; k++) least = _mm512_min_ps(least, scores[k]);
+    }
+    where = _mm512_mask_mov_epi32(where, _mm512_cmp_ps_mask(least, best, _CMP_LT_OQ), _mm512_set1_epi32((int)t));
+    best = _mm512_min_ps(least, best);
+  }
+  _mm512_store_ps(b->best[group], best);
+  _mm512_store_si512(b->tile[group], where);
+}
+#endif
+
 static search_functions select_functions(void) {
+#if defined(HAVE_AVX512)
+  if (__builtin_cpu_supports("avx512f")) return (search_functions){scan_avx512, locate_avx2};
+#endif
 #if defined(HAVE_AVX2)
   if (__builtin_cpu_supports("avx2")) return (search_functions){scan_avx2, locate_avx2};
 #endif

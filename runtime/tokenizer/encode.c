@@ -30,7 +30,7 @@ static bool encode_words(mb_encoder *encoder, const uint8_t *text, size_t bytes)
   }
   for (size_t at = 0, end; at < bytes; at = end) {
     if (!mb_encoder_goes_on(encoder)) return false;
-    end = header->flags & MB_TOKEN_CUT_WORDS ? mb_split_metaspace(false, text, at, bytes)
+    end = header->flags & MB_TOKEN_CUT_WORDS ? mb_split_metaspace(header, false, text, at, bytes)
                                              : mb_split_word((mb_token_split)header->split, text, at, bytes);
     if (!mb_encode_word(encoder, text + at, end - at)) return false;
   }
@@ -51,7 +51,7 @@ static bool encode_piece(mb_encoder *encoder, const uint8_t *text, size_t bytes,
   }
   for (size_t at = 0, end; at < bytes; at = end) {
     end = bytes;
-    if (flags & MB_TOKEN_METASPACE_SPLIT) end = mb_split_metaspace(true, text, at, bytes);
+    if (flags & MB_TOKEN_METASPACE_SPLIT) end = mb_split_metaspace(&encoder->tokenizer->header, true, text, at, bytes);
     if (flags & (MB_TOKEN_DIGITS | MB_TOKEN_DIGIT_RUNS))
       end = mb_split_digits(flags & MB_TOKEN_DIGIT_RUNS, text, at, bytes);
     if (!encode_words(encoder, text + at, end - at)) return false;

@@ -130,12 +130,17 @@ size_t mb_split_digits(bool runs, const uint8_t *text, size_t at, size_t end) {
   return next;
 }
 
-size_t mb_split_metaspace(bool each, const uint8_t *text, size_t at, size_t end) {
+/* Whether words may be cut between this byte and a "▁" behind it. */
+static bool cuts_behind(const mb_token_header *header, uint8_t byte) {
+  return !(header->flags & MB_TOKEN_UNCUT && byte < 0x80 && header->uncut[byte >> 5] >> (byte & 31) & 1);
+}
+
+size_t mb_split_metaspace(const mb_token_header *header, bool each, const uint8_t *text, size_t at, size_t end) {
   static const uint8_t mark[3] = {0xE2, 0x96, 0x81};
   bool after_mark = false;
   for (size_t i = at; i < end;) {
     bool is_mark = end - i >= 3 && memcmp(text + i, mark, 3) == 0;
-    if (is_mark && i > at && (each || !after_mark)) return i;
+    if (is_mark && i > at && (each || (!after_mark && cuts_behind(header, text[i - 1])))) return i;
     after_mark = is_mark;
     i += is_mark ? 3 : 1;
   }

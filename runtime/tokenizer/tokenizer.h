@@ -141,8 +141,8 @@ MB_API mb_status mb_tokenizer_pieces(const mb_tokenizer *tokenizer, const char *
 /* split.c: the end of the piece that begins at `at` < end, in valid UTF-8. */
 size_t mb_split_word(mb_token_split split, const uint8_t *text, size_t at, size_t end);
 size_t mb_split_digits(bool runs, const uint8_t *text, size_t at, size_t end);
-/* Before "▁": each one, or only those that another character stands before. */
-size_t mb_split_metaspace(bool each, const uint8_t *text, size_t at, size_t end);
+/* Before "▁": each one, or only those that another character stands before, one behind which words may be cut. */
+size_t mb_split_metaspace(const mb_token_header *header, bool each, const uint8_t *text, size_t at, size_t end);
 
 /* added.c: the next added token at or after *search in valid UTF-8. `from` is the end of the last one, which
  * white space before this one is not taken from. false: there is none. */

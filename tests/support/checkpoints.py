@@ -34,6 +34,15 @@ GRANITE: dict[str, Any] = {
     "attention_multiplier": 0.0625,
     "logits_scaling": 8.0,
 }
+GRANITE4: dict[str, Any] = {
+    **GRANITE,
+    "layer_types": ["attention"] * 3,
+    "num_local_experts": 0,
+    "shared_intermediate_size": 140,
+    "position_embedding_type": "rope",
+    "mamba_n_heads": 4,
+}
+"""The dense ones; the last key is of layers that they do not have."""
 GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -81,6 +90,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-yarn": ("Qwen3", {"head_dim": 32, "rope_parameters": YARN_ROPE}),
     "granite": ("Granite", GRANITE),
     "granite-untied": ("Granite", {**GRANITE, "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
+    "granite4": ("GraniteMoeHybrid", GRANITE4),
+    "granite4-unrotated": ("GraniteMoeHybrid", {**GRANITE4, "position_embedding_type": None, "attention_bias": True}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 4, "pad_token_id": 0}),
     "smollm3-lists": (
         "SmolLM3",

@@ -29,8 +29,9 @@ CL100K = (
 DEEPSEEK_V3 = (
     r"\p{N}{1,3}",
     "[一-龥\u3040-\u309f\u30a0-\u30ff]+",
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
+    "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
+    "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
 )
 """Hunyuan's dense models have the same three."""
 
@@ -104,6 +105,17 @@ def gemma() -> Any:
     """Its pre-tokenizer splits at spaces, of which its normalizer leaves none."""
     spaces = pre_tokenizers.Split(" ", "merged_with_previous")
     return trained_metaspace(normalizers.Replace(" ", "\u2581"), spaces, strip=False)
+
+
+def crossing(text: str) -> Any:
+    """Gemma's with one merge that crosses the place before a mark, as the real one has for ">\u2581</"."""
+    description = json.loads(gemma().to_str())
+    vocabulary, merges = description["model"]["vocab"], description["model"]["merges"]
+    for left, right in ((text, "\u2581"), (text + "\u2581", "a"), (text + "\u2581a", "n")):
+        for token in (left, right, left + right):
+            vocabulary.setdefault(token, len(vocabulary))
+        merges.insert(0, [left, right])
+    return tokenizers.Tokenizer.from_str(json.dumps(description))
 
 
 def gapped_bytes() -> Any:
@@ -194,6 +206,8 @@ TRAINED: dict[str, Any] = {
         byte_level(pre_tokenizers.Digits(), prefix=True, regex=True)
     ),
     "o200k": lambda: trained_byte_level(byte_level(split(O200K)), ignore_merges=True),
+    "gpt-4o": lambda: trained_byte_level(byte_level(split(O200K))),
+    "dbrx": lambda: trained_byte_level(byte_level(split(LLAMA3))),
     "tekken": lambda: trained_byte_level(byte_level(split(TEKKEN)), ignore_merges=True),
     "cl100k": lambda: trained_byte_level(byte_level(split(CL100K))),
     "deepseek-v3": lambda: trained_byte_level(byte_level(*map(split, DEEPSEEK_V3))),
@@ -209,6 +223,8 @@ TRAINED: dict[str, Any] = {
     "llama2 unknown": lambda: trained_metaspace(llama_normalizer(), byte_fallback=False),
     "some bytes": gapped_bytes,
     "gemma": gemma,
+    "gemma crossing": lambda: crossing(">"),
+    "gemma crossing é": lambda: crossing("é"),
     "metaspace first": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
     "metaspace always": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="always")),
     "metaspace never": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False)),

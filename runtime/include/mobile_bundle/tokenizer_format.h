@@ -77,7 +77,8 @@
 #define MB_TOKEN_STRIP_RIGHT (1u << 18)     /* ... at its end */
 #define MB_TOKEN_SPACES_ONE (1u << 19)      /* normalizer: two and more " " become one " ", */
 #define MB_TOKEN_SPACES_MARK (1u << 20)     /* ... or one "▁" */
-#define MB_TOKEN_KNOWN_FLAGS ((1u << 21) - 1)
+#define MB_TOKEN_UNCUT (1u << 21)           /* with CUT_WORDS: but not behind the characters of `uncut` */
+#define MB_TOKEN_KNOWN_FLAGS ((1u << 22) - 1)
 
 /* mb_token_header.split: how text falls into words. As regular expressions in tokenizer.json:
  * GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -146,7 +147,8 @@ typedef struct {
   uint32_t prefix_count;
   uint32_t suffix_count;
   mb_token_span sections[MB_TOKEN_SECTIONS];
-  uint32_t reserved[14]; /* 0 */
+  uint32_t uncut[4];     /* ASCII characters by bit, word 0 from its lowest bit: a merge crosses x|"▁" for these x */
+  uint32_t reserved[10]; /* 0 */
 } mb_token_header;
 
 #define MB_TOKEN_ADDED_STRIP_LEFT 1u  /* swallows white space before it */

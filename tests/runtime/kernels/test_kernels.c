@@ -392,9 +392,13 @@ int main(void) {
     printf("%s ", names[n]);
   }
 #if defined(MB_HAVE_AVX2)
-  /* One of the two AVX2 tables was selected: the other one too. */
-  if (mb_kernels_select("avx2") != NULL)
-    tables[n++] = tables[0] == &mb_avx2_kernels ? &mb_avx2_ahead_kernels : &mb_avx2_kernels;
+  /* Of two tables of a name one was selected: the other one too. */
+  const mb_kernels *twins[2][2] = {{&mb_avx2_kernels, &mb_avx2_ahead_kernels},
+                                   {&mb_avx512_kernels, &mb_avx512_ahead_kernels}};
+  for (int i = 0; i < 2; i++) {
+    const mb_kernels *selected = mb_kernels_select(twins[i][0]->name);
+    if (selected != NULL) tables[n++] = twins[i][selected == twins[i][0]];
+  }
 #endif
   check(mb_kernels_select(NULL) == tables[0] && mb_kernels_select("auto") == tables[0], "the best is the first");
   check(mb_kernels_select("sse") == NULL, "an unknown name");

@@ -81,12 +81,12 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
             grad = seen[f"{key}.out"].grad
             assert grad is not None
             squares = grad.reshape(-1, grad.shape[-1]).square().mean(0).numpy()
-            np.testing.assert_allclose(profile.matrices[name].row_weights, squares, rtol=1e-3, atol=1e-9)
+            np.testing.assert_allclose(profile.matrices[name].row_weights, squares, rtol=1e-2, atol=1e-9)
         walk = Walk(model, windows, read_matrix(model, model.tensors[2]))
         walk.advance(layer_weights(model, 0))
         x = seen["down.in"]
         hessian = walk.hessians(layer_weights(model, 1))["mlp.down"]
-        np.testing.assert_allclose(hessian, (x.T @ x / len(x)).numpy(), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(hessian, (x.T @ x / len(x)).numpy(), rtol=1e-2, atol=1e-3 * float(hessian.max()))
         assert all(known.sensitivity > 0 for known in profile.matrices.values())
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
 

@@ -280,7 +280,7 @@ def test_estimate_is_what_a_build_gives(bundle):
 def test_models_lists_every_family() -> None:
     """Without a download: the memory is `estimate`'s of the published shape."""
     rows = json.loads(command("mobile-bundle", "models", "--context", "8192", "--json").stdout)
-    assert {row["architecture"] for row in rows} == set(ARCHITECTURES)
+    assert {row["architecture"] for row in rows if row["sizes"]} == set(ARCHITECTURES)
     sizes = {table[0]["model"]: table for row in rows for table in row["sizes"]}
     assert len(sizes) == len(shape_names())
     gemma = next(row for row in sizes["Gemma-3-1B"] if row["recipe"] == "affine-4bit")
@@ -293,7 +293,6 @@ def test_models_lists_every_family() -> None:
     text = command("mobile-bundle", "models").stdout
     assert text.count("tested: ") == len(rows)
     assert "LFM2-350M" in text
-    assert "no published configuration is at hand" in text
 
 
 def test_run_passes_everything_to_the_runner(bundle):

@@ -294,13 +294,14 @@ def test_nearest_entry_is_numpys(length, entries):
     np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-4, atol=1e-5)
 
 
-def test_other_processors_find_the_same_entries(tmp_path, monkeypatch):
-    """The search without AVX2, built by itself."""
+@pytest.mark.parametrize("kind", ["MB_PORTABLE_SEARCH", "MB_AVX2_SEARCH"])
+def test_other_processors_find_the_same_entries(tmp_path, monkeypatch, kind):
+    """The search without AVX2, and without AVX-512, built by itself."""
     library, runtime = tmp_path / "portable.so", ROOT / "runtime"
     base = (f"base/{name}.c" for name in ("thread_pool", "error", "one_line", "unicode"))
     sources = [runtime / name for name in ("search/vector_search.c", *base)]
     folders = [f"-I{runtime}", f"-I{runtime / 'include'}"]
-    options = ["-std=c11", "-D_GNU_SOURCE", "-DMB_PORTABLE_SEARCH", "-O2", "-ffp-contract=off", "-fPIC", "-shared"]
+    options = ["-std=c11", "-D_GNU_SOURCE", f"-D{kind}", "-O2", "-ffp-contract=off", "-fPIC", "-shared"]
     subprocess.run(["cc", *options, *folders, *sources, "-o", library, "-lpthread"], check=True)
     rng = np.random.default_rng(8)
     points, centroids = (rng.standard_normal((n, 6)).astype(np.float32) for n in (1000, 700))

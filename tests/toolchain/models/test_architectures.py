@@ -13,6 +13,7 @@ from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.exact import exact_codecs
 from safetensors.torch import load_file, save_file
 from support.checkpoints import ALL, pack_bitnet, rename_tensors, tiny_model, write_tiny
+from support.ternary import ternarise
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -41,21 +42,6 @@ def test_logits_are_those_of_transformers(tmp_path, name):
     with torch.no_grad():
         expected = reference(torch.from_numpy(IDS.astype(np.int64))[None]).logits[0].numpy()
     assert relative(engine_logits(tmp_path / "weights.ptd"), expected) < SHARP.get(name, 2e-3)
-
-
-def ternarise(model) -> None:
-    """BitNet as transformers runs it online: ternary weights (absmean), inputs rounded to int8 per token."""
-
-    def rounded(module, inputs):
-        x = inputs[0]
-        scale = 127 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        return ((x * scale).round().clamp(-128, 127) / scale,)
-
-    for name, module in model.named_modules():
-        if name.endswith("_proj"):
-            scale = module.weight.data.abs().mean().clamp(min=1e-5)
-            module.weight.data = (module.weight.data / scale).round().clamp(-1, 1) * scale
-            module.register_forward_pre_hook(rounded)
 
 
 @pytest.mark.parametrize("recipe", ["raw", None])

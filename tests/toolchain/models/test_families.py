@@ -329,6 +329,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "gemma3", {"layer_types": ["full_attention", "sliding_attention"]}, "has 2 names for 6 layers",
     ),
     "no factor": ("granite", {"residual_multiplier": 0.0}, "residual_multiplier in config.json is 0.0, not a factor"),
+    "experts of Granite 4": ("granite4", {"num_local_experts": 8}, "num_local_experts in config.json is 8: a"),
+    "experts by default": ("granite4", {"num_local_experts": None}, "num_local_experts in config.json is null"),
+    "Mamba": (
+        "granite4", {"layer_types": ["mamba", "attention", "mamba"]}, '"mamba": a Granite 4 with Mamba layers (H)',
+    ),
+    "Mamba by default": ("granite4", {"layer_types": None}, '"mamba": a Granite 4 with Mamba layers (H)'),
+    "layers of Granite 4": ("granite4", {"layer_types": ["attention"]}, "layer_types in config.json has 1 names for 3"),
+    "no list of Granite 4": ("granite4", {"layer_types": 3}, "layer_types in config.json is not a list of names"),
+    "other positions": ("granite4", {"position_embedding_type": "alibi"}, 'position_embedding_type "alibi"'),
     "no list": ("smollm3", {"no_rope_layers": [1, 2, 1, 1]}, "no_rope_layers in config.json is not a list"),
     "short factors": (
         "phi4", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75,

@@ -230,13 +230,15 @@ def test_estimates_of_shapes() -> None:
     from mobile_bundle.planning.estimate import estimate_bundle, published_shape, shape_names
 
     parameters = {
-        "smollm2-135m": 134_515_008, "gemma-3-270m": 268_098_176, "lfm2-350m": 354_483_968, "ernie-0.3b": 360_748_032,
-        "smollm2-360m": 361_821_120, "0.5b": 494_032_768, "qwen3-0.6b": 596_049_920, "lfm2-700m": 742_489_344,
+        "smollm2-135m": 134_515_008, "gemma-3-270m": 268_098_176, "granite-4-350m": 352_379_904,
+        "lfm2-350m": 354_483_968, "ernie-0.3b": 360_748_032, "smollm2-360m": 361_821_120, "0.5b": 494_032_768,
+        "hunyuan-0.5b": 539_010_048, "qwen3-0.6b": 596_049_920, "bitnet-0.7b": 728_842_752, "lfm2-700m": 742_489_344,
         "gemma-3-1b": 999_885_952, "tinyllama": 1_100_048_384, "lfm2-1.2b": 1_170_340_608,
-        "llama-3.2-1b": 1_235_814_400, "exaone-1.2b": 1_279_391_488, "olmo-2-1b": 1_484_916_736,
-        "1.5b": 1_543_714_304, "qwen3-1.7b": 1_720_574_976, "bitnet-2b": 2_412_820_480, "granite-2b": 2_533_539_840,
+        "llama-3.2-1b": 1_235_814_400, "exaone-1.2b": 1_279_391_488, "minicpm-1b": 1_360_246_272,
+        "olmo-2-1b": 1_484_916_736, "1.5b": 1_543_714_304, "granite-4-1b": 1_631_750_144, "qwen3-1.7b": 1_720_574_976,
+        "hunyuan-1.8b": 1_791_080_448, "bitnet-2b": 2_412_820_480, "granite-2b": 2_533_539_840,
         "gemma-2-2b": 2_614_341_888, "smollm3-3b": 3_075_098_624, "3b": 3_085_938_688, "phi-4-mini": 3_836_021_760,
-        "7b": 6_738_415_616,
+        "7b": 6_738_415_616, "mistral-7b": 7_241_732_096,
     }  # fmt: skip
     assert shape_names() == list(parameters)
     for name, count in parameters.items():

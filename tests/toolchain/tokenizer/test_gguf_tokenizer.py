@@ -94,15 +94,22 @@ def from_files(directory: Path, tokenizer: Any, bos: str, eos: str) -> CompiledT
     return compile_tokenizer(directory, {})
 
 
-PRE = {"gpt-2": "gpt2", "smollm": "smollm", "llama-bpe": "llama3", "qwen2": "qwen2 nfc"}
-"""tokenizer.ggml.pre, and the tokenizer of test_tokenizer.py that has these steps."""
+PRE = {
+    "gpt-2": "gpt2", "olmo": "gpt2", "exaone4": "gpt2", "smollm": "smollm", "starcoder": "smollm", "refact": "smollm",
+    "exaone": "smollm", "llama-bpe": "llama3", "lfm2": "llama3", "dbrx": "dbrx", "smaug-bpe": "dbrx",
+    "qwen2": "qwen2 nfc", "gpt-4o": "gpt-4o", "llama4": "gpt-4o", "tekken": "tekken", "deepseek-v3": "deepseek-v3",
+    "hunyuan-dense": "deepseek-v3",
+}  # fmt: skip
+"""tokenizer.ggml.pre, and the tokenizer of trained_tokenizers.py that has these steps."""
+ADD_BOS = ("llama-bpe", "lfm2", "tekken")
+"""Those that add BOS by themselves, and only BOS."""
 
 
 @pytest.mark.parametrize("name", PRE)
 def test_byte_level(tmp_path: Path, name: str) -> None:
     tokenizer = TRAINED[PRE[name]]()
     tokenizer.add_tokens([tokenizers.AddedToken("<tool>", normalized=False)])
-    if name == "llama-bpe":  # it adds BOS by itself, and only BOS
+    if name in ADD_BOS:
         number = tokenizer.token_to_id("<s>")
         template = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", number)])
         tokenizer.post_processor = template

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.errors import UserError
-from mobile_bundle.tokenizer import compile_tokenizer
+from mobile_bundle.tokenizer import compile_tokenizer, steps
 from support.paths import DATA, EXAMPLE, SHARED, STORIES, VALIDATION_TEXT
 from support.texts import ODD, random_texts
 from support.tokenizer_library import CONTINUES, SKIP_SPECIAL, Tokenizer, TokenizerError, nfc
@@ -107,6 +107,19 @@ def test_trained(trained: Any, name: str) -> None:
     pair.check([*SAMPLE.splitlines(keepends=True)[:10], SAMPLE])
     pair.check(random_texts(3, 3000))
     pair.check(random_texts(4, 300), special=False)
+
+
+@pytest.mark.parametrize("character", [">", "é"])
+def test_a_merge_that_joins_words(trained: Any, character: str) -> None:
+    """Words are cut before marks all the same, but not behind such a character; if it is not ASCII, nowhere."""
+    pair = trained("gemma crossing" if character == ">" else "gemma crossing é")
+    flags = int.from_bytes(pair.compiled.data[24:28], "little")
+    assert bool(flags & steps.CUT_WORDS) is bool(flags & steps.UNCUT) is (character == ">")
+    chance = random.Random(8)
+    parts = [character, " ", "an", "a", "n", "  ", "\u2581", "the", "b", "<"]
+    texts = ["".join(chance.choices(parts, k=chance.randrange(1, 30))) for _ in range(2000)]
+    pair.check(texts)
+    assert pair.theirs.token_to_id(f"{character}\u2581an") in pair.ours.encode(f"the b{character} and")
 
 
 @pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "stories260k"])

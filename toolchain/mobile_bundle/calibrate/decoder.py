@@ -208,7 +208,8 @@ class LayerRunner:
             x = self._norm("mlp", hidden)
         else:
             gate, up = self._projected("mlp.gate", entered, weigh), self._projected("mlp.up", entered, weigh)
-            x = _activate(spec, gate) * up
+            x = _activate(spec, gate)
+            x = x * up if x.requires_grad else x.mul_(up)
             if spec.sub_norms:
                 x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
         return hidden, self.enter(stage, x)

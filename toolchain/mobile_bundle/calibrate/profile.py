@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_bundle.calibrate.decoder import STAGES, readers
+from mobile_bundle.calibrate.decoder import STAGES, fast_product, readers
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, added, layer_weights, read_matrix, tensor_named
@@ -74,7 +74,7 @@ def profile_model(
     spec = model.spec
     steps = 2 * spec.layers + 1
     embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
-    walk = Walk(model, _some(windows, _HESSIAN_TOKENS), embedding)
+    walk = Walk(model, _some(windows, _HESSIAN_TOKENS), embedding, fast_product())
     count = min(len(walk.windows), max(1, _GRADIENT_TOKENS // windows.shape[1]))
     tried: dict[tuple[int, str], Future[list[_Tried]]] = {}
     with ThreadPoolExecutor(default_jobs()) as pool, tempfile.TemporaryFile(prefix="mobile-bundle-") as file:
@@ -117,14 +117,20 @@ def profile_model(
     entry_hessian = np.diag(entry).astype(np.float32)
 
     def table(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
-        return _profile(_try([weight], hessian, names, _TRIED_EMBEDDING_ROWS)[0], row_weights)
+        return _table(weight, hessian, row_weights, names)
 
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
         energy = np.square(row_scales(embedding))
         share = float((head_rows * energy).sum() / energy.sum()), float((seen * energy).sum() / energy.sum())
         both = np.float32(share[0]) * head_hessian + np.float32(share[1]) * entry_hessian
-        found["embedding.weight"] = table(both, np.ones(spec.vocabulary, np.float32), embedding)
+        # how much of an error, which spreads over H's eigenvectors as H^-1 does, is that of the logits
+        factor = inverse_factor(both)
+        part = share[0] * float(np.einsum("ij,ij->", factor @ head_hessian, factor)) / spec.hidden
+        mixed = np.float32(part / share[0]) * head_rows + np.float32((1 - part) / share[1]) * seen
+        found["embedding.weight"] = replace(
+            table(both, mixed, embedding), row_weights=np.ones(spec.vocabulary, np.float32)
+        )
         return Profile(loss, found, both, None)
     found["embedding.weight"] = table(entry_hessian, seen, embedding)
     found["output.weight"] = table(head_hessian, head_rows, tied)
@@ -174,6 +180,21 @@ def _profile(tried: _Tried, row_weights: Floats) -> MatrixProfile:
         for name, errors in tried.errors.items()
     }
     return MatrixProfile(sensitivity, losses, tried.importance, row_weights)
+
+
+def _table(weight: Floats, hessian: Floats, row_weights: Floats, names: Sequence[str]) -> MatrixProfile:
+    """Of an embedding or output head, whose rows matter very unequally: rows are tried as often as their share of the
+    loss has it. (Rows at even steps are mostly tokens that hardly ever occur; on SmolLM2-135M these have 1.3 times the
+    relative error of the frequent ones at 5 bits.)"""
+    energy = np.square(row_scales(weight))
+    counts = np.cumsum(row_weights.astype(np.float64) * energy)
+    places = (np.arange(_TRIED_EMBEDDING_ROWS) + 0.5) * (counts[-1] / _TRIED_EMBEDDING_ROWS)
+    chosen = np.minimum(np.searchsorted(counts, places), len(weight) - 1)
+    errors = try_candidates(weight[chosen], hessian, names)
+    columns = importance(inverse_factor(hessian))
+    total = 0.5 * float(counts[-1])
+    losses = {name: total * float((own / energy[chosen]).mean(dtype=np.float64)) for name, own in errors.items()}
+    return MatrixProfile(total * float(columns.sum(dtype=np.float64)), losses, columns, row_weights)
 
 
 def _back(

@@ -26,9 +26,14 @@ comes from another part of the heap, of which much is never given back."""
 
 _MOST_THREADS = 4
 """Every thread may hold the sums of one layer's inputs."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of malloc.h, as glibc has it since ever; musl has no mallopt."""
+_KEPT_PIECE = 32 << 20
+"""The largest piece that may come from the heap; glibc takes no more."""
+_KEPT_TOP = 1 << 30
 _PRECISION = "medium"
-"""Of torch's float32 products: by oneDNN, which is up to twice as fast as MKL on AMD's processors. Where a processor
-has units for it, factors are rounded to bfloat16, which is less than what int8 activations lose."""
+"""Of torch's float32 products: by oneDNN, which is up to twice as fast as MKL on AMD's processors. On processors with
+AMX, factors are rounded to bfloat16, which is less than what int8 activations lose."""
 
 
 @contextmanager
@@ -37,6 +42,7 @@ def one_thread_each() -> Iterator[None]:
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(_PRECISION)
+    _keep_memory()
     pool = ThreadPoolExecutor(min(default_jobs(), _MOST_THREADS), "calibrate")
     before = _threads.set(pool)
     try:
@@ -45,8 +51,18 @@ def one_thread_each() -> Iterator[None]:
     finally:
         _threads.reset(before)
         pool.shutdown(cancel_futures=True)
+        give_memory_back()
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+
+
+def _keep_memory() -> None:
+    """From now on the C library keeps what is freed until `give_memory_back`, where it can do that. Tensors of a few MB
+    come and go by the thousand; each would otherwise be fresh pages, which cost as much as the work on them."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option:
+        set_option(_M_MMAP_THRESHOLD, _KEPT_PIECE)
+        set_option(_M_TRIM_THRESHOLD, _KEPT_TOP)
 
 
 def give_memory_back() -> None:

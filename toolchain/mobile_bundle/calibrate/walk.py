@@ -17,6 +17,7 @@ from torch.nn import functional
 from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
+from mobile_bundle.native.products import bf16_products, has_bf16_products
 
 _AT_ONCE = 2048
 """Tokens that go through a layer together."""
@@ -106,7 +107,7 @@ class Walk:
             def products(batch: slice, stage: str = stage) -> dict[str, Tensor]:
                 own.reach(stage, batch)
                 x, r = (way.entered[batch].reshape(-1, way.entered.shape[-1]) for way in (own, other))
-                return {"square": _upper_squares(x), "change": (r - x).T @ x}
+                return {"square": _upper_squares(x), "change": _products(r - x, x)}
 
             sums = added(side_by_side(products, self.batches()))
             last = number + 1 == len(STAGES)
@@ -179,12 +180,19 @@ def _finish(work: Iterable[None]) -> None:
 def _upper_squares(x: Tensor) -> Tensor:
     """x^T x, (columns, columns), but only what is right of the diagonal, and a little more: a third of the work saved.
     x: (tokens, columns)."""
+    if has_bf16_products():
+        return torch.from_numpy(bf16_products(x.numpy(), x.numpy(), upper=True))
     columns = x.shape[1]
     step = -(-columns // _BLOCKS)
     out = x.new_zeros(columns, columns)
     for begin in range(0, columns, step):
         out[begin : begin + step, begin:] = x[:, begin : begin + step].T @ x[:, begin:]
     return out
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b, (columns of a, columns of b). a, b: (tokens, columns)."""
+    return torch.from_numpy(bf16_products(a.numpy(), b.numpy())) if has_bf16_products() else a.T @ b
 
 
 def _symmetric(upper: Tensor) -> Tensor:
@@ -203,10 +211,14 @@ def added(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _drift(change: Tensor, hessian: Tensor) -> Floats:
     """DRIFT_SHARE * change @ (hessian + damping)^-1."""
-    h = hessian.double()
+    h = hessian.clone()
     h.diagonal().add_(max(_DRIFT_DAMPING * float(h.diagonal().mean()), 1e-12))
-    solved = torch.linalg.solve(h, change.double().T).T
-    drift: Floats = (DRIFT_SHARE * solved).float().contiguous().numpy()
+    factor, failed = torch.linalg.cholesky_ex(h)
+    if failed:  # float32 is not enough
+        solved = torch.linalg.solve(h.double(), change.double().T).float().T
+    else:
+        solved = torch.cholesky_solve(change.T, factor).T
+    drift: Floats = (DRIFT_SHARE * solved).contiguous().numpy()
     return drift
 
 

@@ -60,10 +60,7 @@ def _print_family(family: Family, sizes: list[list[BundleEstimate]]) -> None:
     checkpoint = "; a published checkpoint was run" if family.published else ""
     print(f"  tested: {family.tested}{checkpoint}")
     print(f"  formats: {', '.join(family.formats)}; GGUF: {'yes' if family.gguf else 'no'}")
-    if not sizes:
-        print("  no published configuration is at hand: `mobile-bundle estimate MODEL` tells what a checkpoint needs")
-    else:
-        print(f"  {'':<20}{'weights':>10}  {'context':>8}  " + "".join(f"{recipe:>20}" for recipe in _RECIPES))
+    print(f"  {'':<20}{'weights':>10}  {'context':>8}  " + "".join(f"{recipe:>20}" for recipe in _RECIPES))
     for rows in sizes:
         first = rows[0]
         cells = "".join(f"{f'{megabytes(r.predicted.peak_bytes)}, {r.min_device_ram_gb} GB':>20}" for r in rows)

@@ -34,7 +34,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.propagation import AT_ONCE, row_errors
+from mobile_bundle.codecs.propagation import AT_ONCE, refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
@@ -278,11 +278,9 @@ def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Fl
     w, rounding = weight / scale, Rounding.of(hessian)
     rounded = try_grids(w, rounding, grids)
     errors = np.stack([row_errors(values - w, hessian) for values in rounded])
-    # What refining takes of one grid's errors it takes of all of them: nearly the same share, and far cheaper so.
     coarsest = int(errors.sum(axis=1).argmax())
     refined = row_errors(fit_propagated(w, rounding, grids[coarsest]).values - w, hessian)
-    share = float(refined.sum(dtype=np.float64)) / max(float(errors[coarsest].sum(dtype=np.float64)), 1e-30)
-    return errors * np.float32(share * scale * scale)
+    return errors * refined_share(refined, errors[coarsest]) * (scale * scale)
 
 
 def _rules(bits: int, decode_cost: float) -> FormatRules:

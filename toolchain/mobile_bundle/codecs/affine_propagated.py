@@ -13,10 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_fit import Fit, Halves
-from mobile_bundle.codecs.propagation import Ordered, energy_order, importance, propagate, refine, row_gains
+from mobile_bundle.codecs.propagation import (
+    Ordered,
+    energy_order,
+    importance,
+    propagate_runs,
+    refine_runs,
+    row_gains,
+)
 from mobile_bundle.codecs.source import Floats
+from mobile_bundle.native.affine import AffineGrids, round_run
 
 
 @dataclass(frozen=True)
@@ -63,24 +72,15 @@ def fit_propagated(w: Floats, rounding: Rounding, grid: Grid) -> Propagated:
     group = grid.group
     hessian, order, factor = rounding.ordered.hessian, rounding.ordered.order, rounding.ordered.factor
     d, m = _steps(w, grid, rounding.counts)
-    codes = np.zeros((rows, d.shape[1] * group), np.float32)
-    # one column's values lie together
     steps, offsets = (np.ascontiguousarray(each.T, np.float32) for each in (d, m))
-    inverse = np.divide(np.float32(1), steps, out=np.zeros_like(steps), where=steps != 0)
-
-    def round_column(number: int, block: Floats, _: Floats) -> Floats:
-        column = order[number]
-        at = column // group
-        code = _codes(block[0], offsets[at], inverse[at], grid.low, grid.high)
-        codes[:, column] = code
-        code *= steps[at]
-        code += offsets[at]
-        return code[None]
-
+    levels = (np.full(rows, end, np.float32) for end in (grid.low, grid.high))
+    grids = _grids(order // group, steps, offsets, *levels)
     own = np.ascontiguousarray(w.T[order])
-    work, single = own.copy(), [(i, i + 1) for i in range(columns)]
-    propagate(work, factor, single, round_column)
-    refine(own, work, rounding.ordered.damped, single, round_column)
+    work, found = own.copy(), np.empty_like(own)
+    _propagate(work, factor, grids, found)
+    _refine(own, work, rounding.ordered.damped, grids, found)
+    codes = np.zeros((rows, d.shape[1] * group), np.float32)
+    codes[:, order] = found.T
     values = np.empty_like(w)
     values[:, order] = work.T
     gains = row_gains(w, values, w @ hessian)[:, None]
@@ -100,20 +100,9 @@ def try_grids(w: Floats, rounding: Rounding, grids: Sequence[Grid]) -> Floats:
         d, m = _steps(w, grid, rounding.counts)
         at, own = np.arange(columns) // grid.group, slice(number * rows, (number + 1) * rows)
         steps[:, own], offsets[:, own] = d.T[at], m.T[at]
-    inverse = np.divide(np.float32(1), steps, out=np.zeros_like(steps), where=steps != 0)
-    low, high = (
-        np.repeat(np.array([getattr(grid, end) for grid in grids], np.float32), rows) for end in ("low", "high")
-    )
-
-    def round_column(number: int, block: Floats, _: Floats) -> Floats:
-        column = order[number]
-        code = _codes(block[0], offsets[column], inverse[column], low, high)
-        code *= steps[column]
-        code += offsets[column]
-        return code[None]
-
+    levels = (np.repeat(np.array([getattr(grid, end) for grid in grids], np.float32), rows) for end in ("low", "high"))
     work = np.tile(w.T[order], (1, len(grids)))
-    propagate(work, factor, [(i, i + 1) for i in range(columns)], round_column)
+    _propagate(work, factor, _grids(order, steps, offsets, *levels), np.empty_like(work))
     values = np.empty((columns, len(grids) * rows), np.float32)
     values[order] = work
     out = np.ascontiguousarray(values.T).reshape(len(grids), rows, columns)
@@ -137,10 +126,30 @@ def _steps(w: Floats, grid: Grid, counts: Floats) -> tuple[Halves, Halves]:
     return d, m
 
 
-def _codes(w: Floats, offsets: Floats, inverse: Floats, low: Floats | float, high: Floats | float) -> Floats:
-    code: Floats = w - offsets
-    code *= inverse
-    np.rint(code, out=code)
-    np.maximum(code, low, out=code)
-    np.minimum(code, high, out=code)
-    return code
+def _grids(at: NDArray[np.intp], steps: Floats, offsets: Floats, lows: Floats, highs: Floats) -> AffineGrids:
+    inverse = np.divide(np.float32(1), steps, out=np.zeros_like(steps), where=steps != 0)
+    return AffineGrids(at.astype(np.uint32), steps, offsets, inverse, lows, highs)
+
+
+def _propagate(work: Floats, factor: Floats, grids: AffineGrids, codes: Floats) -> None:
+    """propagation.propagate, column by column. work, codes: float32 (columns, rows), overwritten."""
+
+    def rounded(first: int, end: int) -> Floats:
+        return round_run(work[first:end], None, factor, first, grids, codes[first:end])
+
+    propagate_runs(work, factor, _single(work), rounded)
+
+
+def _refine(own: Floats, work: Floats, h: Floats, grids: AffineGrids, codes: Floats) -> None:
+    """propagation.refine, column by column."""
+    slopes = h @ (own - work)
+
+    def rounded(first: int, end: int) -> Floats:
+        return round_run(work[first:end], slopes[first:end], h, first, grids, codes[first:end])
+
+    refine_runs(slopes, h, _single(work), rounded)
+
+
+def _single(work: Floats) -> list[tuple[int, int]]:
+    """Every column a block of its own."""
+    return [(column, column + 1) for column in range(len(work))]

@@ -104,7 +104,8 @@ def propagate(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]],
 
     weight: float32 (columns, rows), columns in the order of rounding; overwritten by what `quantise` returns.
     factor: U of the same order. blocks: (begin, end) columns that are rounded together, in order, without gaps."""
-    for first, at in _runs(blocks):
+
+    def round_run(first: int, at: int) -> Floats:
         start, stop = blocks[first][0], blocks[at - 1][1]
         errors = np.empty((stop - start, weight.shape[1]), np.float32)
         for number in range(first, at):
@@ -122,6 +123,21 @@ def propagate(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]],
             weight[begin:end] = rounded
             if end < stop:
                 weight[end:stop] -= factor[begin:end, end:stop].T @ error
+        return errors
+
+    propagate_runs(weight, factor, blocks, round_run)
+
+
+RoundRun = Callable[[int, int], Floats]
+"""(number of a run's first block, of the one behind its last) -> float32 (columns of the run, rows)."""
+
+
+def propagate_runs(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]], round_run: RoundRun) -> None:
+    """propagate, but `round_run` rounds the columns of a run of blocks, corrects those of the same run, and returns
+    the errors e of e U_block = difference."""
+    for first, at in _runs(blocks):
+        start, stop = blocks[first][0], blocks[at - 1][1]
+        errors = round_run(first, at)
         if stop < len(weight):
             weight[stop:] -= factor[start:stop, stop:].T @ errors
 
@@ -137,7 +153,8 @@ def refine(weight: Floats, values: Floats, h: Floats, blocks: Sequence[tuple[int
     inverses = [np.linalg.inv(own).astype(np.float32) if len(own) > 1 else None for own in inner]
     factors = [_inverse_upper(own) if len(own) > 1 else (own**-0.5).astype(np.float32) for own in inner]
     slopes = h @ (weight - values)
-    for first, at in [*_runs(blocks)] * _SWEEPS:
+
+    def round_run(first: int, at: int) -> Floats:
         start, stop = blocks[first][0], blocks[at - 1][1]
         changes = np.empty((stop - start, weight.shape[1]), np.float32)
         for number in range(first, at):
@@ -149,6 +166,17 @@ def refine(weight: Floats, values: Floats, h: Floats, blocks: Sequence[tuple[int
             np.subtract(rounded, block, out=change)
             block[:] = rounded
             slopes[start:stop] -= h[start:stop, begin:end] @ change
+        return changes
+
+    refine_runs(slopes, h, blocks, round_run)
+
+
+def refine_runs(slopes: Floats, h: Floats, blocks: Sequence[tuple[int, int]], round_run: RoundRun) -> None:
+    """refine, but `round_run` rounds the columns of a run of blocks again, keeps the run's own slopes up to date, and
+    returns the changes. slopes: h @ (weight - values), float32 (columns, rows), overwritten."""
+    for first, at in [*_runs(blocks)] * _SWEEPS:
+        start, stop = blocks[first][0], blocks[at - 1][1]
+        changes = round_run(first, at)
         slopes[:start] -= h[:start, start:stop] @ changes
         slopes[stop:] -= h[stop:, start:stop] @ changes
 
@@ -173,6 +201,12 @@ def row_errors(difference: Floats, hessian: Floats) -> Floats:
     columns)."""
     errors: Floats = np.einsum("rc,rc->r", difference @ hessian, difference)
     return errors
+
+
+def refined_share(refined: Floats, propagated: Floats) -> np.float32:
+    """What `refine` leaves of the errors of a few rows. For one matrix it is nearly the same with every code of a kind,
+    so that a trial refines with one of them. refined, propagated: row_errors with and without it."""
+    return np.float32(refined.sum(dtype=np.float64) / max(float(propagated.sum(dtype=np.float64)), 1e-30))
 
 
 def row_gains(weight: Floats, coded: Floats, answers: Floats) -> Floats:

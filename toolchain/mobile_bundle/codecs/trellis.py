@@ -33,7 +33,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.propagation import AT_ONCE, row_errors
+from mobile_bundle.codecs.propagation import AT_ONCE, refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Rounding, fit, fit_propagated
@@ -148,9 +148,15 @@ def _full_name(name: str) -> TrellisCodec | None:
 def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     own = [codec for codec in codecs if isinstance(codec, TrellisCodec)]
-    rounding = Rounding.of(hessian)
-    coded = (fit_propagated(weight / scale, rounding, codec.bits, codec.group).values * scale for codec in own)
-    return np.stack([row_errors(values - weight, hessian) for values in coded])
+    w, rounding = weight / scale, Rounding.of(hessian)
+
+    def errors(codec: TrellisCodec, refined: bool) -> Floats:
+        coded = fit_propagated(w, rounding, codec.bits, codec.group, refined)
+        return row_errors(coded.values - w, hessian)
+
+    found = np.stack([errors(codec, refined=False) for codec in own])
+    coarsest = int(found.sum(axis=1).argmax())
+    return found * refined_share(errors(own[coarsest], refined=True), found[coarsest]) * (scale * scale)
 
 
 def _rules(bits: int, decode_cost: float) -> FormatRules:

@@ -68,10 +68,10 @@ class Rounding:
         return Rounding(Ordered.of(hessian, order), list(zip(starts, [*starts[1:], len(order)], strict=True)))
 
 
-def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int) -> Coded:
+def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined: bool = True) -> Coded:
     """Scales first, to the weights as they are; then blocks of 16 columns, those whose inputs have the most energy
-    first, each for the weights as the errors before it have moved them; then every row gets its strength back
-    (propagation.py)."""
+    first, each for the weights as the errors before it have moved them; then, if `refined`, each again; then every row
+    gets its strength back (propagation.py)."""
     rows, columns = w.shape
     order, factor = rounding.ordered.order, rounding.ordered.factor
     counts = np.empty(columns, np.float32)
@@ -96,7 +96,8 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int) -> Code
     own = np.ascontiguousarray(w.T[order])
     work = own.copy()
     propagate(work, factor, rounding.blocks, code_block)
-    refine(own, work, rounding.ordered.damped, rounding.blocks, code_block)
+    if refined:
+        refine(own, work, rounding.ordered.damped, rounding.blocks, code_block)
     values = np.empty_like(w)
     values[:, order] = work.T
     gains = row_gains(w, values, w @ rounding.ordered.hessian)[:, None]

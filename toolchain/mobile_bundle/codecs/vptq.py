@@ -33,6 +33,7 @@ from mobile_bundle.codecs.propagation import (
     importance,
     propagate,
     refine,
+    refined_share,
     row_errors,
     row_gains,
 )
@@ -182,9 +183,11 @@ def training_sample(
     return sample_vectors(weight / unit[:, None], per_row, per_column, layout.length, count)
 
 
-def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, ordered: Ordered | None = None) -> Blob:
-    """weight: float32 (rows, columns), finite; ordered: stats.hessian in the order of rounding, where it is known.
-    ValueError where a shared codebook is missing."""
+def encode_matrix(
+    layout: VectorLayout, weight: Floats, stats: Stats, ordered: Ordered | None = None, refined: bool = True
+) -> Blob:
+    """weight: float32 (rows, columns), finite; ordered: stats.hessian in the order of rounding, where it is known;
+    refined: whether vectors are rounded again (propagation.refine). ValueError where a shared codebook is missing."""
     rows, columns = weight.shape
     if layout.outliers > columns:
         raise ValueError(f"{layout.outliers} outlier columns of {columns}")
@@ -209,7 +212,8 @@ def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats, ordered: O
         work = own.copy()
         propagate(work, factor, encoder.blocks, encoder.quantise)
     if ordered is not None:
-        refine(own, work, ordered.damped, encoder.blocks, encoder.quantise)
+        if refined:
+            refine(own, work, ordered.damped, encoder.blocks, encoder.quantise)
         work[:] = work * real  # as values
         values = np.empty_like(weight)
         values[:, order] = work.T
@@ -236,13 +240,18 @@ def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Fl
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
     ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH))
-    tried: dict[int, Floats] = {}
-    for size in sorted({even for each in bits for even in (each & ~1, each + 1 & ~1)}):
+
+    def errors(size: int, refined: bool) -> Floats:
         layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
         book = _gaussian_codebook(size)
-        blob = encode_matrix(layout, weight, Stats(hessian, codebook=book.codes, codebook_step=book.step), ordered)
-        tried[size] = row_errors(decode_vector(blob, book.codes) - weight, hessian)
-    return np.stack([np.sqrt(tried[each & ~1] * tried[each + 1 & ~1]) for each in bits])
+        stats = Stats(hessian, codebook=book.codes, codebook_step=book.step)
+        blob = encode_matrix(layout, weight, stats, ordered, refined)
+        return row_errors(decode_vector(blob, book.codes) - weight, hessian)
+
+    sizes = sorted({even for each in bits for even in (each & ~1, each + 1 & ~1)})
+    tried = {size: errors(size, refined=False) for size in sizes}
+    share = refined_share(errors(sizes[0], refined=True), tried[sizes[0]])
+    return share * np.stack([np.sqrt(tried[each & ~1] * tried[each + 1 & ~1]) for each in bits])
 
 
 @functools.cache

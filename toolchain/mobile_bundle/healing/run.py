@@ -285,7 +285,7 @@ def _is_plain(spec: DecoderSpec) -> bool:
     result.py writes back."""
     alike = spec.input_norms and not (spec.output_norms or spec.full_layers or spec.unrotated_layers)
     scales = spec.embedding_scale, spec.residual_scale, spec.rotary_scale, spec.logit_scale
-    stored = not (spec.norm_plus or spec.pairs or spec.fused or spec.sources)
+    stored = not (spec.norm_plus or spec.pairs or spec.fused_attention or spec.fused_mlp or spec.sources)
     rotated = spec.window_frequencies is None and spec.rotary_dim in (0, spec.head_dim)
     plain = not (spec.convolution_layers or spec.score_cap or spec.logit_cap)
     return alike and stored and rotated and plain and not spec.query_scale and all(scale == 1 for scale in scales)

@@ -22,8 +22,8 @@ class Family:
 
     @property
     def gguf(self) -> bool:
-        """Whether GGUF files of it are read. (Mistral is "llama" there.)"""
-        return self.architecture in {*GGUF.values(), "MistralForCausalLM"}
+        """Whether GGUF files of it are read. (Mistral is "llama" there, Granite 4 without Mamba "granite".)"""
+        return self.architecture in {*GGUF.values(), "MistralForCausalLM", "GraniteMoeHybridForCausalLM"}
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -41,7 +41,8 @@ FAMILIES = (
     Family("Gemma 3", "Gemma3ForCausalLM"),
     Family("Gemma 2", "Gemma2ForCausalLM"),
     Family("LFM2, LFM2.5", "Lfm2ForCausalLM", onnx=False),
-    Family("Granite 3, 4 (dense)", "GraniteForCausalLM"),
+    Family("Granite 3 (dense)", "GraniteForCausalLM"),
+    Family("Granite 4 (dense)", "GraniteMoeHybridForCausalLM"),
     Family("MiniCPM", "MiniCPMForCausalLM", "compared with Granite under its factors: transformers has no class of it"),
     Family("SmolLM3", "SmolLM3ForCausalLM"),
     Family("ERNIE 4.5 (dense)", "Ernie4_5ForCausalLM"),

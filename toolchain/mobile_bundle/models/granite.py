@@ -1,4 +1,4 @@
-"""Granite 3 and 4 (dense): GraniteForCausalLM. Llama with four factors: of the embedding, of scores, of what attention
+"""Granite 3 (dense): GraniteForCausalLM. Llama with four factors: of the embedding, of scores, of what attention
 and feed-forward add, and of the logits."""
 
 from mobile_bundle.models.config import Config, Defaults, decoder_spec

@@ -60,7 +60,7 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
         ("mlp.up", "mlp.up_proj", spec.feed_forward, spec.hidden, spec.mlp_bias),
         ("mlp.down", "mlp.down_proj", spec.hidden, spec.feed_forward, spec.mlp_bias),
     )
-    fused = _fused(spec, queries, keys) if spec.fused else {}
+    fused = _fused(spec, queries, keys)
     for name, source, rows, columns, bias in (convolved if convolution else attention) + mlp:
         pairs = spec.head_dim if spec.pairs and name in ("attention.query", "attention.key") else 0
         held, first, held_rows = fused.get(name, (spec.sources.get(name, source), 0, 0))
@@ -90,12 +90,14 @@ def _layer(spec: DecoderSpec, prefix: str, layer: int) -> Iterator[TensorSpec]:
 
 
 def _fused(spec: DecoderSpec, queries: int, keys: int) -> dict[str, tuple[str, int, int]]:
-    """Of each matrix that Phi-3 stores together with others: their name, its first row there, and their rows."""
+    """Of each matrix that is stored together with others: their name, its first row there, and their rows."""
     attention, wide = queries + 2 * keys, 2 * spec.feed_forward
-    return {
-        "attention.query": ("self_attn.qkv_proj", 0, attention),
-        "attention.key": ("self_attn.qkv_proj", queries, attention),
-        "attention.value": ("self_attn.qkv_proj", queries + keys, attention),
-        "mlp.gate": ("mlp.gate_up_proj", 0, wide),
-        "mlp.up": ("mlp.gate_up_proj", spec.feed_forward, wide),
-    }
+    out = {}
+    if spec.fused_attention:
+        out["attention.query"] = (spec.fused_attention, 0, attention)
+        out["attention.key"] = (spec.fused_attention, queries, attention)
+        out["attention.value"] = (spec.fused_attention, queries + keys, attention)
+    if spec.fused_mlp:
+        out["mlp.gate"] = (spec.fused_mlp, 0, wide)
+        out["mlp.up"] = (spec.fused_mlp, spec.feed_forward, wide)
+    return out

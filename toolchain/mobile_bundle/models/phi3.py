@@ -17,7 +17,8 @@ def read(config: Config) -> DecoderSpec:
         ARCHITECTURE,
         Defaults(context=4096, epsilon=1e-5, partial=True),
         rope_values=_rope_values(config),
-        fused=True,
+        fused_attention="self_attn.qkv_proj",
+        fused_mlp="mlp.gate_up_proj",
         sliding_window=window if window < config.count("max_position_embeddings", 4096) else 0,
     )
 

@@ -69,8 +69,9 @@ class DecoderSpec:
     x becomes cap * tanh(x / cap), 0: it stays.
 
     How the checkpoint holds it (names.py): norm_plus: what is added to a norm's stored weights; logit_scale: of the
-    logits, folded into the last norm; pairs: neighbours are rotated together; fused: query, key and value are one
-    matrix, and so are gate and up; sources: their names of tensors that differ from Llama's. notes: for people.
+    logits, folded into the last norm; pairs: neighbours are rotated together; fused_attention: their name
+    of query, key and value in one matrix, fused_mlp: of gate and up, "" where they are apart; sources: their names of
+    tensors that differ from Llama's. notes: for people.
     """
 
     architecture: str
@@ -113,7 +114,8 @@ class DecoderSpec:
     norm_plus: float = 0.0
     logit_scale: float = 1.0
     pairs: bool = False
-    fused: bool = False
+    fused_attention: str = ""
+    fused_mlp: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     bos: int = -1

@@ -22,6 +22,7 @@ from mobile_bundle.pipeline.request import DEFAULT, SELF, Listener
 from mobile_bundle.pipeline.source import Source
 from mobile_bundle.pipeline.weights import write_weights
 from mobile_bundle.planning.assignment import assign_codecs
+from mobile_bundle.planning.exact import lossless_codecs
 from mobile_bundle.planning.recipe import named_recipe
 
 SHIPPED = "the text that ships with the tool (English Wikipedia)"
@@ -29,7 +30,8 @@ _SHARE = 6
 """Of a mixed text, one window in so many is the model's own. Half of own text costs a plan much of its quality on
 other text (docs/RECIPES.md)."""
 _WRITES_WITH = named_recipe("affine-8bit")
-"""What the model is coded with to write: half the bytes of bf16, and so twice the speed."""
+"""What the model is coded with to write, but for matrices that lie on a grid: half the bytes of bf16, and so twice the
+speed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _written(source: Source, pool: PartPool, context: int, listener: Listener) -
     with scratch_folder() as folder:
         weights, tokens = folder / "weights.ptd", folder / "tokenizer.bin"
         write_file(tokens, bytes(source.tokenizer.data))
-        assignment = assign_codecs(source.model.tensors, source.spec, _WRITES_WITH)
+        assignment = assign_codecs(source.model.tensors, source.spec, _WRITES_WITH) | lossless_codecs(source.model)
         write_weights(pool, source.spec, assignment, weights, listener.stage("coding the model that writes"))
         tokenizer = Tokenizer(tokens)
         try:

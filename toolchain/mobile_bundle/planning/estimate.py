@@ -1,8 +1,8 @@
 """Estimates a bundle without building it: every size follows from the shapes and the recipe.
 
-The shapes in shapes.json need no checkpoint: published configurations, of which only what decides on sizes is kept, so
-that they have the published number of weights. The size of the tokenizer in a bundle was measured for Qwen2.5's 151,665
-tokens and for Gemma 3's; others have the same 22 bytes per token as Qwen2.5's."""
+The shapes in shapes.json need no checkpoint: published configurations, of which only what decides on sizes and on what
+is computed is kept. They have the published number of weights. The size of the tokenizer in a bundle was measured for
+Qwen2.5's 151,665 tokens and for Gemma 3's; others have the same 22 bytes per token as Qwen2.5's."""
 
 from __future__ import annotations
 
@@ -83,6 +83,12 @@ def _shapes() -> dict[str, dict[str, Any]]:
 def shape_names() -> list[str]:
     """The shapes that need no checkpoint, from the smallest to the largest."""
     return list(_shapes())
+
+
+def published_config(name: str) -> dict[str, Any]:
+    """The configuration of the published shape of that name. KeyError if there is none."""
+    config: dict[str, Any] = _shapes()[name]["config"]
+    return config
 
 
 def published_shape(name: str) -> ModelShape:

@@ -78,8 +78,10 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | N
         len(steps.suffix),
     ]
 
+    uncut = [sum(1 << code % 32 for code in vocabulary.uncut if code // 32 == word) for word in range(4)]
+
     def header(checksum: int) -> bytes:
-        values = [VERSION, checksum, *numbers, *spans]
+        values = [VERSION, checksum, *numbers, *spans, *uncut]
         return (MAGIC + struct.pack(f"<{len(values)}I", *values)).ljust(HEADER_BYTES, b"\0")
 
     return header(zlib.crc32(header(0) + body)) + bytes(body)

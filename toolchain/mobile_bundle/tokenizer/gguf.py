@@ -38,15 +38,47 @@ class _Pre:
     adds_bos: bool = False
 
 
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_WORDS = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
+_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_O200K = _WORDS % (_SUFFIX, _SUFFIX) + r"|\p{N}{1,3}" + _TAIL
+_TEKKEN = _WORDS % ("", "") + r"|\p{N}" + _TAIL
+_DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
+    "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
+    "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+)
 _LLAMA3 = _Pre((_split(LLAMA3_EXPRESSION), _BYTE_LEVEL), ignore_merges=True, adds_bos=True)
+_CL100K = _Pre((_split(LLAMA3_EXPRESSION), _BYTE_LEVEL))
+_DIGITS = _Pre(({"type": "Digits", "individual_digits": True}, _GPT2))
+_THREE_SPLITS = _Pre((*map(_split, _DEEPSEEK_V3), _BYTE_LEVEL))
 _PRE = {
     "gpt-2": _Pre((_GPT2,)),
-    "smollm": _Pre(({"type": "Digits", "individual_digits": True}, _GPT2)),
+    "olmo": _Pre((_GPT2,)),
+    "exaone4": _Pre((_GPT2,)),
+    "smollm": _DIGITS,
+    "starcoder": _DIGITS,
+    "refact": _DIGITS,
+    "exaone": _DIGITS,
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
+    "lfm2": _LLAMA3,
+    "dbrx": _CL100K,
+    "smaug-bpe": _CL100K,
     "qwen2": _Pre((_split(QWEN2_EXPRESSION), _BYTE_LEVEL), normalizer={"type": "NFC"}),
+    "gpt-4o": _Pre((_split(_O200K), _BYTE_LEVEL)),
+    "llama4": _Pre((_split(_O200K), _BYTE_LEVEL)),
+    "tekken": _Pre((_split(_TEKKEN), _BYTE_LEVEL), ignore_merges=True, adds_bos=True),
+    "deepseek-v3": _THREE_SPLITS,
+    "hunyuan-dense": _THREE_SPLITS,
 }
+"""llama.cpp's names (llama-vocab.cpp), with the expressions of the tokenizer.json that its own stand for: Granite 3 is
+"refact", Granite 4 and OLMo 2 are "dbrx", Phi-4-mini is "gpt-4o", SmolLM3 "llama-bpe". Gemma, ERNIE, MiniCPM and Phi-3
+have SentencePiece's kind, which needs no name."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Vocabulary:
     unknown: int  # -1: none
     flags: int  # MB_TOKEN_* that depend on the model
     scores: dict[int, float] = field(default_factory=dict)  # of a Unigram model's tokens, by id; empty for BPE
+    uncut: set[int] = field(default_factory=set)  # ASCII characters behind which a mark begins no word
 
     @property
     def size(self) -> int:
@@ -231,17 +232,21 @@ def _model_flags(model: dict[str, Any], vocabulary: Vocabulary, steps: Steps) ->
             raise InputError(f"tokenizer.json: the unknown token {str(unknown)[:40]!r} is not in the vocabulary")
         vocabulary.unknown = tokens[unknown]
     # Where unknown characters vanish, what stands before and after them can merge.
-    if (complete or vocabulary.unknown >= 0) and _can_cut_words(vocabulary, steps):
-        vocabulary.flags |= step.CUT_WORDS
+    uncut = _crossing(vocabulary, steps) if complete or vocabulary.unknown >= 0 else None
+    if uncut is not None:
+        vocabulary.flags |= step.CUT_WORDS | (step.UNCUT if uncut else 0)
+        vocabulary.uncut = uncut
 
 
-def _can_cut_words(vocabulary: Vocabulary, steps: Steps) -> bool:
-    """Whether no merge crosses the place before a mark."""
+def _crossing(vocabulary: Vocabulary, steps: Steps) -> set[int] | None:
+    """The ASCII characters behind which a merge crosses the place before a mark (in Gemma 3's vocabulary ">", for the
+    sake of one token); everywhere else words may be cut there. None: nowhere."""
     if steps.flags & (step.BYTE_LEVEL | step.METASPACE_SPLIT) or MARK not in vocabulary.tokens:
-        return False
-    crossing = re.compile(f"[^{MARK}]{MARK}")
+        return None
+    crossing = re.compile(f"([^{MARK}]){MARK}")
     strings = {number: text for text, number in vocabulary.tokens.items()}
-    return not any(crossing.search(strings[merged]) for _, merged in vocabulary.merges.values())
+    found = {ord(x) for _, merged in vocabulary.merges.values() for x in crossing.findall(strings[merged])}
+    return found if max(found, default=0) < 128 else None
 
 
 def token_bytes(text: str, steps: Steps) -> tuple[bytes, bool]:
