@@ -16,8 +16,9 @@
 #define CACHE_BYTES ((size_t)64 << 20)
 #define MOST_REPEATS 256
 
-enum { SCORES8, MIX8, SCORES4, MIX4, SOFTMAX, STEPS };
-static const char *const names[STEPS] = {"scores_int8", "mix_int8", "scores_int4", "mix_int4", "softmax_terms"};
+enum { SCORES8, MIX8, KEY8, SCORES4, MIX4, SOFTMAX, STEPS };
+static const char *const names[STEPS] = {"scores_int8", "mix_int8", "scores_key8",
+                                         "scores_int4", "mix_int4", "softmax_terms"};
 
 static uint32_t positions = 2048, heads = 3, size = 64;
 static uint8_t *cache;
@@ -44,13 +45,17 @@ static void step(const mb_kernels *kernels, int which, uint32_t rows, size_t at)
   const uint32_t blocks = size / MB_KV_BLOCK;
   const mb_queries queries = {.codes = codes, .scales = query_scales, .sums = sums, .rows = rows};
   const mb_kv_head int8 = {cache + at, scales + at / MB_KV_BLOCK, size, positions};
-  const mb_kv_int4 int4 = {cache + at, scales + at * 2 / MB_KV_BLOCK, blocks, positions};
+  const mb_kv_groups key8 = {cache + at, scales + at / MB_KV_BLOCK, blocks, positions};
+  const mb_kv_groups int4 = {cache + at, scales + at * 2 / MB_KV_BLOCK, blocks, positions};
   switch (which) {
     case SCORES8:
       kernels->scores_int8(&queries, &int8, weights, positions);
       break;
     case MIX8:
       kernels->mix_int8(weights, positions, rows, &int8, 0, blocks, out);
+      break;
+    case KEY8:
+      kernels->scores_key8(&queries, &key8, weights, positions);
       break;
     case SCORES4:
       kernels->scores_int4(&queries, &int4, weights, positions);

@@ -88,7 +88,7 @@ static void store_query(const attention_job *job, const float *q, size_t row) {
   const mb_buffers *b = &layout->buffers;
   const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
   const uint32_t dim = job->session->model->weights.config.head_dim;
-  if (layout->options.kv_type == MB_KV_F16) {
+  if (!layout->kv_scaled) {
     memcpy(b->query_padded + row * stride, q, dim * sizeof *q);
     return;
   }
@@ -98,7 +98,7 @@ static void store_query(const attention_job *job, const float *q, size_t row) {
     int8_t *codes = b->query_codes + row * stride + start;
     float turned[MB_KV_BLOCK] = {0};
     memcpy(turned, q + start, n * sizeof *q);
-    if (layout->options.kv_type == MB_KV_INT4) {
+    if (layout->keys_int4) {
       mb_kv_turn(turned, 1);
       n = MB_KV_BLOCK;
     }
@@ -172,22 +172,22 @@ static void score(const attention_job *job, const queries *q, uint32_t from, uin
   const mb_buffers *b = &session->layout.buffers;
   const size_t stride = session->layout.stride, row = query_row(job, q->kv_head, q->first),
                blocks = stride / MB_KV_BLOCK;
-  const mb_kv_type type = session->layout.options.kv_type;
-  const mb_queries some = type == MB_KV_F16
-                              ? (mb_queries){.values = b->query_padded + row * stride, .rows = rows_of(job, q)}
-                              : (mb_queries){.codes = b->query_codes + row * stride,
-                                             .scales = b->query_scales + row * blocks,
-                                             .sums = b->query_sums + row * blocks,
-                                             .rows = rows_of(job, q)};
+  const bool scaled = session->layout.kv_scaled;
+  const mb_queries some = !scaled ? (mb_queries){.values = b->query_padded + row * stride, .rows = rows_of(job, q)}
+                                  : (mb_queries){.codes = b->query_codes + row * stride,
+                                                 .scales = b->query_scales + row * blocks,
+                                                 .sums = b->query_sums + row * blocks,
+                                                 .rows = rows_of(job, q)};
   for (uint32_t p = from; p < to;) {
     const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
     float *scores = q->scores + (p - q->base);
-    if (type == MB_KV_INT4) {
-      const mb_kv_int4 keys = mb_kv_int4_keys(session, job->layer, q->kv_head, piece);
-      kernels->scores_int4(&some, &keys, scores, job->scores_stride);
+    if (session->layout.grouped) {
+      const mb_kv_groups keys = mb_kv_key_groups(session, job->layer, q->kv_head, piece);
+      (session->layout.keys_int4 ? kernels->scores_int4 : kernels->scores_key8)(&some, &keys, scores,
+                                                                                job->scores_stride);
     } else {
       const mb_kv_head keys = mb_kv_keys(session, job->layer, q->kv_head, piece);
-      (type == MB_KV_INT8 ? kernels->scores_int8 : kernels->scores_f16)(&some, &keys, scores, job->scores_stride);
+      (scaled ? kernels->scores_int8 : kernels->scores_f16)(&some, &keys, scores, job->scores_stride);
     }
     p += piece.positions;
   }
@@ -212,18 +212,17 @@ static void mix_positions(const attention_job *job, const queries *q, uint32_t r
                           uint32_t to, uint32_t first_block, uint32_t last_block) {
   const mb_session *session = job->session;
   const mb_kernels *kernels = session->model->kernels;
-  const mb_kv_type type = session->layout.options.kv_type;
   float *out = q->mixed + (size_t)row * session->layout.stride;
   for (uint32_t p = from; p < to;) {
     const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
     const float *weights = q->scores + row * job->scores_stride + (p - q->base);
-    if (type == MB_KV_INT4) {
-      const mb_kv_int4 values = mb_kv_int4_values(session, job->layer, q->kv_head, piece);
+    if (session->layout.grouped) {
+      const mb_kv_groups values = mb_kv_value_groups(session, job->layer, q->kv_head, piece);
       kernels->mix_int4(weights, job->scores_stride, rows, &values, first_block, last_block, out);
     } else {
       const mb_kv_head values = mb_kv_values(session, job->layer, q->kv_head, piece);
-      (type == MB_KV_INT8 ? kernels->mix_int8 : kernels->mix_f16)(weights, job->scores_stride, rows, &values,
-                                                                  first_block, last_block, out);
+      (session->layout.kv_scaled ? kernels->mix_int8 : kernels->mix_f16)(weights, job->scores_stride, rows, &values,
+                                                                         first_block, last_block, out);
     }
     p += piece.positions;
   }
@@ -251,10 +250,10 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
   const mb_model_config *c = &session->model->weights.config;
   const uint32_t stride = session->layout.stride, rows = rows_of(job, q), from = first_block * MB_KV_BLOCK;
   const uint32_t to = last_block * MB_KV_BLOCK < c->head_dim ? last_block * MB_KV_BLOCK : c->head_dim;
-  const bool int4 = session->layout.options.kv_type == MB_KV_INT4;
+  const bool grouped = session->layout.grouped;
   for (uint32_t r = 0; r < rows; r++)
     memset(q->mixed + (size_t)r * stride + from, 0, (last_block - first_block) * MB_KV_BLOCK * sizeof *q->mixed);
-  if (int4)
+  if (grouped)
     mix_positions(job, q, 0, rows, q->base, q->end, first_block, last_block);
   else
     mix_in_order(job, q, first_block, last_block);
@@ -264,7 +263,7 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
     float *out = session->layout.buffers.attention + (q->first + r / job->group) * padded + (size_t)head * c->head_dim;
     float *mixed = q->mixed + (size_t)r * stride;
     const float inverse = 1.0f / q->sums[r];
-    if (int4) mb_kv_turn(mixed + from, last_block - first_block);
+    if (grouped) mb_kv_turn(mixed + from, last_block - first_block);
     for (uint32_t i = from; i < to; i++) out[i] = mixed[i] * inverse;
   }
 }

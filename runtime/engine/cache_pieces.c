@@ -14,10 +14,9 @@ typedef struct {
 
 static void buffers_of(const mb_layout *layout, buffer out[BUFFERS]) {
   const mb_buffers *b = &layout->buffers;
-  const size_t vector = layout->vector_bytes;
   const size_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : (size_t)0;
-  out[0] = (buffer){b->keys, vector};
-  out[1] = (buffer){b->values, vector};
+  out[0] = (buffer){b->keys, layout->key_bytes};
+  out[1] = (buffer){b->values, layout->value_bytes};
   out[2] = (buffer){(uint8_t *)b->key_scales, scales};
   out[3] = (buffer){(uint8_t *)b->value_scales, scales};
 }
@@ -41,7 +40,7 @@ mb_status mb_cache_pieces(const mb_session *session, uint32_t position, uint32_t
   const mb_model_config *c = &session->model->weights.config;
   const size_t full = (size_t)layout->full_layers * c->kv_heads;
   const size_t windowed = (size_t)layout->windowed_layers * c->kv_heads;
-  const uint32_t group = layout->options.kv_type == MB_KV_INT4 ? MB_KV_GROUP : 1; /* positions that lie together */
+  const uint32_t group = layout->grouped ? MB_KV_GROUP : 1; /* positions that lie together */
   const uint32_t slots = mb_round_up(written < layout->ring ? written : layout->ring, group);
   buffer buffers[BUFFERS];
   buffers_of(layout, buffers);

@@ -1,7 +1,7 @@
 /* The cache of one layer and KV head is one sequential stream, so that a query reads it forwards.
  * int8: [position][stride], one fp16 scale per 32 values (the K of some models has outlier channels; a scale per vector
  * would drown the others). Queries are quantised the same way, so that scores are integer products.
- * int4: the same scales; kernels/int4_layout.h. fp16: [position][stride]. */
+ * int4 and k8v4: the same scales; kernels/int4_layout.h. fp16: [position][stride]. */
 #include "engine/kv_cache.h"
 
 #include <math.h>
@@ -106,24 +106,44 @@ static void store_int4(const mb_session *session, const float *v, size_t at, uin
   }
 }
 
+/* A key of 8 bits among a group's. */
+static void store_key8(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales) {
+  const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
+  for (uint32_t b = 0; b < blocks; b++) {
+    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start;
+    int8_t *block = (int8_t *)cache + mb_int4_block_at(blocks, at, b) * MB_KEY8_BLOCK_BYTES;
+    int8_t codes[MB_KV_BLOCK] = {0};
+    scales[mb_int4_scale_at(blocks, at, b)] =
+        mb_f32_to_f16(mb_kv_quantise(v + start, left < MB_KV_BLOCK ? left : MB_KV_BLOCK, codes));
+    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) block[mb_key8_byte(at, d)] = codes[d];
+  }
+}
+
 static void store_f16(const mb_session *session, const float *v, size_t at, uint8_t *cache) {
   uint16_t *halves = (uint16_t *)(void *)cache + at * session->layout.stride;
   for (uint32_t i = 0; i < session->model->weights.config.head_dim; i++) halves[i] = mb_f32_to_f16(v[i]);
 }
 
-/* A key or a value at a place of the cache. */
-static void store(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales,
-                  mb_int4_place place(size_t, uint32_t)) {
-  switch (session->layout.options.kv_type) {
-    case MB_KV_INT8:
-      store_int8(session, v, at, cache, scales);
-      break;
-    case MB_KV_INT4:
-      store_int4(session, v, at, cache, scales, place);
-      break;
-    default:
-      store_f16(session, v, at, cache);
-  }
+static void store_key(const mb_session *session, const float *key, size_t at) {
+  const mb_buffers *b = &session->layout.buffers;
+  if (!session->layout.kv_scaled)
+    store_f16(session, key, at, b->keys);
+  else if (!session->layout.grouped)
+    store_int8(session, key, at, b->keys, b->key_scales);
+  else if (session->layout.keys_int4)
+    store_int4(session, key, at, b->keys, b->key_scales, mb_int4_key);
+  else
+    store_key8(session, key, at, b->keys, b->key_scales);
+}
+
+static void store_value(const mb_session *session, const float *value, size_t at) {
+  const mb_buffers *b = &session->layout.buffers;
+  if (!session->layout.kv_scaled)
+    store_f16(session, value, at, b->values);
+  else if (!session->layout.grouped)
+    store_int8(session, value, at, b->values, b->value_scales);
+  else
+    store_int4(session, value, at, b->values, b->value_scales, mb_int4_value);
 }
 
 static size_t place_of(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position) {
@@ -132,32 +152,35 @@ static size_t place_of(const mb_session *session, uint32_t layer, uint32_t kv_he
 
 void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
                  const float *value) {
-  const mb_buffers *b = &session->layout.buffers;
   const size_t at = place_of(session, layer, kv_head, position);
-  store(session, key, at, b->keys, b->key_scales, mb_int4_key);
-  store(session, value, at, b->values, b->value_scales, mb_int4_value);
+  store_key(session, key, at);
+  store_value(session, value, at);
 }
 
 void mb_kv_load_key(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, float *key) {
   const mb_buffers *buffers = &session->layout.buffers;
   const size_t at = place_of(session, layer, kv_head, position), stride = session->layout.stride;
   const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
-  const mb_kv_type type = session->layout.options.kv_type;
-  if (type == MB_KV_F16) {
+  if (!session->layout.kv_scaled) {
     const uint16_t *halves = (const uint16_t *)(const void *)buffers->keys + at * stride;
     for (uint32_t i = 0; i < head_dim; i++) key[i] = mb_f16_to_f32(halves[i]);
     return;
   }
   for (uint32_t b = 0; b < blocks; b++) {
     const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    if (type == MB_KV_INT8) {
+    if (!session->layout.grouped) {
       const int8_t *codes = (const int8_t *)buffers->keys + at * stride + start;
       const float scale = mb_f16_to_f32(buffers->key_scales[at * blocks + b]);
       for (uint32_t i = 0; i < n; i++) key[start + i] = (float)codes[i] * scale;
       continue;
     }
-    const uint8_t *block = buffers->keys + mb_int4_block_at(blocks, at, b) * MB_INT4_BLOCK_BYTES;
     const float scale = mb_f16_to_f32(buffers->key_scales[mb_int4_scale_at(blocks, at, b)]);
+    if (!session->layout.keys_int4) {
+      const int8_t *codes = (const int8_t *)buffers->keys + mb_int4_block_at(blocks, at, b) * MB_KEY8_BLOCK_BYTES;
+      for (uint32_t i = 0; i < n; i++) key[start + i] = (float)codes[mb_key8_byte(at, i)] * scale;
+      continue;
+    }
+    const uint8_t *block = buffers->keys + mb_int4_block_at(blocks, at, b) * MB_INT4_BLOCK_BYTES;
     float turned[MB_KV_BLOCK];
     for (uint32_t i = 0; i < MB_KV_BLOCK; i++) turned[i] = (float)mb_int4_code(block, mb_int4_key(at, i)) * scale;
     mb_kv_turn(turned, 1);
@@ -180,10 +203,10 @@ void mb_kv_move(const mb_session *session, uint32_t layer, uint32_t kv_head, uin
   const mb_layout *layout = &session->layout;
   const size_t source = place_of(session, layer, kv_head, from), target = place_of(session, layer, kv_head, to);
   const uint32_t blocks = layout->stride / MB_KV_BLOCK;
-  store(session, key, target, buffers->keys, buffers->key_scales, mb_int4_key);
-  if (layout->options.kv_type != MB_KV_INT4) {
-    memcpy(buffers->values + target * layout->vector_bytes, buffers->values + source * layout->vector_bytes,
-           layout->vector_bytes);
+  store_key(session, key, target);
+  if (!layout->grouped) {
+    memcpy(buffers->values + target * layout->value_bytes, buffers->values + source * layout->value_bytes,
+           layout->value_bytes);
     if (layout->kv_scaled)
       memcpy(buffers->value_scales + target * blocks, buffers->value_scales + source * blocks,
              blocks * sizeof *buffers->value_scales);
@@ -205,9 +228,9 @@ mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t f
 static mb_kv_head head(const mb_session *session, size_t at, uint32_t positions, const uint8_t *cache,
                        const uint16_t *scales) {
   const mb_layout *layout = &session->layout;
-  const bool int8 = layout->options.kv_type == MB_KV_INT8;
-  return (mb_kv_head){.values = cache + at * layout->vector_bytes,
-                      .scales = int8 ? scales + at * (layout->stride / MB_KV_BLOCK) : NULL,
+  const size_t stride = layout->stride;
+  return (mb_kv_head){.values = cache + at * (layout->kv_scaled ? stride : 2 * stride),
+                      .scales = layout->kv_scaled ? scales + at * (stride / MB_KV_BLOCK) : NULL,
                       .stride = layout->stride,
                       .positions = positions};
 }
@@ -222,22 +245,22 @@ mb_kv_head mb_kv_values(const mb_session *session, uint32_t layer, uint32_t kv_h
   return head(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->values, b->value_scales);
 }
 
-static mb_kv_int4 groups(const mb_session *session, size_t at, uint32_t positions, const uint8_t *cache,
-                         const uint16_t *scales) {
-  const mb_layout *layout = &session->layout;
-  const uint32_t blocks = layout->stride / MB_KV_BLOCK;
-  return (mb_kv_int4){.codes = cache + at * layout->vector_bytes,
-                      .scales = scales + at * blocks,
-                      .blocks = blocks,
-                      .positions = mb_round_up(positions, MB_KV_GROUP)};
+static mb_kv_groups groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece,
+                           const uint8_t *cache, size_t vector_bytes, const uint16_t *scales) {
+  const uint32_t blocks = session->layout.stride / MB_KV_BLOCK;
+  const size_t at = head_begin(session, layer, kv_head) + piece.slot;
+  return (mb_kv_groups){.codes = cache + at * vector_bytes,
+                        .scales = scales + at * blocks,
+                        .blocks = blocks,
+                        .positions = mb_round_up(piece.positions, MB_KV_GROUP)};
 }
 
-mb_kv_int4 mb_kv_int4_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
+mb_kv_groups mb_kv_key_groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
   const mb_buffers *b = &session->layout.buffers;
-  return groups(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->keys, b->key_scales);
+  return groups(session, layer, kv_head, piece, b->keys, session->layout.key_bytes, b->key_scales);
 }
 
-mb_kv_int4 mb_kv_int4_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
+mb_kv_groups mb_kv_value_groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
   const mb_buffers *b = &session->layout.buffers;
-  return groups(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->values, b->value_scales);
+  return groups(session, layer, kv_head, piece, b->values, session->layout.value_bytes, b->value_scales);
 }

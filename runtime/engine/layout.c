@@ -41,7 +41,7 @@ static mb_status resolve(const mb_model_config *config, const mb_session_options
   if (o->lookahead >= o->prefill_chunk)
     return mb_fail(MB_ERROR_ARGUMENT, "a lookahead of %u tokens: a prefill chunk of %u has room for %u", o->lookahead,
                    o->prefill_chunk, o->prefill_chunk - 1);
-  if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16 && o->kv_type != MB_KV_INT4)
+  if (o->kv_type != MB_KV_INT8 && o->kv_type != MB_KV_F16 && o->kv_type != MB_KV_INT4 && o->kv_type != MB_KV_K8V4)
     return mb_fail(MB_ERROR_ARGUMENT, "unknown type of KV cache %d", (int)o->kv_type);
   return MB_OK;
 }
@@ -124,8 +124,8 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
 static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
   const dimensions d = dimensions_of(c, layout);
   const uint64_t scales = layout->kv_scaled ? d.blocks * sizeof(uint16_t) : 0;
-  b->keys = take(a, d.vectors, layout->vector_bytes);
-  b->values = take(a, d.vectors, layout->vector_bytes);
+  b->keys = take(a, d.vectors, layout->key_bytes);
+  b->values = take(a, d.vectors, layout->value_bytes);
   b->key_scales = take(a, d.vectors, scales);
   b->value_scales = take(a, d.vectors, scales);
   b->convolutions =
@@ -140,12 +140,20 @@ static uint32_t count_layers(const mb_model_config *c, bool windowed) {
   return count;
 }
 
+static bool is_grouped(mb_kv_type type) { return type == MB_KV_INT4 || type == MB_KV_K8V4; }
+
+/* Of a key or a value. */
+static uint32_t vector_bytes(const mb_layout *layout, bool int4) {
+  if (int4) return layout->stride / 2;
+  return layout->kv_scaled ? layout->stride : layout->stride * 2;
+}
+
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options) {
-  const bool int4 = options->kv_type == MB_KV_INT4;
+  const bool grouped = is_grouped(options->kv_type);
   const uint64_t ring =
-      mb_size_round_up((uint64_t)config->sliding_window + options->prefill_chunk - 1, int4 ? MB_KV_TILE : 1);
+      mb_size_round_up((uint64_t)config->sliding_window + options->prefill_chunk - 1, grouped ? MB_KV_TILE : 1);
   if (count_layers(config, true) > 0 && ring < options->context) return (uint32_t)ring;
-  return mb_round_up(options->context, int4 ? MB_KV_GROUP : 1);
+  return mb_round_up(options->context, grouped ? MB_KV_GROUP : 1);
 }
 
 uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options) {
@@ -159,15 +167,16 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   if (status != MB_OK) return status;
   const mb_kv_type kv_type = layout->options.kv_type;
   layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
-  layout->vector_bytes = kv_type == MB_KV_INT4   ? layout->stride / 2
-                         : kv_type == MB_KV_INT8 ? layout->stride
-                                                 : layout->stride * 2;
   layout->kv_scaled = kv_type != MB_KV_F16;
+  layout->keys_int4 = kv_type == MB_KV_INT4;
+  layout->grouped = is_grouped(kv_type);
+  layout->key_bytes = vector_bytes(layout, layout->keys_int4);
+  layout->value_bytes = vector_bytes(layout, layout->grouped);
   layout->full_layers = count_layers(config, false);
   layout->windowed_layers = count_layers(config, true);
   layout->convolution_ring = mb_convolution_ring(config, &layout->options);
   layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
-  layout->room = mb_round_up(layout->options.context, kv_type == MB_KV_INT4 ? MB_KV_GROUP : 1);
+  layout->room = mb_round_up(layout->options.context, layout->grouped ? MB_KV_GROUP : 1);
   layout->ring = mb_ring(config, &layout->options);
   const uint32_t group = config->heads / config->kv_heads, chunk = layout->options.prefill_chunk;
   const uint32_t tokens = group < SHARING_ROWS ? SHARING_ROWS / group : 1;
@@ -176,8 +185,8 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   const uint64_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
   const uint32_t growing =
       layout->ring < layout->options.context ? layout->full_layers : layout->full_layers + layout->windowed_layers;
-  layout->kv_bytes_per_token =
-      mb_size_multiply(mb_size_multiply(growing, config->kv_heads), 2 * mb_size_add(layout->vector_bytes, scales));
+  layout->kv_bytes_per_token = mb_size_multiply(mb_size_multiply(growing, config->kv_heads),
+                                                (uint64_t)layout->key_bytes + layout->value_bytes + 2 * scales);
   mb_buffers counted;
   arena area = {0};
   take_scratch(&area, config, layout, &counted);

@@ -47,23 +47,26 @@ typedef struct {
   mb_session_options options; /* no zeros left in it */
   uint32_t logit_rows;        /* 1 + lookahead, or the chunk with all_logits */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
-  uint32_t vector_bytes;      /* of a key or value, without its scales */
-  bool kv_scaled;             /* int8 and int4: a vector has stride / MB_KV_BLOCK scales */
-  uint32_t room;              /* positions that the other layers keep: context, int4: rounded up to MB_KV_GROUP */
-  uint32_t ring;              /* positions that a layer with a window keeps: position p lies at p % ring */
-  uint32_t thread_rows;       /* query heads that a thread works on at once */
-  uint32_t score_rows;        /* and those of all threads; all query heads of a token at least */
-  uint32_t full_layers;       /* how many layers keep all positions */
-  uint32_t windowed_layers;   /* how many keep a ring of them */
-  uint32_t convolution_ring;  /* positions that a convolution keeps: p lies at p % convolution_ring; 0: there is none */
+  bool grouped;               /* positions lie in groups of MB_KV_GROUP, values in 4 bits: kernels/int4_layout.h */
+  bool keys_int4;             /* grouped keys: in 4 bits, otherwise in 8 */
+  uint32_t key_bytes;         /* of a key, without its scales */
+  uint32_t value_bytes;       /* of a value, the same */
+  bool kv_scaled;             /* not fp16: a vector has stride / MB_KV_BLOCK scales */
+  uint32_t room; /* positions that the other layers keep: context, rounded up to MB_KV_GROUP where that is a group */
+  uint32_t ring; /* positions that a layer with a window keeps: position p lies at p % ring */
+  uint32_t thread_rows;      /* query heads that a thread works on at once */
+  uint32_t score_rows;       /* and those of all threads; all query heads of a token at least */
+  uint32_t full_layers;      /* how many layers keep all positions */
+  uint32_t windowed_layers;  /* how many keep a ring of them */
+  uint32_t convolution_ring; /* positions that a convolution keeps: p lies at p % convolution_ring; 0: there is none */
   uint64_t kv_bytes_per_token;
   uint64_t kv_bytes;
   uint64_t total_bytes; /* fits size_t */
   mb_buffers buffers;   /* all NULL until mb_layout_place */
 } mb_layout;
 
-/* Positions that a layer with a window keeps: int4: whole tiles, or all. A chunk writes all its positions before the
- * first of its tokens looks at what stands in its window. options: resolved. */
+/* Positions that a layer with a window keeps: with values of 4 bits whole tiles, or all. A chunk writes all its
+ * positions before the first of its tokens looks at what stands in its window. options: resolved. */
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options);
 /* Positions that a convolution keeps: what the first token of a chunk sees before it, and the chunk. 0: there is none.
  */

@@ -81,8 +81,8 @@ bool option(const BackendInitContext &context, const char *key, T *value, bool *
   return true;
 }
 
-// Load-time options: threads, context, prefill_chunk (int), kv_type ("int8", "int4", "f16"), kernels, cache_dir,
-// mapping
+// Load-time options: threads, context, prefill_chunk (int), kv_type ("int8", "k8v4", "int4", "f16"), kernels,
+// cache_dir, mapping
 // ("whole", "layers").
 mb_status read_options(const BackendInitContext &context, mb_model_options *model, mb_session_options *session) {
   bool wrong = false;
@@ -101,9 +101,10 @@ mb_status read_options(const BackendInitContext &context, mb_model_options *mode
   if (option(context, "kv_type", &text, &wrong)) {
     session->kv_type = std::strcmp(text, "f16") == 0    ? MB_KV_F16
                        : std::strcmp(text, "int4") == 0 ? MB_KV_INT4
+                       : std::strcmp(text, "k8v4") == 0 ? MB_KV_K8V4
                                                         : MB_KV_INT8;
     if (session->kv_type == MB_KV_INT8 && std::strcmp(text, "int8") != 0)
-      return mb_fail(MB_ERROR_ARGUMENT, "the option kv_type is int8, int4 or f16, not %s", text);
+      return mb_fail(MB_ERROR_ARGUMENT, "the option kv_type is int8, k8v4, int4 or f16, not %s", text);
   }
   if (option(context, "mapping", &text, &wrong)) {
     if (std::strcmp(text, "whole") != 0 && std::strcmp(text, "layers") != 0)

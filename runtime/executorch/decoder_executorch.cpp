@@ -68,7 +68,10 @@ Error set_options(const runner_options *o, decoder *d) {
   Error error = d->options.set_option("threads", static_cast<int>(s.threads));
   if (error == Error::Ok) error = d->options.set_option("context", static_cast<int>(s.context));
   if (error == Error::Ok) error = d->options.set_option("prefill_chunk", static_cast<int>(s.prefill_chunk));
-  const char *kv_type = s.kv_type == MB_KV_F16 ? "f16" : s.kv_type == MB_KV_INT4 ? "int4" : "int8";
+  const char *kv_type = s.kv_type == MB_KV_F16    ? "f16"
+                        : s.kv_type == MB_KV_INT4 ? "int4"
+                        : s.kv_type == MB_KV_K8V4 ? "k8v4"
+                                                  : "int8";
   if (error == Error::Ok) error = d->options.set_option("kv_type", kv_type);
   if (error == Error::Ok)
     error = d->options.set_option("mapping", o->model.mapping == MB_MAPPING_LAYERS ? "layers" : "whole");

@@ -43,6 +43,7 @@ const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead)
       .scores_f16 = scores_f16,                 \
       .mix_f16 = mix_f16,                       \
       .scores_int4 = mb_avx512_scores_int4,     \
+      .scores_key8 = mb_avx512_scores_key8,     \
       .mix_int4 = mb_avx512_mix_int4,           \
       .sum_squares = sum_squares,               \
       .silu_multiply = silu_multiply,           \

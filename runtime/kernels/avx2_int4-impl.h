@@ -1,6 +1,6 @@
 /* Attention over the 4-bit KV cache, AVX2. The queries that meet the same keys share what is loaded and unpacked.
  *
- * A fragment of avx2.c. It defines scores_int4() and mix_int4(), the table's entries. */
+ * A fragment of avx2.c. It defines scores_int4(), scores_key8() and mix_int4(), the table's entries. */
 #ifndef MB_KERNELS_AVX2_INT4_IMPL_H
 #define MB_KERNELS_AVX2_INT4_IMPL_H
 
@@ -9,6 +9,21 @@
 
 #define SCORE_ROWS 4 /* queries that share a load of 16 positions' keys */
 #define MIX_ROWS 4   /* queries that share the values, with 16 dimensions of each in 8 accumulators */
+
+/* Adds one block of 16 positions, `products` of each query, to the scores of `rows` queries. query_scales: of the first
+ * query; those of the next are `blocks` behind. first: there was no block before. */
+MB_INLINE void add_scores(__m256i products[SCORE_ROWS][2], const float *query_scales, const uint16_t *key_scales,
+                          uint32_t blocks, float *scores, size_t scores_stride, bool first, uint32_t rows) {
+  const __m256 s0 = load_8_f16(key_scales), s1 = load_8_f16(key_scales + 8);
+  for (uint32_t r = 0; r < rows; r++, scores += scores_stride) {
+    const __m256 scale = _mm256_set1_ps(query_scales[r * blocks]);
+    const __m256 d0 = _mm256_cvtepi32_ps(products[r][0]), d1 = _mm256_cvtepi32_ps(products[r][1]);
+    const __m256 f0 = first ? _mm256_setzero_ps() : _mm256_loadu_ps(scores);
+    const __m256 f1 = first ? _mm256_setzero_ps() : _mm256_loadu_ps(scores + 8);
+    _mm256_storeu_ps(scores, _mm256_add_ps(f0, _mm256_mul_ps(d0, _mm256_mul_ps(scale, s0))));
+    _mm256_storeu_ps(scores + 8, _mm256_add_ps(f1, _mm256_mul_ps(d1, _mm256_mul_ps(scale, s1))));
+  }
+}
 
 /* Adds one block of the keys of one group to the scores of `rows` queries. q, query_scales, query_sums: of the first
  * query; those of the next are `blocks` blocks behind. first: there was no block before. */
@@ -32,20 +47,14 @@ MB_INLINE void score_block(const int8_t *q, const float *query_scales, const int
       sums[r][1] = _mm256_add_epi16(sums[r][1], _mm256_maddubs_epi16(high1, x1));
     }
   }
-  const __m256 s0 = load_8_f16(key_scales), s1 = load_8_f16(key_scales + 8);
-  for (uint32_t r = 0; r < rows; r++, scores += scores_stride) {
-    const __m256 scale = _mm256_set1_ps(query_scales[r * blocks]);
+  for (uint32_t r = 0; r < rows; r++) {
     const __m256i zeros = _mm256_set1_epi32(MB_INT4_ZERO * query_sums[r * blocks]);
-    const __m256 d0 = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(sums[r][0], one), zeros));
-    const __m256 d1 = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(sums[r][1], one), zeros));
-    const __m256 f0 = first ? _mm256_setzero_ps() : _mm256_loadu_ps(scores);
-    const __m256 f1 = first ? _mm256_setzero_ps() : _mm256_loadu_ps(scores + 8);
-    _mm256_storeu_ps(scores, _mm256_add_ps(f0, _mm256_mul_ps(d0, _mm256_mul_ps(scale, s0))));
-    _mm256_storeu_ps(scores + 8, _mm256_add_ps(f1, _mm256_mul_ps(d1, _mm256_mul_ps(scale, s1))));
+    for (int j = 0; j < 2; j++) sums[r][j] = _mm256_sub_epi32(_mm256_madd_epi16(sums[r][j], one), zeros);
   }
+  add_scores(sums, query_scales, key_scales, blocks, scores, scores_stride, first, rows);
 }
 
-static void scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float *scores, size_t scores_stride) {
+static void scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
   const uint32_t rows = queries->rows, blocks = keys->blocks;
   for (uint32_t p = 0; p < keys->positions; p += MB_KV_GROUP)
     for (uint32_t r = 0; r < rows; r += SCORE_ROWS) {
@@ -63,6 +72,47 @@ static void scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float
           FOR_ROWS(2, score_block(q, qs, sums, k, ks, blocks, to, scores_stride, b == 0, ROWS))
           FOR_ROWS(3, score_block(q, qs, sums, k, ks, blocks, to, scores_stride, b == 0, ROWS))
           FOR_ROWS(4, score_block(q, qs, sums, k, ks, blocks, to, scores_stride, b == 0, ROWS))
+        }
+      }
+    }
+}
+
+/* The same with keys of 8 bits. Keys and queries are in [-127, 127]. */
+MB_INLINE void score_block_8(const int8_t *q, const float *query_scales, const int8_t *k, const uint16_t *key_scales,
+                             uint32_t blocks, float *scores, size_t scores_stride, bool first, uint32_t rows) {
+  const __m256i one = _mm256_set1_epi16(1);
+  __m256i sums[SCORE_ROWS][2];
+  for (uint32_t r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+  UNROLL_NOT for (uint32_t d = 0; d < MB_KV_BLOCK; d += 4, k += 4 * MB_KV_GROUP) {
+    const __m256i k0 = load_bytes(k), k1 = load_bytes(k + 32), m0 = _mm256_abs_epi8(k0), m1 = _mm256_abs_epi8(k1);
+    for (uint32_t r = 0; r < rows; r++) {
+      const __m256i x = broadcast_4(q + (size_t)r * blocks * MB_KV_BLOCK + d);
+      const __m256i p0 = _mm256_maddubs_epi16(m0, _mm256_sign_epi8(x, k0));
+      const __m256i p1 = _mm256_maddubs_epi16(m1, _mm256_sign_epi8(x, k1));
+      sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(p0, one));
+      sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(p1, one));
+    }
+  }
+  add_scores(sums, query_scales, key_scales, blocks, scores, scores_stride, first, rows);
+}
+
+static void scores_key8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  const uint32_t rows = queries->rows, blocks = keys->blocks;
+  for (uint32_t p = 0; p < keys->positions; p += MB_KV_GROUP)
+    for (uint32_t r = 0; r < rows; r += SCORE_ROWS) {
+      const uint32_t some = rows - r < SCORE_ROWS ? rows - r : SCORE_ROWS;
+      float *to = scores + r * scores_stride + p;
+      for (uint32_t b = 0; b < blocks; b++) {
+        const size_t query = (size_t)r * blocks + b, at = mb_int4_block_at(blocks, p, b);
+        const int8_t *q = queries->codes + query * MB_KV_BLOCK;
+        const float *qs = queries->scales + query;
+        const int8_t *k = (const int8_t *)keys->codes + at * MB_KEY8_BLOCK_BYTES;
+        const uint16_t *ks = keys->scales + at * MB_KV_GROUP;
+        switch (some) {
+          FOR_ROWS(1, score_block_8(q, qs, k, ks, blocks, to, scores_stride, b == 0, ROWS))
+          FOR_ROWS(2, score_block_8(q, qs, k, ks, blocks, to, scores_stride, b == 0, ROWS))
+          FOR_ROWS(3, score_block_8(q, qs, k, ks, blocks, to, scores_stride, b == 0, ROWS))
+          FOR_ROWS(4, score_block_8(q, qs, k, ks, blocks, to, scores_stride, b == 0, ROWS))
         }
       }
     }
@@ -151,7 +201,7 @@ MB_INLINE void mix_tile_block(const float *weights, size_t weights_stride, uint3
   }
 }
 
-static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_int4 *values,
+static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
                      uint32_t first_block, uint32_t last_block, float *out) {
   const size_t stride = (size_t)values->blocks * MB_KV_BLOCK, group_bytes = values->blocks * MB_INT4_BLOCK_BYTES;
   for (uint32_t first = 0; first < values->positions; first += MB_KV_TILE)

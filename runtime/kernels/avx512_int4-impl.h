@@ -1,6 +1,6 @@
 /* Attention over the 4-bit KV cache, AVX-512 with VNNI: a register is a group's 16 positions, or 16 dimensions.
  *
- * A fragment of avx512.c. It defines mb_avx512_scores_int4() and mb_avx512_mix_int4(). */
+ * A fragment of avx512.c. It defines mb_avx512_scores_int4(), mb_avx512_scores_key8() and mb_avx512_mix_int4(). */
 #ifndef MB_KERNELS_AVX512_INT4_IMPL_H
 #define MB_KERNELS_AVX512_INT4_IMPL_H
 
@@ -11,6 +11,18 @@
 #define INT4_ROWS 4    /* queries that share what is loaded and unpacked */
 #define INT4_AHEAD 128 /* positions that are fetched before they are read */
 #define INT4_PASS 512  /* positions whose keys stay in L1 while all queries pass over them */
+
+/* Adds one block of a group, `products` of each query, to the scores of `rows` queries. query_scales: of the first
+ * query; those of the next are `blocks` behind. first: there was no block before. */
+MB_INLINE void add_scores(const __m512i products[INT4_ROWS], const float *query_scales, const uint16_t *key_scales,
+                          uint32_t blocks, float *scores, size_t scores_stride, bool first, uint32_t rows) {
+  const __m512 key_scale = load_16_f16(key_scales);
+  for (uint32_t r = 0; r < rows; r++, scores += scores_stride) {
+    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(query_scales[r * blocks]), key_scale);
+    const __m512 before = first ? _mm512_setzero_ps() : _mm512_loadu_ps(scores);
+    _mm512_storeu_ps(scores, _mm512_add_ps(before, _mm512_mul_ps(_mm512_cvtepi32_ps(products[r]), scale)));
+  }
+}
 
 /* Adds one block of the keys of one group to the scores of `rows` queries. q, query_scales, query_sums: of the first
  * query; those of the next are `blocks` blocks behind. first: there was no block before. */
@@ -29,17 +41,12 @@ MB_INLINE void score_group(const int8_t *q, const float *query_scales, const int
       sums[r] = _mm512_dpbusd_epi32(sums[r], high, broadcast_4_bytes(x + 4));
     }
   }
-  const __m512 key_scale = load_16_f16(key_scales);
-  for (uint32_t r = 0; r < rows; r++, scores += scores_stride) {
-    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(query_scales[r * blocks]), key_scale);
-    const __m512 before = first ? _mm512_setzero_ps() : _mm512_loadu_ps(scores);
-    _mm512_storeu_ps(scores, _mm512_add_ps(before, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), scale)));
-  }
+  add_scores(sums, query_scales, key_scales, blocks, scores, scores_stride, first, rows);
 }
 
 #define SCORE_GROUP score_group(q, qs, sums, k, ks, blocks, to, scores_stride, b == 0, ROWS)
 
-void mb_avx512_scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float *scores, size_t scores_stride) {
+void mb_avx512_scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
   const uint32_t blocks = keys->blocks, positions = keys->positions;
   for (uint32_t pass = 0; pass < positions; pass += INT4_PASS)
     for (uint32_t r = 0; r < queries->rows; r += INT4_ROWS) {
@@ -61,6 +68,50 @@ void mb_avx512_scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, fl
             FOR_ROWS(2, SCORE_GROUP)
             FOR_ROWS(3, SCORE_GROUP)
             FOR_ROWS(4, SCORE_GROUP)
+          }
+        }
+    }
+}
+
+/* The same with keys of 8 bits. A product takes unsigned bytes, so 128 is added to the keys. */
+MB_INLINE void score_group_8(const int8_t *q, const float *query_scales, const int32_t *query_sums, const uint8_t *k,
+                             const uint16_t *key_scales, uint32_t blocks, float *scores, size_t scores_stride,
+                             bool first, uint32_t rows) {
+  const __m512i offset = _mm512_set1_epi8(-128);
+  __m512i sums[INT4_ROWS];
+  for (uint32_t r = 0; r < rows; r++) sums[r] = _mm512_set1_epi32(-128 * query_sums[r * blocks]);
+  for (uint32_t d = 0; d < MB_KV_BLOCK; d += 4, k += 4 * MB_KV_GROUP) {
+    const __m512i keys = _mm512_xor_si512(load_64_bytes(k), offset);
+    for (uint32_t r = 0; r < rows; r++)
+      sums[r] = _mm512_dpbusd_epi32(sums[r], keys, broadcast_4_bytes(q + (size_t)r * blocks * MB_KV_BLOCK + d));
+  }
+  add_scores(sums, query_scales, key_scales, blocks, scores, scores_stride, first, rows);
+}
+
+#define SCORE_GROUP_8 score_group_8(q, qs, sums, k, ks, blocks, to, scores_stride, b == 0, ROWS)
+
+void mb_avx512_scores_key8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  const uint32_t blocks = keys->blocks, positions = keys->positions;
+  for (uint32_t pass = 0; pass < positions; pass += INT4_PASS)
+    for (uint32_t r = 0; r < queries->rows; r += INT4_ROWS) {
+      const uint32_t end = positions - pass < INT4_PASS ? positions : pass + INT4_PASS;
+      const uint32_t rows = queries->rows - r < INT4_ROWS ? queries->rows - r : INT4_ROWS;
+      for (uint32_t p = pass; p < end; p += MB_KV_GROUP)
+        for (uint32_t b = 0; b < blocks; b++) {
+          const size_t query = (size_t)r * blocks + b, at = mb_int4_block_at(blocks, p, b);
+          const int8_t *q = queries->codes + query * MB_KV_BLOCK;
+          const float *qs = queries->scales + query;
+          const int32_t *sums = queries->sums + query;
+          const uint8_t *k = keys->codes + at * MB_KEY8_BLOCK_BYTES;
+          const uint16_t *ks = keys->scales + at * MB_KV_GROUP;
+          float *to = scores + r * scores_stride + p;
+          if (r == 0)
+            fetch_ahead(k + INT4_AHEAD / MB_KV_GROUP * (size_t)blocks * MB_KEY8_BLOCK_BYTES, MB_KEY8_BLOCK_BYTES);
+          switch (rows) {
+            FOR_ROWS(1, SCORE_GROUP_8)
+            FOR_ROWS(2, SCORE_GROUP_8)
+            FOR_ROWS(3, SCORE_GROUP_8)
+            FOR_ROWS(4, SCORE_GROUP_8)
           }
         }
     }
@@ -124,7 +175,7 @@ MB_INLINE void mix_tile_block(const tile_weights *weights, const uint8_t *v, siz
   }
 }
 
-void mb_avx512_mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_int4 *values,
+void mb_avx512_mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
                         uint32_t first_block, uint32_t last_block, float *out) {
   const size_t stride = (size_t)values->blocks * MB_KV_BLOCK, group_bytes = values->blocks * MB_INT4_BLOCK_BYTES;
   for (uint32_t first = 0; first < values->positions; first += MB_KV_TILE)

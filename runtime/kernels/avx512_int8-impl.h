@@ -19,7 +19,9 @@
 /* Some queries, twice in a register to meet two keys. A product takes unsigned bytes, so the keys come with 128 added;
  * `minus` takes 128 times the queries' sums away again. */
 typedef struct {
-  __m512i codes[INT8_ROWS * MOST_BLOCKS], minus[INT8_ROWS * MOST_BLOCKS];
+  struct {
+    __m512i codes, minus;
+  } blocks[INT8_ROWS * MOST_BLOCKS]; /* of a row after the other */
   const float *scales;
 } doubled_queries;
 
@@ -29,9 +31,10 @@ static void double_queries(const mb_queries *queries, uint32_t first, uint32_t r
   to->scales = queries->scales + (size_t)first * blocks;
   for (uint32_t i = 0; i < rows * blocks; i++) {
     const int8_t *codes = queries->codes + ((size_t)first * blocks + i) * MB_KV_BLOCK;
-    to->codes[i] = _mm512_broadcast_i64x4(load_bytes(codes));
-    const __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), offset, to->codes[i]);
-    to->minus[i] = _mm512_sub_epi32(_mm512_setzero_si512(), sums);
+    const __m512i twice = _mm512_broadcast_i64x4(load_bytes(codes));
+    const __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), offset, twice);
+    to->blocks[i].codes = twice;
+    to->blocks[i].minus = _mm512_sub_epi32(_mm512_setzero_si512(), sums);
   }
 }
 
@@ -48,7 +51,7 @@ MB_INLINE void score_two(__m512 *sums, const doubled_queries *q, const int8_t *k
     const __m512 key_scale =
         _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(key_scales[b]), _mm512_set1_ps(second_scales[b]));
     for (uint32_t r = 0; r < rows; r++) {
-      const __m512i dots = _mm512_dpbusd_epi32(q->minus[r * blocks + b], keys, q->codes[r * blocks + b]);
+      const __m512i dots = _mm512_dpbusd_epi32(q->blocks[r * blocks + b].minus, keys, q->blocks[r * blocks + b].codes);
       const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(q->scales[r * blocks + b]), key_scale);
       s[r] = _mm512_add_ps(s[r], _mm512_mul_ps(_mm512_cvtepi32_ps(dots), scale));
     }

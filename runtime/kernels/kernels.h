@@ -47,17 +47,17 @@ typedef struct {
   uint32_t stride, positions;
 } mb_kv_head;
 
-/* The same in 4 bits, from a whole group on and of whole groups: int4_layout.h. */
+/* The same in groups of positions, from a whole group on and of whole groups: int4_layout.h. */
 typedef struct {
   const uint8_t *codes;
   const uint16_t *scales; /* fp16; they may be negative */
   uint32_t blocks;        /* of MB_KV_BLOCK dimensions */
   uint32_t positions;     /* a multiple of MB_KV_GROUP */
-} mb_kv_int4;
+} mb_kv_groups;
 
 /* Queries that meet the same keys: query heads that share a KV head, of one token or of several. */
 typedef struct {
-  const int8_t *codes; /* int8 and int4 cache: [rows][stride], in [-127, 127], with */
+  const int8_t *codes; /* not of an fp16 cache: [rows][stride], in [-127, 127], with */
   const float *scales; /* [rows][stride / MB_KV_BLOCK] and */
   const int32_t *sums; /* [rows][stride / MB_KV_BLOCK]: of a block's codes */
   const float *values; /* fp16 cache: [rows][stride] */
@@ -106,13 +106,15 @@ typedef struct {
   /* Attention over the 4-bit cache, in integers as far as possible.
    * scores[r * scores_stride + p] = F; F = 0, for blocks b in order: F = F + (float)D * (qs[r][b] * ks[p][b]),
    *   D = sum of the 32 products of codes. */
-  void (*scores_int4)(const mb_queries *queries, const mb_kv_int4 *keys, float *scores, size_t scores_stride);
+  void (*scores_int4)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
+  /* The same with keys of 8 bits. */
+  void (*scores_key8)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
   /* out[r * stride + d] += for tiles of MB_KV_TILE positions in order: (float)S * t, d as above.
    *   a[p] = weights[r * weights_stride + p] * vs[p][block], but 0 where the weight is 0 (a position that the query
    * does not see, whatever lies there); A = max |a[p]| over the tile; t = A / 32767; W[p] = round to nearest even(a[p]
    * * (32767 / A)); S = sum of W[p] * v[p][d]. W = 0 and t = 0 where A < 2^-100; t = NaN where an a[p] is not finite.
    */
-  void (*mix_int4)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_int4 *values,
+  void (*mix_int4)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
                    uint32_t first_block, uint32_t last_block, float *out);
 
   /* Vector functions of the decoder, on n floats. */

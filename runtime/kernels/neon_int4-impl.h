@@ -3,7 +3,8 @@
  * A fragment of neon.c and neon_dotprod.c. Define before it is included, as for neon_multiply-impl.h:
  *   quad, quad_zero(), quad_dot(s, codes, x)      sums of four neighbouring products for four positions
  *   quad_sums_zero(), quad_add(sums, s), quad_rows(sums)
- * It defines scores_int4() and mix_int4(), the table's entries. */
+ *   STEPS(largest)                                how many quad_dot with codes up to that a quad holds
+ * It defines scores_int4(), scores_key8() and mix_int4(), the table's entries. */
 #ifndef MB_KERNELS_NEON_INT4_IMPL_H
 #define MB_KERNELS_NEON_INT4_IMPL_H
 
@@ -40,6 +41,18 @@ MB_INLINE int8x16_t high_codes(uint8x16_t bytes) {
   return vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4)), vdupq_n_s8(MB_INT4_ZERO));
 }
 
+/* Adds one block of four positions, `products` of each query, to the scores of `rows` queries. query_scales: of the
+ * first query; those of the next are `blocks` behind. first: there was no block before. */
+MB_INLINE void add_scores(const quad_sums products[SCORE_ROWS], const float *query_scales, float32x4_t key_scales,
+                          uint32_t blocks, float *scores, size_t scores_stride, bool first, uint32_t rows) {
+  for (uint32_t r = 0; r < rows; r++, scores += scores_stride) {
+    const float32x4_t dots = vcvtq_f32_s32(quad_rows(products[r]));
+    const float32x4_t before = first ? vdupq_n_f32(0) : vld1q_f32(scores);
+    const float32x4_t scale = vmulq_f32(vdupq_n_f32(query_scales[r * blocks]), key_scales);
+    vst1q_f32(scores, vaddq_f32(before, vmulq_f32(dots, scale)));
+  }
+}
+
 /* Adds one block of the keys of four positions to the scores of `rows` queries. q, query_scales: of the first query;
  * those of the next are `blocks` blocks behind. first: there was no block before. */
 MB_INLINE void score_4(const uint8_t *k, float32x4_t key_scales, const int8_t *q, const float *query_scales,
@@ -54,15 +67,12 @@ MB_INLINE void score_4(const uint8_t *k, float32x4_t key_scales, const int8_t *q
       s[r] = quad_dot(quad_dot(s[r], low, broadcast_4(x)), high, broadcast_4(x + 4));
     }
   }
-  for (uint32_t r = 0; r < rows; r++, scores += scores_stride) {
-    const float32x4_t dots = vcvtq_f32_s32(quad_rows(quad_add(quad_sums_zero(), s[r])));
-    const float32x4_t before = first ? vdupq_n_f32(0) : vld1q_f32(scores);
-    const float32x4_t scale = vmulq_f32(vdupq_n_f32(query_scales[r * blocks]), key_scales);
-    vst1q_f32(scores, vaddq_f32(before, vmulq_f32(dots, scale)));
-  }
+  quad_sums sums[SCORE_ROWS];
+  for (uint32_t r = 0; r < rows; r++) sums[r] = quad_add(quad_sums_zero(), s[r]);
+  add_scores(sums, query_scales, key_scales, blocks, scores, scores_stride, first, rows);
 }
 
-static void scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float *scores, size_t scores_stride) {
+static void scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
   const uint32_t rows = queries->rows, blocks = keys->blocks;
   for (uint32_t p = 0; p < keys->positions; p += 4)
     for (uint32_t r = 0; r < rows; r += SCORE_ROWS) {
@@ -74,6 +84,43 @@ static void scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float
         const uint8_t *k = keys->codes + mb_int4_block_at(blocks, p, b) * MB_INT4_BLOCK_BYTES + mb_int4_key(p, 0).byte;
         const float32x4_t ks = load_4_f16(keys->scales + mb_int4_scale_at(blocks, p, b));
         switch (some) { FOR_SOME_ROWS(score_4(k, ks, q, qs, blocks, to, scores_stride, b == 0, ROWS)) }
+      }
+    }
+}
+
+/* The same with keys of 8 bits. Keys and queries are in [-127, 127]. */
+MB_INLINE void score_4_of_8(const int8_t *k, float32x4_t key_scales, const int8_t *q, const float *query_scales,
+                            uint32_t blocks, float *scores, size_t scores_stride, bool first, uint32_t rows) {
+  const uint32_t steps = STEPS(127); /* that a quad holds */
+  quad s[SCORE_ROWS];
+  quad_sums sums[SCORE_ROWS];
+  for (uint32_t r = 0; r < rows; r++) sums[r] = quad_sums_zero();
+  for (uint32_t r = 0; r < rows; r++) s[r] = quad_zero();
+  for (uint32_t d = 0; d < MB_KV_BLOCK; d += 4) {
+    const int8x16_t key = vld1q_s8(k + d * MB_KV_GROUP);
+    for (uint32_t r = 0; r < rows; r++) {
+      s[r] = quad_dot(s[r], key, broadcast_4(q + (size_t)r * blocks * MB_KV_BLOCK + d));
+      if ((d / 4 + 1) % steps != 0 && d + 4 < MB_KV_BLOCK) continue;
+      sums[r] = quad_add(sums[r], s[r]);
+      s[r] = quad_zero();
+    }
+  }
+  add_scores(sums, query_scales, key_scales, blocks, scores, scores_stride, first, rows);
+}
+
+static void scores_key8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  const uint32_t rows = queries->rows, blocks = keys->blocks;
+  for (uint32_t p = 0; p < keys->positions; p += 4)
+    for (uint32_t r = 0; r < rows; r += SCORE_ROWS) {
+      const uint32_t some = rows - r < SCORE_ROWS ? rows - r : SCORE_ROWS;
+      float *to = scores + r * scores_stride + p;
+      for (uint32_t b = 0; b < blocks; b++) {
+        const int8_t *q = queries->codes + ((size_t)r * blocks + b) * MB_KV_BLOCK;
+        const float *qs = queries->scales + (size_t)r * blocks + b;
+        const int8_t *k =
+            (const int8_t *)keys->codes + mb_int4_block_at(blocks, p, b) * MB_KEY8_BLOCK_BYTES + mb_key8_byte(p, 0);
+        const float32x4_t ks = load_4_f16(keys->scales + mb_int4_scale_at(blocks, p, b));
+        switch (some) { FOR_SOME_ROWS(score_4_of_8(k, ks, q, qs, blocks, to, scores_stride, b == 0, ROWS)) }
       }
     }
 }
@@ -148,7 +195,7 @@ MB_INLINE void mix_tile_block(const float *weights, size_t weights_stride, uint3
   }
 }
 
-static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_int4 *values,
+static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
                      uint32_t first_block, uint32_t last_block, float *out) {
   const size_t stride = (size_t)values->blocks * MB_KV_BLOCK, group_bytes = values->blocks * MB_INT4_BLOCK_BYTES;
   for (uint32_t first = 0; first < values->positions; first += MB_KV_TILE)

@@ -171,7 +171,7 @@ static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads,
         out[(size_t)h * stride + d] += weights[h * weights_stride + p] * mb_f16_to_f32(halves[(size_t)p * stride + d]);
 }
 
-static void scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float *scores, size_t scores_stride) {
+static void scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
   const uint32_t blocks = keys->blocks;
   for (uint32_t r = 0; r < queries->rows; r++)
     for (uint32_t p = 0; p < keys->positions; p++) {
@@ -189,8 +189,26 @@ static void scores_int4(const mb_queries *queries, const mb_kv_int4 *keys, float
     }
 }
 
+static void scores_key8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  const uint32_t blocks = keys->blocks;
+  for (uint32_t r = 0; r < queries->rows; r++)
+    for (uint32_t p = 0; p < keys->positions; p++) {
+      float score = 0;
+      for (uint32_t b = 0; b < blocks; b++) {
+        const int8_t *q = queries->codes + ((size_t)r * blocks + b) * MB_KV_BLOCK;
+        const int8_t *k = (const int8_t *)keys->codes + mb_int4_block_at(blocks, p, b) * MB_KEY8_BLOCK_BYTES;
+        const float scale =
+            queries->scales[(size_t)r * blocks + b] * mb_f16_to_f32(keys->scales[mb_int4_scale_at(blocks, p, b)]);
+        int32_t dot = 0;
+        for (uint32_t d = 0; d < MB_KV_BLOCK; d++) dot += k[mb_key8_byte(p, d)] * q[d];
+        score += (float)dot * scale;
+      }
+      scores[r * scores_stride + p] = score;
+    }
+}
+
 /* The codes of a row's weights in one tile; returns their scale. */
-static float tile_weights(const float *weights, const mb_kv_int4 *values, uint32_t block, uint32_t first,
+static float tile_weights(const float *weights, const mb_kv_groups *values, uint32_t block, uint32_t first,
                           uint32_t positions, int16_t codes[MB_KV_TILE]) {
   float scaled[MB_KV_TILE];
   uint32_t maximum = 0;
@@ -208,7 +226,7 @@ static float tile_weights(const float *weights, const mb_kv_int4 *values, uint32
   return s.scale;
 }
 
-static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_int4 *values,
+static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
                      uint32_t first_block, uint32_t last_block, float *out) {
   const size_t stride = (size_t)values->blocks * MB_KV_BLOCK;
   for (uint32_t b = first_block; b < last_block; b++)

@@ -5,9 +5,9 @@
 #include "kernels/kernels.h"
 
 extern const mb_kernels mb_scalar_kernels;
-extern const mb_kernels mb_avx2_kernels;         /* MB_HAVE_AVX2 */
-extern const mb_kernels mb_avx2_ahead_kernels;   /* the same, prefetching: see avx2_matvec-impl.h */
-extern const mb_kernels mb_avx512_kernels;       /* both again, with attention by AVX-512: avx512.h */
+extern const mb_kernels mb_avx2_kernels;       /* MB_HAVE_AVX2 */
+extern const mb_kernels mb_avx2_ahead_kernels; /* the same, prefetching: see avx2_matvec-impl.h */
+extern const mb_kernels mb_avx512_kernels;     /* both again, with attention by AVX-512: avx512.h */
 extern const mb_kernels mb_avx512_ahead_kernels;
 extern const mb_kernels mb_neon_kernels;         /* MB_HAVE_NEON */
 extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */
@@ -23,6 +23,7 @@ extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */
       .scores_f16 = scores_f16,                        \
       .mix_f16 = mix_f16,                              \
       .scores_int4 = scores_int4,                      \
+      .scores_key8 = scores_key8,                      \
       .mix_int4 = mix_int4,                            \
       .sum_squares = sum_squares,                      \
       .silu_multiply = silu_multiply,                  \

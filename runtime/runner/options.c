@@ -49,8 +49,9 @@ static const struct {
   unsigned flag;
   const char *usage;
 } decoder_usage[] = {
-    {DECODER_KV, "  --kv int8|int4|f16       type of the KV cache (default int8)\n"},
-    {DECODER_KERNELS, "  --kernels NAME           scalar, avx2, avx512, neon, neon_dotprod (default: the processor's best)\n"},
+    {DECODER_KV, "  --kv int8|k8v4|int4|f16  type of the KV cache (default int8; k8v4: keys of 8 bits, values of 4)\n"},
+    {DECODER_KERNELS,
+     "  --kernels NAME           scalar, avx2, avx512, neon, neon_dotprod (default: the processor's best)\n"},
     {DECODER_MAPPING,
      "  --mapping whole|layers   layers: reads each layer when it is used, for models larger than memory\n"},
     {DECODER_LOOKUP,
@@ -157,6 +158,16 @@ static bool whole(const char *text, uint64_t most, uint64_t *out) {
   return true;
 }
 
+static bool kv_type(const char *text, mb_kv_type *out) {
+  static const char *const names[] = {
+      [MB_KV_INT8] = "int8", [MB_KV_F16] = "f16", [MB_KV_INT4] = "int4", [MB_KV_K8V4] = "k8v4"};
+  for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+    *out = (mb_kv_type)i;
+    if (strcmp(text, names[i]) == 0) return true;
+  }
+  return false;
+}
+
 static bool number(const char *text, float *out) {
   char *end;
   float value = strtof(text, &end);
@@ -183,8 +194,7 @@ static bool apply(int option, const char *value, runner_options *o) {
       o->thinking = strcmp(value, "on") == 0 ? MB_THINKING_ON : MB_THINKING_OFF;
       return strcmp(value, "on") == 0 || strcmp(value, "off") == 0;
     case OPTION_KV:
-      o->session.kv_type = strcmp(value, "f16") == 0 ? MB_KV_F16 : strcmp(value, "int4") == 0 ? MB_KV_INT4 : MB_KV_INT8;
-      return o->session.kv_type != MB_KV_INT8 || strcmp(value, "int8") == 0;
+      return kv_type(value, &o->session.kv_type);
     case OPTION_MAPPING:
       o->model.mapping = strcmp(value, "layers") == 0 ? MB_MAPPING_LAYERS : MB_MAPPING_WHOLE;
       return strcmp(value, "layers") == 0 || strcmp(value, "whole") == 0;

@@ -36,7 +36,8 @@ MB_API const char *mb_version(void);
 /* What went wrong in this thread's last failing call, one line of UTF-8 for a person; never NULL. */
 MB_API const char *mb_error_message(void);
 
-typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1, MB_KV_INT4 = 2 } mb_kv_type;
+/* Types of the KV cache; MB_KV_K8V4: keys of 8 bits, values of 4. */
+typedef enum { MB_KV_INT8 = 0, MB_KV_F16 = 1, MB_KV_INT4 = 2, MB_KV_K8V4 = 3 } mb_kv_type;
 
 typedef struct mb_model mb_model;
 typedef struct mb_session mb_session;

@@ -95,7 +95,7 @@ def test_8_bit_parts_from_transformers_only_where_two_tokens_are_level(bundle, r
 
 
 @pytest.mark.parametrize("recipe", ["raw", "affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit", "bitnet"])
-@pytest.mark.parametrize("kv_type", ["int8", "int4", "f16"])
+@pytest.mark.parametrize("kv_type", ["int8", "k8v4", "int4", "f16"])
 def test_every_order_of_feeding_gives_the_same_bits(bundle, recipe, kv_type):
     """Prefill in any chunks, decode, one thread or three, scalar or SIMD: the same logits, bit for bit."""
     ids = np.random.default_rng(5).integers(0, 4096, 75).astype(np.int32)
@@ -168,18 +168,23 @@ def test_memory_estimate_is_the_sum_of_its_parts(bundle):
     int4 = estimate_memory(config, 120, 1, "int4")
     assert int4.kv_bytes_per_token == 6 * 2 * 2 * (32 + 2 * 2)
     assert int4.kv_bytes == 128 * int4.kv_bytes_per_token  # whole groups of 16 positions
+    k8v4 = estimate_memory(config, 120, 1, "k8v4")
+    assert k8v4.kv_bytes_per_token == 6 * 2 * (64 + 32 + 2 * 2 * 2)
+    assert k8v4.kv_bytes == 128 * k8v4.kv_bytes_per_token
 
 
 def test_a_4_bit_cache_is_close_to_an_fp16_one(bundle):
-    """Far closer than logits would be of a cache that is read at wrong places."""
+    """Far closer than logits would be of a cache that is read at wrong places; keys of 8 bits bring it closer, and
+    values of 8 bits again."""
     ids = np.random.default_rng(3).integers(0, 4096, 200).astype(np.int32)
+    logits = {}
     with Model(bundle("raw")) as model:
-        logits = []
-        for kv_type in ("f16", "int4"):
+        for kv_type in ("f16", "int8", "k8v4", "int4"):
             with model.session(context=200, kv_type=kv_type) as session:
-                logits.append(session.feed(ids).copy())
-    whole, coarse = logits
-    assert 0 < np.linalg.norm(coarse - whole) < 0.2 * np.linalg.norm(whole - whole.mean())
+                logits[kv_type] = session.feed(ids).copy()
+    whole = logits.pop("f16")
+    error = {kv_type: np.linalg.norm(other - whole) for kv_type, other in logits.items()}
+    assert 0 < error["int8"] < error["k8v4"] < error["int4"] < 0.2 * np.linalg.norm(whole - whole.mean())
 
 
 def sliding_window_twin(tmp_path: Path, window: int):

@@ -145,7 +145,7 @@ def test_without_json_it_is_one_line_and_status_1(broken):
 
 
 @pytest.mark.parametrize("recipe", ["raw", "affine-4bit"])
-@pytest.mark.parametrize("kv", ["int8", "int4", "f16"])
+@pytest.mark.parametrize("kv", ["int8", "k8v4", "int4", "f16"])
 def test_one_token_that_overflows_ends_one_answer(untied, tmp_path, recipe, kv):
     """The embedding of "~" alone: it becomes an input of every kind of product."""
     build(untied, tmp_path / "b.mbundle", {"raw": "raw", "affine-4bit": "affine-4bit+raw"}[recipe])

@@ -113,17 +113,18 @@ def test_an_estimate_never_wraps() -> None:
             sizes["heads"] = sizes["kv_heads"]
         if generator.random() < 0.9:
             sizes["head_dim"] = min(sizes["head_dim"], limits.MOST_ATTENTION // max(sizes["heads"], 1)) // 2 * 2
-        kv_type = generator.choice(("int8", "int4", "f16"))
+        kv_type = generator.choice(("int8", "k8v4", "int4", "f16"))
         try:
             memory = estimate_memory(config_bytes(**sizes), threads=2, kv_type=kv_type)
         except UserError:
             continue
         estimated += 1
         stride = -(-sizes["head_dim"] // 32) * 32
-        vector = {"int8": stride + stride // 16, "int4": stride // 2 + stride // 16, "f16": 2 * stride}[kv_type]
-        per_token = 2 * sizes["layers"] * sizes["kv_heads"] * vector
+        whole, half = stride + stride // 16, stride // 2 + stride // 16
+        both = {"int8": 2 * whole, "k8v4": whole + half, "int4": 2 * half, "f16": 4 * stride}[kv_type]
+        per_token = sizes["layers"] * sizes["kv_heads"] * both
         assert memory.kv_bytes_per_token == per_token
-        room = -(-sizes["context"] // 16) * 16 if kv_type == "int4" else sizes["context"]
+        room = -(-sizes["context"] // 16) * 16 if kv_type in ("int4", "k8v4") else sizes["context"]
         assert 0 <= memory.kv_bytes - per_token * room < 4 * 64
         assert 4 * 32 * sizes["feed_forward"] < memory.scratch_bytes < 1 << 50
     assert estimated > 100

@@ -133,13 +133,16 @@ static void test_attention(const mb_kernels *scalar, const mb_kernels *const *ta
       }
 }
 
-/* ---- attention over 4 bits ---- */
+/* ---- attention over groups of positions: keys of 4 and of 8 bits, values of 4 ---- */
+
+enum { SCORES_4, SCORES_8, MIX_4, GROUPED_FUNCTIONS };
+static const char *const grouped_functions[] = {"scores_int4", "scores_key8", "mix_int4"};
 
 /* Keys, or values, and what meets them: queries and weights. Positions are whole groups; unseen ones have the weight 0.
  */
 typedef struct {
   uint32_t rows, blocks, positions;
-  guarded queries, query_scales, query_sums, codes, scales, weights;
+  guarded queries, query_scales, query_sums, codes, key8, scales, weights;
 } attention_4;
 
 static attention_4 attention_4_new(uint32_t rows, uint32_t blocks, uint32_t positions) {
@@ -149,6 +152,7 @@ static attention_4 attention_4_new(uint32_t rows, uint32_t blocks, uint32_t posi
   a.query_scales = guarded_new((size_t)rows * blocks * 4);
   a.query_sums = guarded_new((size_t)rows * blocks * 4);
   a.codes = guarded_new(c / 2);
+  a.key8 = guarded_new(c);
   a.scales = guarded_new((size_t)positions * blocks * 2);
   a.weights = guarded_new((size_t)rows * positions * 4);
   for (size_t i = 0; i < q; i++) /* the first row and the first group: long runs of the largest codes */
@@ -157,6 +161,9 @@ static attention_4 attention_4_new(uint32_t rows, uint32_t blocks, uint32_t posi
   for (size_t i = 0; i < c / 2; i++)
     ((uint8_t *)a.codes.at)[i] =
         (uint8_t)(i < blocks * MB_INT4_BLOCK_BYTES * 2 ? (i % 7 == 0 ? 0xff : 0) : random_below(256));
+  for (size_t i = 0; i < c; i++)
+    ((int8_t *)a.key8.at)[i] =
+        (int8_t)(i < blocks * MB_KEY8_BLOCK_BYTES ? (i % 3 == 0 ? -127 : 127) : random_kv_code());
   for (size_t i = 0; i < rows * blocks; i++) ((float *)a.query_scales.at)[i] = (1.5f + random_unit()) / 127;
   for (size_t i = 0; i < positions * blocks; i++)
     ((uint16_t *)a.scales.at)[i] = mb_f32_to_f16((1.5f + random_unit()) / 127 *
@@ -175,32 +182,38 @@ static void attention_4_free(attention_4 *a) {
   guarded_free(&a->query_scales);
   guarded_free(&a->query_sums);
   guarded_free(&a->codes);
+  guarded_free(&a->key8);
   guarded_free(&a->scales);
   guarded_free(&a->weights);
 }
 
-static mb_kv_int4 part_of(const attention_4 *a) {
-  return (mb_kv_int4){a->codes.at, a->scales.at, a->blocks, a->positions};
+static mb_kv_groups part_of(const attention_4 *a, int function) {
+  return (mb_kv_groups){function == SCORES_8 ? a->key8.at : a->codes.at, a->scales.at, a->blocks, a->positions};
 }
 
-static void attend_4(const mb_kernels *k, const attention_4 *a, bool mixes, float *out, size_t stride) {
-  const mb_kv_int4 part = part_of(a);
+static void attend_4(const mb_kernels *k, const attention_4 *a, int function, float *out, size_t stride) {
+  const mb_kv_groups part = part_of(a, function);
   const mb_queries queries = {
       .codes = a->queries.at, .scales = a->query_scales.at, .sums = a->query_sums.at, .rows = a->rows};
   const uint32_t middle = a->blocks / 2; /* mixes: in two ranges of blocks */
-  if (mixes) {
+  if (function == MIX_4) {
     k->mix_int4(a->weights.at, a->positions, a->rows, &part, middle, a->blocks, out);
     k->mix_int4(a->weights.at, a->positions, a->rows, &part, 0, middle, out);
   } else {
-    k->scores_int4(&queries, &part, out, stride);
+    (function == SCORES_4 ? k->scores_int4 : k->scores_key8)(&queries, &part, out, stride);
   }
 }
 
-static double code_of(const attention_4 *a, bool value, uint32_t p, uint32_t d) {
+/* A key or value as the scalar kernel sees it: dimension d of position p. */
+static double code_of(const attention_4 *a, int function, uint32_t p, uint32_t d) {
   const uint32_t b = d / MB_KV_BLOCK, in = d % MB_KV_BLOCK;
-  const uint8_t *block = (const uint8_t *)a->codes.at + mb_int4_block_at(a->blocks, p, b) * MB_INT4_BLOCK_BYTES;
-  return mb_int4_code(block, value ? mb_int4_value(p, in) : mb_int4_key(p, in)) *
-         (double)mb_f16_to_f32(((const uint16_t *)a->scales.at)[mb_int4_scale_at(a->blocks, p, b)]);
+  const size_t block = mb_int4_block_at(a->blocks, p, b);
+  const uint8_t *half = (const uint8_t *)a->codes.at + block * MB_INT4_BLOCK_BYTES;
+  const int8_t *whole = (const int8_t *)a->key8.at + block * MB_KEY8_BLOCK_BYTES;
+  const int32_t code = function == SCORES_8 ? whole[mb_key8_byte(p, in)]
+                       : function == MIX_4  ? mb_int4_code(half, mb_int4_value(p, in))
+                                            : mb_int4_code(half, mb_int4_key(p, in));
+  return code * (double)mb_f16_to_f32(((const uint16_t *)a->scales.at)[mb_int4_scale_at(a->blocks, p, b)]);
 }
 
 static double weight_of(const attention_4 *a, uint32_t r, uint32_t p, uint32_t block) {
@@ -208,7 +221,8 @@ static double weight_of(const attention_4 *a, uint32_t r, uint32_t p, uint32_t b
          (double)mb_f16_to_f32(((const uint16_t *)a->scales.at)[mb_int4_scale_at(a->blocks, p, block)]);
 }
 
-static void check_attention_4(const attention_4 *a, bool mixes, const float *out, size_t stride) {
+static void check_attention_4(const attention_4 *a, int function, const float *out, size_t stride) {
+  const bool mixes = function == MIX_4;
   const uint32_t dims = a->blocks * MB_KV_BLOCK;
   for (uint32_t r = 0; r < a->rows; r++)
     for (uint32_t i = 0; i < (mixes ? dims : a->positions); i++) {
@@ -216,45 +230,48 @@ static void check_attention_4(const attention_4 *a, bool mixes, const float *out
       for (uint32_t j = 0; j < (mixes ? a->positions : dims); j++) {
         const size_t q = (size_t)r * dims + j;
         const double product =
-            mixes ? ((const float *)a->weights.at)[(size_t)r * a->positions + j] * code_of(a, true, j, i)
+            mixes ? ((const float *)a->weights.at)[(size_t)r * a->positions + j] * code_of(a, function, j, i)
                   : ((const int8_t *)a->queries.at)[q] * (double)((const float *)a->query_scales.at)[q / MB_KV_BLOCK] *
-                        code_of(a, false, i, j);
+                        code_of(a, function, i, j);
         sum += product;
         size += fabs(product);
         if (mixes) most = fmax(most, fabs(weight_of(a, r, j, i / MB_KV_BLOCK)));
       }
       const float got = out[r * stride + i];
-      check(fabs(got - sum) <= 1e-6 * size + most / 32767 / 2 * 8 * a->positions,
-            "scalar int4 %s: row %u, %u: %g for %g", mixes ? "mix" : "scores", r, i, got, sum);
+      check(fabs(got - sum) <= 1e-6 * size + most / 32767 / 2 * 8 * a->positions, "scalar %s: row %u, %u: %g for %g",
+            grouped_functions[function], r, i, got, sum);
     }
 }
 
 /* A scale that is not a number, or infinite, at a position: what sees it is not finite, and what does not see it stays
  * as it was. */
-static void test_broken_scale(const mb_kernels *k, const attention_4 *a, const float *mixed, const float *scored,
+static void test_broken_scale(const mb_kernels *k, const attention_4 *a, const guarded all[GROUPED_FUNCTIONS],
                               size_t scores_stride) {
   static const uint16_t broken[] = {0x7e00, 0xfe00, 0x7c00};
   const uint32_t dims = a->blocks * MB_KV_BLOCK, at = random_below(a->positions);
-  const float *weights = a->weights.at;
+  const float *weights = a->weights.at, *mixed = all[MIX_4].at;
   guarded got = guarded_new((size_t)a->rows * (dims > a->positions + 5 ? dims : a->positions + 5) * 4);
   for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
     uint16_t *scale = (uint16_t *)a->scales.at + mb_int4_scale_at(a->blocks, at, a->blocks - 1), kept = *scale;
     float *out = got.at;
     bool ok = true;
     *scale = broken[i];
-    attend_4(k, a, false, out, scores_stride);
-    for (uint32_t r = 0; r < a->rows; r++)
-      for (uint32_t p = 0; p < a->positions; p++)
-        ok = ok && (p == at ? !isfinite(out[r * scores_stride + p])
-                            : out[r * scores_stride + p] == scored[r * scores_stride + p]);
+    for (int function = SCORES_4; function <= SCORES_8; function++) {
+      const float *scored = all[function].at;
+      attend_4(k, a, function, out, scores_stride);
+      for (uint32_t r = 0; r < a->rows; r++)
+        for (uint32_t p = 0; p < a->positions; p++)
+          ok = ok && (p == at ? !isfinite(out[r * scores_stride + p])
+                              : out[r * scores_stride + p] == scored[r * scores_stride + p]);
+    }
     for (size_t j = 0; j < (size_t)a->rows * dims; j++) out[j] = 1;
-    attend_4(k, a, true, out, dims);
+    attend_4(k, a, MIX_4, out, dims);
     for (uint32_t r = 0; r < a->rows; r++)
       for (uint32_t d = 0; d < dims; d++)
         ok = ok && (d / MB_KV_BLOCK + 1 == a->blocks && weights[(size_t)r * a->positions + at] != 0
                         ? !isfinite(out[(size_t)r * dims + d])
                         : out[(size_t)r * dims + d] == mixed[(size_t)r * dims + d]);
-    check(ok, "%s int4 attention to a broken scale: rows %u blocks %u positions %u", k->name, a->rows, a->blocks,
+    check(ok, "%s grouped attention to a broken scale: rows %u blocks %u positions %u", k->name, a->rows, a->blocks,
           a->positions);
     *scale = kept;
   }
@@ -269,29 +286,29 @@ static void test_attention_4(const mb_kernels *scalar, const mb_kernels *const *
       for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
         if (positions[p] > 144 && rows[i] % 3 != 0 && blocks != 3) continue;
         attention_4 a = attention_4_new(rows[i], blocks, positions[p]);
-        guarded both[2];
-        for (int mixes = 0; mixes < 2; mixes++) {
+        guarded all[GROUPED_FUNCTIONS];
+        for (int function = 0; function < GROUPED_FUNCTIONS; function++) {
+          const bool mixes = function == MIX_4;
           const size_t stride = mixes ? blocks * MB_KV_BLOCK : positions[p] + 5;
           const size_t n = (rows[i] - 1) * stride + (mixes ? stride : positions[p]);
           guarded got = guarded_new(n * 4);
-          both[mixes] = guarded_new(n * 4);
-          float *values = both[mixes].at;
+          all[function] = guarded_new(n * 4);
+          float *values = all[function].at;
           for (size_t j = 0; j < n; j++) values[j] = 1;
-          attend_4(scalar, &a, mixes, values, stride);
-          if (positions[p] < 100) check_attention_4(&a, mixes, values, stride);
+          attend_4(scalar, &a, function, values, stride);
+          if (positions[p] < 100) check_attention_4(&a, function, values, stride);
           for (int t = 0; tables[t] != NULL; t++) {
             values = got.at;
             for (size_t j = 0; j < n; j++) values[j] = 1;
-            attend_4(tables[t], &a, mixes, values, stride);
-            check(memcmp(got.at, both[mixes].at, n * 4) == 0, "%s int4 %s: rows %u blocks %u positions %u",
-                  tables[t]->name, mixes ? "mix" : "scores", rows[i], blocks, positions[p]);
+            attend_4(tables[t], &a, function, values, stride);
+            check(memcmp(got.at, all[function].at, n * 4) == 0, "%s %s: rows %u blocks %u positions %u",
+                  tables[t]->name, grouped_functions[function], rows[i], blocks, positions[p]);
           }
           guarded_free(&got);
         }
         for (int t = 0; tables[t] != NULL && positions[p] < 100; t++)
-          test_broken_scale(tables[t], &a, both[1].at, both[0].at, positions[p] + 5);
-        guarded_free(&both[0]);
-        guarded_free(&both[1]);
+          test_broken_scale(tables[t], &a, all, positions[p] + 5);
+        for (int function = 0; function < GROUPED_FUNCTIONS; function++) guarded_free(&all[function]);
         attention_4_free(&a);
       }
 }

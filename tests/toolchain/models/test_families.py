@@ -74,7 +74,7 @@ def test_four_bits(weights: Callable[..., Path], name: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["raw", "affine-4bit"])
-@pytest.mark.parametrize("kv_type", ["int8", "int4", "f16"])
+@pytest.mark.parametrize("kv_type", ["int8", "k8v4", "int4", "f16"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_order_of_feeding_gives_the_same_bits(
     weights: Callable[..., Path], name: str, kv_type: str, recipe: str

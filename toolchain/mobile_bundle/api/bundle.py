@@ -46,9 +46,9 @@ class Bundle:
         """Opens the model in this process, by the engine that a phone has; close it, or use it in a `with` statement.
 
         context: tokens that it can hold (0: the bundle's default), which decides its memory. threads: 0 for one per
-        processor, at most 4. kv: type of the KV cache, "int8", "int4" or "f16". mapping: "whole", or "layers" for a
-        model that is larger than memory. cache: the folder for what a bundle of stored codes is decoded to, when it is
-        first loaded (None: the bundle itself).
+        processor, at most 4. kv: type of the KV cache, "int8", "k8v4", "int4" or "f16". mapping: "whole", or "layers"
+        for a model that is larger than memory. cache: the folder for what a bundle of stored codes is decoded to, when
+        it is first loaded (None: the bundle itself).
 
         ArgumentError for a context that the model does not have, InputError for a damaged bundle, OutOfMemory where
         the context needs more memory than there is."""

@@ -34,9 +34,9 @@ def estimate(
 
     model: a checkpoint directory, a GGUF file, a model of the hub (which is downloaded), or a ModelShape
     (planning/estimate.py: one that is open already, or the shape of a well-known model). context: tokens (0: the
-    model's default). kv: type of the KV cache, "int8", "int4" or "f16". bandwidth: of the phone's memory, bytes per
-    second. revision, vocabulary_from, languages: as `build`'s; of a ModelShape the vocabulary stays as it is. UserError
-    as `build`'s."""
+    model's default). kv: type of the KV cache, "int8", "k8v4", "int4" or "f16". bandwidth: of the phone's memory, bytes
+    per second. revision, vocabulary_from, languages: as `build`'s; of a ModelShape the vocabulary stays as it is.
+    UserError as `build`'s."""
     texts = vocabulary_texts(vocabulary_from, languages)
     shape = model if isinstance(model, ModelShape) else checkpoint_shape(local_model(model, revision), texts)
     return estimate_bundle(shape, find_recipe(recipe), context, kv, bandwidth)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.native.library import check, declared
 
-KV_TYPES = {"int8": 0, "f16": 1, "int4": 2}
+KV_TYPES = {"int8": 0, "f16": 1, "int4": 2, "k8v4": 3}
 """Types of the KV cache by their name on the command line (mb_kv_type)."""
 
 
