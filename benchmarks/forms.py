@@ -3,9 +3,9 @@
 python benchmarks/forms.py BUNDLE [--rounds N]
 
 Each answer is made by `mobile-run serve`, which says how long it took; its tokens are then given to the same constraint
-again, alone, and only that is timed, as the runner does it: cold (just compiled, as at a first request) and warm (as at
-the next request of the same form). The answer's time contains the cold one, so the share is of all of it. It needs an
-idle machine less than a speed does, since a busy one slows both."""
+again, alone, and only that is timed, as the runner does it: cold (just compiled, as at a first request; each token's
+least of the rounds, since another process may come between) and warm (as at the next request of the same form). The
+share is that of the cold ones in the answer's time, which contains them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def main() -> None:
                         compiles.append(time.perf_counter() - begin)
                         colds.append(again(constraint, tokens))
                         warms.append(sum(again(constraint, tokens)))
-                cold = sorted(colds, key=sum)[len(colds) // 2]
+                cold = [min(each) for each in zip(*colds, strict=True)]
                 print(
                     f"{name:<24} {threads:>7} {len(tokens):>6} {1e3 * seconds / len(tokens):>9.3f} "
                     f"{1e3 * statistics.median(compiles):>11.2f} {1e6 * sum(cold) / len(tokens):>14.1f} "

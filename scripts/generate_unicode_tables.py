@@ -11,6 +11,7 @@ from Python's unicodedata. Run it in an environment with `tokenizers`; it takes 
 from __future__ import annotations
 
 import argparse
+import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -122,6 +123,91 @@ def normal_forms() -> tuple[dict[int, str], dict[tuple[int, int], int], dict[int
     return decompositions, compositions, combining_classes(nfd)
 
 
+GRAPHEMES = ("OTHER", "CR", "LF", "CONTROL", "EXTEND", "JOINER", "SPACING", "PREPEND", "HANGUL_L", "HANGUL_V",
+             "HANGUL_T", "HANGUL_LV", "HANGUL_LVT", "PICTURE", "CONSONANT", "CONJUNCT", "LINKER")  # fmt: skip
+GRAVE, ACUTE, ZERO_WIDTH_JOINER, COPYRIGHT = "\u0300", "\u0301", "\u200d", "\u00a9"
+L, V, T, KA, VIRAMA = "\u1100", "\u1160", "\u11a8", "\u0915", "\u094d"
+
+
+def counter() -> normalizers.Normalizer:
+    """A Precompiled normalizer that turns every character but CR and LF into "Y".
+
+    Such a normalizer replaces a grapheme cluster of at most five bytes as a whole, and of a longer one each character,
+    so the number of Ys tells what belongs together. Its trie is a double array in Darts' layout: a node at place p has
+    the child of byte c at p ^ offset ^ c. Nodes of one kind (so many bytes to come) share a block of 256 places where
+    the low bytes of their places are the same."""
+    blocks: list[list[int]] = [[0] * 256, [1 << 31] * 256]
+    known: dict[tuple[int, int], int] = {}
+
+    def unit(byte: int, block: int, place: int, coming: int) -> int:
+        """Of the node behind `byte` at this place of a block, with so many bytes to come."""
+        if coming == 0:
+            return byte | 1 << 8 | 1 << 9 | (block ^ 1) << 10
+        return byte | 1 << 9 | (block ^ block_of(coming, place)) << 10
+
+    def block_of(coming: int, low: int) -> int:
+        if (coming, low) not in known:
+            known[coming, low] = number = len(blocks)
+            blocks.append([0] * 256)
+            for byte in range(0x80, 0xC0):
+                blocks[number][low ^ byte] = unit(byte, number, low ^ byte, coming - 1)
+        return known[coming, low]
+
+    for byte in [*range(1, 0x80), *range(0xC2, 0xF5)]:
+        if byte not in (0x0A, 0x0D):
+            coming = 0 if byte < 0x80 else 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
+            blocks[0][byte] = unit(byte, 0, byte, coming)
+    units = struct.pack(f"<{256 * len(blocks)}I", *(value for block in blocks for value in block))
+    return normalizers.Precompiled(struct.pack("<I", len(units)) + units + b"Y\0")
+
+
+def grapheme_classes() -> dict[int, int]:
+    """Of each code point its class of GRAPHEMES; without Hangul syllables and what is OTHER.
+
+    What cannot show in a cluster of at most five bytes (pairs of flags) is not asked for."""
+    count = counter()
+
+    def found(pattern: str, letters: int, characters: set[str]) -> set[str]:
+        """The characters with which the pattern gives this many Ys."""
+        ordered = sorted(characters)
+        lines = count.normalize_str("\n".join(pattern.format(character) for character in ordered)).split("\n")
+        return {character for character, line in zip(ordered, lines, strict=True) if len(line) == letters}
+
+    everywhere = {chr(point) for point in CODE_POINTS[1:]} - {"\r", "\n"}
+    joins_behind = found("a{}", 1, everywhere)
+    joins_before = found("{}a", 1, everywhere)
+    rest = everywhere - joins_behind - joins_before
+    control = found(f"{{}}{GRAVE}{ACUTE}", 2, rest)
+    rest -= control
+    before_l, before_v, before_t = (found(f"{{}}{jamo}{GRAVE}", 3, rest) for jamo in (L, V, T))
+    vowels = before_v - before_l
+    behind_v = found(f"{V}{{}}{GRAVE}", 3, before_t)
+    kinds = {
+        "CONTROL": control,
+        "PREPEND": joins_before,
+        "HANGUL_L": before_l,
+        "HANGUL_V": vowels & behind_v,
+        "HANGUL_LV": vowels - behind_v,
+        "HANGUL_T": (before_t - vowels) & behind_v,
+        "HANGUL_LVT": before_t - vowels - behind_v,
+        "PICTURE": found(f"{{}}{ZERO_WIDTH_JOINER}{COPYRIGHT}{GRAVE}", 4, rest),
+        "CONSONANT": found(f"{{}}{VIRAMA}{KA}{GRAVE}", 4, rest),
+        "SPACING": joins_behind,
+        "EXTEND": found(f"{COPYRIGHT}{{}}{ZERO_WIDTH_JOINER}{COPYRIGHT}{GRAVE}", 5, joins_behind),
+        "CONJUNCT": found(f"{KA}{VIRAMA}{{}}{KA}{GRAVE}", 5, joins_behind),
+        "LINKER": found(f"{KA}{{}}{KA}{GRAVE}", 4, joins_behind),
+        "JOINER": {ZERO_WIDTH_JOINER},
+        "CR": {"\r"},
+        "LF": {"\n"},
+    }
+    classes = {}
+    for kind, characters in kinds.items():
+        classes |= {ord(character): GRAPHEMES.index(kind) for character in characters}
+    syllables = {point: "HANGUL_LVT" if (point - 0xAC00) % 28 else "HANGUL_LV" for point in HANGUL}
+    assert all(classes.pop(point) == GRAPHEMES.index(kind) for point, kind in syllables.items())
+    return classes
+
+
 def ranges(values: dict[int, int]) -> list[tuple[int, int]]:
     """(first code point, value) wherever the value changes, from 0 on; absent code points have value 0."""
     changes: list[tuple[int, int]] = []
@@ -174,12 +260,13 @@ def header() -> str:
         records.append((point, len(parts) << 16 | at))
     assert len(pool) < 1 << 16
     assert max(len(parts) for parts in decompositions.values()) <= 4
-    property_ranges, class_ranges = ranges(bits), ranges(classes)
+    property_ranges, class_ranges, grapheme_ranges = ranges(bits), ranges(classes), ranges(grapheme_classes())
+    numbers = "\n".join(f"#define MB_GRAPHEME_{name} {number}" for number, name in enumerate(GRAPHEMES))
     pairs = sorted((first, second, composed) for (first, second), composed in compositions.items())
     version = tokenizers.__version__
     return f"""/* Generated by scripts/generate_unicode_tables.py from tokenizers {version}. Do not edit. */
-#ifndef MOBILE_BUNDLE_UNICODE_TABLES_H
-#define MOBILE_BUNDLE_UNICODE_TABLES_H
+#ifndef MB_BASE_UNICODE_TABLES_H
+#define MB_BASE_UNICODE_TABLES_H
 
 #include <stdint.h>
 
@@ -189,6 +276,10 @@ def header() -> str:
 #define MB_UNICODE_DIGIT {DIGIT}
 #define MB_UNICODE_WORD {WORD}
 #define MB_UNICODE_NOT_INERT {NOT_INERT}
+
+/* Grapheme clusters. JOINER: U+200D. PICTURE: Extended_Pictographic. CONSONANT, CONJUNCT, LINKER: the values of
+ * Indic_Conjunct_Break; the last two are EXTEND as well. */
+{numbers}
 
 /* clang-format off */
 
@@ -210,6 +301,12 @@ static const uint8_t mb_unicode_ascii[128] = {{
 #define MB_COMBINING_RANGES {len(class_ranges)}
 static const uint32_t mb_combining_ranges[MB_COMBINING_RANGES] = {{
 {rows(f"0x{first << 8 | value:x}" for first, value in class_ranges)}
+}};
+
+/* Classes of grapheme clusters, without Hangul syllables: first code point << 8 | class, wherever it changes. */
+#define MB_GRAPHEME_RANGES {len(grapheme_ranges)}
+static const uint32_t mb_grapheme_ranges[MB_GRAPHEME_RANGES] = {{
+{rows(f"0x{first << 8 | value:x}" for first, value in grapheme_ranges)}
 }};
 
 /* Full canonical decompositions: code point, then length << 16 | place in the pool. */

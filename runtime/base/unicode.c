@@ -2,18 +2,27 @@
 
 #include "base/unicode_tables.h"
 
-uint32_t mb_unicode_class(uint32_t point) {
-  if (point < 128) return mb_unicode_ascii[point];
-  uint32_t low = 0, high = MB_UNICODE_RANGES, key = point << 8 | 0xFF;
+uint32_t mb_range_value(const uint32_t *ranges, uint32_t count, uint32_t point) {
+  uint32_t low = 0, high = count, key = point << 8 | 0xFF;
   while (high - low > 1) {
     uint32_t middle = (low + high) / 2;
-    if (mb_unicode_ranges[middle] <= key) {
+    if (ranges[middle] <= key) {
       low = middle;
     } else {
       high = middle;
     }
   }
-  return mb_unicode_ranges[low] & 0xFF;
+  return ranges[low] & 0xFF;
+}
+
+uint32_t mb_unicode_class(uint32_t point) {
+  return point < 128 ? mb_unicode_ascii[point] : mb_range_value(mb_unicode_ranges, MB_UNICODE_RANGES, point);
+}
+
+uint32_t mb_grapheme_class(uint32_t point) {
+  if (point >= 0xAC00 && point < 0xD7A4) /* syllables with and without a last consonant */
+    return (point - 0xAC00) % 28 == 0 ? MB_GRAPHEME_HANGUL_LV : MB_GRAPHEME_HANGUL_LVT;
+  return mb_range_value(mb_grapheme_ranges, MB_GRAPHEME_RANGES, point);
 }
 
 int mb_utf8_scan(const uint8_t *text, size_t bytes) {

@@ -8,8 +8,13 @@
 
 #include "base/buffer.h"
 
+/* The value of the range that a code point is in: ranges hold first code point << 8 | value, ascending from 0. */
+uint32_t mb_range_value(const uint32_t *ranges, uint32_t count, uint32_t point);
 /* Bits: MB_UNICODE_* of unicode_tables.h. */
 uint32_t mb_unicode_class(uint32_t point);
+
+/* MB_GRAPHEME_* of unicode_tables.h: what decides on the borders of grapheme clusters. */
+uint32_t mb_grapheme_class(uint32_t point);
 
 /* The first character of text[bytes], bytes > 0: its length; 0 when the text ends inside it; -n when the first n bytes
  * are invalid and become one U+FFFD (the longest prefix of a character, as Python and Rust count). */

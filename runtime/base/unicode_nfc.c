@@ -16,16 +16,7 @@ enum {
 };
 
 static uint32_t combining_class(uint32_t point) {
-  uint32_t low = 0, high = MB_COMBINING_RANGES, key = point << 8 | 0xFF;
-  while (high - low > 1) {
-    uint32_t middle = (low + high) / 2;
-    if (mb_combining_ranges[middle] <= key) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return mb_combining_ranges[low] & 0xFF;
+  return mb_range_value(mb_combining_ranges, MB_COMBINING_RANGES, point);
 }
 
 /* A character of the segment: class << 24 | code point. */

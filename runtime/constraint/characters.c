@@ -19,8 +19,7 @@ bool characters_add(characters *set, uint32_t low, uint32_t high) {
   return true;
 }
 
-/* Without the ones from low to high. Of a sorted set; cuts at most one range in two. */
-static void take_out(characters *set, uint32_t low, uint32_t high) {
+void characters_take_out(characters *set, uint32_t low, uint32_t high) {
   characters left = {0};
   for (uint32_t i = 0; i < set->count; i++) {
     const uint32_t a = set->ranges[i].low, b = set->ranges[i].high;
@@ -51,7 +50,7 @@ void characters_settle(characters *set) {
     }
   }
   set->count = kept + 1;
-  take_out(set, FIRST_SURROGATE, LAST_SURROGATE);
+  characters_take_out(set, FIRST_SURROGATE, LAST_SURROGATE);
 }
 
 void characters_complement(characters *set) {
@@ -150,9 +149,9 @@ fragment program_json_characters(program *p, const characters *set) {
   const fragment end = program_nothing(p);
   reading whole = {.p = p, .first = PROGRAM_NOWHERE, .end = end.end}, escapes = whole;
   characters plain = *set;
-  take_out(&plain, 0, 0x1F);
-  take_out(&plain, '"', '"');
-  take_out(&plain, '\\', '\\');
+  characters_take_out(&plain, 0, 0x1F);
+  characters_take_out(&plain, '"', '"');
+  characters_take_out(&plain, '\\', '\\');
   for (uint32_t i = 0; i < plain.count && p->status == MB_OK; i++)
     put_range(&whole, plain.ranges[i].low, plain.ranges[i].high);
   for (uint32_t point = 0; point < 0x80; point++) {

@@ -39,6 +39,8 @@ static fragment same_length(program *p, const char *low, const char *high, uint3
 
 /* 0 <= low <= high <= NUMBER_MOST. */
 static fragment natural(program *p, int64_t low, int64_t high) {
+  if (low == 0 && high == NUMBER_MOST)
+    return program_either(p, digit(p, '0', '0'), program_then(p, digit(p, '1', '9'), digits(p, 0, NUMBER_DIGITS - 1)));
   fragment whole = {0};
   bool has = false;
   int64_t first = 0, last = 9; /* of that length */

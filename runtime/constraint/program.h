@@ -82,6 +82,8 @@ fragment program_json_characters(program *p, const characters *set);
 
 bool characters_add(characters *set, uint32_t low, uint32_t high); /* false: too many ranges */
 void characters_settle(characters *set);
+/* Without those from low to high. Of a settled set; cuts at most one range in two. */
+void characters_take_out(characters *set, uint32_t low, uint32_t high);
 /* All others. */
 void characters_complement(characters *set);
 

@@ -106,6 +106,13 @@ static bool join_spaces(const uint8_t *text, size_t bytes, bool as_mark, mb_buff
 
 static bool normalize(mb_encoder *encoder, const uint8_t **text, size_t *bytes) {
   uint32_t flags = encoder->tokenizer->header.flags;
+  if (flags & MB_TOKEN_CHARSMAP_FLAG) {
+    encoder->mapped.size = 0;
+    if (!mb_charsmap_apply(&encoder->tokenizer->charsmap, *text, *bytes, &encoder->mapped)) return false;
+    *text = encoder->mapped.data;
+    *bytes = encoder->mapped.size;
+    if (*bytes == 0) return true; /* data may then be NULL */
+  }
   if (flags & MB_TOKEN_NFC && !mb_nfc_inert(*text, *bytes)) {
     encoder->composed.size = 0;
     if (!mb_nfc(*text, *bytes, &encoder->composed)) return false;
@@ -182,6 +189,7 @@ mb_status mb_tokenizer_encode_while(const mb_tokenizer *tokenizer, const char *t
   mb_buffer_free(&encoder.symbols);
   mb_buffer_free(&encoder.heap);
   mb_buffer_free(&encoder.repaired);
+  mb_buffer_free(&encoder.mapped);
   mb_buffer_free(&encoder.composed);
   mb_buffer_free(&encoder.joined);
   mb_buffer_free(&encoder.normalized);

@@ -78,6 +78,7 @@ static mb_status find_sections(mb_tokenizer *tokenizer) {
       [MB_TOKEN_CHAT_BYTES] = header->sections[MB_TOKEN_CHAT_BYTES].bytes,
       [MB_TOKEN_SPLITS] = header->split == MB_TOKEN_SPLIT_TABLES ? header->sections[MB_TOKEN_SPLITS].bytes : 0,
       [MB_TOKEN_SCORES] = header->flags & MB_TOKEN_UNIGRAM ? (vocabulary + 1) * sizeof(double) : 0,
+      [MB_TOKEN_CHARSMAP] = header->flags & MB_TOKEN_CHARSMAP_FLAG ? header->sections[MB_TOKEN_CHARSMAP].bytes : 0,
       [MB_TOKEN_TRIE] = header->flags & MB_TOKEN_UNIGRAM ? header->sections[MB_TOKEN_TRIE].bytes : 0,
   };
   const void *at[MB_TOKEN_SECTIONS];
@@ -211,6 +212,10 @@ mb_status mb_tokenizer_open_memory(const void *data, size_t bytes, bool check_cr
     const mb_token_span *section = &tokenizer->header.sections[MB_TOKEN_TRIE];
     status =
         mb_trie_open(tokenizer->file + section->offset, section->bytes, tokenizer->header.vocabulary, &tokenizer->trie);
+  }
+  if (status == MB_OK && tokenizer->header.flags & MB_TOKEN_CHARSMAP_FLAG) {
+    const mb_token_span *section = &tokenizer->header.sections[MB_TOKEN_CHARSMAP];
+    status = mb_charsmap_open(tokenizer->file + section->offset, section->bytes, &tokenizer->charsmap);
   }
   if (status != MB_OK) {
     free(tokenizer);

@@ -31,6 +31,14 @@ typedef struct {
   const uint8_t *labels;
 } mb_token_trie;
 
+/* MB_TOKEN_CHARSMAP. Checked: there is a unit, and the texts are UTF-8. */
+typedef struct {
+  const uint32_t *units;
+  uint32_t unit_count;
+  const uint8_t *texts;
+  size_t text_bytes;
+} mb_charsmap;
+
 struct mb_tokenizer {
   const uint8_t *file;
   size_t file_bytes;
@@ -52,6 +60,7 @@ struct mb_tokenizer {
   mb_split_tables splits;
   const double *scores; /* NULL without MB_TOKEN_UNIGRAM */
   mb_token_trie trie;
+  mb_charsmap charsmap; /* with MB_TOKEN_CHARSMAP_FLAG */
 
   int32_t ascii[128];         /* not byte level: ids of the one-byte characters, -1: none */
   uint8_t added_first[2][32]; /* bit set of the first bytes of raw and normalised added tokens */
@@ -72,9 +81,9 @@ typedef struct {
   const mb_tokenizer *tokenizer;
   int32_t *ids;
   size_t capacity, count;
-  mb_buffer symbols, heap;                                  /* of a long word */
-  mb_buffer repaired, composed, joined, normalized, spaced; /* the text at the stages before words */
-  mb_go_on go_on;                                           /* NULL: nobody stops it */
+  mb_buffer symbols, heap;                                          /* of a long word */
+  mb_buffer repaired, mapped, composed, joined, normalized, spaced; /* the text at the stages before words */
+  mb_go_on go_on;                                                   /* NULL: nobody stops it */
   void *go_on_context;
   uint32_t steps; /* since the start: one in MB_STEPS_BETWEEN_ASKING asks */
   bool stopped;
@@ -103,6 +112,14 @@ bool mb_encode_word(mb_encoder *encoder, const uint8_t *word, size_t bytes);
 mb_status mb_trie_open(const uint8_t *data, size_t bytes, uint32_t vocabulary, mb_token_trie *trie);
 /* As mb_encode_word, with MB_TOKEN_UNIGRAM. Time is that of the word times the longest token. */
 bool mb_encode_unigram(mb_encoder *encoder, const uint8_t *word, size_t bytes);
+
+/* charsmap.c. Appends what the table makes of a valid text. false: no memory. */
+mb_status mb_charsmap_open(const uint8_t *data, size_t bytes, mb_charsmap *map);
+bool mb_charsmap_apply(const mb_charsmap *map, const uint8_t *text, size_t bytes, mb_buffer *out);
+/* For the proof at build time: what the table makes of a valid text. Writes at most `capacity` bytes and sets *count to
+ * how many there are. */
+MB_API mb_status mb_tokenizer_mapped(const mb_tokenizer *tokenizer, const char *text, size_t bytes, char *mapped,
+                                     size_t capacity, size_t *count);
 
 /* split_tables.c: checks a section MB_TOKEN_SPLITS and sets `tables` to point into it. `data` is 8-byte aligned;
  * byte_level: as MB_TOKEN_BYTE_LEVEL. */

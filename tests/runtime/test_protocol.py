@@ -197,21 +197,22 @@ def request_is_valid(line: str) -> bool:
 
 def test_serve_and_the_schema_agree_on_requests(bundle):
     """One value of a wrong type for every member, and one of a right type, as a program that runs sees them."""
-    right = {"string": '"a"', "integer": "3", "number": "0.5", "boolean": "true"}
-    wrong = {"string": "5", "integer": '"3"', "number": '"0.5"', "boolean": '"true"', "array": '"a"'}
+    right = {"string": '"a"', "integer": "3", "number": "0.5", "boolean": "true", "object": "{}"}
+    wrong = {"string": "5", "integer": '"3"', "number": '"0.5"', "boolean": '"true"', "array": '"a"', "object": "[]"}
+    of_messages = ("thinking", "full_context")
     with serving(bundle("affine-4bit")) as server:
         for name, described in DEFINITIONS["request"]["properties"].items():
             start = '{"max_new_tokens":1,' if name != "max_new_tokens" else "{"
             start = "{" if name in ("save", "resume") else start
-            start += '"prompt":"a",' if name not in ("prompt", "messages", "thinking", "save", "resume") else ""
-            start += '"messages":[{"role":"user","content":"b"}],' if name == "thinking" else ""
+            start += '"prompt":"a",' if name not in ("prompt", "messages", *of_messages, "save", "resume") else ""
+            start += '"messages":[{"role":"user","content":"b"}],' if name in of_messages else ""
             bad = f'{start}"{name}":{wrong[described["type"]]}}}'
             assert not request_is_valid(bad)
             server.write(bad)
             (refused,) = server.rest()
             assert (refused["event"], refused["kind"]) == ("error", "argument"), bad
             assert name in refused["message"]
-            if described["type"] in right and name not in ("thinking", "save", "resume"):  # it has no chat template
+            if described["type"] in right and name not in (*of_messages, "save", "resume"):  # it has no chat template
                 good = f'{start}"{name}":{right[described["type"]]}}}'
                 assert request_is_valid(good)
                 server.write(good)

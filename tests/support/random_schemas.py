@@ -35,7 +35,7 @@ def random_schema(chance: random.Random) -> dict[str, Any]:
 def _schema(chance: random.Random, depth: int) -> dict[str, Any]:
     kinds = [_string, _integer, _number, _simple, _enum, _const]
     if depth:
-        kinds += 2 * [_object, _array, _any_of, _one_of, _types]
+        kinds += [*(2 * [_object, _array, _any_of, _one_of, _types]), _anything, _tagged]
     schema = chance.choice(kinds)(chance, depth)
     if chance.random() < 0.1:
         schema |= {"title": "A title", "description": "What it is", "default": None, "examples": [1, {"a": []}]}
@@ -103,9 +103,29 @@ def _object(chance: random.Random, depth: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", "properties": {name: _schema(chance, depth - 1) for name in names}}
     if chance.random() < 0.8:
         schema["required"] = [name for name in names if chance.random() < 0.6]
-    if chance.random() < 0.5:
-        schema["additionalProperties"] = False
+    kind = chance.randrange(4)
+    if kind < 3:
+        schema["additionalProperties"] = (False, True, _schema(chance, depth - 1))[kind]
     return schema
+
+
+def _anything(chance: random.Random, depth: int) -> dict[str, Any]:
+    return chance.choice((
+        {}, {"type": "object"}, {"type": "array", "maxItems": 2}, {"type": "array", "items": True, "maxItems": 2},
+        {"type": "object", "additionalProperties": {"type": "integer"}}, {"type": ["object", "null"]},
+    ))  # fmt: skip
+
+
+def _tagged(chance: random.Random, depth: int) -> dict[str, Any]:
+    """Objects that a property tells apart, and others that do not matter."""
+    tags = [{"const": "a"}, {"enum": ["b", 2]}, {"const": 3.5}, {"enum": [True, None]}]
+    objects = []
+    for tag in chance.sample(tags, chance.randint(1, 4)):
+        one = _object(chance, depth)
+        one["properties"] = {"x": {"type": "integer"}} | one["properties"] | {"tag": tag}
+        one["required"] = [*one.get("required", []), "tag"]
+        objects.append(one)
+    return {"oneOf": [*objects, {"enum": ["a", "b"]}, {"const": "c"}, {"type": "number"}]}
 
 
 def _array(chance: random.Random, depth: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import tokenizers
 from mobile_bundle.tokenizer import compile_tokenizer
+from support.charsmaps import REPLACEMENTS, charsmap
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -155,6 +156,11 @@ def t5_normalizer() -> Any:
     return normalizers.Sequence([normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), "\u2581")])
 
 
+def precompiled_normalizer() -> Any:
+    """T5's order of steps, with a small table."""
+    return normalizers.Sequence([normalizers.Precompiled(charsmap(REPLACEMENTS)), *t5_normalizer()])
+
+
 def byte_decoder() -> Any:
     return decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
 
@@ -228,6 +234,7 @@ TRAINED: dict[str, Any] = {
     "metaspace first": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
     "metaspace always": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="always")),
     "metaspace never": lambda: trained_metaspace(None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False)),
+    "unigram precompiled": lambda: trained_unigram(precompiled_normalizer()),
     "unigram": lambda: with_template(trained_unigram()),
     "unigram t5": lambda: trained_unigram(
         t5_normalizer(),

@@ -78,7 +78,8 @@
 #define MB_TOKEN_SPACES_ONE (1u << 19)      /* normalizer: two and more " " become one " ", */
 #define MB_TOKEN_SPACES_MARK (1u << 20)     /* ... or one "▁" */
 #define MB_TOKEN_UNCUT (1u << 21)           /* with CUT_WORDS: but not behind the characters of `uncut` */
-#define MB_TOKEN_KNOWN_FLAGS ((1u << 22) - 1)
+#define MB_TOKEN_CHARSMAP_FLAG (1u << 22)   /* normalizer, before all others: Precompiled, by MB_TOKEN_CHARSMAP */
+#define MB_TOKEN_KNOWN_FLAGS ((1u << 23) - 1)
 
 /* mb_token_header.split: how text falls into words. As regular expressions in tokenizer.json:
  * GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -116,6 +117,7 @@ typedef enum {
   MB_TOKEN_SPLITS,
   MB_TOKEN_SCORES,
   MB_TOKEN_TRIE,
+  MB_TOKEN_CHARSMAP,
   MB_TOKEN_SECTIONS
 } mb_token_section;
 
@@ -147,8 +149,8 @@ typedef struct {
   uint32_t prefix_count;
   uint32_t suffix_count;
   mb_token_span sections[MB_TOKEN_SECTIONS];
-  uint32_t uncut[4];     /* ASCII characters by bit, word 0 from its lowest bit: a merge crosses x|"▁" for these x */
-  uint32_t reserved[10]; /* 0 */
+  uint32_t uncut[4];    /* ASCII characters by bit, word 0 from its lowest bit: a merge crosses x|"▁" for these x */
+  uint32_t reserved[8]; /* 0 */
 } mb_token_header;
 
 #define MB_TOKEN_ADDED_STRIP_LEFT 1u  /* swallows white space before it */
@@ -173,6 +175,11 @@ typedef struct {
   uint32_t reserved;
   mb_token_span between[MB_TOKEN_CHAT_PLACES][MB_TOKEN_CHAT_PLACES]; /* offsets inside MB_TOKEN_CHAT_BYTES */
 } mb_token_chat;
+
+/* MB_TOKEN_CHARSMAP is SentencePiece's precompiled_charsmap as it is: uint32 bytes of the trie; the trie, a double
+ * array of uint32 in Darts' layout; then texts, to which the trie's values point, each up to a NUL. A text of more
+ * bytes than this is not used. */
+#define MB_TOKEN_MAX_REPLACEMENT 255u
 
 /* MB_TOKEN_SPLITS: steps that cut text, each the pieces of the one before. The section is, without gaps:
  *   mb_token_splits       the counts

@@ -6,9 +6,11 @@ from __future__ import annotations
 import random
 import re
 
+import numpy as np
 import pytest
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.native.constraint import JSON_SCHEMA, REGEX, Constraint, Vocabulary
+from mobile_bundle.native.sampler import Sampler, Sampling
 from mobile_bundle.native.tokenizer import Tokenizer
 from support.constrained import RandomModel, allowed_tokens
 from support.trained_tokenizers import small_tokenizer
@@ -94,3 +96,32 @@ def test_memory_is_what_it_was_when_opened(tmp_path):
             constraint.accept(tokens[-1])
         assert constraint.may_end == bool(re.fullmatch(expression, model.text(tokens)))
         assert constraint.bytes == before < 5_000_000
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=1.1, seed=3),
+        Sampling(temperature=0.9, top_k=4, seed=4),
+        Sampling(temperature=0.9, top_p=0.6, seed=5),
+        Sampling(temperature=0.9, min_p=0.1, seed=6, repetition_penalty=1.5),
+    ],
+)
+def test_sampling_among_some_tokens_is_sampling_from_a_vocabulary_of_them(sampling):
+    random = np.random.default_rng(8)
+    for size in (33, 64, 700):
+        some = np.sort(random.choice(size, size // 3, replace=False))
+        mask = np.packbits(np.isin(np.arange((size + 31) // 32 * 32), some), bitorder="little").view(np.uint32)
+        with Sampler(size, sampling) as masked, Sampler(len(some), sampling) as small:
+            for _ in range(50):
+                logits = random.standard_normal(size).astype(np.float32) * 3
+                token = masked.sample(logits, mask)
+                assert some[small.sample(logits[some])] == token
+                masked.accept([token])
+                small.accept([int(np.searchsorted(some, token))])
+
+
+def test_sampling_among_no_tokens_is_refused():
+    with Sampler(40, Sampling()) as sampler, pytest.raises(ArgumentError, match="no token is allowed"):
+        sampler.sample(np.zeros(40, np.float32), np.zeros(2, np.uint32))

@@ -52,6 +52,12 @@ def test_the_decoder_is_transformers(tmp_path: Path, name: str) -> None:
         assert np.linalg.norm(logits.numpy() - expected) < 1e-4 * np.linalg.norm(expected)
 
 
+def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+    """To the precision of products in bfloat16, which processors that can do them take."""
+    assert np.linalg.norm(found - expected) < 1.5e-2 * np.linalg.norm(expected)
+    np.testing.assert_allclose(found, expected, rtol=0.05, atol=5e-3 * np.abs(expected).max())
+
+
 def test_hessians_and_gradients(tmp_path: Path) -> None:
     """Against autograd through transformers' whole model."""
     pytest.importorskip("transformers")
@@ -81,12 +87,12 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
             grad = seen[f"{key}.out"].grad
             assert grad is not None
             squares = grad.reshape(-1, grad.shape[-1]).square().mean(0).numpy()
-            np.testing.assert_allclose(profile.matrices[name].row_weights, squares, rtol=1e-2, atol=1e-9)
+            assert_close(profile.matrices[name].row_weights, squares)
         walk = Walk(model, windows, read_matrix(model, model.tensors[2]))
         walk.advance(layer_weights(model, 0))
         x = seen["down.in"]
         hessian = walk.hessians(layer_weights(model, 1))["mlp.down"]
-        np.testing.assert_allclose(hessian, (x.T @ x / len(x)).numpy(), rtol=1e-2, atol=1e-3 * float(hessian.max()))
+        assert_close(hessian, (x.T @ x / len(x)).numpy())
         assert all(known.sensitivity > 0 for known in profile.matrices.values())
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mobile_bundle.codecs.propagation import Ordered, energy_order, propagate, refine
+from mobile_bundle.codecs.propagation import Ordered, energy_order, inverse_factor, propagate, refine
 
 
 def problem() -> tuple[np.ndarray, Ordered]:
@@ -48,3 +48,21 @@ def test_refining_ends_where_no_single_block_can_improve(width: int) -> None:
     refine(columns, settled, ordered.damped, blocks, whole)
     np.testing.assert_array_equal(settled, values)
     assert loss(columns, values, ordered) <= refined
+
+
+def test_the_quick_factor_is_nearly_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ordered = problem()
+    exact, quick = (inverse_factor(ordered.hessian, quick=quick) for quick in (False, True))
+    expected = np.linalg.inv(ordered.hessian + 0.01 * np.diag(np.full(96, ordered.hessian.diagonal().mean())))
+    np.testing.assert_allclose(exact.T @ exact, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(quick, exact, rtol=1e-3, atol=1e-4 * np.abs(exact).max())
+    assert (exact != quick).any()
+    whole_cholesky = np.linalg.cholesky
+
+    def fails(matrix: np.ndarray) -> np.ndarray:
+        if matrix.dtype == np.float32:
+            raise np.linalg.LinAlgError
+        return whole_cholesky(matrix)
+
+    monkeypatch.setattr(np.linalg, "cholesky", fails)
+    np.testing.assert_array_equal(inverse_factor(ordered.hessian, quick=True), exact)

@@ -131,6 +131,40 @@ def test_the_other_families(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5, atol=1e-5)
 
 
+def test_granite4(tmp_path: Path) -> None:
+    """The converter splits gate and up and calls it granite; keys of the Mamba layers that it does not have stay."""
+    directory = bfloat16_checkpoint(tmp_path / "checkpoint", "granite4")
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    state, split = load_file(directory / "model.safetensors"), tmp_path / "split"
+    split.mkdir()
+    (split / "config.json").write_text(json.dumps(config | {"model_type": "granite", "intermediate_size": 140}))
+    tensors = {}
+    for name, value in state.items():
+        if name.endswith("input_linear.weight"):
+            gate = name.replace("shared_mlp.input_linear", "mlp.gate_proj")
+            tensors[gate], tensors[gate.replace("gate", "up")] = value[:140].copy(), value[140:].copy()
+        else:
+            tensors[name.replace("shared_mlp.output_linear", "mlp.down_proj")] = value
+    save_file(tensors, split / "model.safetensors", {"format": "pt"})
+
+    def edit(writer: Any, rotated: bool = True) -> None:
+        writer.add_head_count_kv([2, 2, 2])
+        writer.add_ssm_state_size(256)
+        writer.add_expert_shared_feed_forward_length(140)
+        writer.add_rope_scaling_finetuned(rotated)
+
+    write_gguf(tmp_path / "model.gguf", split, edit=edit)
+    logits = []
+    for path in (directory, tmp_path / "model.gguf"):
+        build_weights(path, "raw", tmp_path / "weights.ptd")
+        with Engine(tmp_path / "weights.ptd") as model, model.session() as session:
+            logits.append(session.feed(np.arange(3, 60, dtype=np.int32)).copy())
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5, atol=1e-5)
+    write_gguf(tmp_path / "model.gguf", split, edit=lambda writer: edit(writer, False))
+    with pytest.raises(UserError, match="a Granite without positions"):
+        open_model(tmp_path / "model.gguf")
+
+
 def test_minicpm(tmp_path: Path) -> None:
     """transformers has no class of it: a Llama's tensors with its factors."""
     directory = bfloat16_checkpoint(tmp_path / "checkpoint", "llama")

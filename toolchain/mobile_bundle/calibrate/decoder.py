@@ -209,7 +209,7 @@ class LayerRunner:
         else:
             gate, up = self._projected("mlp.gate", entered, weigh), self._projected("mlp.up", entered, weigh)
             x = _activate(spec, gate)
-            x = x * up if x.requires_grad else x.mul_(up)
+            x = x * up if torch.is_grad_enabled() else x.mul_(up)
             if spec.sub_norms:
                 x = normalise(x, weights["mlp.sub_norm.weight"], spec.norm_epsilon)
         return hidden, self.enter(stage, x)

@@ -113,7 +113,11 @@ def profile_model(
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")
         del kept
     seen = np.bincount(windows.reshape(-1), minlength=spec.vocabulary).astype(np.float32) / np.float32(windows.size)
-    entry = (gradient * spec.embedding_scale).reshape(-1, spec.hidden).square().mean(0).numpy()
+    # An error of a row is felt where its token is read, and there by the gradients of that place.
+    slopes = np.square((gradient * spec.embedding_scale).numpy().reshape(-1, spec.hidden))
+    entry = slopes.mean(0)
+    felt = slopes.mean(1) / max(float(entry.mean()), 1e-30)
+    read = np.bincount(walk.windows[:count].reshape(-1), felt / len(felt), spec.vocabulary).astype(np.float32)
     entry_hessian = np.diag(entry).astype(np.float32)
 
     def table(hessian: Floats, row_weights: Floats, weight: Floats) -> MatrixProfile:
@@ -122,17 +126,17 @@ def profile_model(
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
         energy = np.square(row_scales(embedding))
-        share = float((head_rows * energy).sum() / energy.sum()), float((seen * energy).sum() / energy.sum())
+        share = float((head_rows * energy).sum() / energy.sum()), float((read * energy).sum() / energy.sum())
         both = np.float32(share[0]) * head_hessian + np.float32(share[1]) * entry_hessian
         # how much of an error, which spreads over H's eigenvectors as H^-1 does, is that of the logits
         factor = inverse_factor(both)
         part = share[0] * float(np.einsum("ij,ij->", factor @ head_hessian, factor)) / spec.hidden
-        mixed = np.float32(part / share[0]) * head_rows + np.float32((1 - part) / share[1]) * seen
+        mixed = np.float32(part / share[0]) * head_rows + np.float32((1 - part) / share[1]) * read
         found["embedding.weight"] = replace(
             table(both, mixed, embedding), row_weights=np.ones(spec.vocabulary, np.float32)
         )
         return Profile(loss, found, both, None)
-    found["embedding.weight"] = table(entry_hessian, seen, embedding)
+    found["embedding.weight"] = replace(table(entry_hessian, read, embedding), row_weights=seen)
     found["output.weight"] = table(head_hessian, head_rows, tied)
     return Profile(loss, found, entry_hessian, head_hessian)
 
@@ -160,7 +164,7 @@ def _try(matrices: Sequence[Floats], hessian: Floats, names: Sequence[str], coun
     chosen = [np.arange(min(count, len(each))) * len(each) // min(count, len(each)) for each in matrices]
     rows = [each[some] for each, some in zip(matrices, chosen, strict=True)]
     errors = try_candidates(np.concatenate(rows), hessian, names)
-    columns = importance(inverse_factor(hessian))
+    columns = importance(inverse_factor(hessian, quick=True))
     tried, begin = [], 0
     for each, some in zip(matrices, chosen, strict=True):
         own = {name: values[begin : begin + len(some)] for name, values in errors.items()}
@@ -191,7 +195,7 @@ def _table(weight: Floats, hessian: Floats, row_weights: Floats, names: Sequence
     places = (np.arange(_TRIED_EMBEDDING_ROWS) + 0.5) * (counts[-1] / _TRIED_EMBEDDING_ROWS)
     chosen = np.minimum(np.searchsorted(counts, places), len(weight) - 1)
     errors = try_candidates(weight[chosen], hessian, names)
-    columns = importance(inverse_factor(hessian))
+    columns = importance(inverse_factor(hessian, quick=True))
     total = 0.5 * float(counts[-1])
     losses = {name: total * float((own / energy[chosen]).mean(dtype=np.float64)) for name, own in errors.items()}
     return MatrixProfile(total * float(columns.sum(dtype=np.float64)), losses, columns, row_weights)

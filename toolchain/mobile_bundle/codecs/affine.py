@@ -275,7 +275,7 @@ def _full_name(name: str) -> AffineCodec | None:
 def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     grids = [codec.lossy_grid for codec in codecs if isinstance(codec, AffineCodec)]
-    w, rounding = weight / scale, Rounding.of(hessian)
+    w, rounding = weight / scale, Rounding.of(hessian, quick=True)
     rounded = try_grids(w, rounding, grids)
     errors = np.stack([row_errors(values - w, hessian) for values in rounded])
     coarsest = int(errors.sum(axis=1).argmax())

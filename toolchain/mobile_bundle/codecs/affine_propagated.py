@@ -58,9 +58,9 @@ class Rounding:
     counts: Floats
 
     @staticmethod
-    def of(hessian: Floats) -> Rounding:
-        """ValueError for a Hessian that is not finite."""
-        ordered = Ordered.of(hessian, energy_order(hessian))
+    def of(hessian: Floats, quick: bool = False) -> Rounding:
+        """quick: propagation.inverse_factor's. ValueError for a Hessian that is not finite."""
+        ordered = Ordered.of(hessian, energy_order(hessian), quick)
         counts = np.empty(len(hessian), np.float32)
         counts[ordered.order] = importance(ordered.factor)
         return Rounding(ordered, counts)

@@ -148,7 +148,7 @@ def _full_name(name: str) -> TrellisCodec | None:
 def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     own = [codec for codec in codecs if isinstance(codec, TrellisCodec)]
-    w, rounding = weight / scale, Rounding.of(hessian)
+    w, rounding = weight / scale, Rounding.of(hessian, quick=True)
 
     def errors(codec: TrellisCodec, refined: bool) -> Floats:
         coded = fit_propagated(w, rounding, codec.bits, codec.group, refined)

@@ -61,11 +61,12 @@ class Rounding:
     blocks: list[tuple[int, int]]
 
     @staticmethod
-    def of(hessian: Floats) -> Rounding:
-        """hessian: float32 (columns, columns). ValueError for one that is not finite."""
+    def of(hessian: Floats, quick: bool = False) -> Rounding:
+        """hessian: float32 (columns, columns); quick: propagation.inverse_factor's. ValueError for one that is not
+        finite."""
         order = _circle_order(energy_order(hessian, CIRCLE))
         starts = np.flatnonzero(np.diff(order // CIRCLE, prepend=-1)).tolist()
-        return Rounding(Ordered.of(hessian, order), list(zip(starts, [*starts[1:], len(order)], strict=True)))
+        return Rounding(Ordered.of(hessian, order, quick), list(zip(starts, [*starts[1:], len(order)], strict=True)))
 
 
 def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined: bool = True) -> Coded:

@@ -239,7 +239,7 @@ def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Fl
     """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
-    ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH))
+    ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH), quick=True)
 
     def errors(size: int, refined: bool) -> Floats:
         layout = VectorLayout(_TRIED_LENGTH, size, shared=True)

@@ -42,6 +42,7 @@ def _library() -> ctypes.CDLL:
         "mb_tokenizer_open_memory": [pointer, size, flag, ctypes.POINTER(pointer)],
         "mb_tokenizer_close": [pointer],
         "mb_tokenizer_pieces": [pointer, text, size, ctypes.POINTER(size), size, count],
+        "mb_tokenizer_mapped": [pointer, text, size, text, size, count],
         "mb_tokenizer_encode": [pointer, text, size, flag, tokens, size, count],
         "mb_tokenizer_decode": [pointer, tokens, size, flag, text, size, count],
         "mb_tokenizer_vocabulary": [pointer],
@@ -145,6 +146,30 @@ def split_pieces(data: bytes, texts: Sequence[str]) -> list[list[bytes]]:
             )
             pairs = places[: count.value].reshape(-1, 2).tolist()
             found.append([encoded[begin:end] for begin, end in pairs])
+    finally:
+        _library().mb_tokenizer_close(handle)
+    return found
+
+
+def normalized_text(data: bytes, texts: Sequence[str]) -> list[str]:
+    """What the table of characters of a tokenizer.bin that is in memory makes of each text (valid Unicode).
+
+    Raises UserError when the file is damaged or has no table."""
+    file = np.frombuffer(data, np.uint8).copy()
+    handle = ctypes.c_void_p()
+    check(_library().mb_tokenizer_open_memory(file.ctypes.data, len(data), True, ctypes.byref(handle)))
+    found = []
+    try:
+        for text in texts:
+            encoded, count = text.encode(), ctypes.c_size_t()
+            out = ctypes.create_string_buffer(4 * len(encoded) + 256)
+            while True:
+                size = len(out)
+                check(_library().mb_tokenizer_mapped(handle, encoded, len(encoded), out, size, ctypes.byref(count)))
+                if count.value <= size:
+                    break
+                out = ctypes.create_string_buffer(count.value)
+            found.append(out.raw[: count.value].decode())
     finally:
         _library().mb_tokenizer_close(handle)
     return found

@@ -52,11 +52,14 @@ def write_tokenizer(vocabulary: Vocabulary, steps: Steps, chat: ChatTemplate | N
         steps.splits.section if steps.splits else b"",
         _scores(vocabulary),
         _trie(vocabulary),
+        steps.charsmap,
     ]
     spans, body = [], bytearray()
     for section in sections:
         spans += [HEADER_BYTES + len(body), len(section)]
         body += section + bytes(-len(section) % 8)
+    if not steps.charsmap:
+        spans[-2:] = [0, 0]  # as in files from before there was this section
     numbers = [
         HEADER_BYTES + len(body),
         vocabulary.size,

@@ -15,6 +15,7 @@ from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.models.gguf import GgufFile, is_gguf
 from mobile_bundle.models.gguf.config import generation_json
 from mobile_bundle.tokenizer.binary import write_tokenizer
+from mobile_bundle.tokenizer.charsmap_proof import prove_charsmap
 from mobile_bundle.tokenizer.companions import TokenizerFiles, read_tokenizer_files
 from mobile_bundle.tokenizer.gguf import read_tokenizer
 from mobile_bundle.tokenizer.proof import prove_splits
@@ -128,6 +129,8 @@ def _compiled(
     bos = _token_ids("bos_token", sources, vocabulary)
     if steps.splits:
         prove_splits(steps.splits, json.dumps(steps.split_parts), bool(steps.flags & BYTE_LEVEL))
+    if steps.charsmap:
+        prove_charsmap(steps.charsmap)
     return CompiledTokenizer(
         data=write_tokenizer(vocabulary, steps, chat),
         vocabulary=vocabulary.size,

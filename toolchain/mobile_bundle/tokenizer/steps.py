@@ -9,14 +9,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobile_bundle.errors import InputError, UnsupportedError, UserError
+from mobile_bundle.errors import InputError, UserError
+from mobile_bundle.tokenizer.charsmap import decode_charsmap
 from mobile_bundle.tokenizer.splits import CompiledSplits, chain, compile_splits
 from mobile_bundle.tokenizer.splits.step import GPT2_EXPRESSION
 
 BYTE_LEVEL, NFC, PREPEND, REPLACE, PREFIX_SPACE, DIGITS, DIGIT_RUNS = (1 << bit for bit in range(7))
 METASPACE, METASPACE_FIRST, METASPACE_ALWAYS, METASPACE_SPLIT, CUT_WORDS = (1 << bit for bit in range(7, 12))
 IGNORE_MERGES, BYTE_FALLBACK, FUSE_UNKNOWN = (1 << bit for bit in range(12, 15))
-UNIGRAM, STRIP_LEFT, STRIP_RIGHT, SPACES_ONE, SPACES_MARK, UNCUT = (1 << bit for bit in range(16, 22))
+UNIGRAM, STRIP_LEFT, STRIP_RIGHT, SPACES_ONE, SPACES_MARK, UNCUT, CHARSMAP = (1 << bit for bit in range(16, 23))
 SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2, SPLIT_TABLES = range(5)
 DECODER_BYTES, DECODER_METASPACE, DECODER_MARKS = 1, 2, 3
 
@@ -41,6 +42,7 @@ class Steps:
     split: int = SPLIT_NONE
     splits: CompiledSplits | None = None  # with SPLIT_TABLES
     split_parts: list[dict[str, Any]] = field(default_factory=list)  # the parts that `splits` was compiled from
+    charsmap: bytes = b""  # with CHARSMAP
     decoder: int = DECODER_BYTES
     strip: int = 0  # spaces taken from the left of a decoded text; with DECODER_MARKS 1: the first token's marks
     prefix: list[int] = field(default_factory=list)  # ids before an encoded text
@@ -93,8 +95,9 @@ def _add(steps: Steps, flag: int, step: str, value: Any) -> None:
 
 
 _SPACES = {"pattern": {"Regex": " {2,}"}}
-_ORDER = ("NFC", "Strip", "spaces", "others")
-"""In which normalizers stand where there is a Strip or a replacement of several spaces: the runtime's order."""
+_ORDER = ("Precompiled", "NFC", "Strip", "spaces", "others")
+"""In which normalizers stand where there is one of the first, a Strip or a replacement of several spaces: the runtime's
+order."""
 
 
 def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
@@ -108,10 +111,8 @@ def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
                 _add(steps, SPACES_ONE if content == " " else SPACES_MARK, "normalizer", part)
             case {"type": "Precompiled"}:
                 if part.get("precompiled_charsmap"):
-                    raise UnsupportedError(
-                        "tokenizer.json: its normalizer is Precompiled, a table of characters made by SentencePiece, "
-                        "which the runtime does not follow exactly"
-                    )
+                    _add(steps, CHARSMAP, "normalizer", part)
+                    steps.charsmap = decode_charsmap(part["precompiled_charsmap"])
             case {"type": "NFC"}:
                 _add(steps, NFC, "normalizer", part)
             case {"type": "Prepend", "prepend": "\u2581"} if not steps.flags & BYTE_LEVEL:
@@ -120,7 +121,8 @@ def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
                 _add(steps, REPLACE, "normalizer", part)
             case _:
                 raise _refuse("normalizer", part)
-    if steps.flags & (STRIP_LEFT | STRIP_RIGHT | SPACES_ONE | SPACES_MARK) and places != sorted(places):
+    ordered = CHARSMAP | STRIP_LEFT | STRIP_RIGHT | SPACES_ONE | SPACES_MARK
+    if steps.flags & ordered and places != sorted(places):
         raise _refuse("normalizer", parts, "does its steps in an order that the runtime does not")
     if steps.flags & STRIP_LEFT and steps.flags & METASPACE_FIRST:
         raise _refuse("normalizer", parts, "moves the start of the text, where the pre-tokenizer puts its mark")
@@ -129,7 +131,7 @@ def _normalizer(parts: list[dict[str, Any]], steps: Steps) -> None:
 
 
 def _place_of(part: dict[str, Any]) -> str:
-    if part.get("type") in ("NFC", "Strip"):
+    if part.get("type") in ("Precompiled", "NFC", "Strip"):
         return str(part["type"])
     return "spaces" if part.get("pattern") == _SPACES["pattern"] else "others"
 

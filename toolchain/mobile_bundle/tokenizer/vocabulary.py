@@ -11,6 +11,7 @@ from typing import Any
 from mobile_bundle.errors import InputError, UnsupportedError
 from mobile_bundle.tokenizer import steps as step
 from mobile_bundle.tokenizer.byte_alphabet import BYTE_ALPHABET
+from mobile_bundle.tokenizer.splits.character_sets import library
 from mobile_bundle.tokenizer.steps import MARK, Steps
 
 MAX_VOCABULARY = 1 << 21
@@ -158,7 +159,10 @@ def _merges(listed: Any, tokens: dict[str, int]) -> dict[tuple[int, int], tuple[
     return merges
 
 
-def _normalize(text: str, flags: int) -> str:
+def _normalize(text: str, steps: Steps) -> str:
+    flags = steps.flags
+    if steps.charsmap:
+        text = str(library().normalizers.Precompiled(steps.charsmap).normalize_str(text))
     changes = flags & (step.STRIP_LEFT | step.STRIP_RIGHT | step.SPACES_ONE | step.SPACES_MARK)
     if changes and (text != text.strip() or "  " in text):
         raise UnsupportedError(f"tokenizer.json: the added token {text[:40]!r} has spaces that the normalizer changes")
@@ -184,7 +188,7 @@ def _added_tokens(listed: list[dict[str, Any]], tokens: dict[str, int], steps: S
         if number is None:
             number, following = following, following + 1
         normalized = bool(entry.get("normalized", not entry.get("special", False)))
-        text = _normalize(content, steps.flags) if normalized else content
+        text = _normalize(content, steps) if normalized else content
         earlier = by_id.get(number)
         kept = not normalized and earlier is not None and earlier.content == content
         by_text[content] = number

@@ -79,7 +79,10 @@ def _gemma3(values: Values, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _granite(values: Values, config: dict[str, Any]) -> dict[str, Any]:
+    """Granite 4's dense models, too, whose files have keys of Mamba layers besides."""
     del config
+    if not values.flag("rope.scaling.finetuned", True):  # llama.cpp's switch for positions in this architecture
+        raise values.error("a Granite without positions (rope.scaling.finetuned false) is not supported in a GGUF")
     return {
         "attention_multiplier": values.number("attention.scale"),
         "embedding_multiplier": values.number("embedding_scale", 1.0),

@@ -40,6 +40,9 @@ class Values:
             raise self.error(f"{self._prefix}{key} has {len(values)} values for {layers} layers")
         return values
 
+    def flag(self, key: str, default: bool) -> bool:
+        return self._metadata.flag(self._prefix + key, default)
+
     def number(self, key: str, default: float | None = None) -> float:
         value = self._metadata.number(self._prefix + key)
         if value is None and default is None:

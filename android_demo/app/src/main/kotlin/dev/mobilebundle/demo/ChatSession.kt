@@ -305,12 +305,13 @@ class ChatSession(private val app: DemoApplication) {
         }
     }
 
-    /** Has the model's state, of so many bytes, written beside the conversation that it has just answered in. */
-    private fun keep(answered: Conversation, bytes: Long) {
+    /** Has the model's state written beside the conversation that it has just answered in. */
+    private fun keep(answered: Conversation, stats: GenerationStats) {
         fun isStillHeld() = !answering && held == answered.id
-        if (bytes == 0L || !isStillHeld()) return
+        // One that was stopped before anything was read leaves the model with what it had read before: another conversation.
+        if (stats.promptTokens == 0 || stats.stateBytes == 0L || !isStillHeld()) return
         app.disk.execute {
-            if (!app.conversations.hasRoomFor(bytes)) return@execute
+            if (!app.conversations.hasRoomFor(stats.stateBytes)) return@execute
             app.main.execute {
                 if (isStillHeld()) {
                     model.save(app.conversations.stateFile(answered.bundleId, answered.id)) {
@@ -335,7 +336,7 @@ class ChatSession(private val app: DemoApplication) {
     private fun take(event: GenerationEvent, mine: Writing) {
         if (mine === writing) follow(event, mine)
         // Also of an answer that was stopped, or begun in a conversation that was left.
-        if (event is GenerationEvent.Finished) keep(mine.conversation, event.stats.stateBytes)
+        if (event is GenerationEvent.Finished) keep(mine.conversation, event.stats)
     }
 
     private fun follow(event: GenerationEvent, mine: Writing) {

@@ -109,6 +109,8 @@ class RandomTest : ImportScreenTest() {
         println("$sequences sequences of imports, seed $seed")
     }
 
+    private fun files(vararg folders: File) = folders.flatMap { folder -> folder.walk().filter { it.isFile } }
+
     private fun leftovers(): List<String> {
         val whole = stored().map { it.id }.toSet()
         val record = File(app.filesDir, "import.json")
@@ -163,6 +165,10 @@ class RandomTest : ImportScreenTest() {
             assertEquals(app.chat.notice.toString(), 2, app.chat.turns.size)
             assertTrue(app.chat.turns[1].toString(), app.chat.turns[1].ending in listOf(Ending.LENGTH, Ending.COMPLETE))
         }
+        for (one in stored()) app.bundles.delete(one.id)
+        waitFor("what is left") { settle(); stored().isEmpty() }
+        app.imports.discard()
+        waitFor("what is left of imports and conversations") { leftovers().isEmpty() && files(app.store.root, File(app.filesDir, "chats")).isEmpty() }
         println("$events events, seed $seed")
     }
 

@@ -122,6 +122,24 @@ class ResumedConversationTest : AppTest() {
     }
 
     @Test
+    fun aStateHasNoOtherConversationsWords() {
+        chat(bundle).use {
+            ask(question.repeat(3))
+            waitForState()
+            val long = app.conversations.stateFile(bundle.id, app.chat.conversationId).length()
+            repeat(5) {
+                app.chat.newConversation()
+                app.chat.send("Who?")
+                app.chat.stop() // most often before the model has read a word of it
+                waitFor("the model has noticed") { app.chat.state is ModelState.Ready }
+                repeat(20) { settle(); Thread.sleep(5) }
+                val state = app.conversations.stateFile(bundle.id, app.chat.conversationId)
+                assertTrue("${state.length()} of $long", state.length() < long / 2)
+            }
+        }
+    }
+
+    @Test
     fun aDamagedStateIsReadAgainAndReplaced() {
         chat(bundle).use {
             ask(question)

@@ -95,6 +95,8 @@ class ScreenshotTest : AppTest() {
         if (parent != null && parent.width > 0) assertTrue("$what is inside: ${view.left}..${view.right} of ${parent.width}", view.left >= 0 && view.right <= parent.width)
         if (view is TextView && view.layout != null && view.text.isNotEmpty()) {
             val lines = view.layout
+            val broken = (0 until lines.lineCount - 1).map { lines.getLineEnd(it) }.find { view.text[it - 1].isLetter() && view.text[it].isLetter() }
+            assertTrue("$what is not broken within a word", broken == null || view.id !in listOf(R.id.title, R.id.result_rate))
             val ellipsized = (0 until lines.lineCount).any { lines.getEllipsisCount(it) > 0 }
             assertTrue("$what is not cut off", !ellipsized || view.id == R.id.title || view.id == R.id.notice)
             val room = view.height - view.totalPaddingTop - view.totalPaddingBottom

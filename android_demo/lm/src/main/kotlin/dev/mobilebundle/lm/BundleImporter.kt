@@ -175,14 +175,17 @@ class BundleImporter @JvmOverloads constructor(
     private fun install(directory: File) {
         val free = store.freeBytes()
         var full: ImportError.DiskFull? = null
-        runOnce(program, listOf("install", directory.path, "--json"), { full != null || stopped() }) { event ->
+        val failure = runOnce(program, listOf("install", directory.path, "--json"), { full != null || stopped() }) { event ->
             if (event is RunnerEvent.Install) {
                 // What the weights really decode to, which the manifest may have understated.
                 val needed = event.totalBytes + SPARE_BYTES
                 if (needed > free) full = ImportError.DiskFull(needed, free)
                 tell(ImportProgress(manifest.name, event.doneBytes, event.totalBytes, installing = true))
             }
-        }?.let { throw full ?: if (stopped()) ImportError.Stopped() else ImportError.NotInstalled(it) }
+        }
+        // A small model may be decoded before it could be stopped: that it would not have fitted does not depend on it.
+        full?.let { throw it }
+        failure?.let { throw if (stopped()) ImportError.Stopped() else ImportError.NotInstalled(it) }
     }
 
     private fun finish(directory: File, bytes: ByteArray): StoredBundle {

@@ -11,6 +11,7 @@ import android.os.Build
 import android.os.Bundle
 import android.text.Editable
 import android.text.TextWatcher
+import android.util.TypedValue
 import android.view.View
 import android.view.WindowInsets
 import android.widget.EditText
@@ -37,7 +38,11 @@ abstract class ScreenActivity : Activity() {
     protected fun show(layout: Int, title: CharSequence, home: Boolean = false) {
         setContentView(layout)
         setTitle(title)
-        findViewById<TextView>(R.id.title).text = title
+        findViewById<TextView>(R.id.title).apply {
+            text = title
+            // With large letters a heading, which is large already, would break within its words.
+            setTextSize(TypedValue.COMPLEX_UNIT_PX, minOf(textSize, LARGEST_TITLE_DP * resources.displayMetrics.density))
+        }
         findViewById<View>(R.id.back).apply {
             visibility = if (home) View.GONE else View.VISIBLE
             setOnClickListener { finish() }
@@ -176,6 +181,7 @@ abstract class ScreenActivity : Activity() {
     private companion object {
         const val DETAILS = 100
         const val INSET_DP = 20
+        const val LARGEST_TITLE_DP = 26f
         const val DIALOG = "dialog"
         const val DIALOG_ARGUMENTS = "dialog-arguments"
         const val DIALOG_STATE = "dialog-state"
