@@ -16,9 +16,9 @@ enum {
   CACHE_LINE = 64,
   SMALLEST_GROUP = 32,      /* of activations: the most scales and sums that an input has */
   SHARING_ROWS = 16,        /* query heads of one KV head, of several tokens, that one pass over its keys serves */
-  THREAD_BYTES = 24 * 1024, /* touched pages of a worker's stack and its bookkeeping */
+  THREAD_BYTES = 40 * 1024, /* touched pages of a worker's stack and its bookkeeping */
   SAMPLER_BYTES = 8,        /* per token of the vocabulary */
-  PROCESS_BYTES = 400 * 1024,
+  PROCESS_BYTES = 800 * 1024, /* the program itself, but for a few pages */
 };
 
 static uint32_t processors(void) {

@@ -61,7 +61,7 @@ def text(tmp_path_factory) -> Path:
 def points(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("points") / "points.json"
     listed = [
-        {"name": "<b>theirs</b>", "bytes": 3_000_000, "perplexity": 30},
+        {"name": "<b>theirs</b>", "bytes": 3_000_000, "perplexity": 30, "kl": 0.1234},
         {"name": "Q9", "bytes": 10, "perplexity": 9},
     ]
     path.write_text(json.dumps({"origin": "<i>others</i>", "context": 64, "windows": 3, "points": listed}))
@@ -230,6 +230,7 @@ def test_what_cannot_be_compared_is_refused(bundles, text, points, tmp_path, cap
         ('[{"name": "a", "bytes": 0, "perplexity": 9}]', "bytes must be"),
         ('[{"name": "a", "bytes": 9, "perplexity": NaN}]', "NaN is not a JSON number"),
         ('[{"name": "a", "bytes": 9, "perplexity": "9"}]', "perplexity must be"),
+        ('[{"name": "a", "bytes": 9, "perplexity": 9, "kl": -1}]', "kl must be"),
         ('[{"bytes": 9, "perplexity": 9}]', "has no name"),
         ("[3]", "is not an object"),
     ],
@@ -317,7 +318,7 @@ def test_results_name_everything_they_must(report):
     subject = ModelResults(report, "models/m", "val.txt", {"four": "--recipe affine-4bit"}, missing)
     page = results_markdown([subject], "make-it")
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert all(line.replace("\\|", "").count("|") in (5, 8, 14) for line in table)  # no name breaks out of its cell
+    assert all(line.replace("\\|", "").count("|") in (6, 8, 14) for line in table)  # no name breaks out of its cell
     for bundle in report.bundles:
         assert sum(f"{bundle.perplexity:.3f}" in line for line in table) >= 2
     known = ("`--recipe affine-4bit`", "--context 64 --windows 3", report.protocol.machine, "mobile-bundle eval NAME")
@@ -325,6 +326,7 @@ def test_results_name_everything_they_must(report):
         assert words in page
     theirs = next(line for line in table if line.startswith("| Q9"))
     assert "none so small" in theirs
+    assert any("theirs" in line and line.endswith("| 0.1234 |") for line in table)
 
 
 def test_a_page_of_one_bundle_and_no_points(report):

@@ -13,11 +13,13 @@ from mobile_bundle.files.inputs import read_json
 
 @dataclass(frozen=True)
 class Point:
-    """bytes: of the weights and what is needed to read text with them; perplexity: by the report's own protocol."""
+    """bytes: of the weights and what is needed to read text with them; perplexity: by the report's own protocol; kl:
+    mean KL(original || this), nats per token, where it was measured."""
 
     name: str
     bytes: int
     perplexity: float
+    kl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 
 def read_points(path: Path, context: int, windows: int) -> PointSet:
-    """A JSON file: a list of {"name", "bytes", "perplexity"}, or an object with that list as "points", and perhaps
-    "origin" and "note" (text), "context" and "windows" (the protocol that the figures were measured by).
+    """A JSON file: a list of {"name", "bytes", "perplexity"} (and perhaps "kl"), or an object with that list as
+    "points", and perhaps "origin" and "note" (text), "context" and "windows" (the protocol that the figures were measured by).
 
     UserError if it is not such a file, or if its protocol is another than windows of `context` tokens: figures of
     different windows cannot be compared."""
@@ -82,4 +84,7 @@ def _point(path: Path, number: int, item: Any) -> Point:
         raise InputError(f"{path}: {name!r}: bytes must be a whole number above 0")
     if isinstance(perplexity, bool) or not isinstance(perplexity, (int, float)) or perplexity < 1:
         raise InputError(f"{path}: {name!r}: perplexity must be a number of at least 1")
-    return Point(printable(name), size, float(perplexity))
+    kl = item.get("kl")
+    if isinstance(kl, bool) or not isinstance(kl, (int, float, type(None))) or (kl is not None and kl < 0):
+        raise InputError(f"{path}: {name!r}: kl must be a number of at least 0")
+    return Point(printable(name), size, float(perplexity), kl)

@@ -122,7 +122,7 @@ def _others(report: Report) -> list[str]:
     assert report.others is not None
     theirs = report.others.points
     ours = [
-        Point(bundle.name, bundle.model_bytes, bundle.perplexity)
+        Point(bundle.name, bundle.model_bytes, bundle.perplexity, bundle.closeness.kl if bundle.closeness else None)
         for bundle in report.bundles
         if bundle.perplexity is not None
     ]
@@ -153,6 +153,7 @@ def _others(report: Report) -> list[str]:
             f"{_cell(both[index].name)}{' ●' if index in front else ''}",
             _mb(both[index].bytes),
             perplexity_text(both[index].perplexity),
+            "" if (kl := both[index].kl) is None else f"{kl:.4f}",
         )
         for index in listed
     ]
@@ -162,7 +163,7 @@ def _others(report: Report) -> list[str]:
         f"For every point of {whose} on its own front, the best bundle that is not larger; negative is better:",
         _table((whose, "MB", "perplexity", "bundle", "MB", "perplexity", "difference"), duels, text=(0, 3)),
         "All by size; ● marks the front of both together:",
-        _table(("by", "name", "MB", "perplexity"), rows, text=(0, 1)),
+        _table(("by", "name", "MB", "perplexity", "mean KL"), rows, text=(0, 1)),
     ]
 
 
