@@ -17,6 +17,7 @@ from mobile_bundle.models.rope import rotary
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.library import library
 from mobile_bundle.native.programs import bundle_runner
+from mobile_bundle.native.sampler import _Options as SamplerOptions
 from support.builds import build as build_a
 from support.checkpoints import write_byte_tokenizer, write_tiny
 from support.damage import overflowing
@@ -180,21 +181,6 @@ def test_the_engine_names_the_tensor(broken, bundle):
 def test_perplexity_of_what_is_not_finite_is_refused(broken):
     with Model(broken) as model, pytest.raises(UserError, match="not finite"):
         measure(model, np.arange(64, dtype=np.int32).reshape(2, 32))
-
-
-class SamplerOptions(ctypes.Structure):
-    """mb_sampler_options."""
-
-    _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("temperature", ctypes.c_float),
-        ("top_k", ctypes.c_uint32),
-        ("top_p", ctypes.c_float),
-        ("min_p", ctypes.c_float),
-        ("repetition_penalty", ctypes.c_float),
-        ("repetition_window", ctypes.c_uint32),
-        ("seed", ctypes.c_uint64),
-    )
 
 
 class Sampler:

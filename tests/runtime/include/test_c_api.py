@@ -35,7 +35,7 @@ def own_headers() -> list[Path]:
     """The headers of the layers but for fragments, those of one instruction set and those of other runtimes."""
     layers = [path for path in RUNTIME.iterdir() if path.name not in ("include", "cmake", "executorch", "onnxruntime")]
     headers = [header for layer in layers for header in sorted(layer.glob("*.h"))]
-    special = ("unicode_tables.h", "avx2_common.h", "neon_common.h")
+    special = ("unicode_tables.h", "avx2_common.h", "avx512_common.h", "neon_common.h")
     return [path for path in headers if path.name not in special and not path.name.endswith("-impl.h")]
 
 

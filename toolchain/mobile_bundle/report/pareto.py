@@ -45,7 +45,8 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 def read_points(path: Path, context: int, windows: int) -> PointSet:
     """A JSON file: a list of {"name", "bytes", "perplexity"} (and perhaps "kl"), or an object with that list as
-    "points", and perhaps "origin" and "note" (text), "context" and "windows" (the protocol that the figures were measured by).
+    "points", and perhaps "origin" and "note" (text), "context" and "windows" (the protocol that the figures were
+    measured by).
 
     UserError if it is not such a file, or if its protocol is another than windows of `context` tokens: figures of
     different windows cannot be compared."""
