@@ -5,7 +5,7 @@ Sizes are bytes; errors are ||W - W'||**2 / ||W||**2; an infinite or undefined p
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -183,8 +183,11 @@ _Record = TypeVar("_Record")
 
 
 def _record(kind: type[_Record], data: Any) -> _Record:
-    """A dataclass from its JSON, every type checked. TypeError names the member that is not as it should be."""
-    if not isinstance(data, dict) or set(data) != {entry.name for entry in fields(kind)}:  # type: ignore[arg-type]
+    """A dataclass from its JSON, every type checked; members with a default may be missing: reports from before there
+    were such. TypeError names the member that is not as it should be."""
+    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    needed = {entry.name for entry in fields(kind) if entry.default is MISSING}  # type: ignore[arg-type]
+    if not isinstance(data, dict) or not needed <= set(data) <= names:
         raise TypeError(f"the members of a {kind.__name__} are others")
     hints = get_type_hints(kind)
     return kind(**{name: _checked(hints[name], value, name) for name, value in data.items()})
