@@ -329,6 +329,16 @@ def test_results_name_everything_they_must(report):
     assert any("theirs" in line and line.endswith("| 0.1234 |") for line in table)
 
 
+def test_a_report_from_before_points_had_a_kl_is_read(page, report, tmp_path):
+    data = json.loads(page.with_suffix(".json").read_text())
+    for point in data["others"]["points"]:
+        del point["kl"]
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    found = read_report(tmp_path / "old.json")
+    assert [point.kl for point in found.others.points] == [None, None]
+    assert found.bundles == report.bundles
+
+
 def test_a_page_of_one_bundle_and_no_points(report):
     one = Report(report.tool_version, report.protocol, report.original, report.bundles[:1], None)
     assert "Size against quality" in report_page(one)
