@@ -14,10 +14,10 @@ enum {
   MOST_THREADS = 64,
   DEFAULT_MOST_THREADS = 4, /* more rarely help on a phone, whose small cores then hold the big ones back */
   CACHE_LINE = 64,
-  SMALLEST_GROUP = 32,      /* of activations: the most scales and sums that an input has */
-  SHARING_ROWS = 16,        /* query heads of one KV head, of several tokens, that one pass over its keys serves */
-  THREAD_BYTES = 40 * 1024, /* touched pages of a worker's stack and its bookkeeping */
-  SAMPLER_BYTES = 8,        /* per token of the vocabulary */
+  SMALLEST_GROUP = 32,        /* of activations: the most scales and sums that an input has */
+  SHARING_ROWS = 16,          /* query heads of one KV head, of several tokens, that one pass over its keys serves */
+  THREAD_BYTES = 40 * 1024,   /* touched pages of a worker's stack and its bookkeeping */
+  SAMPLER_BYTES = 8,          /* per token of the vocabulary */
   PROCESS_BYTES = 800 * 1024, /* the program itself, but for a few pages */
 };
 
