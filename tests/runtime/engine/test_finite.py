@@ -17,7 +17,7 @@ from mobile_bundle.models.rope import rotary
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.library import library
 from mobile_bundle.native.programs import bundle_runner
-from mobile_bundle.native.sampler import _Options as SamplerOptions
+from mobile_bundle.native.sampler import SamplerOptions
 from support.builds import build as build_a
 from support.checkpoints import write_byte_tokenizer, write_tiny
 from support.damage import overflowing

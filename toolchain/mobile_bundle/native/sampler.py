@@ -17,7 +17,7 @@ _MOST_SEED = (1 << 64) - 1
 _MOST_COUNT = (1 << 32) - 1
 
 
-class _Options(ctypes.Structure):
+class SamplerOptions(ctypes.Structure):
     """mb_sampler_options."""
 
     _fields_ = [
@@ -60,7 +60,7 @@ class Sampling:
 def _library() -> ctypes.CDLL:
     pointer = ctypes.c_void_p
     return declared({
-        "mb_sampler_open": [ctypes.c_uint32, ctypes.POINTER(_Options), ctypes.POINTER(pointer)],
+        "mb_sampler_open": [ctypes.c_uint32, ctypes.POINTER(SamplerOptions), ctypes.POINTER(pointer)],
         "mb_sampler_close": [pointer],
         "mb_sampler_accept": [pointer, ctypes.c_int32],
         "mb_sampler_sample_among": [
@@ -75,7 +75,7 @@ class Sampler:
     def __init__(self, vocabulary: int, sampling: Sampling) -> None:
         self._handle = ctypes.c_void_p()
         self._vocabulary = vocabulary
-        options = _Options(size=ctypes.sizeof(_Options), **asdict(sampling))
+        options = SamplerOptions(size=ctypes.sizeof(SamplerOptions), **asdict(sampling))
         check(_library().mb_sampler_open(vocabulary, ctypes.byref(options), ctypes.byref(self._handle)))
 
     def __enter__(self) -> Sampler:
