@@ -6,13 +6,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def round_int8(x: Tensor, group: int) -> Tensor:
-    """x with one scale, largest magnitude / 127, per `group` values of the last dimension; 0: one for all of them."""
+def round_int8(x: Tensor, group: int, half: bool = False) -> Tensor:
+    """x with one scale, largest magnitude / 127, per `group` values of the last dimension; 0: one for all of them.
+    half: the scales are kept in fp16, as in a cache."""
     columns = x.shape[-1]
     padding = -columns % group if group else 0
     parts = functional.pad(x.float(), (0, padding)) if padding else x.float()
     parts = parts.reshape(*parts.shape[:-1], -1, group or columns)
-    scale = 127.0 / parts.detach().abs().amax(-1, keepdim=True).clamp(min=1e-30)
-    rounded = (parts.detach() * scale).round() / scale
+    largest = parts.detach().abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    step = largest / 127.0
+    codes = (parts.detach() * (127.0 / largest)).round()
+    rounded = codes * (step.half().float() if half else step)
     rounded = rounded.flatten(-2)[..., :columns].to(x.dtype)
     return x + (rounded - x).detach()
