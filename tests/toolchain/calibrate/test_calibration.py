@@ -24,7 +24,7 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 torch = pytest.importorskip("torch")
 
 from mobile_bundle.calibrate.decoder import fast_product, normalise, readers, soft_cap  # noqa: E402
-from mobile_bundle.calibrate.head import Head  # noqa: E402
+from mobile_bundle.calibrate.head import Head, drawn_tokens  # noqa: E402
 from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix, tensor_named  # noqa: E402
 
@@ -58,8 +58,9 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0.05, atol=5e-3 * np.abs(expected).max())
 
 
-def test_hessians_and_gradients(tmp_path: Path) -> None:
-    """Against autograd through transformers' whole model."""
+def test_hessians_and_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against autograd through transformers' whole model. Other precision would draw other tokens."""
+    monkeypatch.setattr("mobile_bundle.calibrate.profile.fast_product", lambda: torch.nn.functional.linear)
     pytest.importorskip("transformers")
     reference = tiny_model("llama-untied-biases")
     windows = tokens(3, 32)
@@ -78,10 +79,13 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
     layer.mlp.down_proj.register_forward_hook(keep("down"))
     layer.self_attn.k_proj.register_forward_hook(keep("key"))
     logits = reference(ids).logits
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 512), ids[:, 1:].reshape(-1), reduction="sum")
-    loss.backward()
+    scored = logits[:, :-1]
+    loss = torch.nn.functional.cross_entropy(scored.reshape(-1, 512), ids[:, 1:].reshape(-1), reduction="sum")
+    with torch.no_grad():
+        drawn = [drawn_tokens(window.softmax(-1), number * 32) for number, window in enumerate(scored)]
+    torch.nn.functional.cross_entropy(scored.reshape(-1, 512), torch.cat(drawn), reduction="sum").backward()
     with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
-        profile = profile_model(model, windows)
+        profile = profile_model(model, windows, windows)
         assert profile.loss == pytest.approx(float(loss) / (3 * 31), rel=1e-4)
         for key, name in (("down", "layers.1.mlp.down.weight"), ("key", "layers.1.attention.key.weight")):
             grad = seen[f"{key}.out"].grad
@@ -95,6 +99,16 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
         assert_close(hessian, (x.T @ x / len(x)).numpy())
         assert all(known.sensitivity > 0 for known in profile.matrices.values())
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
+
+
+def test_tokens_are_drawn_by_their_probability() -> None:
+    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3]).repeat(4000, 1)
+    drawn = drawn_tokens(probabilities, seed=7)
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    assert shares[1] == 0
+    torch.testing.assert_close(shares, probabilities[0], atol=0.03, rtol=0)
+    assert torch.equal(drawn, drawn_tokens(probabilities, seed=7))
+    assert not torch.equal(drawn, drawn_tokens(probabilities, seed=8))
 
 
 @pytest.mark.parametrize("name", ["llama-untied-biases", "lfm2"])

@@ -60,5 +60,5 @@ def calibrate(
     note = f"calibrated on {windows.shape[0]} windows of {windows.shape[1]} tokens of {name}"
     tell(note)
     with one_thread_each():
-        profile = profile_model(model, windows, candidates, progress)
+        profile = profile_model(model, windows, held_out, candidates, progress)
     return Calibration(windows, held_out, profile, note)

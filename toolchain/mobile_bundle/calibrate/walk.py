@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.calibrate.activations import Int8Runner
 from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.models import Model, TensorSpec
@@ -83,6 +84,19 @@ class Walk:
         sums = added(side_by_side(squares, self.batches()))
         return {name: _symmetric(total.div_(self.windows.size)).numpy() for name, total in sums.items()}
 
+    def entered(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
+        """What enters every input of the layer, float32 (tokens, columns), of all windows; moves on through the layer.
+        For few windows: they go through together."""
+        runner = self._next(weights)
+        found: dict[str, Floats] = {}
+
+        def observe(name: str, x: Tensor) -> None:
+            found[name] = x.reshape(-1, x.shape[-1]).numpy().copy()
+
+        with torch.no_grad():
+            self.hidden = runner.forward(self.hidden, observe)
+        return found
+
     def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Floats, Floats]]:
         """Passes this walk and `reference` through the layer, input by input (decoder.STAGES): its name, its Hessian as
         `hessians` has it, and its drift. Between two of them the caller may replace in `weights` what reads the input:
@@ -125,9 +139,13 @@ class Walk:
         self.hidden, self.layer = hidden, layer
         return found
 
-    def advance(self, weights: Mapping[str, Tensor]) -> None:
-        """Passes the hidden states of all windows through the layer."""
+    def advance(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> None:
+        """Passes the hidden states of all windows through the layer. groups: with inputs, keys and values rounded to
+        int8, Int8Runner.groups."""
         runner = self._next(weights)
+        if groups is not None:
+            runner = Int8Runner(self._spec, weights, *self._tables, self.layer - 1, self._product)
+            runner.groups = groups
 
         @torch.no_grad()
         def forward(batch: slice) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn import functional
+
+from mobile_bundle.calibrate.decoder import LayerRunner
 
 
 def round_int8(x: Tensor, group: int) -> Tensor:
@@ -16,3 +20,22 @@ def round_int8(x: Tensor, group: int) -> Tensor:
     rounded = (parts.detach() * scale).round() / scale
     rounded = rounded.flatten(-2)[..., :columns].to(x.dtype)
     return x + (rounded - x).detach()
+
+
+_CACHE_GROUP = 32
+"""Values of a key or a value that share an int8 scale in the engine's cache (MB_KV_BLOCK)."""
+
+
+class Int8Runner(LayerRunner):
+    """A layer whose inputs, keys and values are rounded as the engine rounds them."""
+
+    groups: Mapping[str, int | None]
+    """Columns that share an int8 scale, by entrance of PROJECTIONS; 0: all of a token; None: the input stays as it
+    is."""
+
+    def enter(self, name: str, x: Tensor) -> Tensor:
+        group = self.groups[name]
+        return super().enter(name, x if group is None else round_int8(x, group))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return super().attend(q, round_int8(k, _CACHE_GROUP), round_int8(v, _CACHE_GROUP))
