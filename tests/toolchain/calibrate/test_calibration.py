@@ -60,7 +60,7 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
 
 def test_hessians_and_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against autograd through transformers' whole model. Other precision would draw other tokens."""
-    monkeypatch.setattr("mobile_bundle.calibrate.profile.fast_product", lambda: torch.nn.functional.linear)
+    monkeypatch.setattr("mobile_bundle.calibrate.profile.fast_product", lambda device: torch.nn.functional.linear)
     pytest.importorskip("transformers")
     reference = tiny_model("llama-untied-biases")
     windows = tokens(3, 32)

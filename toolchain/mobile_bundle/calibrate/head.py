@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mobile_bundle.calibrate.activations import round_int8
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
+from mobile_bundle.calibrate.device import CPU
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -29,10 +30,10 @@ class Head:
         self._weight, self._norm, self._epsilon, self._cap, self._group = weight, norm, epsilon, cap, group
 
     @staticmethod
-    def of(model: Model, weight: Floats, group: int | None = None) -> Head:
-        """With the model's own final norm."""
-        norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0])
-        return Head(torch.from_numpy(weight), norm, model.spec.norm_epsilon, model.spec.logit_cap, group)
+    def of(model: Model, weight: Floats, device: torch.device = CPU, group: int | None = None) -> Head:
+        """With the model's own final norm. device: where the hidden states are."""
+        norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0]).to(device)
+        return Head(torch.from_numpy(weight).to(device), norm, model.spec.norm_epsilon, model.spec.logit_cap, group)
 
     def entered(self, hidden: Tensor) -> Tensor:
         """What the head reads of hidden states (..., hidden): float32 (tokens, hidden)."""
@@ -41,11 +42,11 @@ class Head:
     @torch.no_grad()
     def hessian(self, walk: Walk) -> Floats:
         """Of the head's input, float32 (hidden, hidden)."""
-        total = torch.zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
+        total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
             x = self.entered(walk.hidden[batch])
             total.addmm_(x.T, x)
-        return (total / walk.windows.size).numpy()
+        return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
         """(mean loss on the text, gradient of the summed loss by hidden, mean squared gradient of every logit
@@ -65,7 +66,8 @@ class Head:
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
                 squares = slope * (1 - slope)  # what they are on average over draws
-                slope[torch.arange(end - begin), drawn_tokens(slope, window * tokens.shape[1] + begin)] -= 1
+                drawn = drawn_tokens(slope, window * tokens.shape[1] + begin)
+                slope[torch.arange(end - begin, device=slope.device), drawn] -= 1
                 if self._cap:
                     bent = 1 - (logits / self._cap).square()
                     slope *= bent
@@ -76,17 +78,17 @@ class Head:
             gradient[window, begin:end] = x.grad
             return found, squares.sum(0)
 
-        total = torch.zeros(len(self._weight))
+        total = self._weight.new_zeros(len(self._weight))
         loss = 0.0
-        for found, of_logits in side_by_side(piece, _pieces(tokens)):
+        for found, of_logits in side_by_side(piece, _pieces(tokens), hidden.device):
             loss += found
             total += of_logits
         scored = _scored(tokens)
-        return loss / scored, gradient, (total / scored).numpy()
+        return loss / scored, gradient, (total / scored).cpu().numpy()
 
     def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
         """This head on the coded model's hidden states, beside the original's on its own."""
-        tokens = torch.from_numpy(walk.windows.astype(np.int64))
+        tokens = torch.from_numpy(walk.windows.astype(np.int64)).to(walk.device)
 
         @torch.no_grad()
         def piece(place: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -97,7 +99,7 @@ class Head:
             taken, known = (-float(each.gather(1, targets).sum(dtype=torch.float64)) for each in (own, theirs))
             return taken, known, float((theirs.exp() * (theirs - own)).sum(dtype=torch.float64))
 
-        loss, original_loss, kl = np.sum(list(side_by_side(piece, _pieces(tokens))), axis=0).tolist()
+        loss, original_loss, kl = np.sum(list(side_by_side(piece, _pieces(tokens), walk.device)), axis=0).tolist()
         scored = _scored(tokens)
         return Measured(scored, original_loss / scored, loss / scored, kl / scored)
 
@@ -110,7 +112,7 @@ class Head:
 def drawn_tokens(probabilities: Tensor, seed: int) -> Tensor:
     """A token for every row of (count, vocabulary), int64 (count,)."""
     sums = probabilities.cumsum(-1)
-    places = torch.rand(len(sums), 1, generator=torch.Generator().manual_seed(seed)) * sums[:, -1:]
+    places = torch.rand(len(sums), 1, generator=torch.Generator().manual_seed(seed)).to(sums.device) * sums[:, -1:]
     return torch.searchsorted(sums, places)[:, 0].clamp_(max=sums.shape[-1] - 1)
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.propagation import row_errors
 
 Floats = NDArray[np.float32]
@@ -16,7 +17,7 @@ _INPUT_GROUP = 64
 """Columns of an input that share a scale. The kernels take the group of the weights, 32 to 128."""
 
 
-def unfitted_share(weight: Floats, factor: Floats, hessian: Floats, entered: Floats, share: float) -> float:
+def unfitted_share(weight: Floats, factor: Floats, hessian: Matrix, entered: Floats, share: float) -> float:
     """What D H D^T is on other text once the whole text was coded with, divided by what it is on the part of the text
     that the trial is fitted to and judged by.
 
