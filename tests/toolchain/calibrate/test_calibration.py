@@ -179,19 +179,41 @@ def test_the_measure_of_a_coded_model(tmp_path: Path) -> None:
     assert same.kl == pytest.approx(0, abs=1e-6)
 
 
+def test_inputs_are_rounded_in_groups(tmp_path: Path) -> None:
+    """To 255 values per token and group, but where the engine does not round."""
+    seen: dict[str, torch.Tensor] = {}
+    groups = {"attention": 32, "attention.output": 0, "mlp": None, "mlp.down": 64}
+    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+        walk = Walk(model, tokens(2, 16), read_matrix(model, tensor_named(model, "embedding.weight")))
+        runner = walk.runner(layer_weights(model, 0), 0, groups)
+        with torch.no_grad():
+            runner.forward(walk.hidden, lambda stage, x: seen.update({stage: x.clone()}))
+    for stage, x in seen.items():
+        group = groups[stage] or x.shape[-1]
+        parts = torch.nn.functional.pad(x, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
+        codes = parts * (127 / parts.abs().amax(-1, keepdim=True))
+        away = float((codes - codes.round()).abs().max())
+        assert away > 0.4 if groups[stage] is None else away < 1e-3, stage
+
+
 def test_calibrated_builds_measure_themselves(tmp_path: Path) -> None:
-    """On windows that are not calibrated on, and rightly: the uncompressed model loses nothing, 2 bits much; the same
-    bytes and figures with one job and with two."""
+    """On windows that are not calibrated on, and rightly: the uncompressed model loses nothing but what int8 keys and
+    values cost, 2 bits much; the same bytes and figures with one job and with two."""
     text = tmp_path / "calibration.txt"
     text.write_text(read_text(DEFAULT_TEXT)[:12_000], "utf-8")
     exact = build(EXAMPLE, tmp_path / "raw.mbundle", "raw", calibration=text)["measured"]
-    assert exact["loss"] == pytest.approx(exact["original_loss"], abs=1e-6)
+    assert exact["loss"] == pytest.approx(exact["original_loss"], abs=2e-3)
+    assert 0 < exact["kl"] < 1e-3
     found = [build(EXAMPLE, tmp_path / "2.mbundle", "affine-2bit", calibration=text, jobs=jobs) for jobs in (1, 2)]
     assert found[0]["measured"]["original_loss"] == exact["original_loss"]
     assert found[0]["measured"]["loss"] > exact["loss"] + 0.2
     assert found[0]["measured"]["kl"] > 0.2
     assert found[0]["measured"] == found[1]["measured"]
     assert found[0]["files"]["weights.ptd"] == found[1]["files"]["weights.ptd"]
+    with open_for_evaluation(tmp_path / "2.mbundle", lambda *_: None) as (model, tokenizer, bos):
+        held_out = token_windows(tokenizer, bos, read_text(text), 512, 0)[3::7]
+        perplexity = measure(model, held_out).perplexity
+    assert math.log(perplexity) == pytest.approx(found[0]["measured"]["loss"], abs=5e-3)
 
 
 def short_text(path: Path, length: int = 30_000) -> Path:
@@ -236,8 +258,8 @@ def test_a_planned_bundle(tmp_path: Path) -> None:
     assert stored <= 2_400_000
     assert manifest["recipe"] == "planned"
     predicted = next(float(line.split()[2]) for line in lines if line.startswith("predicted loss"))
-    measured = manifest["measured"]["loss"] - manifest["measured"]["original_loss"]
-    assert predicted == pytest.approx(measured, rel=0.3)
+    measured = manifest["measured"]["kl"]
+    assert predicted == pytest.approx(measured, rel=0.2)
     with open_for_evaluation(EXAMPLE, lambda *_: None) as (model, tokenizer, bos):
         original = measure(model, token_windows(tokenizer, bos, text, 512, 8)).perplexity
     assert math.log(perplexity(out, text) / original) == pytest.approx(

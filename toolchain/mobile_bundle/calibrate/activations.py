@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -27,14 +28,15 @@ _CACHE_GROUP = 32
 
 
 class Int8Runner(LayerRunner):
-    """A layer whose inputs, keys and values are rounded as the engine rounds them."""
+    """A layer whose inputs, keys and values are rounded as the engine rounds them. groups: columns that share an int8
+    scale, by entrance of PROJECTIONS; 0: all of a token; None: the input stays as it is; others: LayerRunner's."""
 
-    groups: Mapping[str, int | None]
-    """Columns that share an int8 scale, by entrance of PROJECTIONS; 0: all of a token; None: the input stays as it
-    is."""
+    def __init__(self, groups: Mapping[str, int | None], *others: Any) -> None:
+        super().__init__(*others)
+        self._groups = groups
 
     def enter(self, name: str, x: Tensor) -> Tensor:
-        group = self.groups[name]
+        group = self._groups[name]
         return super().enter(name, x if group is None else round_int8(x, group))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Hessians of one layer's four inputs are in RAM.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,14 +67,17 @@ class Walk:
         for begin in range(0, len(self.windows), self.batch):
             yield slice(begin, begin + self.batch)
 
-    def runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
-        """A layer of this model with the given weights."""
-        return LayerRunner(self._spec, weights, *self._tables, layer, self._product)
+    def runner(
+        self, weights: Mapping[str, Tensor], layer: int, groups: Mapping[str, int | None] | None = None
+    ) -> LayerRunner:
+        """A layer of this model with the given weights; groups: Int8Runner's, or None for float32."""
+        runner = LayerRunner if groups is None else partial(Int8Runner, groups)
+        return runner(self._spec, weights, *self._tables, layer, self._product)
 
-    def _next(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+    def _next(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> LayerRunner:
         """Of the layer that is next; it counts as passed."""
         self.layer += 1
-        return self.runner(weights, self.layer - 1)
+        return self.runner(weights, self.layer - 1, groups)
 
     def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Matrix]:
         """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns); moves on
@@ -150,11 +154,8 @@ class Walk:
 
     def advance(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> None:
         """Passes the hidden states of all windows through the layer. groups: with inputs, keys and values rounded to
-        int8, Int8Runner.groups."""
-        runner = self._next(weights)
-        if groups is not None:
-            runner = Int8Runner(self._spec, weights, *self._tables, self.layer - 1, self._product)
-            runner.groups = groups
+        int8, Int8Runner's."""
+        runner = self._next(weights, groups)
 
         @torch.no_grad()
         def forward(batch: slice) -> None:
