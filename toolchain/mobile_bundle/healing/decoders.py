@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mobile_bundle.calibrate.activations import round_int8
 from mobile_bundle.calibrate.decoder import PROJECTIONS, LayerRunner, normalise, rotary
 from mobile_bundle.calibrate.walk import layer_tensors, layer_weights, read_matrix
 from mobile_bundle.codecs import Stats, StreamCodec
-from mobile_bundle.healing.activations import round_int8
 from mobile_bundle.healing.grids import Grid, make_grid
 from mobile_bundle.healing.matrix import Matrix
 from mobile_bundle.models import DecoderSpec, Model, TensorSpec
