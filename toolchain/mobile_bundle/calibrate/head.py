@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
+from mobile_bundle.calibrate.device import CPU
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -27,19 +28,19 @@ class Head:
         self._weight, self._norm, self._epsilon, self._cap = weight, norm, epsilon, cap
 
     @staticmethod
-    def of(model: Model, weight: Floats) -> Head:
-        """With the model's own final norm."""
+    def of(model: Model, weight: Floats, device: torch.device = CPU) -> Head:
+        """With the model's own final norm. device: where the hidden states are."""
         norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0])
-        return Head(torch.from_numpy(weight), norm, model.spec.norm_epsilon, model.spec.logit_cap)
+        return Head(torch.from_numpy(weight).to(device), norm.to(device), model.spec.norm_epsilon, model.spec.logit_cap)
 
     @torch.no_grad()
     def hessian(self, walk: Walk) -> Floats:
         """Of the head's input, float32 (hidden, hidden)."""
-        total = torch.zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
+        total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
             x = normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total))
             total.addmm_(x.T, x)
-        return (total / walk.windows.size).numpy()
+        return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
         """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
@@ -56,7 +57,7 @@ class Head:
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
-                slope[torch.arange(end - begin), targets] -= 1
+                slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
                     slope *= 1 - (logits / self._cap).square()
                 back = slope @ self._weight
@@ -65,17 +66,17 @@ class Head:
             gradient[window, begin:end] = x.grad
             return found, slope.square_().sum(0)
 
-        squares = torch.zeros(len(self._weight))
+        squares = self._weight.new_zeros(len(self._weight))
         loss = 0.0
-        for found, of_logits in side_by_side(piece, _pieces(tokens)):
+        for found, of_logits in side_by_side(piece, _pieces(tokens), hidden.device):
             loss += found
             squares += of_logits
         scored = _scored(tokens)
-        return loss / scored, gradient, (squares / scored).numpy()
+        return loss / scored, gradient, (squares / scored).cpu().numpy()
 
     def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
         """This head on the coded model's hidden states, beside the original's on its own."""
-        tokens = torch.from_numpy(walk.windows.astype(np.int64))
+        tokens = torch.from_numpy(walk.windows.astype(np.int64)).to(walk.device)
 
         @torch.no_grad()
         def piece(place: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -86,7 +87,7 @@ class Head:
             taken, known = (-float(each.gather(1, targets).sum(dtype=torch.float64)) for each in (own, theirs))
             return taken, known, float((theirs.exp() * (theirs - own)).sum(dtype=torch.float64))
 
-        loss, original_loss, kl = np.sum(list(side_by_side(piece, _pieces(tokens))), axis=0).tolist()
+        loss, original_loss, kl = np.sum(list(side_by_side(piece, _pieces(tokens), walk.device)), axis=0).tolist()
         scored = _scored(tokens)
         return Measured(scored, original_loss / scored, loss / scored, kl / scored)
 

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobile_bundle.calibrate.decoder import STAGES, fast_product, readers
+from mobile_bundle.calibrate.device import CPU
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.threads import side_by_side
-from mobile_bundle.calibrate.walk import Walk, added, layer_weights, read_matrix, tensor_named
+from mobile_bundle.calibrate.walk import Walk, added, layer_weights, moved, read_matrix, tensor_named
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.propagation import importance, inverse_factor
 from mobile_bundle.codecs.registry import try_candidates
 from mobile_bundle.codecs.vptq import row_scales
@@ -66,15 +68,19 @@ class Profile:
 
 
 def profile_model(
-    model: Model, windows: NDArray[np.int32], names: Sequence[str] = (), progress: Progress | None = None
+    model: Model,
+    windows: NDArray[np.int32],
+    names: Sequence[str] = (),
+    progress: Progress | None = None,
+    device: torch.device = CPU,
 ) -> Profile:
-    """windows: token ids int32 (count, tokens), of which some are taken; names: of the candidate codecs to try. Hidden
-    states of some windows go to a temporary file meanwhile."""
+    """windows: token ids int32 (count, tokens), of which some are taken; names: of the candidate codecs to try; device:
+    where it computes. Hidden states of some windows go to a temporary file meanwhile."""
     torch.manual_seed(0)
     spec = model.spec
     steps = 2 * spec.layers + 1
     embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
-    walk = Walk(model, _some(windows, _HESSIAN_TOKENS), embedding, fast_product())
+    walk = Walk(model, _some(windows, _HESSIAN_TOKENS), embedding, fast_product(device), device)
     count = min(len(walk.windows), max(1, _GRADIENT_TOKENS // windows.shape[1]))
     tried: dict[tuple[int, str], Future[list[_Tried]]] = {}
     with ThreadPoolExecutor(default_jobs()) as pool, tempfile.TemporaryFile(prefix="mobile-bundle-") as file:
@@ -84,9 +90,9 @@ def profile_model(
             reserve(file.fileno(), size)
         kept = np.memmap(file, np.float32, "w+", shape=shape)
         for layer in range(spec.layers):
-            kept[layer] = walk.hidden[:count].numpy()
+            kept[layer] = walk.hidden[:count].cpu().numpy()
             weights = layer_weights(model, layer)
-            hessians = walk.hessians(weights)
+            hessians = walk.hessians(moved(weights, device))
             for stage, hessian in hessians.items():
                 matrices = [weights[f"{name}.weight"].numpy() for name in readers(stage, weights)]
                 tried[layer, stage] = pool.submit(_try, matrices, hessian, names, _TRIED_ROWS)
@@ -95,17 +101,17 @@ def profile_model(
             if progress:
                 progress(layer + 1, steps, f"layer {layer}")
         tied = embedding if spec.tied else read_matrix(model, tensor_named(model, "output.weight"))
-        head = Head.of(model, tied)
+        head = Head.of(model, tied, device)
         head_hessian = head.hessian(walk)
         loss, gradient, head_rows = head.gradients(
-            walk.hidden[:count], torch.from_numpy(walk.windows[:count].astype(np.int64))
+            walk.hidden[:count], torch.from_numpy(walk.windows[:count].astype(np.int64)).to(device)
         )
         if progress:
             progress(spec.layers + 1, steps, "output")
         found = {}
         for layer in reversed(range(spec.layers)):
-            weights = layer_weights(model, layer)
-            gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()), gradient)
+            weights = moved(layer_weights(model, layer), device)
+            gradient, rows = _back(walk, layer, weights, torch.from_numpy(kept[layer].copy()).to(device), gradient)
             for stage in STAGES:
                 for name, known in zip(readers(stage, weights), tried[layer, stage].result(), strict=True):
                     found[f"layers.{layer}.{name}.weight"] = _profile(known, rows[name])
@@ -114,7 +120,7 @@ def profile_model(
         del kept
     seen = np.bincount(windows.reshape(-1), minlength=spec.vocabulary).astype(np.float32) / np.float32(windows.size)
     # An error of a row is felt where its token is read, and there by the gradients of that place.
-    slopes = np.square((gradient * spec.embedding_scale).numpy().reshape(-1, spec.hidden))
+    slopes = np.square((gradient * spec.embedding_scale).cpu().numpy().reshape(-1, spec.hidden))
     entry = slopes.mean(0)
     felt = slopes.mean(1) / max(float(entry.mean()), 1e-30)
     read = np.bincount(walk.windows[:count].reshape(-1), felt / len(felt), spec.vocabulary).astype(np.float32)
@@ -159,7 +165,7 @@ class _Tried:
     errors: Mapping[str, Floats]
 
 
-def _try(matrices: Sequence[Floats], hessian: Floats, names: Sequence[str], count: int) -> list[_Tried]:
+def _try(matrices: Sequence[Floats], hessian: Matrix, names: Sequence[str], count: int) -> list[_Tried]:
     """Matrices that read one input, each by itself; count: rows of each that are coded, all of them together."""
     chosen = [np.arange(min(count, len(each))) * len(each) // min(count, len(each)) for each in matrices]
     rows = [each[some] for each, some in zip(matrices, chosen, strict=True)]
@@ -226,6 +232,6 @@ def _back(
         return found
 
     batches = [slice(begin, begin + walk.batch) for begin in range(0, len(hidden), walk.batch)]
-    squares = added(side_by_side(back, batches))
+    squares = added(side_by_side(back, batches, walk.device))
     tokens = hidden.shape[0] * hidden.shape[1]
-    return before, {name: (total / tokens).numpy() for name, total in squares.items()}
+    return before, {name: (total / tokens).cpu().numpy() for name, total in squares.items()}

@@ -34,6 +34,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.propagation import AT_ONCE, refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
@@ -272,7 +273,7 @@ def _full_name(name: str) -> AffineCodec | None:
     return AffineCodec(int(match[1]), int(match[2]), match[3] == "a") if match else None
 
 
-def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
+def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     grids = [codec.lossy_grid for codec in codecs if isinstance(codec, AffineCodec)]
     w, rounding = weight / scale, Rounding.of(hessian, quick=True)

@@ -33,6 +33,7 @@ from mobile_bundle.codecs.codec import (
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.propagation import AT_ONCE, refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
@@ -145,7 +146,7 @@ def _full_name(name: str) -> TrellisCodec | None:
     return TrellisCodec(int(match[1]), int(match[2])) if match else None
 
 
-def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
+def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     own = [codec for codec in codecs if isinstance(codec, TrellisCodec)]
     w, rounding = weight / scale, Rounding.of(hessian, quick=True)

@@ -46,7 +46,9 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
         measure, system = _write_small_files(out.path, request, source)
         choosing = Choosing(request, source, measure)
         parts = parts_directory(request.output)
-        pool = stack.enter_context(PartPool(source.model, parts, request.jobs, request.cluster))
+        pool = stack.enter_context(
+            PartPool(source.model, parts, request.jobs, request.cluster, request.device != "cpu")
+        )
         chosen = choosing.choose(pool, listener)
         records, measured = _code(pool, source, chosen, out.path / "weights.ptd", listener)
         sources = {tensor.name: tensor.source for tensor in source.model.tensors}

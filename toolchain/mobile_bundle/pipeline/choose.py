@@ -56,7 +56,8 @@ class Choosing:
             names = self._planner.tried if self._planner else ()
             require_torch()
             text = calibration_text(request.calibration or DEFAULT, self._source, pool, listener)
-            used = calibrate(model, text.windows, text.name, names, listener.stage("calibrating"), listener.tell)
+            progress = listener.stage("calibrating")
+            used = calibrate(model, text.windows, text.name, names, progress, listener.tell, request.device)
         if self._planner and used:
             chosen = self._planned(self._planner, used, listener)
         else:
