@@ -378,6 +378,50 @@ def test_an_index_that_is_in_the_model_is_no_file(exported, tmp_path):
         open_session(tmp_path / "model.onnx")
 
 
+def changed(directory: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """The directory, its model.onnx changed."""
+    model = onnx.load(directory / "model.onnx", load_external_data=False)
+    change(model)
+    (directory / "model.onnx").write_bytes(model.SerializeToString())
+    return directory / "model.onnx"
+
+
+def test_a_graph_that_is_not_ours_is_refused(exported, tmp_path):
+    """Attributes that are wrong or missing, an index that is none or no constant."""
+
+    def attribute(model: onnx.ModelProto, name: str, value: int | None) -> None:
+        (node,) = model.graph.node
+        found = next(a for a in node.attribute if a.name == name)
+        node.attribute.remove(found)
+        if value is not None:
+            node.attribute.append(helper.make_attribute(name, value))
+
+    def place(model: onnx.ModelProto, key: str, value: int) -> None:
+        (tensor,) = model.graph.initializer
+        next(entry for entry in tensor.external_data if entry.key == key).value = str(value)
+        if key == "length":
+            tensor.dims[0] = value
+
+    def feed_the_index(model: onnx.ModelProto) -> None:
+        del model.graph.initializer[:]
+        model.graph.input.append(helper.make_tensor_value_info(model.graph.node[0].input[3], TensorProto.UINT8, ["n"]))
+
+    for change, words in (
+        (lambda model: attribute(model, "index_crc32", 1), "does not belong to this model.onnx"),
+        (lambda model: attribute(model, "index_crc32", None), "does not belong to this model.onnx"),
+        (lambda model: attribute(model, "vocabulary", 4095), "different vocabularies"),
+        (lambda model: attribute(model, "vocabulary", None), "different vocabularies"),
+        (lambda model: place(model, "offset", 0), "does not belong to this model.onnx"),
+        (lambda model: place(model, "length", 63), "not the index of a weights.ptd"),
+        (lambda model: place(model, "length", 1 << 40), "."),
+        (feed_the_index, "must be initializers"),
+    ):
+        shutil.rmtree(tmp_path)
+        shutil.copytree(exported(), tmp_path)
+        with pytest.raises(Exception, match=words):
+            open_session(changed(tmp_path, change))
+
+
 def test_runs_at_the_same_time_do_not_disturb_each_other(exported):
     directory = exported()
     decoder = Decoder(directory)
