@@ -96,8 +96,7 @@ def _inverse_upper(h: Matrix) -> Matrix:
     lower, failed = torch.linalg.cholesky_ex(h.flip(0, 1))
     if failed:
         raise np.linalg.LinAlgError("the matrix is not positive definite")
-    whole = torch.eye(len(h), dtype=h.dtype, device=h.device)
-    return torch.linalg.solve_triangular(lower, whole, upper=False).flip(0, 1).float()
+    return torch.linalg.solve_triangular(lower, torch.zeros_like(h).fill_diagonal_(1), upper=False).flip(0, 1).float()
 
 
 def energy_order(hessian: Matrix, length: int = 1) -> NDArray[np.intp]:
