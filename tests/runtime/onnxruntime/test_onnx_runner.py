@@ -171,9 +171,9 @@ def test_an_old_runtime_is_refused(exported, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kv", "f16"], "unknown option"),
-        (["--kernels", "scalar"], "unknown option"),
-        (["--mapping", "layers"], "unknown option"),
+        (["--kv", "int3"], "not a value of that option: int3"),
+        (["--lookup", "4"], "unknown option"),
+        (["--kernels", "mmx"], "mmx"),
         (["--context", "100000"], "trained for 512"),
         (["--threads", "65"], "64 at most"),
     ],
@@ -188,8 +188,8 @@ def test_options_that_do_not_apply_are_refused(exported, arguments, words):
 def test_help_lists_what_the_program_has():
     text = subprocess.run([str(onnx_runner()), "--help"], capture_output=True, text=True, check=True).stdout
     assert "--runtime-library" in text
-    assert "--kv" not in text
-    assert "--mapping" not in text
+    assert "--kv" in text
+    assert "--lookup" not in text
 
 
 @pytest.mark.parametrize("sampling", [(), ("--temperature", "0.8")])
