@@ -27,9 +27,6 @@ _SWEEPS = 3
 _MOST_GAIN = 1.25
 """For rows that were coded so badly that their gain says little."""
 
-AT_ONCE = 8192
-"""Rows that are coded together: they do not depend on each other, and several copies of them are in RAM."""
-
 Reals = NDArray[np.floating]
 Quantise = Callable[[int, Floats, Floats], Floats]
 """(number of the block, its weights (width, rows) as corrected so far, U's block (width, width)) -> new values."""
