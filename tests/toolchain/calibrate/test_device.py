@@ -96,13 +96,14 @@ def test_a_plan_is_the_processors(tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_calibrated_there(tmp_path: Path) -> None:
-    """Every kind of code at once: affine, trellis, vectors with a codebook of their own."""
+    """Every kind of code at once: affine, trellis, vectors with a codebook of their own. Two jobs are threads: another
+    process could not read the GPU's tensors."""
     text = tmp_path / "text.txt"
     text.write_text(read_text(DEFAULT_TEXT)[:6000])
     model = write_tiny(tmp_path / "model", "llama-untied-biases")
     recipe = Recipe("affine-3bit", "affine-4bit", (("*.mlp.*", "trellis-2bit"), ("*.value.weight", "vptq-2bit")))
     with stand_in_gpu() as gpu:
-        there = bundle(model, tmp_path / "there.mbundle", recipe, calibration=text, device=gpu)
+        there = bundle(model, tmp_path / "there.mbundle", recipe, calibration=text, device=gpu, jobs=2)
     here = bundle(model, tmp_path / "here.mbundle", recipe, calibration=text)
     for own, other in zip(there["tensors"], here["tensors"], strict=True):
         assert own["codec"] == other["codec"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
-from mobile_bundle.calibrate.device import CPU
+from mobile_bundle.calibrate.device import CPU, rounded
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -38,7 +38,7 @@ class Head:
         """Of the head's input, float32 (hidden, hidden)."""
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
-            x = normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total))
+            x = rounded(normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total)))
             total.addmm_(x.T, x)
         return (total / walk.windows.size).cpu().numpy()
 
@@ -46,21 +46,21 @@ class Head:
         """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
 
         hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
-        gradient = torch.zeros_like(hidden)
+        gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
 
         def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
             window, begin, end = place
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
             with torch.no_grad():
-                logits = soft_cap(normed @ self._weight.T, self._cap)
+                logits = soft_cap(rounded(normed) @ weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
                 slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
                     slope *= 1 - (logits / self._cap).square()
-                back = slope @ self._weight
+                back = rounded(slope) @ weight
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad
