@@ -37,8 +37,9 @@ def round_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 class Int8Runner(LayerRunner):
-    """A layer whose inputs, queries, keys and values are rounded as the engine rounds them. groups: columns that share an int8
-    scale, by entrance of PROJECTIONS; 0: all of a token; None: the input stays as it is; others: LayerRunner's."""
+    """A layer whose inputs, queries, keys and values are rounded as the engine rounds them. groups: columns that share
+    an int8 scale, by entrance of PROJECTIONS; 0: all of a token; None: the input stays as it is; others:
+    LayerRunner's."""
 
     def __init__(self, groups: Mapping[str, int | None], *others: Any) -> None:
         super().__init__(*others)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mobile_bundle.calibrate.activations import round_int8
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
-from mobile_bundle.calibrate.device import CPU
+from mobile_bundle.calibrate.device import CPU, rounded
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -44,7 +44,7 @@ class Head:
         """Of the head's input, float32 (hidden, hidden)."""
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
-            x = self.entered(walk.hidden[batch])
+            x = rounded(self.entered(walk.hidden[batch]))
             total.addmm_(x.T, x)
         return (total / walk.windows.size).cpu().numpy()
 
@@ -54,14 +54,14 @@ class Head:
         the text, by seed: of the text's own, squares are not what an error costs (profile.py).
 
         hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
-        gradient = torch.zeros_like(hidden)
+        gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
 
         def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
             window, begin, end = place
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
             with torch.no_grad():
-                logits = soft_cap(normed @ self._weight.T, self._cap)
+                logits = soft_cap(rounded(normed) @ weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
@@ -72,7 +72,7 @@ class Head:
                     bent = 1 - (logits / self._cap).square()
                     slope *= bent
                     squares *= bent.square_()
-                back = slope @ self._weight
+                back = rounded(slope) @ weight
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad
