@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from support.checkpoints import write_tiny
 from support.onnx_programs import Decoder, onnx_library, open_session
-from support.paths import EXAMPLE
+from support.paths import EXAMPLE, ROOT
 
 pytestmark = pytest.mark.full
 
@@ -370,6 +370,19 @@ def test_stored_forms_are_installed_and_give_the_packed_recipe_s_logits(exported
     assert np.array_equal(Decoder(directory).feed([1, 5, 9]), Decoder(packed).feed([1, 5, 9]))
     assert not (directory / "weights.cache").exists()
     assert (tmp_path / "weights.cache").exists()
+
+
+def test_the_example_of_the_documentation_runs(exported):
+    """The code under "ONNX Runtime from Python", with a bundle and a prompt of this test."""
+    page = (ROOT / "docs/RUNTIMES.md").read_text().split("### ONNX Runtime from Python")[1].split("| input |")[0]
+    code = "\n".join(line[4:] for line in page.splitlines())
+    assert "model.mbundle/model.onnx" in code
+    names: dict[str, object] = {"prompt": [1, 2, 3]}
+    exec(code.replace("model.mbundle", str(exported())).replace("count < 100", "count < 12"), names)
+    expected = Decoder(exported()).feed([1, 2, 3])
+    past = names["past"]
+    assert isinstance(past, np.ndarray)
+    assert past.reshape(-1).tolist()[:4] == [1, 2, 3, int(expected.argmax())]
 
 
 def test_an_index_that_is_in_the_model_is_no_file(exported, tmp_path):
