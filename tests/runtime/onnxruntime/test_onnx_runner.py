@@ -190,7 +190,7 @@ def test_an_old_runtime_is_refused(exported, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kv", "int3"], "not a value of that option: int3"),
+        (["--kv", "int3"], "not a value of --kv: int3"),
         (["--lookup", "4"], "unknown option"),
         (["--kernels", "mmx"], "mmx"),
         (["--context", "100000"], "trained for 512"),
