@@ -38,8 +38,8 @@ class Head:
         """Of the head's input, float32 (hidden, hidden)."""
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
-            x = rounded(normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total)))
-            total.addmm_(x.T, x)
+            x = normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total))
+            total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
