@@ -42,16 +42,18 @@ def test_the_profile_is_the_processors(tmp_path: Path, name: str) -> None:
     """To the precision of products in bfloat16, which not every processor takes."""
     windows = tokens(4, 48)
     with open_model(write_tiny(tmp_path / "model", name)) as model:
-        here = profile_model(model, windows, ["affine-3bit"])
+        here = profile_model(model, windows, windows, ["affine-3bit"])
         with stand_in_gpu() as gpu:
-            there = profile_model(model, windows, ["affine-3bit"], device=torch.device(gpu))
+            there = profile_model(model, windows, windows, ["affine-3bit"], device=torch.device(gpu))
     assert there.loss == pytest.approx(here.loss, rel=1e-3)
     assert there.matrices.keys() == here.matrices.keys()
     for matrix, known in here.matrices.items():
         found = there.matrices[matrix]
         assert found.sensitivity == pytest.approx(known.sensitivity, rel=0.05), matrix
         assert found.losses == pytest.approx(dict(known.losses), rel=0.2), matrix
-    np.testing.assert_allclose(there.embedding_hessian, here.embedding_hessian, rtol=0.05, atol=1e-4)
+    # As a whole: a probability on an edge lets another token be drawn (Head.gradients), which moves single entries.
+    apart = np.linalg.norm(there.embedding_hessian - here.embedding_hessian)
+    assert apart < 0.03 * np.linalg.norm(here.embedding_hessian)
 
 
 @pytest.mark.parametrize("name", ["llama-untied-biases", "lfm2"])
@@ -77,8 +79,7 @@ def test_what_codecs_get_stays_on_the_gpu(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_plan_is_the_processors(tmp_path: Path) -> None:
-    """The same codes for the same matrices, and a bundle that is as good: its bytes differ where two codes are as good
-    as equal."""
+    """The same codec for the matrices, but for a near tie at the edge of the budget, and a bundle that is as good."""
     text = tmp_path / "text.txt"
     text.write_text(read_text(DEFAULT_TEXT)[:16000])
     budget = Budget(max_size=2_170_000)
@@ -86,13 +87,14 @@ def test_a_plan_is_the_processors(tmp_path: Path) -> None:
     with stand_in_gpu() as gpu:
         there = build(EXAMPLE, tmp_path / "there.mbundle", budget=budget, calibration=text, device=gpu)
     codecs = [[each["codec"] for each in manifest["tensors"]] for manifest in (here, there)]
-    assert codecs[1] == codecs[0]
+    others = [(own, other) for own, other in zip(*codecs, strict=True) if own != other]
+    assert len(others) <= 2, others  # at the edge of the budget
     assert any(name.startswith("trellis") for name in codecs[0])
     assert any(name.startswith("vptq") for name in codecs[0])
     lost = [each["measured"]["loss"] - each["measured"]["original_loss"] for each in (here, there)]
     assert lost[1] == pytest.approx(lost[0], rel=0.15)
     sizes = [(tmp_path / f"{name}.mbundle" / "weights.ptd").stat().st_size for name in ("here", "there")]
-    assert sizes[1] == sizes[0]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
 
 
 def test_a_recipe_is_calibrated_there(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ class Head:
         """Of the head's input, float32 (hidden, hidden)."""
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
-            x = rounded(self.entered(walk.hidden[batch]))
-            total.addmm_(x.T, x)
+            x = self.entered(walk.hidden[batch])
+            total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
