@@ -12,7 +12,7 @@ from mobile_bundle.errors import UnsupportedError
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.healing.activations import round_int8  # noqa: E402
+from mobile_bundle.calibrate.activations import round_int8  # noqa: E402
 from mobile_bundle.healing.divergence import divergence  # noqa: E402
 from mobile_bundle.healing.grids import make_grid  # noqa: E402
 from mobile_bundle.healing.matrix import Matrix  # noqa: E402

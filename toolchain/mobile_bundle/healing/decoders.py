@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from mobile_bundle.calibrate.activations import round_attention, round_int8
 from mobile_bundle.calibrate.decoder import PROJECTIONS, LayerRunner, embedded, normalise, rotary
 from mobile_bundle.calibrate.walk import layer_tensors, layer_weights, read_matrix
 from mobile_bundle.codecs import Stats, StreamCodec
-from mobile_bundle.healing.activations import round_int8
 from mobile_bundle.healing.grids import Grid, make_grid
 from mobile_bundle.healing.matrix import Matrix
 from mobile_bundle.models import DecoderSpec, Model, TensorSpec
@@ -91,10 +91,6 @@ class Original:
         return normalise(x, self.norm, self.spec.norm_epsilon)
 
 
-_CACHE_GROUP = 32
-"""Values of a query, a key or a value that share an int8 scale in the engine's attention (MB_KV_BLOCK)."""
-
-
 class _Runner(LayerRunner):
     """A layer whose inputs, queries, keys and values are rounded as the engine rounds them. groups: columns that share
     an int8 scale, by entrance of PROJECTIONS; None: all stay as they are."""
@@ -116,8 +112,7 @@ class _Runner(LayerRunner):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self._groups is not None:
-            q = round_int8(q, _CACHE_GROUP)
-            k, v = round_int8(k, _CACHE_GROUP, half=True), round_int8(v, _CACHE_GROUP, half=True)
+            q, k, v = round_attention(q, k, v)
         return super().attend(q, k, v)
 
 
