@@ -81,5 +81,5 @@ def calibrate(
     tell(note)
     place = torch.device(device)
     with one_thread_each(place):
-        profile = profile_model(model, windows, candidates, progress, place)
+        profile = profile_model(model, windows, held_out, candidates, progress, place)
     return Calibration(windows, held_out, profile, note, device)
