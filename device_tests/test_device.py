@@ -57,6 +57,22 @@ def test_sampler_program_and_kernel_agree(report):
     assert failed(checks(report, "witnesses agree")) == []
 
 
+def test_lookup_and_states_change_no_token(report):
+    assert failed(checks(report, "same answer")) == []
+    assert failed(checks(report, "taken up")) == []
+
+
+def test_a_cache_of_4_bits_is_as_predicted(asked, reached, report):
+    cells = ("warm-load", "long-context", "lookup", "save", "resume")
+    small = replace(asked, settings=replace(asked.settings, kv="int4", cells=cells, reps=1))
+    second = device_test(small, reached.device, lambda _: None, print, lambda *_: None)
+    assert failed(second.checks) == []
+    for name in ("peak as predicted", "anonymous as predicted", "same answer", "taken up", "same tokens"):
+        checks(second, name)
+    # half of int8's bytes, which the prediction knows
+    assert second.bundle["predicted"]["kv_bytes_per_token"] < 0.6 * report.bundle["predicted"]["kv_bytes_per_token"]
+
+
 def test_an_answer_can_be_stopped(report):
     assert failed(checks(report, "cancelled")) == []
 

@@ -1,9 +1,10 @@
 """Writes a GGUF file of a published shape with random weights.
 
-    python synthetic_gguf.py OUT.gguf                                       (needs the packages gguf and numpy)
+    python synthetic_gguf.py OUT.gguf [--type TQ2_0]                        (needs the packages gguf and numpy)
     python synthetic_gguf.py OUT.gguf --gemma path/to/gemma-3/tokenizer.json
 
-Qwen2.5-1.5B: body TQ2_0 (ternary), tied embedding and head Q4_0, tokens made up. Gemma-3-1B: all matrices Q4_0, so that
+Qwen2.5-1.5B: body TQ2_0 (ternary) or another type, tied embedding and head Q4_0, tokens made up. In these types any
+codes are valid, so none needs llama-quantize or an importance matrix. Gemma-3-1B: all matrices Q4_0, so that
 `build-mobile-bundle OUT.gguf` keeps every code and the bundle's weights have the file's bytes; with the published
 tokenizer, of which a made-up one would not have the size. Speed depends on the shape and the types only, so random
 weights serve; quality is not what these files are for.
@@ -18,6 +19,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 SCALE = np.array([0.01], np.float16).view(np.uint8)
+BODIES = ("TQ2_0", "IQ2_XXS", "IQ1_S", "Q2_K", "Q4_0")
 
 
 def random_blocks(random: np.random.Generator, rows: int, columns: int, kind: Type) -> np.ndarray:
@@ -27,6 +29,8 @@ def random_blocks(random: np.random.Generator, rows: int, columns: int, kind: Ty
     if kind == Type.TQ2_0:
         data &= 0xAA  # codes 0 and 2: no code 3, which ternary does not have
         data[:, :, -2:] = SCALE
+    elif kind == Type.Q2_K:
+        data[:, :, -4:] = np.tile(SCALE, 2)  # of the codes and of their least value
     else:
         data[:, :, :2] = SCALE
     return data.reshape(rows, -1)
@@ -81,12 +85,12 @@ class Shape:
         self.writer.close()
 
 
-def write_qwen(path: Path) -> None:
+def write_qwen(path: Path, body: str) -> None:
     vocabulary = 151936
     shape = Shape(path, "qwen2", vocabulary=vocabulary, hidden=1536, feed_forward=8960, layers=28, heads=12, kv_heads=2,
                   head_dim=128)  # fmt: skip
     writer = shape.writer
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_TQ2_0)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{body}"])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -97,7 +101,7 @@ def write_qwen(path: Path) -> None:
     writer.add_token_merges(["a b"])
     writer.add_eos_token_id(1000)
     writer.add_bos_token_id(1001)
-    shape.finish(Type.TQ2_0, ("attn_norm", "ffn_norm"), biases=True)
+    shape.finish(Type[body], ("attn_norm", "ffn_norm"), biases=True)
 
 
 def write_gemma(path: Path, tokenizer: Path) -> None:
@@ -144,12 +148,13 @@ def add_sentencepiece(writer: gguf.GGUFWriter, description: dict, vocabulary: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--type", choices=BODIES, default="TQ2_0", help="of the body of Qwen2.5-1.5B (default TQ2_0)")
     parser.add_argument("--gemma", type=Path, metavar="TOKENIZER_JSON", help="Gemma-3-1B's shape, with this tokenizer")
     options = parser.parse_args()
     if options.gemma:
         write_gemma(options.out, options.gemma)
     else:
-        write_qwen(options.out)
+        write_qwen(options.out, options.type)
 
 
 main()

@@ -2,8 +2,8 @@
 
     python onnx_peer.py RAW.mbundle OUT --bits 4 --block-size 32
 
-RAW.mbundle: the model built with `--recipe raw --formats native,onnx`. OUT becomes a directory that mobile-run-onnx
-runs like a bundle: the graph of RAW with every CompressedMatMul replaced by MatMulNBits nodes (symmetric, rounded
+RAW.mbundle: the model built with `--recipe raw`. OUT becomes a directory that mobile-run-onnx runs like a bundle: the
+graph of float_decoder.py with every CompressedMatMul replaced by MatMulNBits nodes (symmetric, rounded
 to nearest, accuracy_level 4: int8 activations) and the embedding at 4 bits. Output head included; its weights are
 the embedding's where the model is tied, at `--bits` too.
 """
@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import onnx
+from float_decoder import float_model
 from mobile_bundle.codecs import codec_for
 from mobile_bundle.container.weights import WeightsReader
 from numpy.typing import NDArray
@@ -80,8 +80,8 @@ def main() -> None:
     options.out.mkdir(parents=True)
     for name in ("weights.ptd", "tokenizer.bin", "manifest.json"):
         (options.out / name).hardlink_to(options.raw / name)  # the runtime refuses links out of the folder
-    model = onnx.load(options.raw / "model.onnx", load_external_data=False)
     weights, data = WeightsReader(options.raw / "weights.ptd"), Data(options.out / "model.onnx.data")
+    model = float_model(weights)
     done: dict[str, tuple[str, str, list[int]]] = {}
 
     def quantised(name: str) -> tuple[str, str, list[int]]:

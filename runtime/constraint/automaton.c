@@ -6,7 +6,6 @@
 #include "base/error.h"
 
 enum {
-  MOST_STATES = 1 << 14,
   MOST_NEXT = 1 << 20, /* entries of the table of next states */
   MOST_IN_SETS = 1 << 18,
   TABLE_SLOTS = 1 << 15,
@@ -131,7 +130,7 @@ mb_status automaton_open(automaton *a, program *p, uint32_t begin) {
   p->steps = NULL;
   make_classes(a);
   a->state_room = MOST_NEXT / a->class_count;
-  if (a->state_room > MOST_STATES) a->state_room = MOST_STATES;
+  if (a->state_room > AUTOMATON_MOST_STATES) a->state_room = AUTOMATON_MOST_STATES;
   a->next = malloc((size_t)a->state_room * a->class_count * sizeof *a->next);
   a->states = malloc(a->state_room * sizeof *a->states);
   a->sets = malloc(MOST_IN_SETS * sizeof *a->sets);
@@ -157,11 +156,19 @@ void automaton_close(automaton *a) {
   *a = (automaton){0};
 }
 
-uint64_t automaton_bytes(const automaton *a) {
-  return (uint64_t)a->step_count * (sizeof *a->steps + sizeof *a->marks + sizeof *a->pile + sizeof *a->found) +
-         (uint64_t)a->state_room * (a->class_count * sizeof *a->next + sizeof *a->states) +
-         MOST_IN_SETS * sizeof *a->sets + TABLE_SLOTS * sizeof *a->table;
+/* next_entries: of the table of next states. */
+static uint64_t bytes_of(uint64_t steps, uint64_t states, uint64_t next_entries) {
+  const automaton *a = NULL;
+  return steps * (sizeof *a->steps + sizeof *a->marks + sizeof *a->pile + sizeof *a->found) +
+         next_entries * sizeof *a->next + states * sizeof *a->states + MOST_IN_SETS * sizeof *a->sets +
+         TABLE_SLOTS * sizeof *a->table;
 }
+
+uint64_t automaton_bytes(const automaton *a) {
+  return bytes_of(a->step_count, a->state_room, (uint64_t)a->state_room * a->class_count);
+}
+
+uint64_t automaton_most_bytes(void) { return bytes_of(PROGRAM_MOST_STEPS, AUTOMATON_MOST_STATES, MOST_NEXT); }
 
 bool automaton_crowded(const automaton *a) {
   return a->full || a->state_count > a->state_room / 2 || a->set_count > MOST_IN_SETS / 2;

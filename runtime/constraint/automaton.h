@@ -9,6 +9,7 @@ enum {
   STATE_UNKNOWN = 0, /* not made yet: never seen outside */
   STATE_DEAD = 1,    /* no text goes on like this */
   STATE_FIRST = 2,
+  AUTOMATON_MOST_STATES = 1 << 14,
 };
 
 typedef struct {
@@ -38,6 +39,8 @@ typedef struct {
 mb_status automaton_open(automaton *a, program *p, uint32_t begin);
 void automaton_close(automaton *a);
 uint64_t automaton_bytes(const automaton *a);
+/* Of the largest program. */
+uint64_t automaton_most_bytes(void);
 /* Where texts begin. Forgets all other states where memory is short. */
 uint16_t automaton_first(automaton *a);
 /* The state behind a byte of a class. */

@@ -19,6 +19,9 @@
 
 enum {
   MASKS_BYTES = 1 << 20, /* of all kept masks */
+  AREAS = 24,            /* that are allocated at once, at most */
+  AREA_END = 16 << 10,   /* of each a part of a page is lost */
+  TEXTS = 4, /* copies of the form's text: a line while it is read, twice, the request's, what is kept of it */
   LEAST_MASKS = 8,
   NO_MASK = UINT16_MAX,
   MOST_FOLLOWING = 64, /* states behind a plain character */
@@ -79,11 +82,15 @@ static mb_status compile(mb_constraint_kind kind, const char *text, size_t bytes
   return status;
 }
 
+/* How many masks of so many words are kept. */
+static uint32_t count_masks(size_t words) {
+  const uint32_t count = (uint32_t)(MASKS_BYTES / (words * sizeof(uint32_t)));
+  return count < LEAST_MASKS ? LEAST_MASKS : count >= NO_MASK ? NO_MASK - 1 : count;
+}
+
 static mb_status make_room(mb_constraint *c) {
   const size_t words = c->vocabulary->words;
-  c->mask_count = (uint32_t)(MASKS_BYTES / (words * sizeof *c->masks));
-  if (c->mask_count < LEAST_MASKS) c->mask_count = LEAST_MASKS;
-  if (c->mask_count >= NO_MASK) c->mask_count = NO_MASK - 1;
+  c->mask_count = count_masks(words);
   c->masks = malloc(c->mask_count * words * sizeof *c->masks);
   c->mask_of = malloc(c->automaton.state_room * sizeof *c->mask_of);
   c->owners = calloc(c->mask_count, sizeof *c->owners);
@@ -97,6 +104,9 @@ static mb_status make_room(mb_constraint *c) {
 mb_status mb_constraint_open(const mb_vocabulary *vocabulary, mb_constraint_kind kind, const char *text, size_t bytes,
                              mb_constraint **out) {
   *out = NULL;
+  if (bytes > MB_CONSTRAINT_MOST_TEXT)
+    return mb_fail(MB_ERROR_ARGUMENT, "%s of %zu bytes: at most %d are supported",
+                   kind == MB_CONSTRAINT_REGEX ? "a regex" : "a json_schema", bytes, MB_CONSTRAINT_MOST_TEXT);
   mb_constraint *c = calloc(1, sizeof *c);
   if (!c) return mb_fail(MB_ERROR_MEMORY, "no memory for the answer's form");
   c->vocabulary = vocabulary;
@@ -121,10 +131,23 @@ void mb_constraint_close(mb_constraint *c) {
   free(c);
 }
 
+/* Of masks and of what is known of states. */
+static uint64_t bytes_of(uint64_t masks, uint64_t words, uint64_t states) {
+  const mb_constraint *c = NULL;
+  return masks * (words * sizeof *c->masks + sizeof *c->owners) + states * (sizeof *c->mask_of + sizeof *c->knowledge);
+}
+
 uint64_t mb_constraint_bytes(const mb_constraint *c) {
-  return automaton_bytes(&c->automaton) +
-         (uint64_t)c->mask_count * (c->vocabulary->words * sizeof *c->masks + sizeof *c->owners) +
-         (uint64_t)c->automaton.state_room * (sizeof *c->mask_of + sizeof *c->knowledge);
+  return automaton_bytes(&c->automaton) + bytes_of(c->mask_count, c->vocabulary->words, c->automaton.state_room);
+}
+
+uint64_t mb_constraint_most_bytes(const mb_tokenizer *tokenizer, uint32_t vocabulary) {
+  const uint32_t words = (vocabulary + 31) / 32;
+  uint64_t making;
+  const uint64_t kept = vocabulary_most_bytes(tokenizer, vocabulary, &making);
+  const uint64_t form = automaton_most_bytes() + bytes_of(count_masks(words), words, AUTOMATON_MOST_STATES) +
+                        TEXTS * (uint64_t)MB_CONSTRAINT_MOST_TEXT;
+  return kept + (making > form ? making : form) + AREAS * AREA_END;
 }
 
 void mb_constraint_begin(mb_constraint *c) {

@@ -155,6 +155,19 @@ static size_t token_text(const void *tokenizer, uint32_t token, uint8_t *bytes) 
   return mb_tokenizer_token_bytes(tokenizer, token, bytes, TOKEN_MOST_BYTES);
 }
 
+uint64_t vocabulary_most_bytes(const mb_tokenizer *tokenizer, uint32_t size, uint64_t *making) {
+  uint64_t letters = TOKEN_MOST_BYTES, nodes = 3, long_tokens = 1;
+  for (uint32_t token = 0; token < size; token++) {
+    const size_t bytes = mb_tokenizer_piece_bytes(tokenizer, token);
+    letters += bytes;
+    nodes += bytes > SHORT_BYTES ? 2 * bytes : bytes; /* those stand in a trie of their own once more */
+    long_tokens += bytes > PLAIN_MASKS;
+  }
+  *making = (uint64_t)size * sizeof(word) + letters;
+  return nodes * sizeof(trie_node) + long_tokens * sizeof(plain_token) +
+         ((uint64_t)PLAIN_MASKS + 2) * ((size + 31) / 32) * sizeof(uint32_t);
+}
+
 mb_status mb_vocabulary_open(const mb_tokenizer *tokenizer, uint32_t vocabulary, const int32_t *ends, size_t end_count,
                              mb_vocabulary **out) {
   return vocabulary_build(token_text, tokenizer, vocabulary, ends, end_count, out);

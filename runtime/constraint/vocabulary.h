@@ -51,6 +51,9 @@ struct mb_vocabulary {
 mb_status vocabulary_build(size_t (*text)(const void *, uint32_t, uint8_t *), const void *source, uint32_t size,
                            const int32_t *ends, size_t end_count, mb_vocabulary **out);
 
+/* The most that the vocabulary takes, told by the lengths of its tokens alone; *making: besides, while it is made. */
+uint64_t vocabulary_most_bytes(const mb_tokenizer *tokenizer, uint32_t size, uint64_t *making);
+
 static inline bool mask_has(const uint32_t *mask, uint32_t token) { return mask[token / 32] >> token % 32 & 1; }
 static inline void mask_set(uint32_t *mask, uint32_t token) { mask[token / 32] |= 1u << token % 32; }
 

@@ -3,12 +3,12 @@
 #ifndef MB_ONNXRUNTIME_OPEN_MODELS_H
 #define MB_ONNXRUNTIME_OPEN_MODELS_H
 
-#include "mobile_bundle/mobile_bundle.h"
+#include "onnxruntime/settings.h"
 
-/* The model of the weights.ptd at `path`, opened if it is not yet; MB_ERROR_FORMAT and others as mb_model_open. Each
- * model that was acquired must be released once. The folder of its cache is the environment's MOBILE_BUNDLE_CACHE_DIR,
- * if set. */
-mb_status open_models_acquire(const char *path, const mb_model **model);
+/* The model of the weights.ptd at `path`, opened if it is not yet with these settings; MB_ERROR_FORMAT and others as
+ * mb_model_open. settings: NULL: all are the engine's own choice. Each model that was acquired must be released once.
+ */
+mb_status open_models_acquire(const char *path, const onnx_settings *settings, mb_model **model);
 void open_models_release(const mb_model *model);
 
 #endif

@@ -1,9 +1,11 @@
 #include "onnxruntime/runtime_library.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -35,6 +37,43 @@ mb_status runtime_library_open(const char *path, const OrtApi **api) {
     return mb_fail(MB_ERROR_FORMAT, "ONNX Runtime %s is too old, 1.%d or later is needed: %s",
                    get()->GetVersionString(), ORT_API_VERSION, advice);
   return MB_OK;
+}
+
+/* Text that relocations were written into would be lost: no library for Android or a current Linux has any. */
+static bool has_text_relocations(const struct dl_phdr_info *object) {
+  for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+    if (object->dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
+    const ElfW(Dyn) *entry = (const void *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr);
+    for (; entry->d_tag != DT_NULL; entry++)
+      if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && entry->d_un.d_val & DF_TEXTREL)) return true;
+  }
+  return false;
+}
+
+static int give_back_object(struct dl_phdr_info *object, size_t size, void *code) {
+  (void)size;
+  bool here = false;
+  for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+    const uintptr_t begin = object->dlpi_addr + segment->p_vaddr;
+    here |= segment->p_type == PT_LOAD && (uintptr_t)code >= begin && (uintptr_t)code - begin < segment->p_memsz;
+  }
+  if (!here || has_text_relocations(object)) return here;
+  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+    if (segment->p_type != PT_LOAD || segment->p_flags & PF_W) continue;
+    const uintptr_t begin = (object->dlpi_addr + segment->p_vaddr + page - 1) / page * page;
+    const uintptr_t end = (object->dlpi_addr + segment->p_vaddr + segment->p_filesz) / page * page;
+    if (end > begin) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+  }
+  return 1; /* it was this one: look no further */
+}
+
+void runtime_library_give_back(const OrtApi *api) {
+  void *code;
+  memcpy(&code, &api->CreateStatus, sizeof code);
+  (void)dl_iterate_phdr(give_back_object, code);
 }
 
 mb_status operator_library_path(char *path, size_t capacity) {

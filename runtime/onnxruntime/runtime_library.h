@@ -10,6 +10,9 @@
  * dynamic linker finds. It stays loaded until the process ends: it cannot be unloaded safely. */
 mb_status runtime_library_open(const char *path, const OrtApi **api);
 
+/* Gives back the pages of that library's code and constants. Most of them only a session's creation needs; the others
+ * come again from the file when they are used. */
+void runtime_library_give_back(const OrtApi *api);
 /* The operator library that belongs to this program: beside it, or in ../../lib, as the Python package is laid out. */
 mb_status operator_library_path(char *path, size_t capacity);
 

@@ -7,47 +7,10 @@
 
 #include "base/mapped_file.h"
 #include "engine/engine.h"
+#include "onnxruntime/constant.h"
 #include "onnxruntime/open_models.h"
 
-enum { NAME_BYTES = 128, PATH_BYTES = 4096, MAGIC_OFFSET = 8 };
-
-typedef struct {
-  const void *bytes;
-  uint64_t size;
-  char name[NAME_BYTES]; /* of the initializer, for messages */
-} constant_input;
-
-static OrtStatus *read_constant(const OrtKernelInfo *info, size_t index, constant_input *input) {
-  size_t inputs = 0, length = sizeof input->name;
-  MB_ORT_TRY(mb_ort->KernelInfo_GetInputCount(info, &inputs));
-  if (index >= inputs)
-    return mb_ort_fail(ORT_INVALID_GRAPH, "the node has %zu inputs; a weight or its codebook is missing", inputs);
-  OrtStatus *too_long = mb_ort->KernelInfo_GetInputName(info, index, input->name, &length);
-  if (too_long) {
-    mb_ort->ReleaseStatus(too_long);
-    memcpy(input->name, "a weight", sizeof "a weight");
-  }
-  int constant = 0;
-  const OrtValue *value = NULL;
-  MB_ORT_TRY(mb_ort->KernelInfoGetConstantInput_tensor(info, index, &constant, &value));
-  if (!constant || !value)
-    return mb_ort_fail(ORT_INVALID_GRAPH, "%s: weights must be initializers, not results of other nodes", input->name);
-  OrtTensorTypeAndShapeInfo *shape;
-  MB_ORT_TRY(mb_ort->GetTensorTypeAndShape(value, &shape));
-  size_t count = 0;
-  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-  OrtStatus *status = mb_ort->GetTensorShapeElementCount(shape, &count);
-  if (!status) status = mb_ort->GetTensorElementType(shape, &type);
-  mb_ort->ReleaseTensorTypeAndShapeInfo(shape);
-  if (status) return status;
-  if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8)
-    return mb_ort_fail(ORT_INVALID_GRAPH, "%s: a weight is a uint8 tensor that holds a blob", input->name);
-  void *data; /* GetTensorMutableData is the one accessor that all versions have; nothing is written */
-  MB_ORT_TRY(mb_ort->GetTensorMutableData((OrtValue *)(uintptr_t)value, &data));
-  input->bytes = data;
-  input->size = count;
-  return NULL;
-}
+enum { PATH_BYTES = 4096, MAGIC_OFFSET = 8 };
 
 /* A FlatTensor file, so that a mistake in it is an error; in any other file the bytes are taken as they are. */
 static bool is_flat_tensor(const char *path) {
@@ -60,7 +23,7 @@ static bool is_flat_tensor(const char *path) {
 
 /* Gives back the pages of ONNX Runtime's own mapping, of which only the header was needed. It is of the file and nobody
  * has written to it, so what is read again comes from the file again; on any other memory this would lose data. */
-static void drop_pages(const constant_input *input) {
+static void drop_pages(const onnx_constant *input) {
   const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)input->bytes / page * page;
   const uintptr_t end = ((uintptr_t)input->bytes + input->size + page - 1) / page * page;
   (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
@@ -68,12 +31,12 @@ static void drop_pages(const constant_input *input) {
 
 /* The engine's own view of that tensor, if ONNX Runtime has mapped it from a weights.ptd; weight->model stays NULL if
  * it has not. */
-static OrtStatus *open_in_model(const constant_input *input, onnx_weight *weight) {
+static OrtStatus *open_in_model(const onnx_constant *input, onnx_weight *weight) {
   char path[PATH_BYTES];
   uint64_t offset;
   if (!mb_mapped_file(input->bytes, input->size, path, sizeof path, &offset) || !is_flat_tensor(path)) return NULL;
-  const mb_model *model;
-  if (open_models_acquire(path, &model) != MB_OK) return mb_ort_fail(ORT_FAIL, "%s", mb_error_message());
+  mb_model *model;
+  if (open_models_acquire(path, NULL, &model) != MB_OK) return mb_ort_fail(ORT_FAIL, "%s", mb_error_message());
   const mb_index_record *record = mb_model_record_at(model, offset, input->size);
   if (!record) {
     open_models_release(model);
@@ -89,14 +52,14 @@ static OrtStatus *open_in_model(const constant_input *input, onnx_weight *weight
   return NULL;
 }
 
-static OrtStatus *view(const constant_input *input, onnx_blob *blob, mb_matrix *matrix) {
+static OrtStatus *view(const onnx_constant *input, onnx_blob *blob, mb_matrix *matrix) {
   const char *reason = NULL;
   MB_ORT_TRY(onnx_blob_open(input->name, input->bytes, input->size, blob));
   if (mb_matrix_view(blob->bytes, blob->size, matrix, &reason)) return NULL;
   return mb_ort_fail(ORT_INVALID_ARGUMENT, "%s: %s", input->name, reason);
 }
 
-static OrtStatus *bind_codebook(const constant_input *input, onnx_weight *weight) {
+static OrtStatus *bind_codebook(const onnx_constant *input, onnx_weight *weight) {
   mb_matrix codebook;
   MB_ORT_TRY(view(input, &weight->codebook, &codebook));
   const mb_vector_parts *v = &weight->matrix.vector;
@@ -109,14 +72,14 @@ static OrtStatus *bind_codebook(const constant_input *input, onnx_weight *weight
 }
 
 static OrtStatus *open_all(const OrtKernelInfo *info, size_t *index, onnx_weight *weight) {
-  constant_input input;
-  MB_ORT_TRY(read_constant(info, (*index)++, &input));
+  onnx_constant input;
+  MB_ORT_TRY(onnx_constant_read(info, (*index)++, &input));
   MB_ORT_TRY(open_in_model(&input, weight));
   if (!weight->model) MB_ORT_TRY(view(&input, &weight->blob, &weight->matrix));
   if (weight->matrix.format == MB_FORMAT_INT8)
     return mb_ort_fail(ORT_INVALID_GRAPH, "%s: a codebook, not weights", input.name);
   if (weight->matrix.format != MB_FORMAT_VECTOR || !(weight->matrix.flags & MB_FLAG_SHARED_CODEBOOK)) return NULL;
-  MB_ORT_TRY(read_constant(info, (*index)++, &input));
+  MB_ORT_TRY(onnx_constant_read(info, (*index)++, &input));
   return weight->model ? NULL : bind_codebook(&input, weight);
 }
 

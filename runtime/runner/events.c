@@ -82,6 +82,7 @@ void emit_load(bool json, const load_event *e) {
   json_line_integer(&l, "anon_bytes", anonymous);
   json_line_integer(&l, "kv_bytes_per_token", m->kv_bytes_per_token);
   json_line_integer(&l, "peak_bytes", file_bytes + anonymous + m->process_bytes);
+  json_line_integer(&l, "form_bytes", e->form_bytes);
   json_line_close(&l);
   json_line_end(&l);
 }

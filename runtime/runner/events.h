@@ -15,6 +15,7 @@ typedef struct {
   double seconds;   /* from the start of the process until a token could be fed */
   mb_memory memory; /* of weights and session */
   uint64_t tokenizer_bytes;
+  uint64_t form_bytes; /* that answers in a given form take besides, at most */
 } load_event;
 
 typedef struct {

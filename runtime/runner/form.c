@@ -69,6 +69,10 @@ mb_status form_make(form_maker *m, const open_bundle *bundle, const form *wanted
   return MB_OK;
 }
 
+uint64_t form_most_bytes(const open_bundle *bundle) {
+  return mb_constraint_most_bytes(bundle->tokenizer, decoder_config(bundle->decoder)->vocabulary);
+}
+
 uint64_t form_bytes(const form_maker *m) {
   return (m->vocabulary ? mb_vocabulary_bytes(m->vocabulary) : 0) +
          (m->constraint ? mb_constraint_bytes(m->constraint) : 0);

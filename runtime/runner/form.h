@@ -25,6 +25,8 @@ mb_status form_check(const runner_options *options);
 mb_status form_of_options(const runner_options *options, form *out);
 /* *constraint: at its begin, the maker's own; NULL for a text of any form. */
 mb_status form_make(form_maker *maker, const open_bundle *bundle, const form *wanted, mb_constraint **constraint);
+/* The most that answers in a form take of memory. */
+uint64_t form_most_bytes(const open_bundle *bundle);
 /* Of memory that the maker may take. */
 uint64_t form_bytes(const form_maker *maker);
 void form_end(form_maker *maker);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "runner/commands.h"
 #include "runner/events.h"
+#include "runner/form.h"
 #include "runner/sandbox.h"
 
 static mb_status say_loaded(const runner_options *options, const open_bundle *bundle, uint32_t threads,
@@ -13,7 +14,8 @@ static mb_status say_loaded(const runner_options *options, const open_bundle *bu
                       .threads = threads,
                       .context = decoder_options(bundle->decoder)->context,
                       .seconds = seconds,
-                      .tokenizer_bytes = bundle->tokenizer_bytes};
+                      .tokenizer_bytes = bundle->tokenizer_bytes,
+                      .form_bytes = form_most_bytes(bundle)};
   mb_status status = decoder_memory(bundle->decoder, UINT32_MAX, event.context, &event.memory);
   if (status == MB_OK) emit_load(options->json, &event);
   return status;

@@ -197,6 +197,13 @@ mb_status mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids,
   return MB_OK;
 }
 
+size_t mb_tokenizer_piece_bytes(const mb_tokenizer *tokenizer, uint32_t id) {
+  uint32_t size;
+  if (id > INT32_MAX || left_out(tokenizer, (int32_t)id, true)) return 0;
+  (void)mb_token_text(tokenizer, id, &size);
+  return size;
+}
+
 size_t mb_tokenizer_token_bytes(const mb_tokenizer *tokenizer, uint32_t id, uint8_t *bytes, size_t capacity) {
   if (id > INT32_MAX || left_out(tokenizer, (int32_t)id, true)) return 0;
   uint32_t size;

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.device.measuring.cells import Settings, in_turns, plan_cells
-from mobile_bundle.device.measuring.fit import choose_abi, reasons_against
+from mobile_bundle.device.measuring.fit import choose_abi, manifest_with, reasons_against
 from mobile_bundle.device.measuring.outcome import NO_RESULT, OK, Outcome, classify
 from mobile_bundle.device.measuring.process_record import ProcessRecord
 from mobile_bundle.device.measuring.result import Peak, Run, take_runner_lines
@@ -21,6 +22,7 @@ from mobile_bundle.device.report.table import report_lines
 from mobile_bundle.device.report.verdict import Budgets, Tolerances, judge
 from mobile_bundle.device.transport.probe import read_device_info
 from mobile_bundle.errors import UserError
+from mobile_bundle.native.engine import estimate_memory
 from support.browser import Browser
 from support.device_support import ANDROID, figured
 
@@ -128,6 +130,25 @@ def test_runs_take_turns():
     assert pressure.pressure_bytes + used == PHONE.memory_bytes // 2
 
 
+def test_another_cache_has_a_prediction_of_its_own(bundle):
+    directory = bundle("affine-4bit")
+    manifest = json.loads((directory / "manifest.json").read_text())
+    with WeightsReader(directory / "weights.ptd") as weights:
+        config = weights.config
+    assert manifest_with(manifest, config, "int8") == manifest
+    per_token = {}
+    for kv in ("int8", "k8v4", "int4", "f16"):
+        predicted = manifest_with(manifest, config, kv)["predicted"]
+        per_token[kv] = predicted["kv_bytes_per_token"]
+        assert predicted["file_bytes"] == manifest["predicted"]["file_bytes"]
+        exact = estimate_memory(config, predicted["context"], threads=2, kv_type=kv)
+        assert predicted["anon_bytes"] == exact.anon_bytes
+        assert predicted["peak_bytes"] - predicted["anon_bytes"] == (
+            manifest["predicted"]["peak_bytes"] - manifest["predicted"]["anon_bytes"]
+        )
+    assert [round(per_token[kv] / per_token["int8"], 3) for kv in ("k8v4", "int4", "f16")] == [0.765, 0.529, 1.882]
+
+
 def missed(report: Report, **budgets: float) -> list[str]:
     limits = Budgets(**budgets)  # type: ignore[arg-type]
     return [f"{c.name}: {c.text}" for c in judge(report, MANIFEST, limits, 512, {"native": [1, 2]}) if not c.ok]
@@ -153,6 +174,19 @@ def test_the_verdict():
     ):
         (found,) = missed(figured(PHONE, MANIFEST, {cell: [run]}))
         assert words in found
+    states = {"save": [whole(state_seconds=0.01)], "resume": [whole(kept_tokens=9, prompt_tokens=10)]}
+    assert missed(figured(PHONE, MANIFEST, states)) == []
+    for cells, words in (
+        ({**states, "resume": [whole(kept_tokens=0, prompt_tokens=10)]}, "taken up: 0 of 10 tokens"),
+        ({**states, "resume": [replace(states["resume"][0], answer=[2, 2])]}, "same answer: other tokens than save's"),
+        ({**states, "save": [replace(whole(), peak=Peak(112 * MB, 112 * MB, 112 * MB))]}, "peak as predicted"),
+        ({"long-context": [whole()], "lookup": [replace(whole(), answer=[1, 3])]}, "other tokens than long-context's"),
+    ):
+        (found,) = missed(figured(PHONE, MANIFEST, cells))
+        assert words in found
+    more = {"peak_bytes": 112 * MB, "anon_bytes": 32 * MB, "file_bytes": 79 * MB}  # the rows of logits that lookup has
+    looked_up = replace(whole(), peak=Peak(112 * MB, 112 * MB, 112 * MB), peak_anon_bytes=32 * MB, predicted=more)
+    assert missed(figured(PHONE, MANIFEST, {"lookup": [looked_up]})) == []
     under = figured(PHONE, MANIFEST, {"pressure": [replace(whole(), peak=Peak(50 * MB, 50 * MB, 50 * MB))]})
     assert missed(under) == []  # under pressure the kernel takes pages back
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from mobile_bundle.native.engine import Model
 from mobile_bundle.native.library import package_file
 from mobile_bundle.native.programs import machine_abi
 from mobile_bundle.runtimes import onnxruntime_library
@@ -41,9 +41,14 @@ def runner_environment() -> dict[str, str]:
     return {**os.environ, "MOBILE_BUNDLE_ONNXRUNTIME": str(onnxruntime_library())}
 
 
-def open_session(model: Path | bytes, threads: int = 2) -> onnxruntime.InferenceSession:
-    """A session with our operators; what fails is told by its exception alone."""
+def open_session(
+    model: Path | bytes, threads: int = 2, entries: Mapping[str, object] | None = None
+) -> onnxruntime.InferenceSession:
+    """A session with our operators; what fails is told by its exception alone. entries: `mobile_bundle.*`, by what
+    follows the dot."""
     options = onnxruntime.SessionOptions()
+    for name, value in {"threads": threads, **(entries or {})}.items():
+        options.add_session_config_entry(f"mobile_bundle.{name}", str(value))
     options.register_custom_ops_library(str(onnx_library()))
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False
@@ -54,9 +59,18 @@ def open_session(model: Path | bytes, threads: int = 2) -> onnxruntime.Inference
 class Decoder:
     """A model.onnx with its past, as onnxruntime-genai runs it."""
 
-    def __init__(self, directory: Path, shared_buffers: int = 0, chunk: int = 1 << 30, threads: int = 2) -> None:
-        """shared_buffers: 0: the past grows with every run; else the positions of buffers that are past and present."""
-        self.session = open_session(directory / "model.onnx", threads)
+    def __init__(
+        self,
+        directory: Path,
+        shared_buffers: int = 0,
+        chunk: int = 1 << 30,
+        threads: int = 2,
+        session: onnxruntime.InferenceSession | None = None,
+        **entries: object,
+    ) -> None:
+        """shared_buffers: 0: the past grows with every run; else the positions of buffers that are past and present.
+        session: one that is open already."""
+        self.session = session or open_session(directory / "model.onnx", threads, entries)
         self.chunk = chunk
         self.names = [i.name for i in self.session.get_inputs() if i.name.startswith("past_key_values.")]
         shape = next(i.shape for i in self.session.get_inputs() if i.name == self.names[0])
@@ -73,9 +87,11 @@ class Decoder:
         return logits
 
     def rewind(self, position: int) -> None:
-        """Shared buffers only: forgets what is behind."""
-        assert self.shared
+        """Forgets what is behind."""
         self.position = position
+        if not self.shared:
+            kept = {name: past.numpy()[:, :, :position].copy() for name, past in self.past.items()}
+            self.past = {name: onnxruntime.OrtValue.ortvalue_from_numpy(past) for name, past in kept.items()}
 
     def _run(self, tokens: list[int]) -> np.ndarray:
         self.position += len(tokens)
@@ -95,15 +111,3 @@ class Decoder:
         if not self.shared:
             self.past = dict(zip(self.names, outputs[1:], strict=True))
         return outputs[0].numpy()[0, 0]
-
-
-def same_or_tied(directory: Path, prompt: list[int], ours: list[int], expected: list[int]) -> bool:
-    """Whether two greedy texts are equal; where they part, the engine must see the two tokens as a tie."""
-    if ours == expected:
-        return True
-    at = next(i for i, (a, b) in enumerate(zip(ours, expected, strict=True)) if a != b)
-    with Model(directory) as engine, engine.session(kv_type="f16") as session:
-        logits = session.feed([*prompt, *expected[:at]]).copy()
-    # 4e-2 of the logits' length is the most that a whole vector may be off; one of them by 4 times its share of that.
-    assert logits[expected[at]] - logits[ours[at]] < 4 * 4e-2 * float(np.sqrt(np.mean(np.square(logits))))
-    return False

@@ -26,6 +26,14 @@ typedef enum { MB_CONSTRAINT_JSON_SCHEMA = 0, MB_CONSTRAINT_REGEX = 1 } mb_const
 /* One answer under way: of one thread. */
 typedef struct mb_constraint mb_constraint;
 
+/* Bytes of a schema or an expression; a longer one is refused. */
+#define MB_CONSTRAINT_MOST_TEXT (256 * 1024)
+
+/* The most memory that answers in a given form take, one at a time: the trie, also while it is made, the largest form
+ * that mb_constraint_open does not refuse, and four copies of its text, as a program that reads requests makes.
+ * vocabulary: as in mb_vocabulary_open. Reads the tokens' lengths, no more. */
+MB_API uint64_t mb_constraint_most_bytes(const mb_tokenizer *tokenizer, uint32_t vocabulary);
+
 /* text: the schema as JSON, or the expression; it is not needed afterwards. MB_ERROR_ARGUMENT, with what is wrong and
  * where, for one that is not valid, not supported or too large. The vocabulary must outlive it. */
 MB_API mb_status mb_constraint_open(const mb_vocabulary *vocabulary, mb_constraint_kind kind, const char *text,

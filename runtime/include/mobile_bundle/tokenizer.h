@@ -58,6 +58,8 @@ MB_API size_t mb_tokenizer_longest(const mb_tokenizer *tokenizer);
 /* The bytes that a token adds to a text that it does not begin: of a byte-level tokenizer they need not be whole
  * characters. Writes at most `capacity` of them and returns how many there are; 0: none, as of a special token. */
 MB_API size_t mb_tokenizer_token_bytes(const mb_tokenizer *tokenizer, uint32_t id, uint8_t *bytes, size_t capacity);
+/* How many bytes the tokenizer's file has of it: no fewer than mb_tokenizer_token_bytes says, and quicker to tell. */
+MB_API size_t mb_tokenizer_piece_bytes(const mb_tokenizer *tokenizer, uint32_t id);
 
 /* Chat: a conversation as the model's own chat template writes it, byte for byte what transformers' apply_chat_template
  * gives. Encode it with special=false: it has its own BOS. */

@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UserError
-from mobile_bundle.export.onnx import export_onnx
 from mobile_bundle.models import granite, lfm2, open_model
 from mobile_bundle.models.config import Config
 from mobile_bundle.models.spec import DecoderSpec, ModelConfig
 from mobile_bundle.native.engine import Model, estimate_memory
 from mobile_bundle.pipeline.weights import build_weights
 from mobile_bundle.planning.memory import mapped_weights
-from support.builds import build
 from support.checkpoints import ALL, VARIANTS, tiny_model, write_tiny
 from support.logits import decoder_logits
 from support.paths import ROOT
@@ -178,17 +176,6 @@ def test_convolutions_mapped_layer_by_layer(weights: Callable[..., Path]) -> Non
     with WeightsReader(path) as reader:
         mapped = mapped_weights({entry.name: entry.header for entry in reader.entries}, path.stat().st_size)
     assert (mapped.touched, mapped.layered) == (memory.touched_file_bytes, memory.resident_file_bytes)
-
-
-def test_convolutions_are_no_onnx(weights: Callable[..., Path], tmp_path: Path) -> None:
-    checkpoint = weights("lfm2").parent
-    with pytest.raises(
-        UserError, match=r"model\.onnx cannot have the layers with a short convolution of a Lfm2ForCausal"
-    ):
-        build(checkpoint, tmp_path / "x.mbundle", "raw", formats=("onnx",))
-    with pytest.raises(UserError, match=r"model\.onnx cannot have layers with a short convolution \(LFM2\)"):
-        export_onnx(checkpoint, "raw")
-    assert not (tmp_path / "x.mbundle").exists()
 
 
 def test_soft_caps_hold(weights: Callable[..., Path]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from mobile_bundle.api.bundle import Bundle
 from mobile_bundle.api.sizes import byte_size
 from mobile_bundle.api.stop import Cancel, is_cancelled
+from mobile_bundle.calibrate.calibration import check_device
 from mobile_bundle.corpus.languages import vocabulary_texts
 from mobile_bundle.errors import ArgumentError, Cancelled
 from mobile_bundle.export.formats import FORMATS
@@ -47,6 +48,7 @@ def build(
     vocabulary_from: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     languages: Sequence[str] = (),
     system_prompt: str | None = None,
+    device: str = "cpu",
     progress: Callable[[Step], None] | None = None,
     cancel: Cancel = None,
 ) -> Bundle:
@@ -69,7 +71,8 @@ def build(
     fixes. vocabulary_from, languages: texts (UTF-8, or .xz), and languages whose text ships with the tool ("en"): the
     bundle keeps bytes, special tokens and the tokens that those texts need; other text takes more and smaller tokens.
     system_prompt: a system message whose state the bundle carries, so that no phone reads it; conversations have
-    to begin with it, as ever.
+    to begin with it, as ever. device: "cuda" has calibration compute on a GPU: the profile of the model, and the
+    products of coding; searches stay on the processor.
 
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
     go to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
@@ -102,7 +105,9 @@ def build(
         chat_options=dict(chat_options or {}),
         vocabulary=vocabulary_texts(vocabulary_from, languages),
         system_prompt=_system_prompt(system_prompt, formats),
+        device=device,
     )
+    _check_device(request)
     path = local_model(model, revision, listener.stage("downloading"), listener.tell)
     build_bundle(replace(request, model=path), listener)
     return Bundle(output)
@@ -151,6 +156,14 @@ def _calibration(text: bool | str | os.PathLike[str]) -> Path | str | None:
     if isinstance(text, bool):
         return DEFAULT if text else None
     return SELF if text == SELF else Path(text)
+
+
+def _check_device(request: BuildRequest) -> None:
+    check_device(request.device)
+    if request.device != "cpu" and not request.budget and request.calibration is None:
+        raise ArgumentError("`device` is for calibration", "give `calibration`, or a budget such as `max_size`")
+    if request.device != "cpu" and request.cluster is not None:
+        raise ArgumentError("`device` cannot be given together with `cluster`", "a GPU codes for one process")
 
 
 def _target(target: str) -> str:

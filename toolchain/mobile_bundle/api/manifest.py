@@ -107,4 +107,4 @@ class Manifest:
 
 def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
     """The dataclass, without members that it does not have: a newer tool may have written them."""
-    return kind(**{field.name: values[field.name] for field in fields(kind)})
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.calibrate.device import CPU, is_gpu
 from mobile_bundle.models import DecoderSpec
 
 PROJECTIONS = {
@@ -42,12 +43,14 @@ Weigh = Callable[[str, Tensor], None]
 """Called with the name of a projection and its output, before it is used: for gradients."""
 
 
-def fast_product() -> Product:
-    """x @ weight.T, float32, as fast as this processor can: twice as fast where it has units for bfloat16, to which
-    factors and results are rounded there. Models are trained so, and int8 activations lose more."""
-    capabilities = torch.cpu.get_capabilities()
-    if not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
-        return functional.linear
+def fast_product(device: torch.device = CPU) -> Product:
+    """x @ weight.T, float32, as fast as the device can: twice as fast where a processor has units for bfloat16, to
+    which factors and results are rounded there, as on every GPU. Models are trained so, and int8 activations lose
+    more."""
+    if not is_gpu(device):
+        capabilities = torch.cpu.get_capabilities()
+        if not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
+            return functional.linear
     return lambda x, weight: functional.linear(x.bfloat16(), weight.bfloat16()).float()
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from mobile_bundle.calibrate.device import CPU, is_gpu
 from mobile_bundle.processors import default_jobs
 
 T = TypeVar("T")
@@ -34,14 +35,16 @@ _KEPT_TOP = 1 << 30
 _PRECISION = "medium"
 """Of torch's float32 products: by oneDNN, which is up to twice as fast as MKL on AMD's processors. On processors with
 AMX, factors are rounded to bfloat16, which is less than what int8 activations lose."""
+_GPU_PRECISION = "highest"
+"""There: no TF32 where float32 is asked for."""
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Meanwhile every product of torch and NumPy runs in the thread that asks for it."""
+def one_thread_each(device: torch.device = CPU) -> Iterator[None]:
+    """Meanwhile every product of torch and NumPy runs in the thread that asks for it. device: where torch's run."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(_PRECISION)
+    torch.set_float32_matmul_precision(_GPU_PRECISION if is_gpu(device) else _PRECISION)
     _keep_memory()
     pool = ThreadPoolExecutor(min(default_jobs(), _MOST_THREADS), "calibrate")
     before = _threads.set(pool)
@@ -73,9 +76,14 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def side_by_side(work: Callable[[T], R], items: Iterable[T], device: torch.device = CPU) -> Iterator[R]:
     """The results in the order of the items, whose work runs in several threads, and begins at once in those of
-    `one_thread_each`: work that does not ask for work side by side itself."""
+    `one_thread_each`: work that does not ask for work side by side itself.
+
+    device: where the work is done. A GPU does one piece after the other, when its result is asked for: it takes all of
+    one, and several results at once would only take its memory."""
+    if is_gpu(device):
+        return map(work, items)
     pool = _threads.get()
     return pool.map(work, items) if pool else _in_new_threads(work, items)
 

@@ -7,6 +7,7 @@ Hessians of one layer's four inputs are in RAM.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.calibrate.activations import Int8Runner
 from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
+from mobile_bundle.calibrate.device import CPU, for_codecs, is_gpu, rounded
 from mobile_bundle.calibrate.threads import side_by_side
+from mobile_bundle.codecs.matrices import Matrix, on_host
 from mobile_bundle.models import Model, TensorSpec
 from mobile_bundle.native.products import bf16_products, has_bf16_products
 
@@ -37,18 +41,25 @@ class Walk:
     """The hidden states of all windows on their way through the layers.
 
     windows: token ids int32 (count, tokens); embedding: float32 (vocabulary, hidden), perhaps already compressed;
-    product: of weights and inputs (LayerRunner).
+    product: of weights and inputs (LayerRunner). device: where the hidden states are, and weights have to be.
     layer: the one that the hidden states go through next."""
 
     def __init__(
-        self, model: Model, windows: NDArray[np.int32], embedding: Floats, product: Product = functional.linear
+        self,
+        model: Model,
+        windows: NDArray[np.int32],
+        embedding: Floats,
+        product: Product = functional.linear,
+        device: torch.device = CPU,
     ) -> None:
         self._product = product
         self._model, self._spec = model, model.spec
         self.windows = windows
-        self.hidden = embedded(self._spec, torch.from_numpy(embedding[windows]))
+        self.device = device
+        self.hidden = embedded(self._spec, torch.from_numpy(embedding[windows]).to(device))
         self.layer = 0
-        self._tables = rotary(self._spec, windows.shape[1])
+        cosines, sines = rotary(self._spec, windows.shape[1])
+        self._tables = cosines.to(device), sines.to(device)
         self.batch = max(1, _AT_ONCE // windows.shape[1])
 
     def batches(self) -> Iterator[slice]:
@@ -56,16 +67,19 @@ class Walk:
         for begin in range(0, len(self.windows), self.batch):
             yield slice(begin, begin + self.batch)
 
-    def runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
-        """A layer of this model with the given weights."""
-        return LayerRunner(self._spec, weights, *self._tables, layer, self._product)
+    def runner(
+        self, weights: Mapping[str, Tensor], layer: int, groups: Mapping[str, int | None] | None = None
+    ) -> LayerRunner:
+        """A layer of this model with the given weights; groups: Int8Runner's, or None for float32."""
+        runner = LayerRunner if groups is None else partial(Int8Runner, groups)
+        return runner(self._spec, weights, *self._tables, layer, self._product)
 
-    def _next(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+    def _next(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> LayerRunner:
         """Of the layer that is next; it counts as passed."""
         self.layer += 1
-        return self.runner(weights, self.layer - 1)
+        return self.runner(weights, self.layer - 1, groups)
 
-    def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
+    def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Matrix]:
         """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns); moves on
         through the layer."""
         runner = self._next(weights)
@@ -80,10 +94,23 @@ class Walk:
             self.hidden[batch] = runner.forward(self.hidden[batch], observe)
             return found
 
-        sums = added(side_by_side(squares, self.batches()))
-        return {name: _symmetric(total.div_(self.windows.size)).numpy() for name, total in sums.items()}
+        sums = added(side_by_side(squares, self.batches(), self.device))
+        return {name: for_codecs(_symmetric(total.div_(self.windows.size))) for name, total in sums.items()}
 
-    def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Floats, Floats]]:
+    def entered(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
+        """What enters every input of the layer, float32 (tokens, columns), of all windows; moves on through the layer.
+        For few windows: they go through together."""
+        runner = self._next(weights)
+        found: dict[str, Floats] = {}
+
+        def observe(name: str, x: Tensor) -> None:
+            found[name] = on_host(x.reshape(-1, x.shape[-1]))
+
+        with torch.no_grad():
+            self.hidden = runner.forward(self.hidden, observe)
+        return found
+
+    def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Matrix, Matrix]]:
         """Passes this walk and `reference` through the layer, input by input (decoder.STAGES): its name, its Hessian as
         `hessians` has it, and its drift. Between two of them the caller may replace in `weights` what reads the input:
         the next one is that of the layer as it is coded so far. `reference` keeps to the weights of the start.
@@ -109,31 +136,32 @@ class Walk:
                 x, r = (way.entered[batch].reshape(-1, way.entered.shape[-1]) for way in (own, other))
                 return {"square": _upper_squares(x), "change": _products(r - x, x)}
 
-            sums = added(side_by_side(products, self.batches()))
+            sums = added(side_by_side(products, self.batches(), self.device))
             last = number + 1 == len(STAGES)
             ahead = other.leave() if last else other.start(STAGES[number + 1])
             square, change = (sums[name].div_(self.windows.size) for name in ("square", "change"))
             square = _symmetric(square)
-            yield stage, square.numpy(), _drift(change, square)
+            yield stage, for_codecs(square), for_codecs(_drift(change, square))
         _finish(own.leave())
         _finish(ahead)
 
-    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Floats, Floats]]:
+    def inputs(self, weights: Mapping[str, Tensor], reference: Walk) -> dict[str, tuple[Matrix, Matrix]]:
         """What `stages` gives of a layer whose matrices stay as they are, by stage; moves `reference` alone."""
         hidden, layer = self.hidden.clone(), self.layer
         found = {stage: (hessian, drift) for stage, hessian, drift in self.stages(weights, reference)}
         self.hidden, self.layer = hidden, layer
         return found
 
-    def advance(self, weights: Mapping[str, Tensor]) -> None:
-        """Passes the hidden states of all windows through the layer."""
-        runner = self._next(weights)
+    def advance(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> None:
+        """Passes the hidden states of all windows through the layer. groups: with inputs, keys and values rounded to
+        int8, Int8Runner's."""
+        runner = self._next(weights, groups)
 
         @torch.no_grad()
         def forward(batch: slice) -> None:
             self.hidden[batch] = runner.forward(self.hidden[batch])
 
-        _finish(side_by_side(forward, self.batches()))
+        _finish(side_by_side(forward, self.batches(), self.device))
 
 
 class _Way:
@@ -147,7 +175,7 @@ class _Way:
     def start(self, stage: str) -> Iterator[None]:
         """Has all windows go on to one of STAGES."""
         self.enter(stage)
-        return side_by_side(lambda batch: self.reach(stage, batch), self._walk.batches())
+        return side_by_side(lambda batch: self.reach(stage, batch), self._walk.batches(), self._walk.device)
 
     def enter(self, stage: str) -> None:
         """Before the first `reach` of a stage."""
@@ -169,7 +197,7 @@ class _Way:
             hidden = self._walk.hidden[batch]
             hidden[:] = self._runner.leave(hidden, self.entered[batch])
 
-        return side_by_side(leave, self._walk.batches())
+        return side_by_side(leave, self._walk.batches(), self._walk.device)
 
 
 def _finish(work: Iterable[None]) -> None:
@@ -180,9 +208,9 @@ def _finish(work: Iterable[None]) -> None:
 def _upper_squares(x: Tensor) -> Tensor:
     """x^T x, (columns, columns), but only what is right of the diagonal, and a little more: a third of the work saved.
     x: (tokens, columns)."""
-    if has_bf16_products():
+    if not is_gpu(x.device) and has_bf16_products():
         return torch.from_numpy(bf16_products(x.numpy(), x.numpy(), upper=True))
-    columns = x.shape[1]
+    x, columns = rounded(x), x.shape[1]
     step = -(-columns // _BLOCKS)
     out = x.new_zeros(columns, columns)
     for begin in range(0, columns, step):
@@ -192,7 +220,9 @@ def _upper_squares(x: Tensor) -> Tensor:
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
     """a^T b, (columns of a, columns of b). a, b: (tokens, columns)."""
-    return torch.from_numpy(bf16_products(a.numpy(), b.numpy())) if has_bf16_products() else a.T @ b
+    if not is_gpu(a.device) and has_bf16_products():
+        return torch.from_numpy(bf16_products(a.numpy(), b.numpy()))
+    return rounded(a).T @ rounded(b)
 
 
 def _symmetric(upper: Tensor) -> Tensor:
@@ -209,7 +239,7 @@ def added(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return sums
 
 
-def _drift(change: Tensor, hessian: Tensor) -> Floats:
+def _drift(change: Tensor, hessian: Tensor) -> Tensor:
     """DRIFT_SHARE * change @ (hessian + damping)^-1."""
     h = hessian.clone()
     h.diagonal().add_(max(_DRIFT_DAMPING * float(h.diagonal().mean()), 1e-12))
@@ -218,8 +248,8 @@ def _drift(change: Tensor, hessian: Tensor) -> Floats:
         solved = torch.linalg.solve(h.double(), change.double().T).float().T
     else:
         solved = torch.cholesky_solve(change.T, factor).T
-    drift: Floats = (DRIFT_SHARE * solved).contiguous().numpy()
-    return drift
+    drift: Tensor = DRIFT_SHARE * solved
+    return drift.contiguous()
 
 
 def tensor_named(model: Model, name: str) -> TensorSpec:
@@ -241,6 +271,11 @@ def layer_tensors(model: Model, layer: int) -> dict[str, TensorSpec]:
     """The layer's tensors by their name without "layers.N."."""
     prefix = f"layers.{layer}."
     return {tensor.name.removeprefix(prefix): tensor for tensor in model.tensors if tensor.layer == layer}
+
+
+def moved(weights: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A layer's weights, where a walk on that device wants them."""
+    return {name: value.to(device) for name, value in weights.items()}
 
 
 def layer_weights(model: Model, layer: int) -> dict[str, Tensor]:

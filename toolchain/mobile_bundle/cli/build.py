@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobile_bundle.api.build import build
+from mobile_bundle.calibrate.calibration import DEVICES, check_device
 from mobile_bundle.cli.common import (
     Parser,
     Steps,
@@ -24,6 +25,7 @@ from mobile_bundle.cli.common import (
     run_command,
     vocabulary_options,
 )
+from mobile_bundle.cli.parameters import with_options
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
 from mobile_bundle.pipeline.default_recipe import TARGETS
@@ -86,6 +88,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "FILE, and of budgets without this option: a small English text that ships with the tool, for chat models "
         "together with one that the model writes",
     )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="where calibration computes, and the products of coding that follow from it (default: cpu)",
+    )
     parallel = parser.add_mutually_exclusive_group()
     parallel.add_argument(
         "--jobs",
@@ -123,7 +131,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:
+        check_device(options.device)
+    except UserError as error:
+        parser.error(with_options(str(error)))
+    return options
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -147,6 +160,7 @@ def _build(options: argparse.Namespace) -> int:
                 vocabulary_from=options.vocabulary_from,
                 languages=options.languages,
                 system_prompt=options.system_prompt,
+                device=options.device,
                 progress=Steps(),
             )
     except UserError as error:

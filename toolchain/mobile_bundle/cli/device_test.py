@@ -29,6 +29,7 @@ from mobile_bundle.device.transport.client import choose_serial
 from mobile_bundle.device.transport.places import DEFAULT_WORK
 from mobile_bundle.errors import ArgumentError, UserError, printable
 from mobile_bundle.files.output_file import OutputFile
+from mobile_bundle.native.engine import KV_TYPES
 from mobile_bundle.runtimes import RUNTIMES
 
 
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--prompt-tokens", type=positive, default=512, help="tokens of prefill (default 512)")
     parser.add_argument("-n", "--new-tokens", type=positive, default=128, help="tokens of decode (default 128)")
     parser.add_argument("--threads", type=positive, default=0)
+    parser.add_argument("--kv", choices=KV_TYPES, default="int8", help="type of the KV cache (native runner)")
     parser.add_argument(
         "--context", type=positive, default=0, help="tokens of the long context (default: the bundle's)"
     )
@@ -116,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
 
 def run_test(options: argparse.Namespace, peers: Sequence[MeasuredProgram]) -> int:
     """`run` with others' programs measured beside the bundle's (benchmarks/device)."""
+    if options.kv != "int8" and options.runtime != "native":
+        raise ArgumentError("--kv needs --runtime native: the caches of the other runtimes are int8")
     baseline = read_baseline(options.baseline) if options.baseline else None
     data, page, kept = (
         OutputFile(path) if path else None for path in (options.json, options.html, options.save_baseline)
@@ -164,6 +168,7 @@ def _asked(
             new_tokens=options.new_tokens,
             context=options.context,
             threads=options.threads,
+            kv=options.kv,
             pressure_bytes=options.pressure,
             soak_seconds=options.soak,
             timeout=options.timeout,

@@ -79,6 +79,9 @@ def run(options: argparse.Namespace) -> int:
         f"tokens/s: an estimate, {options.bandwidth / 1e9:g} GB/s divided by the bytes that a token reads.\n"
         f"On a smaller phone every token reads the weights from flash, several times slower."
     )
+    for shape in shapes:
+        if shape.form_bytes is not None:
+            print(f"An answer in a given form (JSON schema, regex) takes up to {megabytes(shape.form_bytes)} more.")
     return 0
 
 

@@ -10,12 +10,13 @@ again (propagation.refine), and at last every row gets back the strength that ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_fit import Fit, Halves
+from mobile_bundle.codecs.matrices import Matrix, beside, on_host, times
 from mobile_bundle.codecs.propagation import (
     Ordered,
     energy_order,
@@ -58,7 +59,7 @@ class Rounding:
     counts: Floats
 
     @staticmethod
-    def of(hessian: Floats, quick: bool = False) -> Rounding:
+    def of(hessian: Matrix, quick: bool = False) -> Rounding:
         """quick: propagation.inverse_factor's. ValueError for a Hessian that is not finite."""
         ordered = Ordered.of(hessian, energy_order(hessian), quick)
         counts = np.empty(len(hessian), np.float32)
@@ -83,7 +84,7 @@ def fit_propagated(w: Floats, rounding: Rounding, grid: Grid) -> Propagated:
     codes[:, order] = found.T
     values = np.empty_like(w)
     values[:, order] = work.T
-    gains = row_gains(w, values, w @ hessian)[:, None]
+    gains = row_gains(w, values, times(w, hessian))[:, None]
     d, m = (d * gains).astype(np.float16), (m * gains).astype(np.float16)
     groups = codes.reshape(rows, -1, group) * d.astype(np.float32)[..., None] + m.astype(np.float32)[..., None]
     return Propagated(codes, d, m, groups.reshape(rows, -1)[:, :columns])
@@ -106,7 +107,7 @@ def try_grids(w: Floats, rounding: Rounding, grids: Sequence[Grid]) -> Floats:
     values = np.empty((columns, len(grids) * rows), np.float32)
     values[order] = work
     out = np.ascontiguousarray(values.T).reshape(len(grids), rows, columns)
-    answers = w @ hessian
+    answers = times(w, hessian)
     for each in out:
         each *= row_gains(w, each, answers)[:, None]
     return out
@@ -131,23 +132,28 @@ def _grids(at: NDArray[np.intp], steps: Floats, offsets: Floats, lows: Floats, h
     return AffineGrids(at.astype(np.uint32), steps, offsets, inverse, lows, highs)
 
 
-def _propagate(work: Floats, factor: Floats, grids: AffineGrids, codes: Floats) -> None:
+def _propagate(work: Floats, factor: Matrix, grids: AffineGrids, codes: Floats) -> None:
     """propagation.propagate, column by column. work, codes: float32 (columns, rows), overwritten."""
 
     def rounded(first: int, end: int) -> Floats:
-        return round_run(work[first:end], None, factor, first, grids, codes[first:end])
+        return round_run(work[first:end], None, *_run(factor, grids, first, end), codes[first:end])
 
     propagate_runs(work, factor, _single(work), rounded)
 
 
-def _refine(own: Floats, work: Floats, h: Floats, grids: AffineGrids, codes: Floats) -> None:
+def _refine(own: Floats, work: Floats, h: Matrix, grids: AffineGrids, codes: Floats) -> None:
     """propagation.refine, column by column."""
-    slopes = h @ (own - work)
 
-    def rounded(first: int, end: int) -> Floats:
-        return round_run(work[first:end], slopes[first:end], h, first, grids, codes[first:end])
+    def rounded(first: int, end: int, slopes: Floats) -> Floats:
+        return round_run(work[first:end], slopes, *_run(h, grids, first, end), codes[first:end])
 
-    refine_runs(slopes, h, _single(work), rounded)
+    refine_runs(h @ beside(own - work, h), h, _single(work), rounded)
+
+
+def _run(matrix: Matrix, grids: AffineGrids, first: int, end: int) -> tuple[Floats, int, AffineGrids]:
+    """round_run's matrix, begin and grids for columns first..end-1."""
+    block = np.ascontiguousarray(on_host(matrix[first:end, first:end]))
+    return block, 0, replace(grids, at=grids.at[first:end])
 
 
 def _single(work: Floats) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, BlobError, Format
 if TYPE_CHECKING:  # blob.py asks for sizes, codec.py for decoders: both import this file
     from mobile_bundle.codecs.blob import BlobHeader
     from mobile_bundle.codecs.codec import StreamCodec
+    from mobile_bundle.codecs.matrices import Matrix
     from mobile_bundle.codecs.source import Floats
 
 SizeRule = Callable[[int, int, int, int], int]
@@ -23,7 +24,7 @@ SizeRule = Callable[[int, int, int, int], int]
 is set but those of `flags`. BlobError where they do not go together all the same."""
 
 
-Trial = Callable[["Floats", "Floats", "Sequence[StreamCodec]"], "Floats"]
+Trial = Callable[["Floats", "Matrix", "Sequence[StreamCodec]"], "Floats"]
 """(a few rows of a matrix, float32 (rows, columns); hessian as Stats has it; codecs of one file) -> D H D^T of every
 row if it were coded with error propagation, float32 (codecs, rows)."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.codecs.matrices import Matrix, beside, is_finite, on_host, times
 from mobile_bundle.codecs.source import Floats
 
 DAMPING = 0.01
@@ -26,23 +27,21 @@ _SWEEPS = 3
 _MOST_GAIN = 1.25
 """For rows that were coded so badly that their gain says little."""
 
-AT_ONCE = 8192
-"""Rows that are coded together: they do not depend on each other, and several copies of them are in RAM."""
-
 Reals = NDArray[np.floating]
 Quantise = Callable[[int, Floats, Floats], Floats]
 """(number of the block, its weights (width, rows) as corrected so far, U's block (width, width)) -> new values."""
 
 
-def inverse_factor(hessian: Floats, order: NDArray[np.intp] | None = None, quick: bool = False) -> Floats:
-    """U, float32 (n, n), upper triangular, of the damped Hessian; order: the sequence in which columns are rounded.
-    quick: by float32 where that is enough, for estimates; it takes half the time, and much of a wide matrix's.
+def inverse_factor(hessian: Matrix, order: NDArray[np.intp] | None = None, quick: bool = False) -> Matrix:
+    """U, float32 (n, n), upper triangular, of the damped Hessian, where that lies; order: the sequence in which columns
+    are rounded. quick: by float32 where that is enough, for estimates; it takes half the time, and much of a wide
+    matrix's.
 
     ValueError for a Hessian that is not finite."""
     damped = _damped(hessian, order)
     if quick:
         try:
-            return _inverse_upper(damped.astype(np.float32))
+            return _inverse_upper(_single(damped))
         except np.linalg.LinAlgError:
             pass
     return _inverse_upper(damped)
@@ -51,42 +50,58 @@ def inverse_factor(hessian: Floats, order: NDArray[np.intp] | None = None, quick
 @dataclass(frozen=True)
 class Ordered:
     """A Hessian in the order of rounding. hessian: as it was given; order: number of the column that is rounded first,
-    second, ...; damped: float32 (n, n), in that order; factor: its U."""
+    second, ...; damped: float32 (n, n), in that order, where the Hessian lies; factor: its U."""
 
-    hessian: Floats
+    hessian: Matrix
     order: NDArray[np.intp]
-    damped: Floats
-    factor: Floats
+    damped: Matrix
+    factor: Matrix
 
     @staticmethod
-    def of(hessian: Floats, order: NDArray[np.intp], quick: bool = False) -> Ordered:
+    def of(hessian: Matrix, order: NDArray[np.intp], quick: bool = False) -> Ordered:
         """quick: inverse_factor's. ValueError for a Hessian that is not finite."""
-        damped = _damped(hessian, order).astype(np.float32)
+        damped = _single(_damped(hessian, order))
         return Ordered(hessian, order, damped, inverse_factor(hessian, order, quick))
 
 
-def _damped(hessian: Floats, order: NDArray[np.intp] | None) -> Reals:
-    if not np.isfinite(hessian).all():
+def _damped(hessian: Matrix, order: NDArray[np.intp] | None) -> Matrix:
+    """In float64."""
+    if not is_finite(hessian):
         raise ValueError("the Hessian holds NaN or infinite values")
-    h: Reals = hessian.astype(np.float64)
+    h = hessian.astype(np.float64) if isinstance(hessian, np.ndarray) else hessian.double()
     if order is not None:
-        h = h[np.ix_(order, order)]
+        at = beside(order, hessian)
+        h = h[at[:, None], at]
     mean = float(h.diagonal().mean())
-    h[np.diag_indices_from(h)] += DAMPING * mean if mean > 0 else 1.0
+    own = beside(np.arange(len(h)), h)
+    h[own, own] += DAMPING * mean if mean > 0 else 1.0
     return h
 
 
-def _inverse_upper(h: Reals) -> Floats:
+def _single(matrix: Matrix) -> Matrix:
+    """As float32."""
+    return matrix.astype(np.float32) if isinstance(matrix, np.ndarray) else matrix.float()
+
+
+def _inverse_upper(h: Matrix) -> Matrix:
+    """float32. LinAlgError for a matrix that is not positive definite in its own precision."""
     # H = R R^T with R upper triangular: Cholesky of H read backwards. Then H^-1 = R^-T R^-1, so U = R^-1.
-    return np.ascontiguousarray(_inverse_lower(np.ascontiguousarray(h[::-1, ::-1]))[::-1, ::-1], np.float32)
+    if isinstance(h, np.ndarray):
+        return np.ascontiguousarray(_inverse_lower(np.ascontiguousarray(h[::-1, ::-1]))[::-1, ::-1], np.float32)
+    import torch
+
+    lower, failed = torch.linalg.cholesky_ex(h.flip(0, 1))
+    if failed:
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    return torch.linalg.solve_triangular(lower, torch.zeros_like(h).fill_diagonal_(1), upper=False).flip(0, 1).float()
 
 
-def energy_order(hessian: Floats, length: int = 1) -> NDArray[np.intp]:
+def energy_order(hessian: Matrix, length: int = 1) -> NDArray[np.intp]:
     """The sequence in which columns are rounded: the inputs of the highest energy first, while the most columns are
     left to make up for their errors (GPTQ's activation order). length: so many columns are rounded together."""
     columns = len(hessian)
     energy = np.zeros(-(-columns // length) * length, np.float32)
-    energy[:columns] = hessian.diagonal()
+    energy[:columns] = on_host(hessian.diagonal())
     blocks = np.argsort(-energy.reshape(-1, length).sum(1), kind="stable")
     order = (blocks[:, None] * length + np.arange(length)).reshape(-1)
     return order[order < columns]
@@ -107,7 +122,7 @@ def _inverse_lower(h: Reals) -> Reals:
     return out
 
 
-def propagate(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]], quantise: Quantise) -> None:
+def propagate(weight: Floats, factor: Matrix, blocks: Sequence[tuple[int, int]], quantise: Quantise) -> None:
     """Rounds `weight` block by block, each corrected for the errors before it.
 
     weight: float32 (columns, rows), columns in the order of rounding; overwritten by what `quantise` returns.
@@ -116,9 +131,10 @@ def propagate(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]],
     def round_run(first: int, at: int) -> Floats:
         start, stop = blocks[first][0], blocks[at - 1][1]
         errors = np.empty((stop - start, weight.shape[1]), np.float32)
+        run = on_host(factor[start:stop, start:stop])
         for number in range(first, at):
             begin, end = blocks[number]
-            own = factor[begin:end, begin:end]
+            own = run[begin - start : end - start, begin - start : end - start]
             block = weight[begin:end]
             rounded = quantise(number, block, own)
             error = errors[begin - start : end - start]
@@ -130,7 +146,7 @@ def propagate(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]],
                 error[:] = np.linalg.inv(own.T.astype(np.float64)) @ error
             weight[begin:end] = rounded
             if end < stop:
-                weight[end:stop] -= factor[begin:end, end:stop].T @ error
+                weight[end:stop] -= run[begin - start : end - start, end - start :].T @ error
         return errors
 
     propagate_runs(weight, factor, blocks, round_run)
@@ -140,51 +156,62 @@ RoundRun = Callable[[int, int], Floats]
 """(number of a run's first block, of the one behind its last) -> float32 (columns of the run, rows)."""
 
 
-def propagate_runs(weight: Floats, factor: Floats, blocks: Sequence[tuple[int, int]], round_run: RoundRun) -> None:
+def propagate_runs(weight: Floats, factor: Matrix, blocks: Sequence[tuple[int, int]], round_run: RoundRun) -> None:
     """propagate, but `round_run` rounds the columns of a run of blocks, corrects those of the same run, and returns
     the errors e of e U_block = difference."""
+    left = beside(weight, factor)
     for first, at in _runs(blocks):
         start, stop = blocks[first][0], blocks[at - 1][1]
+        if left is not weight:
+            weight[start:stop] = on_host(left[start:stop])
         errors = round_run(first, at)
         if stop < len(weight):
-            weight[stop:] -= factor[start:stop, stop:].T @ errors
+            left[stop:] -= factor[start:stop, stop:].T @ beside(errors, factor)
 
 
-def refine(weight: Floats, values: Floats, h: Floats, blocks: Sequence[tuple[int, int]], quantise: Quantise) -> None:
+def refine(weight: Floats, values: Floats, h: Matrix, blocks: Sequence[tuple[int, int]], quantise: Quantise) -> None:
     """Rounds every block of columns again, for the errors of all others as they are now, in `_SWEEPS` rounds:
     coordinate descent from what `propagate` found (QuantEase: Behdin et al. 2023, arXiv:2309.01885, section 3). It
     takes 7 % of D H D^T, whichever the code (SmolLM2-135M; the first round 4.5 %).
 
     weight: float32 (columns, rows) as they were before `propagate`; values: as it left them, overwritten; h:
     Ordered.damped; blocks, quantise: as propagate's."""
-    inner = [h[a:b, a:b].astype(np.float64) for a, b in blocks]
-    inverses = [np.linalg.inv(own).astype(np.float32) if len(own) > 1 else None for own in inner]
-    factors = [_inverse_upper(own) if len(own) > 1 else (own**-0.5).astype(np.float32) for own in inner]
-    slopes = h @ (weight - values)
+    inner = [on_host(h[a:b, a:b]).astype(np.float64) for a, b in blocks]
+    inverses = [_single(np.linalg.inv(own)) if len(own) > 1 else None for own in inner]
+    factors = [_inverse_upper(own) if len(own) > 1 else _single(own**-0.5) for own in inner]
 
-    def round_run(first: int, at: int) -> Floats:
+    def round_run(first: int, at: int, slopes: Floats) -> Floats:
         start, stop = blocks[first][0], blocks[at - 1][1]
         changes = np.empty((stop - start, weight.shape[1]), np.float32)
+        run = on_host(h[start:stop, start:stop])
         for number in range(first, at):
             begin, end = blocks[number]
-            inverse, block = inverses[number], values[begin:end]
-            step = slopes[begin:end] / h[begin, begin] if inverse is None else inverse @ slopes[begin:end]
-            change = changes[begin - start : end - start]
+            inverse, block, own = inverses[number], values[begin:end], slice(begin - start, end - start)
+            step = slopes[own] / run[own, own] if inverse is None else inverse @ slopes[own]
             rounded = quantise(number, block + step, factors[number])
-            np.subtract(rounded, block, out=change)
+            np.subtract(rounded, block, out=changes[own])
             block[:] = rounded
-            slopes[start:stop] -= h[start:stop, begin:end] @ change
+            slopes -= run[:, own] @ changes[own]
         return changes
 
-    refine_runs(slopes, h, blocks, round_run)
+    refine_runs(h @ beside(weight - values, h), h, blocks, round_run)
 
 
-def refine_runs(slopes: Floats, h: Floats, blocks: Sequence[tuple[int, int]], round_run: RoundRun) -> None:
+RefineRun = Callable[[int, int, Floats], Floats]
+"""(number of a run's first block, of the one behind its last, the run's slopes) -> float32 (columns of the run,
+rows)."""
+
+
+def refine_runs(slopes: Matrix, h: Matrix, blocks: Sequence[tuple[int, int]], round_run: RefineRun) -> None:
     """refine, but `round_run` rounds the columns of a run of blocks again, keeps the run's own slopes up to date, and
     returns the changes. slopes: h @ (weight - values), float32 (columns, rows), overwritten."""
     for first, at in [*_runs(blocks)] * _SWEEPS:
         start, stop = blocks[first][0], blocks[at - 1][1]
-        changes = round_run(first, at)
+        own = slopes[start:stop]
+        moved = on_host(own)
+        changes = beside(round_run(first, at, moved), h)
+        if moved is not own:
+            own[:] = beside(moved, h)
         slopes[:start] -= h[:start, start:stop] @ changes
         slopes[stop:] -= h[stop:, start:stop] @ changes
 
@@ -199,15 +226,15 @@ def _runs(blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield first, at
 
 
-def importance(factor: Floats) -> Floats:
+def importance(factor: Matrix) -> Floats:
     """1 / U[j, j]^2, float32 (n,): the loss of a unit error in each column once the later ones have made up for it."""
-    return np.square(np.reciprocal(factor.diagonal()))
+    return np.square(np.reciprocal(on_host(factor.diagonal())))
 
 
-def row_errors(difference: Floats, hessian: Floats) -> Floats:
+def row_errors(difference: Floats, hessian: Matrix) -> Floats:
     """D H D^T of every row, float32 (rows,): the mean squared error of that output. difference: float32 (rows,
     columns)."""
-    errors: Floats = np.einsum("rc,rc->r", difference @ hessian, difference)
+    errors: Floats = np.einsum("rc,rc->r", times(difference, hessian), difference)
     return errors
 
 

@@ -15,6 +15,7 @@ from mobile_bundle.codecs.declaration import Declaration, all_rules, declare
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.formats import CODEC_FILES, Format
 from mobile_bundle.codecs.kept import PREFIX, KeptCodec
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.errors import ArgumentError
@@ -44,11 +45,11 @@ GAUSSIAN_ERROR: dict[str, float] = {
 (tests/toolchain/planning measures them). With calibration the loss of a matrix is this share of its sensitivity."""
 
 
-def try_candidates(weight: Floats, hessian: Floats, names: Iterable[str]) -> dict[str, Floats]:
+def try_candidates(weight: Floats, hessian: Matrix, names: Iterable[str]) -> dict[str, Floats]:
     """What coding with error propagation would do to a few rows of a matrix: D H D^T of every row, float32 (rows,), by
     the codec's name.
 
-    weight: float32 (rows, columns), as the values are; hessian: float32 (columns, columns), as Stats has it; names: of
+    weight: float32 (rows, columns), as the values are; hessian: (columns, columns), as Stats has it; names: of
     GAUSSIAN_ERROR."""
     wanted = set(names)
     tried: dict[str, Floats] = {}

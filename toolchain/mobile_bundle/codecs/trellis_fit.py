@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.codecs.matrices import Matrix, times
 from mobile_bundle.codecs.propagation import Ordered, energy_order, importance, propagate, refine, row_gains
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.native.trellis import CIRCLE, search_trellis
@@ -61,7 +62,7 @@ class Rounding:
     blocks: list[tuple[int, int]]
 
     @staticmethod
-    def of(hessian: Floats, quick: bool = False) -> Rounding:
+    def of(hessian: Matrix, quick: bool = False) -> Rounding:
         """hessian: float32 (columns, columns); quick: propagation.inverse_factor's. ValueError for one that is not
         finite."""
         order = _circle_order(energy_order(hessian, CIRCLE))
@@ -101,7 +102,7 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined
         refine(own, work, rounding.ordered.damped, rounding.blocks, code_block)
     values = np.empty_like(w)
     values[:, order] = work.T
-    gains = row_gains(w, values, w @ rounding.ordered.hessian)[:, None]
+    gains = row_gains(w, values, times(w, rounding.ordered.hessian))[:, None]
     d = np.minimum(steps * gains, _LARGEST).astype(np.float16)
     used = np.repeat(d.astype(np.float32), group, axis=1)[:, :columns]
     levels = np.divide(values, np.repeat(steps, group, axis=1)[:, :columns], out=np.zeros_like(w), where=values != 0)

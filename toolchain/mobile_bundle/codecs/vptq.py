@@ -27,6 +27,7 @@ from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vector
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
 from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
+from mobile_bundle.codecs.matrices import Matrix, on_host, times
 from mobile_bundle.codecs.propagation import (
     Ordered,
     energy_order,
@@ -48,6 +49,7 @@ from mobile_bundle.codecs.vector_blob import (
     split_codebooks,
     stack_codebooks,
 )
+from mobile_bundle.codecs.vector_exact import fit_vectors
 from mobile_bundle.codecs.vector_layout import VectorLayout, vector_bytes
 from mobile_bundle.native.vector import nearest
 
@@ -98,12 +100,14 @@ class VptqCodec(StreamCodec):
         return VptqCodec(self.layout, self._name, codebook) if self.layout.shared else self
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        """The matrix is in RAM as a whole, as float32, a few times. ValueError where a shared codebook is missing."""
+        """The matrix is in RAM as a whole, as float32, a few times; one that lies on the grid is stored as it is.
+        ValueError where a shared codebook is missing."""
         stats = stats or Stats()
         weight = np.concatenate(list(source_chunks(source)))
         if not np.isfinite(weight).all():
             raise ValueError("the weights hold NaN or infinite values")
-        blob = encode_matrix(self.layout, stats.target(weight), stats)
+        exact = fit_vectors(self.layout, weight)
+        blob = encode_matrix(self.layout, stats.target(weight), stats) if exact is None else pack_vector(exact)
         write(blob.header.pack())
         write(memoryview(blob.payload))
         difference = decode_vector(blob, stats.codebook if self.layout.shared else None)
@@ -217,7 +221,7 @@ def encode_matrix(
         work[:] = work * real  # as values
         values = np.empty_like(weight)
         values[:, order] = work.T
-        halves = (halves * row_gains(weight, values, weight @ ordered.hessian)).astype(np.float16)
+        halves = (halves * row_gains(weight, values, times(weight, ordered.hessian))).astype(np.float16)
     outlier_columns, outlier_values = encoder.outliers()
     return pack_vector(
         VectorParts(
@@ -235,7 +239,7 @@ def encode_matrix(
     )
 
 
-def _trial(weight: Floats, hessian: Floats, codecs: Sequence[StreamCodec]) -> Floats:
+def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
     """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
@@ -261,7 +265,7 @@ def _gaussian_codebook(bits: int) -> TrainedCodebook:
     return codebook.train(points, np.ones(len(points), np.float32))
 
 
-def _codebooks(layout: VectorLayout, weight: Floats, stats: Stats, factor: Floats | None, order: Order) -> Codebooks:
+def _codebooks(layout: VectorLayout, weight: Floats, stats: Stats, factor: Matrix | None, order: Order) -> Codebooks:
     if layout.shared:
         if stats.codebook is None or stats.codebook_step is None:
             raise ValueError("the codebook that its layers share is missing")
@@ -290,7 +294,7 @@ def _outliers_first(weight: Floats, stats: Stats, outliers: int, length: int) ->
     """The order of rounding: the columns that matter most, in their own order, then the others, vector by vector."""
     energy = np.einsum("rc,rc->c", weight, weight)
     if stats.hessian is not None:
-        energy = energy * stats.hessian.diagonal()
+        energy = energy * on_host(stats.hessian.diagonal())
     chosen = np.zeros(len(energy), bool)
     chosen[np.argsort(-energy, kind="stable")[:outliers]] = True
     rest = np.arange(len(energy)) if stats.hessian is None else energy_order(stats.hessian, length)

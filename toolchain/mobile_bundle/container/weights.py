@@ -189,6 +189,11 @@ class WeightsReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def index_place(self) -> tuple[int, int]:
+        """Where the index lies in the file: (offset, bytes)."""
+        return self._index_begin, self._index_end - self._index_begin
+
     def entry(self, name: str) -> IndexEntry:
         """KeyError if there is no such tensor."""
         return self._by_name[name]

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle.container.manifest import read_manifest, verify_files
-from mobile_bundle.device.measuring.cells import ANSWER_TOKENS, Cell, Settings, context_of, in_turns, plan_cells
-from mobile_bundle.device.measuring.fit import choose_abi, reasons_against
+from mobile_bundle.container.weights import WeightsReader
+from mobile_bundle.device.measuring.cells import (
+    ANSWER_TOKENS,
+    Cell,
+    Settings,
+    context_of,
+    in_turns,
+    plan_cells,
+    with_requests,
+)
+from mobile_bundle.device.measuring.fit import choose_abi, manifest_with, reasons_against
 from mobile_bundle.device.measuring.outcome import Outcome
 from mobile_bundle.device.measuring.program import SHORT_PROMPT, MeasuredProgram
 from mobile_bundle.device.measuring.result import Run
 from mobile_bundle.device.measuring.run import run_cell
 from mobile_bundle.device.measuring.runners import available_runners
-from mobile_bundle.device.measuring.stage import stage, stored_bytes
+from mobile_bundle.device.measuring.stage import filling_text, stage, stored_bytes
 from mobile_bundle.device.report.baseline import check_comparable, compare
 from mobile_bundle.device.report.results import CellResult, Check, Report, new_cell, settle
 from mobile_bundle.device.report.verdict import Budgets, Tolerances, judge
@@ -69,6 +78,9 @@ def device_test(asked: Asked, device: Device, save: Save, say: Say, progress: Pr
     bundle or a baseline that is no good."""
     manifest = read_manifest(asked.bundle)
     verify_files(asked.bundle, manifest)
+    if asked.settings.kv != "int8":
+        with WeightsReader(asked.bundle / "weights.ptd") as weights:
+            manifest = manifest_with(manifest, weights.config, asked.settings.kv)
     test = _Test(asked, device, manifest, save, say, progress)
     try:
         test.run()
@@ -116,13 +128,15 @@ class _Test:
             return
         assert abi is not None
         programs = self._programs(abi, info)
-        todo = self._plan(programs, plan_cells(self._asked.settings, self._manifest, info))
+        text = filling_text(self._asked.bundle, self._context)
+        cells = plan_cells(self._asked.settings, self._manifest, info)
+        todo = self._plan(programs, [with_requests(cell, text, places.state) for cell in cells])
         self._save(self.report)
         self._say(f"{info.model}, {info.system}: pushing changed files to {self._asked.work}")
         self.report.pushed_bytes = stage(
-            self._device, self._asked.bundle, self._manifest, places, programs, self._context, self._progress
+            self._device, self._asked.bundle, self._manifest, places, programs, text, self._progress
         )
-        self._answers = _host_answers(self._asked.bundle, self._asked.runtimes, self._asked.settings.timeout)
+        self._answers = _host_answers(self._asked.bundle, self._asked.runtimes, self._asked.settings)
         self._measure(info, places, todo)
         self.report.finished = True
         self.judge()
@@ -209,15 +223,16 @@ def _bundle_entry(bundle: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _host_answers(bundle: Path, runtimes: Sequence[str], timeout: float) -> dict[str, list[int]]:
+def _host_answers(bundle: Path, runtimes: Sequence[str], settings: Settings) -> dict[str, list[int]]:
     """{runtime: the tokens that this machine answers the load cells' prompt with}, of those that it can run."""
     answers = {}
     for runtime in runtimes:
         with contextlib.suppress(UserError, OSError, subprocess.TimeoutExpired):
             command = [*runner_command(bundle, runtime), "generate", bundle_argument(bundle), "--prompt", SHORT_PROMPT]
             command += ["--max-new-tokens", str(ANSWER_TOKENS), "--ignore-eos", "--json"]
+            command += ["--kv", settings.kv] if runtime == "native" else []
             process = subprocess.run(
-                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout,
+                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=settings.timeout,
                 env=runner_environment(runtime),
             )  # fmt: skip
             if process.returncode == 0:

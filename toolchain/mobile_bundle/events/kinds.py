@@ -27,6 +27,7 @@ class Predicted:
     anon_bytes: int
     kv_bytes_per_token: int
     peak_bytes: int
+    form_bytes: int | None = None
 
 
 @dataclass(frozen=True)

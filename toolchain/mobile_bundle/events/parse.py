@@ -62,7 +62,9 @@ def parse_event(line: str) -> Event | None:
     taken = {field.name: value[field.name] for field in fields(kind) if field.name in value}
     for field, cls in _OBJECTS.items():
         if field in taken:
-            taken[field] = cls(**{part.name: taken[field][part.name] for part in fields(cls)})
+            taken[field] = cls(
+                **{part.name: taken[field][part.name] for part in fields(cls) if part.name in taken[field]}
+            )
     return kind(**taken)
 
 

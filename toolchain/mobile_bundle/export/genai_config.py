@@ -10,12 +10,10 @@ from mobile_bundle.models.spec import ModelConfig
 NAME = "genai_config.json"
 
 
-def decoder_type(config: ModelConfig, tensors: Collection[str]) -> str | None:
-    """onnxruntime-genai's name for a decoder with these tensors (weights.ptd's names); None where it has none.
+def decoder_type(config: ModelConfig, tensors: Collection[str]) -> str:
+    """onnxruntime-genai's name for a decoder with these tensors (weights.ptd's names).
 
     Its types differ in what the exporters of other tools write for them; every one of these runs any graph."""
-    if "layers.0.attention.sub_norm.weight" in tensors:
-        return None
     if "layers.0.attention.query.norm.weight" in tensors:
         return "qwen3"
     if "layers.0.attention.query.bias" in tensors:
@@ -24,7 +22,10 @@ def decoder_type(config: ModelConfig, tensors: Collection[str]) -> str | None:
 
 
 def genai_config(config: ModelConfig, kind: str) -> bytes:
-    """The file's bytes. kind: decoder_type's."""
+    """The file's bytes. kind: decoder_type's.
+
+    Layers, heads and head_size are those of what is bound as past and present (onnx_graph.decoder_graph), which is not
+    the model's own KV cache."""
     eos = list(config.eos)
     model = {
         "type": kind,
@@ -36,10 +37,10 @@ def genai_config(config: ModelConfig, kind: str) -> bytes:
         "decoder": {
             "filename": "model.onnx",
             "hidden_size": config.hidden,
-            "head_size": config.head_dim,
+            "head_size": 1,
             "num_attention_heads": config.heads,
-            "num_key_value_heads": config.kv_heads,
-            "num_hidden_layers": config.layers,
+            "num_key_value_heads": 1,
+            "num_hidden_layers": 1,
             "session_options": {
                 "log_id": "mobile-bundle",
                 "custom_ops_library": "libmobile_bundle_onnx.so",

@@ -1,7 +1,8 @@
-"""model.onnx: the decoder of a bundle for ONNX Runtime. Its weights stay where they are, in weights.ptd beside it.
+"""model.onnx: the decoder of a bundle for ONNX Runtime, as one operator. Its weights stay where they are, in
+weights.ptd beside it.
 
-The products are the operators CompressedMatMul and CompressedGather of domain `mobile_bundle`, which
-libmobile_bundle_onnx.so brings (runtime/onnxruntime/); everything else is ONNX Runtime's own.
+The operator is Decoder of domain `mobile_bundle` (runtime/onnxruntime/decoder.h), which libmobile_bundle_onnx.so
+brings: the engine itself, with its KV cache inside.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ NAME = "model.onnx"
 
 
 def export_onnx(directory: Path, recipe: str) -> str:
-    """Writes model.onnx beside the weights.ptd of `directory`, and genai_config.json where onnxruntime-genai has a
-    decoder type for the model; the version of the onnx package that did it.
+    """Writes model.onnx beside the weights.ptd of `directory`, and genai_config.json; the version of the onnx package
+    that did it.
 
     recipe: of the bundle, for the model's metadata. The bytes depend on weights.ptd's index and the arguments alone.
     UserError without the onnx package, or if weights.ptd is missing or damaged.
@@ -33,26 +34,24 @@ def export_onnx(directory: Path, recipe: str) -> str:
         raise InstallationError(
             "model.onnx needs the onnx package", "pip install '.[onnx]' in a checkout of mobile-bundle"
         ) from None
-    from mobile_bundle.export.onnx_decoder import OPSETS, decoder_graph
-    from mobile_bundle.export.onnx_graph import Graph
+    from mobile_bundle.export.onnx_graph import OPSETS, decoder_graph
 
-    with WeightsReader(directory / "weights.ptd") as weights:
-        try:
+    try:
+        with WeightsReader(directory / "weights.ptd") as weights:
             config = ModelConfig.parse(weights.config)
-            graph = decoder_graph(config, Graph(weights))
-        except (ContainerError, ValueError) as error:
-            raise InputError(f"{weights.path}: {error}", "build the bundle again") from error
-        kind = genai_config.decoder_type(config, {entry.name for entry in weights.entries})
+            graph = decoder_graph(config, weights)
+            kind = genai_config.decoder_type(config, {entry.name for entry in weights.entries})
+    except (ContainerError, ValueError) as error:
+        raise InputError(f"{directory / 'weights.ptd'}: {error}", "build the bundle again") from error
     model = onnx.helper.make_model(
         graph,
         opset_imports=[onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()],
-        ir_version=11,
+        ir_version=10,
         producer_name="mobile-bundle",
         producer_version=__version__,
     )
     facts = {"model": config.name, "recipe": recipe, "tool_version": __version__}
     onnx.helper.set_model_props(model, facts)
     write_file(directory / NAME, model.SerializeToString(deterministic=True))
-    if kind is not None:
-        write_file(directory / genai_config.NAME, genai_config.genai_config(config, kind))
+    write_file(directory / genai_config.NAME, genai_config.genai_config(config, kind))
     return version("onnx")

@@ -18,7 +18,6 @@ class Family:
     architecture: str
     tested: str = _CLASS
     published: bool = False
-    onnx: bool = True
 
     @property
     def gguf(self) -> bool:
@@ -27,8 +26,8 @@ class Family:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Of export/formats.py's FORMATS."""
-        return ("native", "executorch", "onnx") if self.onnx else ("native", "executorch")
+        """Of export/formats.py's FORMATS: both programs are the engine itself, so every family has all."""
+        return ("native", "executorch", "onnx")
 
 
 FAMILIES = (
@@ -40,7 +39,7 @@ FAMILIES = (
     Family("BitNet b1.58, 1bitLLM's", "BitnetForCausalLM", "compared with transformers' BitNet under its names"),
     Family("Gemma 3", "Gemma3ForCausalLM"),
     Family("Gemma 2", "Gemma2ForCausalLM"),
-    Family("LFM2, LFM2.5", "Lfm2ForCausalLM", onnx=False),
+    Family("LFM2, LFM2.5", "Lfm2ForCausalLM"),
     Family("Granite 3 (dense)", "GraniteForCausalLM"),
     Family("Granite 4 (dense)", "GraniteMoeHybridForCausalLM"),
     Family("MiniCPM", "MiniCPMForCausalLM", "compared with Granite under its factors: transformers has no class of it"),

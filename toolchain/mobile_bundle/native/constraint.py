@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.native.library import check, declared
-from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.native.tokenizer import Tokenizer, opened
 
 JSON_SCHEMA, REGEX = 0, 1
 """mb_constraint_kind."""
@@ -24,6 +24,7 @@ def _library() -> ctypes.CDLL:
         "mb_vocabulary_open": [pointer, ctypes.c_uint32, ids, size, ctypes.POINTER(pointer)],
         "mb_vocabulary_close": [pointer],
         "mb_vocabulary_bytes": [pointer],
+        "mb_constraint_most_bytes": [pointer, ctypes.c_uint32],
         "mb_constraint_open": [pointer, ctypes.c_int, ctypes.c_char_p, size, ctypes.POINTER(pointer)],
         "mb_constraint_close": [pointer],
         "mb_constraint_bytes": [pointer],
@@ -36,6 +37,7 @@ def _library() -> ctypes.CDLL:
     }, {
         "mb_vocabulary_close": None,
         "mb_vocabulary_bytes": ctypes.c_uint64,
+        "mb_constraint_most_bytes": ctypes.c_uint64,
         "mb_constraint_close": None,
         "mb_constraint_bytes": ctypes.c_uint64,
         "mb_constraint_begin": None,
@@ -47,6 +49,13 @@ def _library() -> ctypes.CDLL:
 
 def _ids(tokens: Collection[int]) -> ctypes.Array[ctypes.c_int32]:
     return (ctypes.c_int32 * len(tokens))(*tokens)
+
+
+def most_form_bytes(tokenizer: bytes, size: int) -> int:
+    """The most memory that answers in a given form take, one at a time. tokenizer: tokenizer.bin; size: tokens of the
+    model. UserError for a tokenizer that is damaged."""
+    with opened(tokenizer) as handle:
+        return int(_library().mb_constraint_most_bytes(handle, size))
 
 
 class Vocabulary:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -128,15 +129,24 @@ class Tokenizer:
             capacity = count.value
 
 
+@contextmanager
+def opened(data: bytes) -> Iterator[ctypes.c_void_p]:
+    """The mb_tokenizer of a tokenizer.bin that is in memory. Raises UserError when it is damaged."""
+    file = np.frombuffer(data, np.uint8).copy()
+    handle = ctypes.c_void_p()
+    check(_library().mb_tokenizer_open_memory(file.ctypes.data, len(data), True, ctypes.byref(handle)))
+    try:
+        yield handle
+    finally:
+        _library().mb_tokenizer_close(handle)
+
+
 def split_pieces(data: bytes, texts: Sequence[str]) -> list[list[bytes]]:
     """The pieces of each text (valid Unicode) by the split tables of a tokenizer.bin that is in memory.
 
     Raises UserError when the file is damaged or has no tables."""
-    file = np.frombuffer(data, np.uint8).copy()
-    handle = ctypes.c_void_p()
-    check(_library().mb_tokenizer_open_memory(file.ctypes.data, len(data), True, ctypes.byref(handle)))
     found = []
-    try:
+    with opened(data) as handle:
         for text in texts:
             encoded, count = text.encode(), ctypes.c_size_t()
             places = np.empty(2 * len(encoded), np.uintp)
@@ -146,8 +156,6 @@ def split_pieces(data: bytes, texts: Sequence[str]) -> list[list[bytes]]:
             )
             pairs = places[: count.value].reshape(-1, 2).tolist()
             found.append([encoded[begin:end] for begin, end in pairs])
-    finally:
-        _library().mb_tokenizer_close(handle)
     return found
 
 
@@ -155,11 +163,8 @@ def normalized_text(data: bytes, texts: Sequence[str]) -> list[str]:
     """What the table of characters of a tokenizer.bin that is in memory makes of each text (valid Unicode).
 
     Raises UserError when the file is damaged or has no table."""
-    file = np.frombuffer(data, np.uint8).copy()
-    handle = ctypes.c_void_p()
-    check(_library().mb_tokenizer_open_memory(file.ctypes.data, len(data), True, ctypes.byref(handle)))
     found = []
-    try:
+    with opened(data) as handle:
         for text in texts:
             encoded, count = text.encode(), ctypes.c_size_t()
             out = ctypes.create_string_buffer(4 * len(encoded) + 256)
@@ -170,8 +175,6 @@ def normalized_text(data: bytes, texts: Sequence[str]) -> list[str]:
                     break
                 out = ctypes.create_string_buffer(count.value)
             found.append(out.raw[: count.value].decode())
-    finally:
-        _library().mb_tokenizer_close(handle)
     return found
 
 

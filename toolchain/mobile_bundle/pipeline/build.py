@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.container import manifest as manifests
-from mobile_bundle.export.formats import check_formats, export_programs, program_bytes
+from mobile_bundle.export.formats import export_programs, program_bytes
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.commit import OutputTaken
 from mobile_bundle.files.disk import disk_errors, drop_cached, write_file
@@ -42,12 +42,13 @@ def build_bundle(request: BuildRequest, listener: Listener | None = None) -> dic
     with ExitStack() as stack:
         request, reduction = stack.enter_context(with_vocabulary(request))
         source = stack.enter_context(open_source(request))
-        check_formats(request.formats, source.spec)
         out = stack.enter_context(AtomicDirectory(request.output, manifests.obstacle, manifests.fingerprint))
         measure, system = _write_small_files(out.path, request, source)
         choosing = Choosing(request, source, measure)
         parts = parts_directory(request.output)
-        pool = stack.enter_context(PartPool(source.model, parts, request.jobs, request.cluster))
+        pool = stack.enter_context(
+            PartPool(source.model, parts, request.jobs, request.cluster, request.device != "cpu")
+        )
         chosen = choosing.choose(pool, listener)
         records, measured = _code(pool, source, chosen, out.path / "weights.ptd", listener)
         sources = {tensor.name: tensor.source for tensor in source.model.tensors}
@@ -91,7 +92,7 @@ def _write_small_files(directory: Path, request: BuildRequest, source: Source) -
         _copy_runner(runner, directory / "bin" / abi / "mobile-run")
     if runners:
         source.model.notes.extend(missing_runners(runners))
-    others = dict(program_bytes(request.formats, source.spec.layers))
+    others = dict(program_bytes(request.formats))
     system: list[int] = []
     if request.system_prompt is not None:
         system = system_tokens(directory, source.spec, request.system_prompt)

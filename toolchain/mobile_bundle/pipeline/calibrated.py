@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mobile_bundle.calibrate.calibration import Calibration
 from mobile_bundle.calibrate.decoder import PROJECTIONS, STAGES, fast_product
+from mobile_bundle.calibrate.device import for_codecs
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.profile import Profile
@@ -23,10 +24,13 @@ from mobile_bundle.calibrate.walk import (
     Walk,
     layer_tensors,
     layer_weights,
+    moved,
     read_matrix,
     tensor_named,
 )
 from mobile_bundle.codecs import Blob, Stats, StreamCodec, codec_for
+from mobile_bundle.codecs.formats import Format
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.pipeline.parts import TensorRecord
@@ -34,8 +38,10 @@ from mobile_bundle.pipeline.pool import PartPool, Progress
 from mobile_bundle.pipeline.shared_codebooks import train_shared
 from mobile_bundle.planning.sharing import shared_name
 
+_VECTOR_GROUP = 128
+"""Columns of an input that share an int8 scale where vectors are looked up (runtime/kernels/vector_rows-impl.h)."""
 
-@one_thread_each()
+
 def write_calibrated(
     pool: PartPool,
     spec: DecoderSpec,
@@ -46,6 +52,20 @@ def write_calibrated(
 ) -> tuple[list[TensorRecord], Measured]:
     """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections that
     read one input side by side. Measured: the coded model on the windows that were held out."""
+    device = torch.device(calibration.device)
+    with one_thread_each(device):
+        return _write(pool, spec, assignment, path, calibration, device, progress)
+
+
+def _write(
+    pool: PartPool,
+    spec: DecoderSpec,
+    assignment: Mapping[str, StreamCodec],
+    path: Path,
+    calibration: Calibration,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[list[TensorRecord], Measured]:
     model = pool.model
     pool.check_space((tensor, assignment[tensor.name]) for tensor in model.tensors)
     work = _Work(pool, assignment, calibration.profile, progress)
@@ -55,18 +75,23 @@ def write_calibrated(
             "embedding": calibration.profile.embedding_hessian,
             "output": calibration.profile.output_hessian,
         }.get(tensor.role)
-        work.submit(tensor, hessian)
+        work.submit(tensor, None if hessian is None else for_codecs(torch.from_numpy(hessian).to(device)))
     embedding = tensor_named(model, "embedding.weight")
 
     def walks(values: Floats) -> list[Walk]:
-        return [Walk(model, calibration.windows, values, fast_product()), Walk(model, calibration.held_out, values)]
+        fast = fast_product(device)
+        return [
+            Walk(model, calibration.windows, values, fast, device),
+            Walk(model, calibration.held_out, values, device=device),
+        ]
 
     walk, held_out = walks(work.decoded(embedding))
     reference, held_out_reference = walks(read_matrix(model, embedding))
     coded: dict[str, Tensor] = {}  # the layer before
+    groups: dict[str, int | None] = {}
     for layer in range(spec.layers):
         give_memory_back()
-        weights = layer_weights(model, layer)
+        weights = moved(layer_weights(model, layer), device)
         original = dict(weights)
         tensors = layer_tensors(model, layer)
         for tensor in tensors.values():
@@ -78,19 +103,37 @@ def write_calibrated(
                 work.submit(tensors[name], hessian, drift)
             # Workers are busy; what was held out moves on meanwhile.
             if stage == STAGES[0] and coded:
-                held_out.advance(coded)
+                held_out.advance(coded, groups)
             elif stage == STAGES[-2]:
                 held_out_reference.advance(original)
             for name in readers:
-                weights[name] = torch.from_numpy(work.decoded(tensors[name]))
-        coded = weights
-    held_out.advance(coded)
+                weights[name] = torch.from_numpy(work.decoded(tensors[name])).to(device)
+        coded, groups = weights, _int8_groups(tensors, assignment)
+    held_out.advance(coded, groups)
     del walk, reference
     head = embedding if spec.tied else tensor_named(model, "output.weight")
-    own, theirs = (Head.of(model, values) for values in (work.decoded(head), read_matrix(model, head)))
-    measured = own.measure(held_out, theirs, held_out_reference)
+    own = Head.of(model, work.decoded(head), device, _int8_group(assignment[head.name]))
+    measured = own.measure(held_out, Head.of(model, read_matrix(model, head), device), held_out_reference)
     extras = work.codebook_blobs()
     return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records()), measured
+
+
+def _int8_groups(tensors: Mapping[str, TensorSpec], assignment: Mapping[str, StreamCodec]) -> dict[str, int | None]:
+    """`_int8_group` of a layer's inputs, by entrance of PROJECTIONS; the widest where their readers differ."""
+    found: dict[str, int | None] = {}
+    for name, tensor in tensors.items():
+        entrance, group = PROJECTIONS.get(name.removesuffix(".weight")), _int8_group(assignment[tensor.name])
+        if entrance is not None:
+            found[entrance] = group if group is None else max(group, found.get(entrance) or 0)
+    return found
+
+
+def _int8_group(codec: StreamCodec) -> int | None:
+    """Columns of its input that share an int8 scale in the engine; None: the engine multiplies by the input as it
+    is."""
+    if codec.packed.format in (Format.F32, Format.BF16):
+        return None
+    return codec.packed.group or (_VECTOR_GROUP if codec.codebook else 0)
 
 
 class _Work:
@@ -105,7 +148,7 @@ class _Work:
         self._total = sum(tensor.rows * tensor.columns for tensor in pool.model.tensors)
         self._done: dict[str, int] = {}
 
-    def submit(self, tensor: TensorSpec, hessian: Floats | None = None, drift: Floats | None = None) -> None:
+    def submit(self, tensor: TensorSpec, hessian: Matrix | None = None, drift: Matrix | None = None) -> None:
         codec = self._assignment[tensor.name]
         stats = None
         if codec.calibrated and tensor.role != "vector":

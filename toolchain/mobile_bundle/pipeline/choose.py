@@ -56,7 +56,8 @@ class Choosing:
             names = self._planner.tried if self._planner else ()
             require_torch()
             text = calibration_text(request.calibration or DEFAULT, self._source, pool, listener)
-            used = calibrate(model, text.windows, text.name, names, listener.stage("calibrating"), listener.tell)
+            progress = listener.stage("calibrating")
+            used = calibrate(model, text.windows, text.name, names, progress, listener.tell, request.device)
         if self._planner and used:
             chosen = self._planned(self._planner, used, listener)
         else:
@@ -71,7 +72,9 @@ class Choosing:
 
     def _planned(self, planner: Planner, used: Calibration, listener: Listener) -> Chosen:
         model = self._source.model
-        losses = {name: Losses(known.sensitivity, known.losses) for name, known in used.profile.matrices.items()}
+        losses = {
+            name: Losses(known.sensitivity, known.losses, known.inputs) for name, known in used.profile.matrices.items()
+        }
         plan = planner.plan(losses, used.profile.loss, lossless_codecs(model))
         for line in plan_table(plan, model.tensors):
             listener.tell(line)

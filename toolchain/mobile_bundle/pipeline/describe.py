@@ -8,6 +8,7 @@ from typing import Any
 from mobile_bundle.container import manifest as manifests
 from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.models import card
+from mobile_bundle.native.constraint import most_form_bytes
 from mobile_bundle.pipeline.parts import TensorRecord
 from mobile_bundle.pipeline.source import Source
 from mobile_bundle.planning.memory import MappedWeights, mapped_weights, predict_memory
@@ -19,7 +20,10 @@ def describe(directory: Path, source: Source, recipe: str, records: list[TensorR
     model, spec, tokenizer = source.model, source.spec, source.tokenizer
     files = manifests.describe_files(directory)
     mapped = _mapped_weights(directory / "weights.ptd")
-    predicted = predict_memory(spec.to_config_bytes(), mapped.touched, files["tokenizer.bin"]["bytes"])
+    forms = most_form_bytes(tokenizer.data, spec.vocabulary)
+    predicted = predict_memory(
+        spec.to_config_bytes(), mapped.touched, files["tokenizer.bin"]["bytes"], form_bytes=forms
+    )
     return {
         "format": manifests.FORMAT,
         "format_version": manifests.FORMAT_VERSION,
@@ -53,6 +57,7 @@ def describe(directory: Path, source: Source, recipe: str, records: list[TensorR
             "file_bytes": predicted.file_bytes,
             "kv_bytes_per_token": predicted.kv_bytes_per_token,
             "peak_bytes": predicted.peak_bytes,
+            "form_bytes": predicted.form_bytes,
         },
         "min_device_ram_gb": predicted.min_device_ram_gb,
         "generation": card.generation(model.checkpoint),

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from mobile_bundle.codecs import BlobHeader, Stats, StreamCodec, codec_by_name
+from mobile_bundle.codecs.matrices import on_host
 from mobile_bundle.errors import InputError, OutputError
 from mobile_bundle.files.disk import disk_errors
 from mobile_bundle.models import Model, TensorSpec, open_model
@@ -92,8 +93,9 @@ def stats_digest(inputs: Stats | Path | None) -> str:
             while piece := file.read(PIECE):
                 digest.update(piece)
     elif inputs is not None:
-        for name, array in vars(inputs).items():
-            if array is not None:
+        for name, matrix in vars(inputs).items():
+            if matrix is not None:
+                array = on_host(matrix)
                 digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).data.cast("B"))
     return digest.hexdigest()

@@ -44,19 +44,27 @@ class PartPool:
 
     directory: of the parts (parts_directory of the output); what an earlier build finished there is kept. jobs: None
     for as many as there are processors, threads or processes (PROCESS_WEIGHTS); 1 for one thread of this process; more
-    for so many processes. cluster: address of a Dask scheduler, used instead of local processes.
+    for so many processes. cluster: address of a Dask scheduler, used instead of local processes. threads: every job is
+    a thread of this process, because inputs lie on its GPU.
     UserError if another build writes to the directory, or the cluster cannot be used.
 
     Leaving the context stops what is under way. Parts stay until `discard`, so that the same build can go on from
     there."""
 
-    def __init__(self, model: Model, directory: Path, jobs: int | None = None, cluster: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        directory: Path,
+        jobs: int | None = None,
+        cluster: str | None = None,
+        threads: bool = False,
+    ) -> None:
         self.model = model
         self.kept = 0
         """Tensors so far that an earlier build had finished."""
         self._store = PartStore(directory, model)
         self._model_dir = Path(os.path.realpath(model.checkpoint.path))
-        self._jobs, self._cluster = jobs, cluster
+        self._jobs, self._cluster, self._threads = jobs, cluster, threads
         self._keys: dict[str, str] = {}
         self._stack = ExitStack()
 
@@ -181,7 +189,7 @@ class PartPool:
             return ClusterWorkers(self._cluster, self._model_dir, self._store.directory)
         jobs = self._jobs or default_jobs()
         few = jobs <= MOST_THREADS or self.model.parameters < PROCESS_WEIGHTS
-        if jobs == 1 or (self._jobs is None and few):
+        if self._threads or jobs == 1 or (self._jobs is None and few):
             return ThreadWorkers(jobs)
         return ProcessWorkers(jobs)
 

@@ -29,7 +29,7 @@ class BuildRequest:
     keyword arguments of apply_chat_template that the bundle's chat template is to have (JSON values). target: of
     pipeline.default_recipe.TARGETS, whose memory the default recipe has to fit. vocabulary: texts; with any, the bundle
     has the tokens that they (and the system prompt) need and no others. system_prompt: a text whose state the
-    bundle is to carry."""
+    bundle is to carry. device: "cpu", or "cuda" where calibration is to compute on a GPU."""
 
     model: Path
     output: Path
@@ -43,6 +43,7 @@ class BuildRequest:
     target: str = DEFAULT_TARGET
     vocabulary: tuple[str, ...] = ()
     system_prompt: str | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

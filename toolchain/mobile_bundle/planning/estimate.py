@@ -21,6 +21,7 @@ from mobile_bundle.models import DecoderSpec, TensorSpec, open_model
 from mobile_bundle.models.config import Config
 from mobile_bundle.models.names import tensors as decoder_tensors
 from mobile_bundle.models.registry import ARCHITECTURES, architecture
+from mobile_bundle.native.constraint import most_form_bytes
 from mobile_bundle.native.engine import estimate_memory
 from mobile_bundle.native.programs import runner_paths
 from mobile_bundle.planning.assignment import assign_codecs, plan_weights
@@ -40,12 +41,14 @@ _TOKENIZER_BYTES = 22
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What an estimate is of. tokenizer_bytes: of tokenizer.bin; parameters: a tied head counts once."""
+    """What an estimate is of. tokenizer_bytes: of tokenizer.bin; form_bytes: as PredictedMemory has it; parameters: a
+    tied head counts once."""
 
     name: str
     spec: DecoderSpec
     tensors: Sequence[TensorSpec]
     tokenizer_bytes: int
+    form_bytes: int | None = None
 
     @property
     def parameters(self) -> int:
@@ -112,9 +115,10 @@ def checkpoint_shape(model_dir: str | os.PathLike[str], texts: Sequence[str] = (
                 for tensor in model.tensors
             ]
             spec = replace(model.spec, vocabulary=rows)
-            return ModelShape(spec.name, spec, tensors, reduction.tokenizer_bytes)
+            return ModelShape(spec.name, spec, tensors, reduction.tokenizer_bytes, reduction.form_bytes)
         tokenizer = compile_tokenizer(Path(model_dir), model.checkpoint.config)
-        return ModelShape(model.spec.name, model.spec, model.tensors, len(tokenizer.data))
+        forms = most_form_bytes(tokenizer.data, model.spec.vocabulary)
+        return ModelShape(model.spec.name, model.spec, model.tensors, len(tokenizer.data), forms)
 
 
 def estimate_bundle(
@@ -145,7 +149,7 @@ def estimate_bundle(
     ]
     mapped = mapped_weights(headers, weights, inner)
     config, tokenizer = spec.to_config_bytes(), shape.tokenizer_bytes
-    predicted = predict_memory(config, mapped.touched, tokenizer, context, kv_type)
+    predicted = predict_memory(config, mapped.touched, tokenizer, context, kv_type, shape.form_bytes)
     layered = predict_memory(config, mapped.layered, tokenizer, context, kv_type)
     per_token = mapped.touched + estimate_memory(config, predicted.context, kv_type=kv_type).kv_bytes
     return BundleEstimate(

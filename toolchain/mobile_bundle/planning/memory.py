@@ -23,13 +23,15 @@ class PredictedMemory:
 
     file_bytes: clean pages of weights and tokenizer, which the kernel may drop and read again. anon_bytes: KV cache and
     scratch, which it can only swap; a longer context takes kv_bytes_per_token more for each position. peak_bytes: the
-    highest resident set (VmHWM), the program itself included."""
+    highest resident set (VmHWM), the program itself included. form_bytes: what answers in a given form (`json_schema`,
+    `regex`) take besides, at most; None: not known without the tokenizer, or of an older bundle."""
 
     context: int
     file_bytes: int
     anon_bytes: int
     kv_bytes_per_token: int
     peak_bytes: int
+    form_bytes: int | None = None
 
     @property
     def min_device_ram_gb(self) -> int:
@@ -38,7 +40,12 @@ class PredictedMemory:
 
 
 def predict_memory(
-    config: bytes, weights_bytes: int, tokenizer_bytes: int, context: int = 0, kv_type: str = "int8"
+    config: bytes,
+    weights_bytes: int,
+    tokenizer_bytes: int,
+    context: int = 0,
+    kv_type: str = "int8",
+    form_bytes: int | None = None,
 ) -> PredictedMemory:
     """config: the 256 bytes of mb_model_config. weights_bytes: those that generating text reads, MappedWeights.touched
     (of a separate input embedding only the rows of the text are) or .layered. context 0: the model's default."""
@@ -46,7 +53,7 @@ def predict_memory(
     tokens = context or ModelConfig.parse(config).default_context
     files = weights_bytes + tokenizer_bytes
     peak = files + memory.anon_bytes + memory.process_bytes
-    return PredictedMemory(tokens, files, memory.anon_bytes, memory.kv_bytes_per_token, peak)
+    return PredictedMemory(tokens, files, memory.anon_bytes, memory.kv_bytes_per_token, peak, form_bytes)
 
 
 _MATRICES = frozenset(f"attention.{part}" for part in ("query", "key", "value", "output")) | {

@@ -21,6 +21,7 @@ from mobile_bundle.files.inputs import read_json_object
 from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.models import Checkpoint, TensorSpec, open_model
 from mobile_bundle.models.gguf import is_gguf
+from mobile_bundle.native.constraint import most_form_bytes
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.tokenizer import steps as step
 from mobile_bundle.tokenizer.companions import read_tokenizer_files
@@ -37,13 +38,15 @@ _COPIED = ("README.md", "LICENSE", "special_tokens_map.json", "chat_template.jin
 @dataclass(frozen=True)
 class Reduction:
     """rows: of every new id the old one. old_rows: how many rows the embedding had. old_tokenizer_bytes,
-    tokenizer_bytes: of tokenizer.bin before and after. tokens_per_word: in the texts, before and after alike.
+    tokenizer_bytes: of tokenizer.bin before and after. form_bytes: what answers in a given form take at most, after.
+    tokens_per_word: in the texts, before and after alike.
     elsewhere: in another text, before and after."""
 
     rows: list[int]
     old_rows: int
     old_tokenizer_bytes: int
     tokenizer_bytes: int
+    form_bytes: int
     tokens_per_word: float
     elsewhere: tuple[float, float]
 
@@ -103,6 +106,7 @@ def smaller_tokenizer(model_dir: Path, texts: Sequence[str], elsewhere: str, fol
         int(config["vocab_size"]),
         len(compiled.data),
         len(smaller.data),
+        most_form_bytes(smaller.data, len(rows)),
         _per_word(used_by, texts),
         (before, after),
     )

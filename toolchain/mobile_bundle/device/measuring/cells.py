@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mobile_bundle.device.transport.device_info import DeviceInfo
 
-NAMES = ("cold-load", "warm-load", "prefill", "decode", "long-context", "pressure", "cancel", "soak")
+NAMES = (
+    "cold-load", "warm-load", "prefill", "decode", "long-context", "pressure", "lookup", "save", "resume", "cancel",
+    "soak",
+)  # fmt: skip
 """Cells by the names that a test may ask for. soak is run where it is said for how long."""
 
 ANSWER_TOKENS = 16
 """Tokens that a run of the load cells generates, greedily; they must be the ones this machine generates."""
+
+FULL = ("long-context", "pressure", "lookup", "save", "resume")
+"""Cells that use nearly the whole context: their memory is compared with the prediction."""
+
+LOOKUP = 16
+"""Guesses at a time in the lookup cell."""
 
 REPEATED = ("cold-load", "warm-load", "prefill", "decode")
 """Cells that are run `reps` times, in turns; the others once."""
@@ -21,8 +31,8 @@ REPEATED = ("cold-load", "warm-load", "prefill", "decode")
 @dataclass(frozen=True)
 class Settings:
     """What the user asked for. reps: processes per repeated cell; context: tokens, 0 the bundle's; threads 0: the
-    runner's choice. pressure_bytes: what the second process takes, None: pressure_default. soak_seconds 0: no soak.
-    timeout: seconds that one run may take."""
+    runner's choice; kv: type of the KV cache, another than int8 for the native runner only. pressure_bytes: what the
+    second process takes, None: pressure_default. soak_seconds 0: no soak. timeout: seconds that one run may take."""
 
     cells: tuple[str, ...] = NAMES
     reps: int = 5
@@ -30,6 +40,7 @@ class Settings:
     new_tokens: int = 128
     context: int = 0
     threads: int = 0
+    kv: str = "int8"
     pressure_bytes: int | None = None
     soak_seconds: float = 0
     timeout: float = 600
@@ -38,7 +49,8 @@ class Settings:
 @dataclass(frozen=True)
 class Cell:
     """test: what it is called in the table ("pp512"). tokens: fed or generated, by kind; 0 for loads. drop_caches: the
-    kernel's page cache first, where root may. pressure_bytes: taken by a second process meanwhile."""
+    kernel's page cache first, where root may. pressure_bytes: taken by a second process meanwhile. requests: lines for
+    its standard input, each of them when the one before is answered."""
 
     name: str
     test: str
@@ -47,6 +59,7 @@ class Cell:
     timeout: float
     drop_caches: bool = False
     pressure_bytes: int = 0
+    requests: tuple[str, ...] = ()
 
 
 def plan_cells(settings: Settings, manifest: dict[str, Any], info: DeviceInfo) -> list[Cell]:
@@ -66,6 +79,9 @@ def plan_cells(settings: Settings, manifest: dict[str, Any], info: DeviceInfo) -
         cell("decode", f"tg{new}", new),
         cell("long-context", f"ctx{context}", context),
         cell("pressure", f"ctx{context} under pressure", context, pressure_bytes=pressure),
+        cell("lookup", f"ctx{context} with lookup", context),
+        cell("save", "save a state", context),
+        cell("resume", "resume it", context),
         cell("cancel", "cancel", context),
         cell("soak", f"soak {settings.soak_seconds:g} s", new),
     ]
@@ -75,6 +91,18 @@ def plan_cells(settings: Settings, manifest: dict[str, Any], info: DeviceInfo) -
 def context_of(settings: Settings, manifest: dict[str, Any]) -> int:
     """Tokens of context that the test goes up to."""
     return settings.context or int(manifest["predicted"]["context"])
+
+
+def with_requests(cell: Cell, text: str, state: str) -> Cell:
+    """The cell with what is asked in it. text: nearly fills the context; state: a path on the device.
+
+    One process reads the text, saves its state and answers; the next one takes the state up and answers the same."""
+    read, answer = (
+        {"prompt": text, "max_new_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        for tokens in (1, ANSWER_TOKENS)
+    )
+    asked = {"save": [read, {"save": state}, answer], "resume": [{"resume": state}, answer]}.get(cell.name, [])
+    return replace(cell, requests=tuple(map(json.dumps, asked)))
 
 
 def pressure_default(info: DeviceInfo) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from mobile_bundle.device.transport.device_info import DeviceInfo
+from mobile_bundle.native.engine import estimate_memory
 from mobile_bundle.report.text import megabytes
 
 _SPARE_DISK = 32 << 20
@@ -22,6 +23,19 @@ def predicted_at(manifest: dict[str, Any], context: int) -> dict[str, int]:
         "peak_bytes": predicted["peak_bytes"] + more,
         "context": context,
     }
+
+
+def manifest_with(manifest: dict[str, Any], config: bytes, kv: str) -> dict[str, Any]:
+    """The manifest with the prediction of another type of KV cache. config: the 256 bytes of mb_model_config."""
+    predicted = manifest["predicted"]
+    own, other = (estimate_memory(config, predicted["context"], threads=2, kv_type=name) for name in ("int8", kv))
+    more = other.anon_bytes - own.anon_bytes
+    changed = {
+        "anon_bytes": predicted["anon_bytes"] + more,
+        "peak_bytes": predicted["peak_bytes"] + more,
+        "kv_bytes_per_token": other.kv_bytes_per_token,
+    }
+    return {**manifest, "predicted": {**predicted, **changed}}
 
 
 def disk_bytes(manifest: dict[str, Any], abi: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mobile_bundle.device.measuring.cells import ANSWER_TOKENS, Cell
+from mobile_bundle.device.measuring.cells import ANSWER_TOKENS, LOOKUP, Cell, Settings
 from mobile_bundle.device.measuring.result import Run, take_runner_lines
 from mobile_bundle.device.transport.places import Places
 
@@ -40,20 +40,21 @@ class MeasuredProgram(Protocol):
 
 class MobileRun:
     """mobile-run of one runtime. libraries: {name on the device: local file} that it loads at run time.
-    threads, context 0: the runner's defaults. force: past the runner's own check of available memory."""
+    settings: threads, context and type of KV cache. force: past the runner's own check of available memory."""
 
     peer = False
 
     def __init__(
-        self, runtime: str, program: Path, libraries: Mapping[str, Path], threads: int, context: int, force: bool
+        self, runtime: str, program: Path, libraries: Mapping[str, Path], settings: Settings, force: bool
     ) -> None:
         self.name = runtime
         self._program = program
         self._libraries = libraries
         self._options = ["--json"]
-        self._options += ["--threads", str(threads)] if threads else []
+        self._options += ["--threads", str(settings.threads)] if settings.threads else []
+        self._options += ["--kv", settings.kv] if runtime == "native" else []
         self._options += ["--force"] if force else []
-        self._context = ["--context", str(context)] if context else []
+        self._context = ["--context", str(settings.context)] if settings.context else []
 
     def files(self, places: Places) -> Mapping[str, Path]:
         local = {self._path(places): self._program}
@@ -68,13 +69,19 @@ class MobileRun:
             return [*bench, "-p", str(cell.tokens), "-r", str(repetitions)]
         if cell.name in ("decode", "soak"):
             return [*bench, "-n", str(cell.tokens), "-r", str(repetitions)]
+        if cell.name in ("save", "resume"):  # which other runtimes cannot
+            serve = [self._path(places), "serve", places.bundle, *self._options, *self._context]
+            return serve if self.name == "native" else None
         generate = [self._path(places), "generate", places.bundle, *self._options, *self._context, "--ignore-eos"]
         if cell.name in ("cold-load", "warm-load"):
             return [*generate, "--prompt", SHORT_PROMPT, "--max-new-tokens", str(ANSWER_TOKENS)]
         if cell.name == "cancel":
             return [*generate, "--prompt", SHORT_PROMPT, "--max-new-tokens", str(cell.tokens)]
+        if cell.name == "lookup" and self.name != "native":
+            return None
+        lookup = ["--lookup", str(LOOKUP)] if cell.name == "lookup" else []
         # one token more than there is room for: the answer ends where the context does
-        return [*generate, "--prompt-file", places.prompt, "--max-new-tokens", str(cell.tokens)]
+        return [*generate, *lookup, "--prompt-file", places.prompt, "--max-new-tokens", str(cell.tokens)]
 
     def read(self, cell: Cell, lines: Sequence[str], run: Run) -> None:
         take_runner_lines(run, lines)

@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass, field, replace
 
 from mobile_bundle.device.measuring.outcome import NO_RESULT, OK, Outcome
 from mobile_bundle.device.measuring.state import DeviceState
-from mobile_bundle.events.kinds import BenchEvent, DoneEvent, ErrorEvent, LoadEvent, Memory, PromptEvent, TokenEvent
+from mobile_bundle.events.kinds import (
+    BenchEvent,
+    DoneEvent,
+    ErrorEvent,
+    LoadEvent,
+    Memory,
+    PromptEvent,
+    StateEvent,
+    TokenEvent,
+)
 from mobile_bundle.events.parse import read_events
 
 
@@ -35,7 +44,8 @@ class Run:
     were generated. peak_anon_bytes: RssAnon + VmSwap. refaults: file pages that the device had to read again.
     pressure_full: percent of ten seconds in which every task waited for memory. predicted_peak_bytes: by the program,
     for the very tokens that were fed; predicted: for a full context, in the manifest's words. cancel_seconds: from
-    asking to stop to the end of the answer, with the way to the device and back. timeline: rows of seconds, anonymous,
+    asking to stop to the end of the answer, with the way to the device and back. kept_tokens: of the prompt, not
+    computed again; state_seconds: that saving the state, or taking it up, took. timeline: rows of seconds, anonymous,
     file-backed and swapped bytes of the process, bytes available on the device."""
 
     number: int
@@ -54,6 +64,8 @@ class Run:
     answer: list[int] = field(default_factory=list)
     reason: str | None = None
     cancel_seconds: float | None = None
+    kept_tokens: int | None = None
+    state_seconds: float | None = None
     peak: Peak = field(default_factory=Peak)
     peak_anon_bytes: int | None = None
     pss_bytes: int | None = None
@@ -74,9 +86,11 @@ def take_runner_lines(run: Run, lines: Iterable[str]) -> None:
         match event:
             case LoadEvent():
                 run.kernels, run.threads = event.kernels, event.threads
-                run.load_seconds, run.predicted = event.load_seconds, asdict(event.predicted)
+                run.load_seconds = event.load_seconds
+                run.predicted = {name: size for name, size in asdict(event.predicted).items() if size is not None}
             case PromptEvent():
                 run.prefill, run.prompt_tokens = [event.tokens_per_second], event.tokens
+                run.kept_tokens = event.kept_tokens
             case TokenEvent():
                 if event.id >= 0:
                     run.answer.append(event.id)
@@ -86,6 +100,8 @@ def take_runner_lines(run: Run, lines: Iterable[str]) -> None:
                 run.first_token_seconds = event.first_token_seconds
                 run.predicted_peak_bytes = event.predicted_peak_bytes
                 _take_last_word(run, event.memory)
+            case StateEvent():
+                run.state_seconds = event.seconds
             case BenchEvent():
                 rates = list(event.tokens_per_second)
                 run.prefill, run.decode = (rates, []) if event.test.startswith("pp") else ([], rates)

@@ -22,7 +22,7 @@ from mobile_bundle.device.transport.errors import TransportError
 from mobile_bundle.device.transport.live import LiveProgram, lost
 from mobile_bundle.device.transport.places import Places
 from mobile_bundle.errors import DeviceError
-from mobile_bundle.events.kinds import DoneEvent, TokenEvent
+from mobile_bundle.events.kinds import DoneEvent, ErrorEvent, StateEvent, TokenEvent
 from mobile_bundle.events.parse import EventError, parse_event
 
 _CANCEL_AFTER = 4
@@ -109,8 +109,9 @@ def _listen(device: Device, places: Places, cell: Cell, line: str) -> _Heard:
     heard = _Heard()
     with memory_pressure(device, places, cell.pressure_bytes) as hog, LiveProgram(device, line) as program:
         cancels = cell.name == "cancel"
+        requests = list(cell.requests)
         if not cancels:
-            program.close_input()
+            _ask_next(program, requests)
 
         def hear(stream: str, text: str) -> None:
             if stream == "out":
@@ -119,6 +120,8 @@ def _listen(device: Device, places: Places, cell: Cell, line: str) -> _Heard:
             heard.said.append(text)
             if cancels:
                 _maybe_cancel(program, heard, text)
+            elif cell.requests and isinstance(parse_event(text), DoneEvent | StateEvent | ErrorEvent):
+                _ask_next(program, requests)
 
         heard.status = program.follow(cell.timeout + 60, hear)
         if hog is not None and not hog.running():
@@ -126,6 +129,14 @@ def _listen(device: Device, places: Places, cell: Cell, line: str) -> _Heard:
     if not read_record(heard.events).ended and (error := lost(device, heard.status, "\n".join(heard.said))):
         raise error
     return heard
+
+
+def _ask_next(program: LiveProgram, requests: list[str]) -> None:
+    """Takes the next line out of the list and sends it; behind the last one its input ends."""
+    if requests:
+        program.send(f"{requests.pop(0)}\n")
+    else:
+        program.close_input()
 
 
 def _maybe_cancel(program: LiveProgram, heard: _Heard, text: str) -> None:

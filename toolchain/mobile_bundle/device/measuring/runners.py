@@ -33,7 +33,7 @@ def available_runners(
         except UserError as error:
             missing[runtime] = f"not available: {error}"
             continue
-        runners.append(MobileRun(runtime, program, libraries, settings.threads, settings.context, force))
+        runners.append(MobileRun(runtime, program, libraries, settings, force))
     return runners, missing
 
 

@@ -25,18 +25,18 @@ def stage(
     manifest: dict[str, Any],
     places: Places,
     programs: Sequence[MeasuredProgram],
-    context: int,
+    text: str,
     progress: Progress,
 ) -> int:
-    """Pushes changed files. Returns the bytes that were sent. Raises DeviceError; UserError for a package without
-    mobile-watch."""
+    """Pushes changed files. text: of the prompts, as filling_text has it. Returns the bytes that were sent. Raises
+    DeviceError; UserError for a package without mobile-watch."""
     files = bundle_files(bundle, manifest, places)
     files[places.watch] = package_file("bin", places.abi, "mobile-watch")
     for program in programs:
         files.update(program.files(places))
     with scratch_folder() as folder:
         prompt = folder / "prompt.txt"
-        write_file(prompt, filling_text(bundle, manifest, context).encode("utf-8"))
+        write_file(prompt, text.encode("utf-8"))
         files[places.prompt] = prompt
         return push_changed(device, files, progress)
 
@@ -59,7 +59,7 @@ _SPARE_TOKENS = 32
 """Tokens of the context that the prompt leaves for the answer."""
 
 
-def filling_text(bundle: Path, manifest: dict[str, Any], context: int) -> str:
+def filling_text(bundle: Path, context: int) -> str:
     """Text whose tokens, by the bundle's own tokenizer, nearly fill a context of that many."""
     text = read_text(DEFAULT_TEXT)
     tokenizer = Tokenizer(bundle / "tokenizer.bin")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html import escape
 from importlib import resources
 
+from mobile_bundle.device.measuring.cells import FULL
 from mobile_bundle.device.measuring.result import Run
 from mobile_bundle.device.report.results import CellResult, Check, Report
 from mobile_bundle.device.report.table import rate_text, seconds_text
@@ -160,7 +161,7 @@ def _timelines(report: Report) -> str:
 def _timeline(report: Report, index: int, cell: CellResult) -> str:
     run = next((run for run in cell.runs if not run.outcome.ok), None)
     run = run or max(cell.runs, key=lambda run: run.peak.highest or 0)
-    full = cell.cell in ("long-context", "pressure") and not cell.peer
+    full = cell.cell in FULL and not cell.peer
     predicted = run.predicted["peak_bytes"] if full and run.predicted else run.predicted_peak_bytes
     drawings = "".join(timeline_svg(run, predicted, width, height, kind, f"t{index}") for kind, width, height in _SIZES)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(run))
@@ -180,6 +181,8 @@ def _notes(run: Run) -> Iterator[str]:
         )
     if run.cancel_seconds is not None:
         yield f"It stopped {1000 * run.cancel_seconds:.0f} ms after it was cancelled, including the time over adb."
+    if run.state_seconds is not None:
+        yield f"Saving its state, or taking one up, took {1000 * run.state_seconds:.0f} ms."
     if run.before is not None and run.before.zones and run.after is not None:
         zones = [
             f"{name} {run.before.zones[name]:.0f} to {degrees:.0f} °C"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mobile_bundle.device.measuring.cells import FULL
 from mobile_bundle.device.measuring.fit import predicted_at
 from mobile_bundle.device.measuring.result import Run
 from mobile_bundle.device.report.results import CellResult, Check, Report
@@ -59,6 +60,8 @@ def judge(
     for cell in report.cells:
         if not cell.peer and cell.outcome.kind != "not-run":
             checks += _cell_checks(cell, report.device, manifest, context, answers.get(cell.runtime))
+    for pair in (("long-context", "lookup"), ("save", "resume")):
+        checks += _same_answer(*(report.cell("native", name) for name in pair))
     return checks + list(_budget_checks(report, budgets))
 
 
@@ -76,9 +79,9 @@ def _cell_checks(
         return
     slack = _COUNTER_PAGES * info.page_bytes * info.cores if info is not None else 0
     yield _agreement(check, whole, slack)
-    if cell.cell in ("long-context", "pressure"):
-        # the manifest is about the native runner; the others reckon with what their runtime takes
-        own = whole[0].predicted if cell.runtime != "native" else None
+    if cell.cell in FULL:
+        # the manifest is about the native runner without lookup; who differs reckons with what it takes itself
+        own = whole[0].predicted if cell.runtime != "native" or cell.cell == "lookup" else None
         yield from _prediction(check, cell, whole[0], own or predicted_at(manifest, context), slack)
     if cell.cell in ("cold-load", "warm-load") and answer is not None:
         same = all(run.answer == list(answer) for run in whole)
@@ -88,8 +91,22 @@ def _cell_checks(
         stopped = whole[0].reason == "cancelled"
         shown = f"stopped {1000 * (whole[0].cancel_seconds or 0):.0f} ms after it was asked to"
         yield check("cancelled", stopped, shown if stopped else f"it went on to its end ({whole[0].reason})")
+    if cell.cell == "resume":
+        kept, prompt = whole[0].kept_tokens or 0, whole[0].prompt_tokens or 0
+        shown = f"{kept} of {prompt} tokens were taken up in {1000 * (whole[0].state_seconds or 0):.0f} ms"
+        yield check("taken up", kept == prompt - 1, shown)
     if cell.cell == "soak":
         yield _leak(check, whole[0])
+
+
+def _same_answer(one: CellResult | None, other: CellResult | None) -> Iterator[Check]:
+    """Lookup and states change nothing."""
+    if one is None or other is None or not (one.outcome.ok and other.outcome.ok):
+        return
+    found = other.runs[0].answer
+    expected = one.runs[0].answer[-len(found) :]
+    text = f"{len(found)} tokens are those of {one.cell}" if found == expected else f"other tokens than {one.cell}'s"
+    yield Check("same answer", other.runtime, other.cell, found == expected, text)
 
 
 def _agreement(check: Callable[[str, bool, str], Check], runs: Sequence[Run], slack: int) -> Check:

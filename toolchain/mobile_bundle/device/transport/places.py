@@ -50,3 +50,8 @@ class Places:
     def prompt(self) -> str:
         """The text that fills the context."""
         return f"{self.work}/prompts/{self.bundle_name}.txt"
+
+    @property
+    def state(self) -> str:
+        """What one process saves and the next one takes up."""
+        return f"{self.work}/prompts/{self.bundle_name}.state"

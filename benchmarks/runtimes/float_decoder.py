@@ -1,6 +1,7 @@
-"""The decoder as an ONNX graph: what runtime/engine/decoder.c computes, in ONNX Runtime's own operators but for the
-products.
+"""The decoder as an ONNX graph of ONNX Runtime's own operators, with its own attention in float32 over a cache that is
+input and output. Only the products are ours: CompressedMatMul and CompressedGather, which onnx_peer.py replaces.
 
+This is the model.onnx that bundles had before the operator Decoder; such files still run.
 Shapes: s tokens of this run, p of the past, t = p + s; batch is 1.
 """
 
@@ -9,14 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, TensorProto, ValueInfoProto, helper
-
+from float_graph import CONTRIB, DOMAIN, Graph
+from mobile_bundle.container.weights import WeightsReader
 from mobile_bundle.errors import UnsupportedError
-from mobile_bundle.export.onnx_graph import CONTRIB, DOMAIN, Graph
 from mobile_bundle.models.spec import ModelConfig
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 OPSETS = {"": 23, CONTRIB: 1, DOMAIN: 1}
 """Versions of the operators' domains; 23 is the first with RotaryEmbedding and RMSNormalization."""
+
+
+def float_model(weights: WeightsReader) -> ModelProto:
+    """The model of a bundle whose weights.ptd this is; it must lie beside that file."""
+    graph = decoder_graph(ModelConfig.parse(weights.config), Graph(weights))
+    opsets = [helper.make_opsetid(domain, number) for domain, number in OPSETS.items()]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=11, producer_name="mobile-bundle")
 
 
 def decoder_graph(config: ModelConfig, graph: Graph) -> GraphProto:
