@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from mobile_bundle.api.build import build as build_by_api
 from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
-from mobile_bundle.errors import ArgumentError, InstallationError
+from mobile_bundle.errors import ArgumentError, InstallationError, ResumableError
 from mobile_bundle.models import open_model
+from mobile_bundle.pipeline.parts import finished_parts, parts_directory
 from mobile_bundle.planning.budget import Budget
 from mobile_bundle.planning.recipe import Recipe
 from support.builds import build, bundle
@@ -112,6 +113,24 @@ def test_a_recipe_is_calibrated_there(tmp_path: Path) -> None:
         assert own["relative_error"] == pytest.approx(other["relative_error"], rel=0.2)
     assert there["measured"]["original_loss"] == pytest.approx(here["measured"]["original_loss"], rel=1e-4)
     assert 0.5 < there["measured"]["kl"] / here["measured"]["kl"] < 2
+
+
+def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a matrix is coded, in a thread of its own: what was coded before it is kept."""
+    text = tmp_path / "text.txt"
+    text.write_text(read_text(DEFAULT_TEXT)[:6000])
+    model = write_tiny(tmp_path / "model", "llama-untied-biases")
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("mobile_bundle.codecs.trellis.fit_propagated", full)
+    recipe = Recipe("affine-3bit", "affine-4bit", (("*.mlp.down.weight", "trellis-2bit"),))
+    out = tmp_path / "x.mbundle"
+    with pytest.raises(ResumableError, match="`device` cuda: the GPU has too little memory; end other programs"):
+        bundle(model, out, recipe, calibration=text)
+    assert "layers.0.attention.query.weight" in finished_parts(parts_directory(out))
+    assert not out.exists()
 
 
 def test_no_gpu_is_refused_at_once(
