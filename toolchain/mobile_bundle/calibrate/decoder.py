@@ -47,9 +47,10 @@ def fast_product(device: torch.device = CPU) -> Product:
     """x @ weight.T, float32, as fast as the device can: twice as fast where a processor has units for bfloat16, to
     which factors and results are rounded there, as on every GPU. Models are trained so, and int8 activations lose
     more."""
-    capabilities = torch.cpu.get_capabilities()
-    if not is_gpu(device) and not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
-        return functional.linear
+    if not is_gpu(device):
+        capabilities = torch.cpu.get_capabilities()
+        if not capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
+            return functional.linear
     return lambda x, weight: functional.linear(x.bfloat16(), weight.bfloat16()).float()
 
 

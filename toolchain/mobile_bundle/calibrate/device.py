@@ -15,6 +15,12 @@ def is_gpu(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def rounded(x: Tensor) -> Tensor:
+    """A factor of a float32 product: on a GPU rounded to bfloat16, as a processor with units for it does
+    (threads.one_thread_each, native/products.py), so that a plan is the same. The sums stay float32."""
+    return x.bfloat16().float() if is_gpu(x.device) else x
+
+
 def for_codecs(matrix: Tensor) -> Matrix:
     """The matrix as coding takes it (codecs/matrices.py): a tensor where it lies on a GPU, else an array."""
     return matrix if is_gpu(matrix.device) else matrix.numpy()

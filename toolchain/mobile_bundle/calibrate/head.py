@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mobile_bundle.calibrate.activations import round_int8
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
-from mobile_bundle.calibrate.device import CPU
+from mobile_bundle.calibrate.device import CPU, rounded
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -45,7 +45,7 @@ class Head:
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
             x = self.entered(walk.hidden[batch])
-            total.addmm_(x.T, x)
+            total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats, float]:
@@ -54,24 +54,27 @@ class Head:
         for the text's own: profile.py says why.
 
         hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
-        gradient = torch.zeros_like(hidden)
+        gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
 
         def piece(place: tuple[int, int, int]) -> tuple[float, Tensor, float, float]:
             window, begin, end = place
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
             with torch.no_grad():
-                logits = soft_cap(normed @ self._weight.T, self._cap)
+                logits = soft_cap(rounded(normed) @ weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
                 drawn = drawn_tokens(slope, window * tokens.shape[1] + begin)
                 slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
-                    slope *= 1 - (logits / self._cap).square()
-                back = slope @ self._weight
-                # of another token: its row of the head is subtracted, and not the target's
-                other = back + self._weight[targets] - self._weight[drawn]
+                    bent = 1 - (logits / self._cap).square()
+                    slope *= bent
+                back = rounded(slope) @ weight
+                # of the other token: its row of the head is subtracted, and not the target's
+                rows = [each[:, None] for each in (targets, drawn)]
+                bends = [bent.gather(1, each) if self._cap else 1 for each in rows]
+                other = back + bends[0] * weight[targets] - bends[1] * weight[drawn]
                 sizes = float(other.square().sum()), float(back.square().sum())
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None

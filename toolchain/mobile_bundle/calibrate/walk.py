@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mobile_bundle.calibrate.activations import Int8Runner
 from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
-from mobile_bundle.calibrate.device import CPU, for_codecs, is_gpu
+from mobile_bundle.calibrate.device import CPU, for_codecs, is_gpu, rounded
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.codecs.matrices import Matrix, on_host
 from mobile_bundle.models import Model, TensorSpec
@@ -210,7 +210,7 @@ def _upper_squares(x: Tensor) -> Tensor:
     x: (tokens, columns)."""
     if not is_gpu(x.device) and has_bf16_products():
         return torch.from_numpy(bf16_products(x.numpy(), x.numpy(), upper=True))
-    x, columns = _rounded(x), x.shape[1]
+    x, columns = rounded(x), x.shape[1]
     step = -(-columns // _BLOCKS)
     out = x.new_zeros(columns, columns)
     for begin in range(0, columns, step):
@@ -222,12 +222,7 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
     """a^T b, (columns of a, columns of b). a, b: (tokens, columns)."""
     if not is_gpu(a.device) and has_bf16_products():
         return torch.from_numpy(bf16_products(a.numpy(), b.numpy()))
-    return _rounded(a).T @ _rounded(b)
-
-
-def _rounded(x: Tensor) -> Tensor:
-    """On a GPU rounded to bfloat16, as bf16_products does; the sums of products stay float32 there, too."""
-    return x.bfloat16().float() if is_gpu(x.device) else x
+    return rounded(a).T @ rounded(b)
 
 
 def _symmetric(upper: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
 from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric, large_ones_count
 from mobile_bundle.codecs.affine_propagated import Grid, Rounding, fit_propagated, try_grids
 from mobile_bundle.codecs.blob import FLAG_ASYMMETRIC, STRIP_ROWS, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.chunks import coded_chunks
 from mobile_bundle.codecs.codec import (
     Encoded,
     StreamCodec,
@@ -35,7 +36,7 @@ from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
 from mobile_bundle.codecs.matrices import Matrix
-from mobile_bundle.codecs.propagation import AT_ONCE, refined_share, row_errors
+from mobile_bundle.codecs.propagation import refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
@@ -95,12 +96,17 @@ class AffineCodec(StreamCodec):
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
             rounding = Rounding.of(stats.hessian)
-            for chunk in source.chunks(AT_ONCE):
+
+            def code(chunk: Floats) -> tuple[memoryview, float, float]:
                 w = chunk * inverse
                 fits = fit_propagated(stats.target(w), rounding, self.grid)
-                write(self._strips(source.columns, fits.codes, fits.d, fits.m))
-                error += sum_squares(fits.values - w)
-                total += sum_squares(w)
+                strips = self._strips(source.columns, fits.codes, fits.d, fits.m)
+                return strips, sum_squares(fits.values - w), sum_squares(w)
+
+            for strips, lost, squares in coded_chunks(source, stats.hessian, code):
+                write(strips)
+                error += lost
+                total += squares
             return Encoded(header, error * scale * scale, total * scale * scale)
         groups = round_up(source.columns, self.group) // self.group
         full = source.columns // self.group  # groups without padding

@@ -33,7 +33,8 @@ def beside(array: NDArray[Any], matrix: Matrix) -> Matrix:
         return array
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array)).to(matrix.device, copy=True)
+    given = torch.from_numpy(np.ascontiguousarray(array))
+    return matrix.new_empty(given.shape, dtype=given.dtype).copy_(given)
 
 
 def times(rows: Floats, matrix: Matrix) -> Floats:

@@ -27,9 +27,6 @@ _SWEEPS = 3
 _MOST_GAIN = 1.25
 """For rows that were coded so badly that their gain says little."""
 
-AT_ONCE = 8192
-"""Rows that are coded together: they do not depend on each other, and several copies of them are in RAM."""
-
 Reals = NDArray[np.floating]
 Quantise = Callable[[int, Floats, Floats], Floats]
 """(number of the block, its weights (width, rows) as corrected so far, U's block (width, width)) -> new values."""
@@ -96,8 +93,7 @@ def _inverse_upper(h: Matrix) -> Matrix:
     lower, failed = torch.linalg.cholesky_ex(h.flip(0, 1))
     if failed:
         raise np.linalg.LinAlgError("the matrix is not positive definite")
-    whole = torch.eye(len(h), dtype=h.dtype, device=h.device)
-    return torch.linalg.solve_triangular(lower, whole, upper=False).flip(0, 1).float()
+    return torch.linalg.solve_triangular(lower, torch.zeros_like(h).fill_diagonal_(1), upper=False).flip(0, 1).float()
 
 
 def energy_order(hessian: Matrix, length: int = 1) -> NDArray[np.intp]:

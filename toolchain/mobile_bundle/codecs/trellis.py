@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine import GROUPS, power_of_two_scale, strip_size
 from mobile_bundle.codecs.blob import STRIP_ROWS, Blob, BlobHeader, round_up
+from mobile_bundle.codecs.chunks import coded_chunks
 from mobile_bundle.codecs.codec import (
     Encoded,
     StreamCodec,
@@ -34,7 +35,7 @@ from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
 from mobile_bundle.codecs.matrices import Matrix
-from mobile_bundle.codecs.propagation import AT_ONCE, refined_share, row_errors
+from mobile_bundle.codecs.propagation import refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Rounding, fit, fit_propagated
@@ -83,12 +84,16 @@ class TrellisCodec(StreamCodec):
         error = total = 0.0
         if stats is not None and stats.hessian is not None:
             rounding = Rounding.of(stats.hessian)
-            for chunk in source.chunks(AT_ONCE):
+
+            def code(chunk: Floats) -> tuple[memoryview, float, float]:
                 w = chunk * inverse  # exact: a power of two
                 coded = fit_propagated(stats.target(w), rounding, self.bits, self.group)
-                write(self._strips(coded))
-                error += sum_squares(coded.values - w)
-                total += sum_squares(w)
+                return self._strips(coded), sum_squares(coded.values - w), sum_squares(w)
+
+            for strips, lost, squares in coded_chunks(source, stats.hessian, code):
+                write(strips)
+                error += lost
+                total += squares
             return Encoded(header, error * scale * scale, total * scale * scale)
         counts = np.ones(source.columns, np.float32)
         for chunk in source_chunks(source):
