@@ -48,45 +48,40 @@ class Head:
             total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
-    def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats, float]:
-        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,), a
-        share): the squares of gradients by the head's input for tokens that the model draws (by seed), divided by those
-        for the text's own: profile.py says why.
+    def gradients(self, hidden: Tensor, tokens: Tensor, drawn: bool = False) -> tuple[float, Tensor, Floats]:
+        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
 
-        hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
+        hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens); drawn: of
+        next tokens that the model draws by seed, instead of the text's own."""
         gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
 
-        def piece(place: tuple[int, int, int]) -> tuple[float, Tensor, float, float]:
+        def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
             window, begin, end = place
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
             with torch.no_grad():
                 logits = soft_cap(rounded(normed) @ weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
-                found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
-                drawn = drawn_tokens(slope, window * tokens.shape[1] + begin)
+                if drawn:
+                    targets = drawn_tokens(slope, window * tokens.shape[1] + begin)
+                found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
                     slope *= 1 - (logits / self._cap).square()
                 back = rounded(slope) @ weight
-                # of another token: its row of the head is subtracted, and not the target's
-                other = back + weight[targets] - weight[drawn]
-                sizes = float(other.square().sum()), float(back.square().sum())
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad
-            return found, slope.square_().sum(0), *sizes
+            return found, slope.square_().sum(0)
 
         squares = self._weight.new_zeros(len(self._weight))
-        loss = of_drawn = of_text = 0.0
-        for found, of_logits, drawn, text in side_by_side(piece, _pieces(tokens), hidden.device):
+        loss = 0.0
+        for found, of_logits in side_by_side(piece, _pieces(tokens), hidden.device):
             loss += found
             squares += of_logits
-            of_drawn += drawn
-            of_text += text
         scored = _scored(tokens)
-        return loss / scored, gradient, (squares / scored).cpu().numpy(), of_drawn / max(of_text, 1e-30)
+        return loss / scored, gradient, (squares / scored).cpu().numpy()
 
     def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
         """This head on the coded model's hidden states, beside the original's on its own."""

@@ -6,12 +6,11 @@ side as in SqueezeLLM: Kim et al. 2023, arXiv:2306.07629, section 4.1). H: mean 
 the loss by the outputs, here with the text's own next tokens. What each candidate code does to D H D^T is found by
 coding some rows of the matrix with it.
 
-Plans are made by these losses. As predictions they are multiplied by two figures. The text's own tokens make the
-empirical Fisher matrix; that of the loss to second order is the one of tokens that the model draws (Kunstner et al.
-2019, arXiv:1905.12558, section 3), which makes the loss a KL divergence. Profile.divergence: the squares of the one's
-gradients at the head's input, divided by the other's. With SmolLM2-135M's body kept exactly and its embedding coded,
-losses of the text's tokens are 1.4 times the KL measured on text held out, of tokens drawn 1.0 times. Plans made by
-tokens drawn were no better. MatrixProfile.unfitted: unfitted.py.
+Plans are made by these losses; as predictions they are multiplied by MatrixProfile.share. The text's own tokens make
+the empirical Fisher matrix; that of the loss to second order is the one of tokens that the model draws (Kunstner et al.
+2019, arXiv:1905.12558, section 3), which makes the loss a KL divergence. With SmolLM2-135M's body kept exactly and its
+embedding coded, losses by the text's tokens are 1.4 times the KL measured on text held out, by drawn ones 1.0 times.
+Plans made by drawn tokens were no better. The share is also that of errors on other text (unfitted.py).
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ Progress = Callable[[int, int, str], None]
 _HESSIAN_TOKENS = 16384
 _GRADIENT_TOKENS = 8192
 _OTHER_TOKENS = 2048
+_DRAWN_TOKENS = 4096
 _TRIED_ROWS = 48
 _TRIED_EMBEDDING_ROWS = 512
 
@@ -55,14 +55,14 @@ _TRIED_EMBEDDING_ROWS = 512
 @dataclass(frozen=True)
 class MatrixProfile:
     """sensitivity: loss (nats per token) that a relative squared error of 1 would add; losses: what coding with each
-    candidate would add, by the codec's name; inputs: what rounding the inputs to int8 adds; unfitted: what losses are
-    on other text, divided by these; column_importance: float32 (columns,); row_weights: float32 (rows,), the mean
-    squared gradient of every output."""
+    candidate would add, by the codec's name; share: what losses are as predictions, divided by these; inputs: what
+    rounding the inputs to int8 adds, as a prediction; column_importance: float32 (columns,); row_weights: float32
+    (rows,), the mean squared gradient of every output."""
 
     sensitivity: float
     losses: Mapping[str, float]
+    share: float
     inputs: float
-    unfitted: float
     column_importance: Floats
     row_weights: Floats
 
@@ -70,11 +70,10 @@ class MatrixProfile:
 @dataclass(frozen=True)
 class Profile:
     """loss: mean negative log-likelihood (nats per token) of the uncompressed model on the gradient's windows;
-    divergence: share of the matrices' losses that is KL divergence; matrices: by tensor name; embedding_hessian and,
-    for a head of its own, output_hessian: float32 (hidden, hidden), what Stats wants for them."""
+    matrices: by tensor name; embedding_hessian and, for a head of its own, output_hessian: float32 (hidden, hidden),
+    what Stats wants for them."""
 
     loss: float
-    divergence: float
     matrices: dict[str, MatrixProfile]
     embedding_hessian: Floats
     output_hessian: Floats | None
@@ -121,19 +120,21 @@ def profile_model(
         tied = embedding if spec.tied else read_matrix(model, tensor_named(model, "output.weight"))
         head = Head.of(model, tied, device)
         head_hessian = head.hessian(walk)
-        loss, gradient, head_rows, divergence = head.gradients(
-            walk.hidden[:count], torch.from_numpy(walk.windows[:count].astype(np.int64)).to(device)
-        )
+        tokens = torch.from_numpy(walk.windows[:count].astype(np.int64)).to(device)
+        loss, gradient, head_rows = head.gradients(walk.hidden[:count], tokens)
+        few = max(1, min(count, _DRAWN_TOKENS // windows.shape[1]))
+        _, drawn, drawn_head = head.gradients(walk.hidden[:few], tokens[:few], drawn=True)
         if progress:
             progress(spec.layers + 1, steps, "output")
         found = {}
         for layer in reversed(range(spec.layers)):
             weights = moved(layer_weights(model, layer), device)
             hidden = torch.from_numpy(kept[layer].copy()).to(device)
-            gradient, rows, inputs = _back(walk, layer, weights, hidden, gradient)
+            gradient, rows, _ = _back(walk, layer, weights, hidden, gradient)
+            drawn, drawn_rows, inputs = _back(walk, layer, weights, hidden[:few], drawn)
             for stage in STAGES:
                 for name, known in zip(readers(stage, weights), tried[layer, stage].result(), strict=True):
-                    found[f"layers.{layer}.{name}.weight"] = _profile(known, rows[name], inputs[name])
+                    found[f"layers.{layer}.{name}.weight"] = _profile(known, rows[name], drawn_rows[name], inputs[name])
             if progress:
                 progress(2 * spec.layers + 1 - layer, steps, f"layer {layer}, gradients")
         del kept
@@ -146,10 +147,14 @@ def profile_model(
     entry_hessian = np.diag(entry).astype(np.float32)
 
     noise = rounding_noise(head.entered(other.hidden)).mean(0).cpu()
-    of_inputs = 0.5 * float(torch.from_numpy(head_rows) @ grouped_squares(torch.from_numpy(tied)) @ noise)
+    of_inputs = 0.5 * float(torch.from_numpy(drawn_head) @ grouped_squares(torch.from_numpy(tied)) @ noise)
 
-    def table(hessian: Floats, row_weights: Floats, weight: Floats, inputs: float) -> MatrixProfile:
-        return _table(weight, hessian, row_weights, inputs, names)
+    strengths = np.square(row_scales(tied))
+    of_head = float(drawn_head @ strengths) / max(float(head_rows @ strengths), 1e-30)
+    of_entry = float(drawn.square().mean()) / max(float(gradient[:few].square().mean()), 1e-30)
+
+    def table(hessian: Floats, row_weights: Floats, weight: Floats, share: float, inputs: float) -> MatrixProfile:
+        return _table(weight, hessian, row_weights, share, inputs, names)
 
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
@@ -160,13 +165,14 @@ def profile_model(
         factor = inverse_factor(both)
         part = share[0] * float(np.einsum("ij,ij->", factor @ head_hessian, factor)) / spec.hidden
         mixed = np.float32(part / share[0]) * head_rows + np.float32((1 - part) / share[1]) * read
+        used = part * of_head + (1 - part) * of_entry
         found["embedding.weight"] = replace(
-            table(both, mixed, embedding, of_inputs), row_weights=np.ones(spec.vocabulary, np.float32)
+            table(both, mixed, embedding, used, of_inputs), row_weights=np.ones(spec.vocabulary, np.float32)
         )
-        return Profile(loss, divergence, found, both, None)
-    found["embedding.weight"] = replace(table(entry_hessian, read, embedding, 0.0), row_weights=seen)
-    found["output.weight"] = table(head_hessian, head_rows, tied, of_inputs)
-    return Profile(loss, divergence, found, entry_hessian, head_hessian)
+        return Profile(loss, found, both, None)
+    found["embedding.weight"] = replace(table(entry_hessian, read, embedding, of_entry, 0.0), row_weights=seen)
+    found["output.weight"] = table(head_hessian, head_rows, tied, of_head, of_inputs)
+    return Profile(loss, found, entry_hessian, head_hessian)
 
 
 def _some(windows: NDArray[np.int32], tokens: int) -> NDArray[np.int32]:
@@ -210,8 +216,9 @@ def _try(
     return tried
 
 
-def _profile(tried: _Tried, row_weights: Floats, inputs: float) -> MatrixProfile:
-    """The errors of the rows that were coded are scaled up by energy, as far as the loss minds it."""
+def _profile(tried: _Tried, row_weights: Floats, drawn_rows: Floats, inputs: float) -> MatrixProfile:
+    """The errors of the rows that were coded are scaled up by energy, as far as the loss minds it. drawn_rows: as
+    row_weights, of tokens that the model draws."""
     counts = row_weights.astype(np.float64) * tried.energy
     columns = float(tried.importance.sum(dtype=np.float64))
     sensitivity = 0.5 * float(counts.sum()) * columns
@@ -220,10 +227,13 @@ def _profile(tried: _Tried, row_weights: Floats, inputs: float) -> MatrixProfile
         name: sensitivity * float(row_weights[tried.rows].astype(np.float64) @ errors) / share
         for name, errors in tried.errors.items()
     }
-    return MatrixProfile(sensitivity, losses, inputs, tried.unfitted, tried.importance, row_weights)
+    predicted = tried.unfitted * float(drawn_rows.astype(np.float64) @ tried.energy) / max(float(counts.sum()), 1e-30)
+    return MatrixProfile(sensitivity, losses, predicted, inputs, tried.importance, row_weights)
 
 
-def _table(weight: Floats, hessian: Floats, row_weights: Floats, inputs: float, names: Sequence[str]) -> MatrixProfile:
+def _table(
+    weight: Floats, hessian: Floats, row_weights: Floats, share: float, inputs: float, names: Sequence[str]
+) -> MatrixProfile:
     """Of an embedding or output head, whose rows matter very unequally: rows are tried as often as their share of the
     loss has it. (Rows at even steps are mostly tokens that hardly ever occur; on SmolLM2-135M these have 1.3 times the
     relative error of the frequent ones at 5 bits.)"""
@@ -235,7 +245,7 @@ def _table(weight: Floats, hessian: Floats, row_weights: Floats, inputs: float, 
     columns = importance(inverse_factor(hessian, quick=True))
     total = 0.5 * float(counts[-1])
     losses = {name: total * float((own / energy[chosen]).mean(dtype=np.float64)) for name, own in errors.items()}
-    return MatrixProfile(total * float(columns.sum(dtype=np.float64)), losses, inputs, 1.0, columns, row_weights)
+    return MatrixProfile(total * float(columns.sum(dtype=np.float64)), losses, share, inputs, columns, row_weights)
 
 
 def _back(
