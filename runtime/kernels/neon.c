@@ -75,13 +75,8 @@ MB_INLINE quad_sums quad_add(quad_sums sums, quad s) {
 
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return pairwise_add(sums.low, sums.high); }
 
-MB_INLINE int32x4_t dot_4(int8x16_t a, int8x16_t b) {
-  return pairwise_add(vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))),
-                      vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b))));
-}
-
 #include "kernels/neon_attention-impl.h"
-#include "kernels/neon_int4-impl.h"
+#include "kernels/neon_groups-impl.h"
 #include "kernels/neon_multiply-impl.h"
 
 const mb_kernels mb_neon_kernels = MB_KERNEL_TABLE("neon", multiply);

@@ -48,15 +48,15 @@ class Head:
             total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
-    def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
-        """(mean loss on the text, gradient of the summed loss by hidden, mean squared gradient of every logit
-        (vocabulary,)). Gradients are of next tokens that are drawn from the model's distribution, one for each token of
-        the text, by seed: of the text's own, squares are not what an error costs (profile.py).
+    def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats, float]:
+        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,), a
+        share): the squares of gradients by the head's input for tokens that the model draws (by seed), divided by those
+        for the text's own: profile.py says why.
 
         hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
         gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
 
-        def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
+        def piece(place: tuple[int, int, int]) -> tuple[float, Tensor, float, float]:
             window, begin, end = place
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
@@ -65,26 +65,28 @@ class Head:
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
-                squares = slope * (1 - slope)  # what they are on average over draws
                 drawn = drawn_tokens(slope, window * tokens.shape[1] + begin)
-                slope[torch.arange(end - begin, device=slope.device), drawn] -= 1
+                slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
-                    bent = 1 - (logits / self._cap).square()
-                    slope *= bent
-                    squares *= bent.square_()
+                    slope *= 1 - (logits / self._cap).square()
                 back = rounded(slope) @ weight
+                # of another token: its row of the head is subtracted, and not the target's
+                other = back + weight[targets] - weight[drawn]
+                sizes = float(other.square().sum()), float(back.square().sum())
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad
-            return found, squares.sum(0)
+            return found, slope.square_().sum(0), *sizes
 
-        total = self._weight.new_zeros(len(self._weight))
-        loss = 0.0
-        for found, of_logits in side_by_side(piece, _pieces(tokens), hidden.device):
+        squares = self._weight.new_zeros(len(self._weight))
+        loss = of_drawn = of_text = 0.0
+        for found, of_logits, drawn, text in side_by_side(piece, _pieces(tokens), hidden.device):
             loss += found
-            total += of_logits
+            squares += of_logits
+            of_drawn += drawn
+            of_text += text
         scored = _scored(tokens)
-        return loss / scored, gradient, (total / scored).cpu().numpy()
+        return loss / scored, gradient, (squares / scored).cpu().numpy(), of_drawn / max(of_text, 1e-30)
 
     def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
         """This head on the coded model's hidden states, beside the original's on its own."""

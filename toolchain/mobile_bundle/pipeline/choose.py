@@ -72,10 +72,17 @@ class Choosing:
 
     def _planned(self, planner: Planner, used: Calibration, listener: Listener) -> Chosen:
         model = self._source.model
+        profile = used.profile
         losses = {
-            name: Losses(known.sensitivity, known.losses, known.inputs) for name, known in used.profile.matrices.items()
+            name: Losses(
+                known.sensitivity,
+                known.losses,
+                profile.divergence * known.unfitted,
+                profile.divergence * known.inputs,
+            )
+            for name, known in profile.matrices.items()
         }
-        plan = planner.plan(losses, used.profile.loss, lossless_codecs(model))
+        plan = planner.plan(losses, profile.loss, lossless_codecs(model))
         for line in plan_table(plan, model.tensors):
             listener.tell(line)
         assignment: Mapping[str, StreamCodec] = plan.assignment
