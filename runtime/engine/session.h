@@ -50,8 +50,8 @@ typedef struct {
   bool kv_scaled;             /* not fp16: integers in groups of positions, kernels/kv_layout.h */
   bool keys_int4;             /* those of 4 bits, otherwise of 8 */
   bool values_int4;
-  uint32_t key_bytes;         /* of a key, without its scales */
-  uint32_t value_bytes;       /* of a value, the same */
+  uint32_t key_bytes;   /* of a key, without its scales */
+  uint32_t value_bytes; /* of a value, the same */
   uint32_t room; /* positions that the other layers keep: context, rounded up to MB_KV_GROUP where that is a group */
   uint32_t ring; /* positions that a layer with a window keeps: position p lies at p % ring */
   uint32_t thread_rows;      /* query heads that a thread works on at once */
