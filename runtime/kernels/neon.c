@@ -44,7 +44,15 @@ typedef struct {
 } columns_16;
 
 MB_INLINE columns_16 columns_load(const int8_t *x) {
+#if defined(__aarch64__)
+  int32_t fours[4];
+  memcpy(fours, x, sizeof fours);
+  const int32x4x4_t all = vld4q_dup_s32(fours); /* one instruction */
+  return (columns_16){{vreinterpretq_s8_s32(all.val[0]), vreinterpretq_s8_s32(all.val[1]),
+                       vreinterpretq_s8_s32(all.val[2]), vreinterpretq_s8_s32(all.val[3])}};
+#else
   return (columns_16){{broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)}};
+#endif
 }
 
 MB_INLINE quad quad_dot_lane(quad s, int8x16_t codes, columns_16 x, int lane) {

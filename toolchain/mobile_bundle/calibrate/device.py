@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from mobile_bundle.codecs.matrices import Matrix
+from mobile_bundle.errors import ResumableError
 
 CPU = torch.device("cpu")
 
@@ -13,6 +17,17 @@ CPU = torch.device("cpu")
 def is_gpu(device: torch.device) -> bool:
     """Whether it is another processor than this one."""
     return device.type != "cpu"
+
+
+@contextmanager
+def gpu_memory() -> Iterator[None]:
+    """ResumableError where the GPU has too little memory for the work inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ResumableError(
+            "`device` cuda: the GPU has too little memory", "end other programs that use it, or take cpu"
+        ) from error
 
 
 def rounded(x: Tensor) -> Tensor:
