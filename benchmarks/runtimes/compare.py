@@ -6,8 +6,8 @@
 BUNDLE: built with --formats native,executorch,onnx. Peers: what onnx_peer.py and executorch_peer.py beside this file
 make. Every round measures every program on every test in a fresh process, one right after the other, so that a machine
 whose speed drifts disturbs all alike. Speeds are medians; ratios are medians of the rounds' ratios to native. The floor
-is what a process of that runtime has resident before it loads anything of a model (for the Python peer: all imports
-done); "over" is the peak without it.
+is what a process of that runtime takes beside the bundle and the session, as its runner predicts it (for the Python
+peer: what is resident when all imports are done); "over" is the peak without it.
 """
 
 import argparse

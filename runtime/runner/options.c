@@ -275,6 +275,17 @@ static int parse_command(int argc, char **argv, runner_options *o) {
   return -1;
 }
 
+static int fail_value(int option, const char *value) {
+  char message[64];
+  const struct option *o = long_options;
+  while (o->name && o->val != option) o++;
+  if (o->name)
+    snprintf(message, sizeof message, "not a value of --%s", o->name);
+  else
+    snprintf(message, sizeof message, "not a value of -%c", option);
+  return fail(message, value);
+}
+
 int runner_options_parse(int argc, char **argv, runner_options *o) {
   *o = (runner_options){
       .max_new_tokens = 128,
@@ -336,7 +347,7 @@ int runner_options_parse(int argc, char **argv, runner_options *o) {
       case '?':
         return fail("unknown option, or a value is missing", argv[optind - 1]);
       default:
-        if (!apply(option, optarg, o)) return fail("not a value of that option", optarg);
+        if (!apply(option, optarg, o)) return fail_value(option, optarg);
     }
   }
   if (optind + 1 != argc) return fail(optind == argc ? "name a bundle" : "one bundle at a time", NULL);

@@ -74,10 +74,10 @@ BAD_REQUESTS = [
 
 
 class Server:
-    """A running `mobile-run serve`."""
+    """A running `mobile-run serve`, or `program`'s."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        command = [str(bundle_runner(directory)), "serve", str(directory), *arguments]
+    def __init__(self, directory: Path, *arguments: str, program: Path | None = None) -> None:
+        command = [str(program or bundle_runner(directory)), "serve", str(directory), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.load = self.event()
 
@@ -111,8 +111,8 @@ class Server:
 
 
 @contextmanager
-def serving(directory: Path, *arguments: str) -> Iterator[Server]:
-    server = Server(directory, *arguments)
+def serving(directory: Path, *arguments: str, program: Path | None = None) -> Iterator[Server]:
+    server = Server(directory, *arguments, program=program)
     try:
         yield server
     finally:

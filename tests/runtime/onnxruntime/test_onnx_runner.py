@@ -12,6 +12,7 @@ from mobile_bundle.native.programs import bundle_runner
 from support.damage import overflowing
 from support.events import events_of
 from support.onnx_programs import onnx_library, onnx_runner, runner_environment
+from support.serve import prompt_of, serving
 
 pytestmark = pytest.mark.full
 
@@ -66,6 +67,24 @@ def test_events_are_mobile_run_s(exported):
     assert [(event["event"], sorted(event)) for event in ours] == [(event["event"], sorted(event)) for event in theirs]
     assert ours[0]["runtime"] == "onnx"
     assert ours[0]["kernels"] == theirs[0]["kernels"]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--kv", "k8v4", "--mapping", "layers"), ("--kv", "int4", "--kernels", "scalar")]
+)
+def test_serve_gives_mobile_run_s_answers(exported, monkeypatch, options):
+    """Texts that share their beginning, one that does not, and the first again; it keeps as much of each."""
+    directory = exported()
+    monkeypatch.setenv("MOBILE_BUNDLE_ONNXRUNTIME", runner_environment()["MOBILE_BUNDLE_ONNXRUNTIME"])
+    with serving(directory, *options) as native, serving(directory, *options, program=onnx_runner()) as ours:
+        for text in (PROMPT * 3, PROMPT * 3 + ", which", "In 1969 the first", PROMPT * 3):
+            theirs, said = (server.ask(prompt=text, max_new_tokens=12, ignore_eos=True) for server in (native, ours))
+            assert [event.get("id") for event in said] == [event.get("id") for event in theirs]
+            assert len(said) == 12 + 2
+            assert prompt_of(said)["kept_tokens"] == prompt_of(theirs)["kept_tokens"]
+        refused = ours.ask(save="state")
+        assert refused[-1]["event"] == "error"
+        assert "mobile-run-onnx cannot keep states" in refused[-1]["message"]
 
 
 @pytest.mark.parametrize("length", [1, 40])
@@ -171,7 +190,7 @@ def test_an_old_runtime_is_refused(exported, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kv", "int3"], "not a value of that option: int3"),
+        (["--kv", "int3"], "not a value of --kv: int3"),
         (["--lookup", "4"], "unknown option"),
         (["--kernels", "mmx"], "mmx"),
         (["--context", "100000"], "trained for 512"),

@@ -129,9 +129,9 @@ def test_the_context_ends_an_answer(bundle):
     [
         ([], "--prompt"),
         (["--prompt", "a", "--prompt-file", "b"], "--prompt"),
-        (["--prompt", "a", "--threads", "0"], "not a value"),
-        (["--prompt", "a", "--threads", "two"], "not a value"),
-        (["--prompt", "a", "--temperature", "nan"], "not a value"),
+        (["--prompt", "a", "--threads", "0"], "not a value of --threads: 0"),
+        (["--prompt", "a", "--threads", "two"], "not a value of --threads: two"),
+        (["--prompt", "a", "--temperature", "nan"], "not a value of --temperature: nan"),
         (["--prompt", "a", "--frobnicate"], "unknown option"),
         (["--prompt", "a", "--context", "100000"], "trained for 512"),
         (["--prompt", "a", "--top-p", "2"], "top-p"),

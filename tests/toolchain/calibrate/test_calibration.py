@@ -24,7 +24,7 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 torch = pytest.importorskip("torch")
 
 from mobile_bundle.calibrate.decoder import fast_product, normalise, readers, soft_cap  # noqa: E402
-from mobile_bundle.calibrate.head import Head  # noqa: E402
+from mobile_bundle.calibrate.head import Head, drawn_tokens  # noqa: E402
 from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix, tensor_named  # noqa: E402
 
@@ -58,8 +58,9 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0.05, atol=5e-3 * np.abs(expected).max())
 
 
-def test_hessians_and_gradients(tmp_path: Path) -> None:
-    """Against autograd through transformers' whole model."""
+def test_hessians_and_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against autograd through transformers' whole model. Other precision would draw other tokens."""
+    monkeypatch.setattr("mobile_bundle.calibrate.profile.fast_product", lambda device: torch.nn.functional.linear)
     pytest.importorskip("transformers")
     reference = tiny_model("llama-untied-biases")
     windows = tokens(3, 32)
@@ -78,10 +79,13 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
     layer.mlp.down_proj.register_forward_hook(keep("down"))
     layer.self_attn.k_proj.register_forward_hook(keep("key"))
     logits = reference(ids).logits
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 512), ids[:, 1:].reshape(-1), reduction="sum")
-    loss.backward()
+    scored = logits[:, :-1]
+    loss = torch.nn.functional.cross_entropy(scored.reshape(-1, 512), ids[:, 1:].reshape(-1), reduction="sum")
+    with torch.no_grad():
+        drawn = [drawn_tokens(window.softmax(-1), number * 32) for number, window in enumerate(scored)]
+    torch.nn.functional.cross_entropy(scored.reshape(-1, 512), torch.cat(drawn), reduction="sum").backward()
     with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
-        profile = profile_model(model, windows)
+        profile = profile_model(model, windows, windows)
         assert profile.loss == pytest.approx(float(loss) / (3 * 31), rel=1e-4)
         for key, name in (("down", "layers.1.mlp.down.weight"), ("key", "layers.1.attention.key.weight")):
             grad = seen[f"{key}.out"].grad
@@ -95,6 +99,16 @@ def test_hessians_and_gradients(tmp_path: Path) -> None:
         assert_close(hessian, (x.T @ x / len(x)).numpy())
         assert all(known.sensitivity > 0 for known in profile.matrices.values())
         assert set(profile.matrices) == {t.name for t in model.tensors if t.role != "vector"}
+
+
+def test_tokens_are_drawn_by_their_probability() -> None:
+    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3]).repeat(4000, 1)
+    drawn = drawn_tokens(probabilities, seed=7)
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    assert shares[1] == 0
+    torch.testing.assert_close(shares, probabilities[0], atol=0.03, rtol=0)
+    assert torch.equal(drawn, drawn_tokens(probabilities, seed=7))
+    assert not torch.equal(drawn, drawn_tokens(probabilities, seed=8))
 
 
 @pytest.mark.parametrize("name", ["llama-untied-biases", "lfm2"])
@@ -165,19 +179,41 @@ def test_the_measure_of_a_coded_model(tmp_path: Path) -> None:
     assert same.kl == pytest.approx(0, abs=1e-6)
 
 
+def test_inputs_are_rounded_in_groups(tmp_path: Path) -> None:
+    """To 255 values per token and group, but where the engine does not round."""
+    seen: dict[str, torch.Tensor] = {}
+    groups = {"attention": 32, "attention.output": 0, "mlp": None, "mlp.down": 64}
+    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+        walk = Walk(model, tokens(2, 16), read_matrix(model, tensor_named(model, "embedding.weight")))
+        runner = walk.runner(layer_weights(model, 0), 0, groups)
+        with torch.no_grad():
+            runner.forward(walk.hidden, lambda stage, x: seen.update({stage: x.clone()}))
+    for stage, x in seen.items():
+        group = groups[stage] or x.shape[-1]
+        parts = torch.nn.functional.pad(x, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
+        codes = parts * (127 / parts.abs().amax(-1, keepdim=True))
+        away = float((codes - codes.round()).abs().max())
+        assert away > 0.4 if groups[stage] is None else away < 1e-3, stage
+
+
 def test_calibrated_builds_measure_themselves(tmp_path: Path) -> None:
-    """On windows that are not calibrated on, and rightly: the uncompressed model loses nothing, 2 bits much; the same
-    bytes and figures with one job and with two."""
+    """On windows that are not calibrated on, and rightly: the uncompressed model loses nothing but what int8 keys and
+    values cost, 2 bits much; the same bytes and figures with one job and with two."""
     text = tmp_path / "calibration.txt"
     text.write_text(read_text(DEFAULT_TEXT)[:12_000], "utf-8")
     exact = build(EXAMPLE, tmp_path / "raw.mbundle", "raw", calibration=text)["measured"]
-    assert exact["loss"] == pytest.approx(exact["original_loss"], abs=1e-6)
+    assert exact["loss"] == pytest.approx(exact["original_loss"], abs=2e-3)
+    assert 0 < exact["kl"] < 1e-3
     found = [build(EXAMPLE, tmp_path / "2.mbundle", "affine-2bit", calibration=text, jobs=jobs) for jobs in (1, 2)]
     assert found[0]["measured"]["original_loss"] == exact["original_loss"]
     assert found[0]["measured"]["loss"] > exact["loss"] + 0.2
     assert found[0]["measured"]["kl"] > 0.2
     assert found[0]["measured"] == found[1]["measured"]
     assert found[0]["files"]["weights.ptd"] == found[1]["files"]["weights.ptd"]
+    with open_for_evaluation(tmp_path / "2.mbundle", lambda *_: None) as (model, tokenizer, bos):
+        held_out = token_windows(tokenizer, bos, read_text(text), 512, 0)[3::7]
+        perplexity = measure(model, held_out).perplexity
+    assert math.log(perplexity) == pytest.approx(found[0]["measured"]["loss"], abs=5e-3)
 
 
 def short_text(path: Path, length: int = 30_000) -> Path:
@@ -222,8 +258,8 @@ def test_a_planned_bundle(tmp_path: Path) -> None:
     assert stored <= 2_400_000
     assert manifest["recipe"] == "planned"
     predicted = next(float(line.split()[2]) for line in lines if line.startswith("predicted loss"))
-    measured = manifest["measured"]["loss"] - manifest["measured"]["original_loss"]
-    assert predicted == pytest.approx(measured, rel=0.3)
+    measured = manifest["measured"]["kl"]
+    assert predicted == pytest.approx(measured, rel=0.2)
     with open_for_evaluation(EXAMPLE, lambda *_: None) as (model, tokenizer, bos):
         original = measure(model, token_windows(tokenizer, bos, text, 512, 8)).perplexity
     assert math.log(perplexity(out, text) / original) == pytest.approx(

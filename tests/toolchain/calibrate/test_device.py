@@ -43,15 +43,16 @@ def test_the_profile_is_the_processors(tmp_path: Path, name: str) -> None:
     """To the precision of products in bfloat16, which not every processor takes."""
     windows = tokens(4, 48)
     with open_model(write_tiny(tmp_path / "model", name)) as model:
-        here = profile_model(model, windows, ["affine-3bit"])
+        here = profile_model(model, windows, windows, ["affine-3bit"])
         with stand_in_gpu() as gpu:
-            there = profile_model(model, windows, ["affine-3bit"], device=torch.device(gpu))
+            there = profile_model(model, windows, windows, ["affine-3bit"], device=torch.device(gpu))
     assert there.loss == pytest.approx(here.loss, rel=1e-3)
     assert there.matrices.keys() == here.matrices.keys()
     for matrix, known in here.matrices.items():
         found = there.matrices[matrix]
         assert found.sensitivity == pytest.approx(known.sensitivity, rel=0.05), matrix
         assert found.losses == pytest.approx(dict(known.losses), rel=0.2), matrix
+    # As a whole: a probability on an edge lets another token be drawn (Head.gradients), which moves single entries.
     apart = np.linalg.norm(there.embedding_hessian - here.embedding_hessian)
     assert apart < 0.05 * np.linalg.norm(here.embedding_hessian)
 

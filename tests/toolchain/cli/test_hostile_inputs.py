@@ -568,6 +568,11 @@ def test_work_folders_that_are_refused(work: str, bundle: Callable[..., Path], c
     assert "an absolute path" in line
 
 
+def test_a_cache_that_the_other_runtimes_have_not(bundle: Callable[..., Path], capsys: Any) -> None:
+    arguments = ["device-test", bundle("affine-4bit"), "--serial", "none", "--kv", "int4", "--runtime", "all"]
+    assert "--kv needs --runtime native" in ends_well(capsys, main, *arguments)
+
+
 @pytest.fixture
 def odd_bundle(bundle: Callable[..., Path], tmp_path: Path) -> Iterator[str]:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/" + ODD_NAME)

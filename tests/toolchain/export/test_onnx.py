@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from support.checkpoints import write_tiny
 from support.onnx_programs import Decoder, onnx_library, open_session
-from support.paths import EXAMPLE
+from support.paths import EXAMPLE, ROOT
 
 pytestmark = pytest.mark.full
 
@@ -372,10 +372,67 @@ def test_stored_forms_are_installed_and_give_the_packed_recipe_s_logits(exported
     assert (tmp_path / "weights.cache").exists()
 
 
+def test_the_example_of_the_documentation_runs(exported):
+    """The code under "ONNX Runtime from Python", with a bundle and a prompt of this test."""
+    page = (ROOT / "docs/RUNTIMES.md").read_text().split("### ONNX Runtime from Python")[1].split("| input |")[0]
+    code = "\n".join(line[4:] for line in page.splitlines())
+    assert "model.mbundle/model.onnx" in code
+    names: dict[str, object] = {"prompt": [1, 2, 3]}
+    exec(code.replace("model.mbundle", str(exported())).replace("count < 100", "count < 12"), names)
+    expected = Decoder(exported()).feed([1, 2, 3])
+    past = names["past"]
+    assert isinstance(past, np.ndarray)
+    assert past.reshape(-1).tolist()[:4] == [1, 2, 3, int(expected.argmax())]
+
+
 def test_an_index_that_is_in_the_model_is_no_file(exported, tmp_path):
     onnx.save(onnx.load(exported() / "model.onnx"), tmp_path / "model.onnx", save_as_external_data=False)
     with pytest.raises(Exception, match=r"weights\.ptd was given from memory; the decoder maps it"):
         open_session(tmp_path / "model.onnx")
+
+
+def changed(directory: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """The directory, its model.onnx changed."""
+    model = onnx.load(directory / "model.onnx", load_external_data=False)
+    change(model)
+    (directory / "model.onnx").write_bytes(model.SerializeToString())
+    return directory / "model.onnx"
+
+
+def test_a_graph_that_is_not_ours_is_refused(exported, tmp_path):
+    """Attributes that are wrong or missing, an index that is none or no constant."""
+
+    def attribute(model: onnx.ModelProto, name: str, value: int | None) -> None:
+        (node,) = model.graph.node
+        found = next(a for a in node.attribute if a.name == name)
+        node.attribute.remove(found)
+        if value is not None:
+            node.attribute.append(helper.make_attribute(name, value))
+
+    def place(model: onnx.ModelProto, key: str, value: int) -> None:
+        (tensor,) = model.graph.initializer
+        next(entry for entry in tensor.external_data if entry.key == key).value = str(value)
+        if key == "length":
+            tensor.dims[0] = value
+
+    def feed_the_index(model: onnx.ModelProto) -> None:
+        del model.graph.initializer[:]
+        model.graph.input.append(helper.make_tensor_value_info(model.graph.node[0].input[3], TensorProto.UINT8, ["n"]))
+
+    for change, words in (
+        (lambda model: attribute(model, "index_crc32", 1), "does not belong to this model.onnx"),
+        (lambda model: attribute(model, "index_crc32", None), "does not belong to this model.onnx"),
+        (lambda model: attribute(model, "vocabulary", 4095), "different vocabularies"),
+        (lambda model: attribute(model, "vocabulary", None), "different vocabularies"),
+        (lambda model: place(model, "offset", 0), "does not belong to this model.onnx"),
+        (lambda model: place(model, "length", 63), "not the index of a weights.ptd"),
+        (lambda model: place(model, "length", 1 << 40), "."),
+        (feed_the_index, "must be initializers"),
+    ):
+        shutil.rmtree(tmp_path)
+        shutil.copytree(exported(), tmp_path)
+        with pytest.raises(Exception, match=words):
+            open_session(changed(tmp_path, change))
 
 
 def test_runs_at_the_same_time_do_not_disturb_each_other(exported):

@@ -247,6 +247,33 @@ def test_what_cannot_be_is_refused_and_changes_nothing(exported, feed, words):
     assert np.array_equal(decoder.feed([8]), engine_logits(directory, [5, 6, 7, 8]))
 
 
+def test_any_inputs_are_refused_or_give_the_logits_of_their_text(exported):
+    """Lengths that fit each other or not, numbers that are tokens or not; one session for all."""
+    directory = exported()
+    session = open_session(directory / "model.onnx", entries={"context": 64})
+    random = np.random.default_rng(0)
+    refused: list[str] = []
+    with Model(directory) as engine, engine.session(context=64) as reference:
+        for _ in range(200):
+            new, before = int(random.integers(0, 50)), int(random.integers(0, 30))
+            ones = int(random.integers(0, new + before + 1)) if random.random() < 0.6 else new + before
+            past = random.integers(0, 4096, before).astype(np.float32)
+            if before and random.random() < 0.2:
+                past[random.integers(0, before)] = random.choice([np.nan, np.inf, -1, 0.5, 4096, 1e38])
+            ids = random.integers(-1 if random.random() < 0.2 else 0, 4096, new)
+            try:
+                found = session.run(None, inputs(ids[None], ones, past, zeros=int(random.integers(0, 3))))
+            except Exception as error:
+                refused.append(str(error))
+                continue
+            text = [*map(int, past[: ones - new]), *map(int, ids)]
+            reference.rewind(0)
+            assert np.array_equal(found[0][0, 0], reference.feed(text))
+            assert found[1].reshape(-1)[:ones].tolist() == text
+    assert 50 < len(refused) < 150
+    assert all("Decoder node" in reason and "\n" not in reason.strip() for reason in refused)
+
+
 def test_a_context_may_be_filled_and_not_passed(exported):
     directory = exported()
     decoder = Decoder(directory, context=64)

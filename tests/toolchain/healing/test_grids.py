@@ -12,7 +12,7 @@ from mobile_bundle.errors import UnsupportedError
 
 torch = pytest.importorskip("torch")
 
-from mobile_bundle.healing.activations import round_int8  # noqa: E402
+from mobile_bundle.calibrate.activations import round_int8  # noqa: E402
 from mobile_bundle.healing.divergence import divergence  # noqa: E402
 from mobile_bundle.healing.grids import make_grid  # noqa: E402
 from mobile_bundle.healing.matrix import Matrix  # noqa: E402
@@ -22,6 +22,7 @@ FORMATS = (
     "bitnet",
     "bitnet-1.25bit",
     "bitnet-1.25bit-row",
+    "vptq-2bit",
     "affine-2bit",
     "affine-2bit-g64-asym",
     "affine-3bit",
@@ -80,12 +81,40 @@ def test_a_sparse_matrix_has_one_zero_in_four() -> None:
     assert ((values.view(48, -1, 4) == 0).sum(2) == 1).all()
 
 
+def test_a_sparse_matrix_may_begin_dense() -> None:
+    """At softness 1 the smallest of four keeps its value, at 0 it is silent; its gradient passes at both."""
+    matrix = trained("bitnet-1.25bit-row", 192)
+    groups = matrix.weight.detach().view(48, -1, 4)
+    smallest = groups.abs().argmin(2, keepdim=True)
+    inside = groups.gather(2, smallest).abs() < 1.4 * matrix.scale[:, :, None]
+    assert inside.float().mean() > 0.9
+    for softness in (1.0, 0.25, 0.0):
+        matrix.softness.fill_(softness)
+        values = matrix()
+        found = values.detach().view(48, -1, 4).gather(2, smallest)
+        assert torch.allclose(found[inside], softness * groups.gather(2, smallest)[inside], atol=1e-6)
+        matrix.zero_grad()
+        values.sum().backward()
+        assert torch.allclose(matrix.weight.grad.view(48, -1, 4).gather(2, smallest)[inside], torch.ones(()))
+
+
+def test_a_codebook_learns_and_vectors_change_their_codes() -> None:
+    before, after = (trained("vptq-2bit", 192, steps) for steps in (0, 40))
+    assert (before.offset * 256 - (before.offset * 256).round()).abs().max() < 1e-4
+    assert ((after.offset * 256).round() != (before.offset * 256).round()).any()
+    values = after().detach()
+    d = (after.scale / 256 / after.unit).half().float() * after.unit
+    codes = (values / d).round()
+    assert torch.equal(codes * d, values)
+    assert len(codes.view(-1, 4).unique(dim=0)) <= 256
+
+
 def test_the_start_from_a_calibrated_code_is_that_code() -> None:
     columns = 128
     inputs = np.random.default_rng(1).standard_normal((400, columns)).astype(np.float32) * np.linspace(0.1, 3, columns)
     hessian = (inputs.T @ inputs / 400).astype(np.float32)
     w = weights(columns)
-    for name in ("affine-2bit-g64-asym", "bitnet-row"):
+    for name in ("affine-2bit-g64-asym", "bitnet-row", "vptq-2bit"):
         grid = make_grid(codec_by_name(name), columns)
         losses = []
         for stats in (Stats(hessian=hessian), None):
@@ -95,8 +124,8 @@ def test_the_start_from_a_calibrated_code_is_that_code() -> None:
 
 
 def test_codes_without_a_grid_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="vptq-2bit cannot be healed"):
-        make_grid(codec_by_name("vptq-2bit"), 128)
+    with pytest.raises(UnsupportedError, match="vptq-v8-b8 cannot be healed"):
+        make_grid(codec_by_name("vptq-v8-b8"), 128)
     with pytest.raises(UnsupportedError, match="a multiple of 4 columns"):
         make_grid(codec_by_name("bitnet-1.25bit"), 130)
 
@@ -111,15 +140,21 @@ def test_activations_have_255_levels_per_group_and_pass_gradients() -> None:
     assert (x.grad == 1).all()
 
 
-def test_the_loss_and_its_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cap", "temperature"), [(0.0, 1.0), (0.0, 2.5), (1.5, 1.0), (1.5, 0.7)])
+def test_the_loss_and_its_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch, cap: float, temperature: float) -> None:
     monkeypatch.setattr("mobile_bundle.healing.divergence.PIECE", 7)
     torch.manual_seed(0)
     x, head = torch.randn(2, 11, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     y, other = torch.randn(2, 11, 16), torch.randn(40, 16)
-    p = torch.log_softmax(y @ other.T, -1)
-    expected = (p.exp() * (p - torch.log_softmax(x @ head.T, -1))).sum(-1).mean()
+
+    def log_likely(logits: torch.Tensor) -> torch.Tensor:
+        capped = cap * torch.tanh(logits / cap) if cap else logits
+        return torch.log_softmax(capped / temperature, -1)
+
+    p = log_likely(y @ other.T)
+    expected = temperature**2 * (p.exp() * (p - log_likely(x @ head.T))).sum(-1).mean()
     by_x, by_head = torch.autograd.grad(3 * expected, (x, head))
-    loss = divergence(x, head, y, other)
+    loss = divergence(x, head, y, other, cap, temperature)
     found = torch.autograd.grad(3 * loss, (x, head))
     assert torch.allclose(loss, expected, atol=1e-5)
     assert torch.allclose(found[0], by_x, atol=1e-5)

@@ -20,8 +20,12 @@ from mobile_bundle.errors import ArgumentError, InputError, NotFinite, OutOfMemo
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
 from mobile_bundle.native.engine import Model as NativeModel
+from mobile_bundle.native.tokenizer import Tokenizer
+from mobile_bundle.pipeline.request import BuildRequest
+from mobile_bundle.pipeline.source import open_source
 from support.builds import build
 from support.checkpoints import write_tiny
+from support.paths import EXAMPLE, VALIDATION_TEXT
 from support.small_checkpoint import write_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -33,11 +37,14 @@ from mobile_bundle.healing.decoders import Original  # noqa: E402
 from mobile_bundle.healing.evaluation import evaluate_held  # noqa: E402
 from mobile_bundle.healing.progress import Trained  # noqa: E402
 from mobile_bundle.healing.recipe import heal_codecs, heal_recipe  # noqa: E402
-from mobile_bundle.healing.run import _is_plain, _out_of_memory  # noqa: E402
+from mobile_bundle.healing.result import write_result  # noqa: E402
+from mobile_bundle.healing.run import _out_of_memory  # noqa: E402
 from mobile_bundle.healing.settings import Settings  # noqa: E402
 from mobile_bundle.healing.start import make_student  # noqa: E402
+from mobile_bundle.healing.text import text_sequences  # noqa: E402
+from mobile_bundle.healing.training import Distillation  # noqa: E402
 
-RECIPES = ("bitnet-row", "bitnet", "bitnet-1.25bit", "affine-2bit", "affine-3bit")
+RECIPES = ("bitnet-row", "bitnet", "bitnet-1.25bit", "vptq-2bit", "affine-2bit", "affine-3bit")
 SHORT: dict[str, Any] = {"own_tokens": 3200, "sequence": 32, "batch": 4, "tokens": 2560, "evaluations": 4, "rate": 3e-3}
 """20 steps."""
 
@@ -46,6 +53,14 @@ SHORT: dict[str, Any] = {"own_tokens": 3200, "sequence": 32, "batch": 4, "tokens
 def model(tmp_path: Path) -> Path:
     torch.set_num_threads(1)
     return write_checkpoint(tmp_path / "model", files={"LICENSE.txt": "ours"})
+
+
+def text_windows(directory: Path, count: int, context: int) -> np.ndarray:
+    """Of a text that the example model was not trained on, int32 (count, context)."""
+    with open_source(BuildRequest(EXAMPLE, directory / "none")) as source:
+        (directory / "tokenizer.bin").write_bytes(bytes(source.tokenizer.data))
+        tokenizer = Tokenizer(directory / "tokenizer.bin")
+        return text_sequences(VALIDATION_TEXT, tokenizer, source.tokenizer.bos, None, context)[:count]
 
 
 def weights(path: Path) -> bytes:
@@ -63,7 +78,8 @@ def test_a_build_stores_the_healed_weights_bit_for_bit(tmp_path: Path, model: Pa
     manifest = build(tmp_path / "healed", tmp_path / "b.mbundle")
     assert manifest["recipe"] == "exact"
     expected = Format.SPARSE_TERNARY if "1.25" in recipe else Format.TERNARY2
-    expected = {"affine-3bit": Format.AFFINE3, "affine-2bit": Format.AFFINE2}.get(recipe, expected)
+    others = {"affine-3bit": Format.AFFINE3, "affine-2bit": Format.AFFINE2, "vptq-2bit": Format.VECTOR}
+    expected = others.get(recipe, expected)
     with open_model(tmp_path / "healed") as opened, WeightsReader(tmp_path / "b.mbundle" / "weights.ptd") as reader:
         for tensor in opened.tensors:
             if tensor.source:
@@ -92,20 +108,26 @@ def test_the_healed_model_is_nearer_to_the_original(tmp_path: Path, model: Path)
     assert not (tmp_path / "healed.heal").exists()
 
 
-def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, model: Path) -> None:
-    with open_model(model) as opened:
-        windows = np.random.default_rng(0).integers(2, 258, (4, 64)).astype(np.int32)
+@pytest.mark.parametrize("recipe", ["bitnet-row", "affine-2bit-g64-asym", "bitnet-1.25bit"])
+def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, recipe: str) -> None:
+    """A trained model of 6 M weights, rounded and trained for a few steps, on a text: within 0.3 %."""
+    windows = text_windows(tmp_path, 6, 256)
+    with open_model(EXAMPLE) as opened:
         original = Original(opened, torch.device("cpu"), torch.float32)
-        codecs = heal_codecs(heal_recipe("affine-2bit"), opened.spec, opened.tensors)
+        codecs = heal_codecs(heal_recipe(recipe), opened.spec, opened.tensors)
         student = make_student(opened, original, codecs, None)
-        held = evaluate_held(student, original, windows, 2, int8=True)
-        from mobile_bundle.healing.result import write_result
-
+        module, tokens = Distillation(student, original), torch.from_numpy(windows[4:].astype("int64"))
+        optimiser = torch.optim.AdamW(student.parameters(), 1e-3)
+        for _ in range(4):
+            optimiser.zero_grad()
+            module(tokens, original.hidden(tokens)).backward()
+            optimiser.step()
+        held = evaluate_held(student, original, windows[:4], 2, int8=True)
         (tmp_path / "healed").mkdir()
-        assert write_result(tmp_path / "healed", opened, student, {}, tmp_path / "none", "card") == 0
+        assert write_result(tmp_path / "healed", opened, student.tensors(), {}, tmp_path / "none", "card") == 0
     build(tmp_path / "healed", tmp_path / "b.mbundle")
     with NativeModel(tmp_path / "b.mbundle" / "weights.ptd") as bundle:
-        assert measure(bundle, windows).perplexity == pytest.approx(held.perplexity, rel=3e-3)
+        assert measure(bundle, windows[:4]).perplexity == pytest.approx(held.perplexity, rel=3e-3)
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(tmp_path: Path, model: Path) -> None:
@@ -157,20 +179,23 @@ def test_another_run_does_not_go_on_from_it(tmp_path: Path, model: Path) -> None
         heal(model, tmp_path / "a", recipe="affine-2bit", **SHORT)
 
 
-def test_two_processes_do_what_one_does(tmp_path: Path, model: Path) -> None:
-    """Within float tolerance: sums have another order, and a code at the edge may fall to the other side."""
+@pytest.mark.parametrize("how", [(), ("--graph",), ("--shard",)])
+def test_two_processes_do_what_one_does(tmp_path: Path, model: Path, how: tuple[str, ...]) -> None:
+    """Within bfloat16's tolerance: sums have another order, and a code at the edge may fall to the other side. --graph:
+    with one sum of all gradients, as where steps are recorded; --shard: weights, gradients and optimiser in shards."""
     options = {"recipe": "affine-2bit", "tokens": 640, "own-tokens": 3200, "sequence": 32, "batch": 4, "micro-batch": 2}
     given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     assert main(["heal", str(model), "-o", str(tmp_path / "one"), *given]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "mobile_bundle.cli.main", "heal", str(model), "-o", str(tmp_path / "two"), *given]
+    two = ["heal", str(model), "-o", str(tmp_path / "two"), *given, *how]
+    command = [*torchrun, "-m", "mobile_bundle.cli.main", *two]
     ended = subprocess.run(command, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert ended.returncode == 0, ended.stderr.decode()
     with open_model(tmp_path / "one") as one, open_model(tmp_path / "two") as two:
         for tensor in one.tensors:
             if tensor.source:
                 a, b = read_matrix(one, tensor), read_matrix(two, tensor)
-                assert np.isclose(a, b, rtol=2e-3, atol=1e-5).mean() > 0.995, tensor.name
+                assert np.isclose(a, b, rtol=2e-3, atol=1e-5).mean() > 0.98, tensor.name
     assert log(tmp_path / "one")[-1]["kl"] == pytest.approx(log(tmp_path / "two")[-1]["kl"], rel=1e-2)
 
 
@@ -192,6 +217,7 @@ def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path) -> N
     text = tmp_path / "text.txt"
     text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
     asked = {"recipe": "affine-2bit", "method": "blocks", "text": text, "tokens": 256, "sequence": 32, "batch": 4}
+    asked |= {"layers_share": 1.0}
     healed = heal(model, tmp_path / "a", **asked)
     assert build(tmp_path / "a", tmp_path / "a.mbundle")["recipe"] == "exact"
 
@@ -209,6 +235,11 @@ def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path) -> N
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     rounded = heal(model, tmp_path / "c", **asked | {"method": "distill", "text_share": 1.0, "rate": 1e-9})
     assert healed.held.kl < rounded.held.kl
+    whole = heal(model, tmp_path / "d", **asked | {"layers_share": 0.3})  # and then the whole model
+    assert whole.held.kl < 0.9 * healed.held.kl
+    assert log(tmp_path / "d")[0]["kl"] == pytest.approx(healed.held.kl, rel=1e-3)
+    minutes = heal(model, tmp_path / "e", **asked | {"layers_share": 0.3, "tokens": None, "minutes": 0.05})
+    assert minutes.held.kl < healed.held.kl
 
 
 def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:
@@ -219,10 +250,50 @@ def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:
         raise RuntimeError("something else")
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma3", "granite", "smollm3", "ernie"])
-def test_families_whose_layers_differ_cannot_be_healed_yet(tmp_path: Path, family: str) -> None:
+FAMILIES = (
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "lfm2",
+    "granite",
+    "smollm3",
+    "ernie-biases",
+    "phi4",
+    "exaone4-hybrid",
+    "olmo2",
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_healed_and_its_checkpoint_computes_what_training_printed(tmp_path: Path, family: str) -> None:
+    """Layers that differ, factors, norms less one, matrices in one tensor, rows in pairs: by the engine, of a bundle of
+    the healed checkpoint."""
+    windows = np.random.default_rng(0).integers(3, 500, (4, 48)).astype(np.int32)
     with open_model(write_tiny(tmp_path / "model", family)) as opened:
-        assert _is_plain(opened.spec) == (family in ("llama", "mistral", "qwen2", "qwen3"))
+        original = Original(opened, torch.device("cpu"), torch.float32)
+        codecs = heal_codecs(heal_recipe("affine-2bit-g32-sym"), opened.spec, opened.tensors)
+        student = make_student(opened, original, codecs, None)
+        module = Distillation(student, original)
+        optimiser = torch.optim.AdamW(student.parameters(), 1e-4)
+        tokens = torch.from_numpy(windows.astype("int64"))
+        losses = []
+        for _ in range(8):
+            loss = module(tokens, original.hidden(tokens))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0]
+        held = evaluate_held(student, original, windows, 2, int8=True)
+        (tmp_path / "healed").mkdir()
+        assert write_result(tmp_path / "healed", opened, student.tensors(), {}, tmp_path / "none", "card") == 0
+    assert build(tmp_path / "healed", tmp_path / "b.mbundle")["recipe"] == "exact"
+    with NativeModel(tmp_path / "b.mbundle" / "weights.ptd") as bundle:
+        assert measure(bundle, windows).perplexity == pytest.approx(held.perplexity, rel=3e-3)
+    with open_model(tmp_path / "healed") as again:  # what was written is what was trained
+        for name, value in student.tensors().items():
+            found = read_matrix(again, next(each for each in again.tensors if each.name == name))
+            assert np.allclose(found.reshape(value.shape), value.numpy(), rtol=0, atol=1e-6), name
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,8 +308,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
     ):
         with pytest.raises(ArgumentError, match=message):
             heal(model, out, recipe="affine-2bit", **settings)
-    with pytest.raises(UnsupportedError, match="vptq-2bit cannot be healed"):
-        heal(model, out, recipe="vptq-2bit", tokens=10)
+    with pytest.raises(UnsupportedError, match="vptq-v4-b12 cannot be healed"):
+        heal(model, out, recipe="vptq-v4-b12", tokens=10)
     with pytest.raises(ArgumentError, match="entropy coding changes no weight"):
         heal(model, out, recipe="bitnet+entropy", tokens=10)
     with pytest.raises(InputError, match="does not exist"):

@@ -17,6 +17,7 @@ from support.small_checkpoint import write_checkpoint
 torch = pytest.importorskip("torch")
 
 from mobile_bundle.healing import own_text as own  # noqa: E402
+from mobile_bundle.healing import writer  # noqa: E402
 from mobile_bundle.healing.decoders import Original  # noqa: E402
 from mobile_bundle.healing.mixture import Mixture, Part  # noqa: E402
 from mobile_bundle.healing.text import opening_of_chat, text_sequences  # noqa: E402
@@ -44,17 +45,20 @@ def test_sources_take_turns_by_weight_and_nothing_comes_twice_in_a_round() -> No
     assert (other.sequences(0, 80)[:, 0] != read).any()
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral", "gemma2", "gemma3", "lfm2", "granite", "smollm3"])
 def test_the_cache_gives_what_the_whole_sequence_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """At a temperature near 0, each token is the best one by the decoder that reads all of it at once."""
+    """At a temperature near 0, each token is the best one by the decoder that reads all of it at once; so it is where a
+    step looks at more of the cache than is written, and where the writer writes a second time."""
     pytest.importorskip("transformers")
-    monkeypatch.setattr(own, "TEMPERATURE", 1e-4)
+    monkeypatch.setattr(writer, "_PIECE", 10)
     with open_model(write_tiny(tmp_path / name, name)) as model:
         original = Original(model, CPU, torch.float32)
         openings = [np.array([5], np.int32), np.array([7, 8, 9], np.int32)]
-        tokens = own.sample(original, openings, 24, seed=0)
+        writing = writer.Writer(original, 2, 32, 1e-5)
+        first, tokens = (writing.write(openings, seed, pytest.fail) for seed in (0, 1))
+        assert (first == tokens).all()
         assert tokens[1, :3].tolist() == [7, 8, 9]
         best = (original.hidden(torch.from_numpy(tokens.astype(np.int64))) @ original.head.T).argmax(-1).numpy()
         assert (best[0, :-1] == tokens[0, 1:]).all()

@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 from mobile_bundle.calibrate.decoder import LayerRunner  # noqa: E402
 from mobile_bundle.healing.decoders import Original, _Runner, run_layer  # noqa: E402
 from mobile_bundle.healing.kept_states import KeptStates  # noqa: E402
+from mobile_bundle.healing.optimiser import Optimiser  # noqa: E402
 from mobile_bundle.healing.recipe import heal_codecs, heal_recipe  # noqa: E402
 from mobile_bundle.healing.start import make_student  # noqa: E402
 from mobile_bundle.healing.training import Distillation  # noqa: E402
@@ -54,6 +55,67 @@ def test_one_compiled_layer_serves_all_and_changes_nothing(tmp_path: Path, recip
         assert torch.allclose(one, three, atol=1e-6)
 
 
+def test_layers_of_a_kind_share_their_compiled_code(tmp_path: Path) -> None:
+    """Gemma 3: five layers with a window, then one that sees everything."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    with open_model(write_tiny(tmp_path / "m", "gemma3")) as model:
+        original = Original(model, torch.device("cpu"), torch.float32)
+    tokens = torch.randint(3, model.spec.vocabulary, (2, 40))
+    plain = original.hidden(tokens)
+    count = CompileCounterWithBackend("aot_eager")
+    original.layer = torch.compile(run_layer, backend=count)
+    assert torch.allclose(original.hidden(tokens), plain, atol=1e-5)
+    assert count.frame_count == 2
+
+
+def test_hidden_states_of_all_layers_count_by_their_weight(tmp_path: Path) -> None:
+    with open_model(write_tiny(tmp_path / "m", "llama")) as model:
+        original = Original(model, torch.device("cpu"), torch.float32)
+        codecs = heal_codecs(heal_recipe("affine-2bit"), model.spec, model.tensors)
+        student = make_student(model, original, codecs, None)
+    tokens = torch.randint(3, model.spec.vocabulary, (2, 24))
+    outputs: list[torch.Tensor] = []
+    seen = original.hidden(tokens, outputs)
+    assert len(outputs) == model.spec.layers
+    plain, both = (Distillation(student, original, 1.0, weight)(tokens, seen, outputs) for weight in (0.0, 2.0))
+    own: list[torch.Tensor] = []
+    student(tokens, own)
+    apart = [((a - b).square().sum(-1) / b.square().sum(-1)).mean() for a, b in zip(own, outputs, strict=True)]
+    assert float(both - plain) == pytest.approx(2 * float(sum(apart)) / len(apart), rel=1e-4)
+    optimiser = torch.optim.AdamW(student.parameters(), 1e-3)
+    for _ in range(10):
+        optimiser.zero_grad()
+        Distillation(student, original, 1.0, 2.0)(tokens, seen, outputs).backward()
+        optimiser.step()
+    assert Distillation(student, original, 1.0, 2.0)(tokens, seen, outputs) < both
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted() -> None:
+    module = torch.nn.Linear(4, 3)
+    optimiser = Optimiser(module, 0.1, torch.device("cpu"))
+    plain = torch.nn.Linear(4, 3)
+    plain.load_state_dict(module.state_dict())
+    other = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+    for step in range(4):
+        for each, linear in enumerate((module, plain)):
+            linear.zero_grad()
+            (linear(torch.ones(4)) * 10.0).square().sum().backward()
+            if each == 0 and step == 2:
+                before = [value.clone() for value in module.parameters()]
+                module.weight.grad[0, 0] = torch.inf
+        optimiser.step(0.01)
+        if step == 2:
+            assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+            continue
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        other.param_groups[0]["lr"] = 0.01
+        other.step()
+    assert optimiser.skipped == 1
+    for a, b in zip(module.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.parametrize("room", [0, 1 << 30])
 def test_the_original_reads_kept_sequences_once(tmp_path: Path, room: int) -> None:
     with open_model(write_tiny(tmp_path / "m", "llama")) as model:
@@ -77,15 +139,20 @@ def test_the_original_reads_kept_sequences_once(tmp_path: Path, room: int) -> No
 def test_keys_and_values_are_rounded_as_the_engine_s_cache_rounds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In groups of 32: a large value in one half of a head leaves the other half's scale alone."""
+    """Queries, too, in groups of 32: a large value in one half of a head leaves the other half's scale alone. Scales of
+    the cache are fp16."""
     with open_model(write_tiny(tmp_path / "m", "llama")) as model:
         spec = model.spec
     k = torch.linspace(-1, 1, 64).repeat(1, 1, 3, 1)
     k[..., 0] = 1000.0
     seen: list[torch.Tensor] = []
-    runner = _Runner(spec, {}, *(torch.zeros(2, 3, 64) for _ in range(2)), {})
-    monkeypatch.setattr(LayerRunner, "attend", lambda self, q, k, v: seen.extend((k, v)))
+    runner = _Runner(spec, 0, {}, *(torch.zeros(2, 3, 64) for _ in range(2)), {})
+    monkeypatch.setattr(LayerRunner, "attend", lambda self, q, k, v: seen.extend((q, k, v)))
     runner.attend(k, k, k)
     for rounded in seen:
         assert (rounded[..., 1:32] - k[..., 1:32]).abs().max() > 0.5
         assert (rounded[..., 32:] - k[..., 32:]).abs().max() < 0.005
+    step = np.float32(1 / 127)
+    assert seen[0][..., 63].unique().tolist() == pytest.approx([127 * step], rel=1e-6)
+    for cached in seen[1:]:
+        assert cached[..., 63].unique().tolist() == [127 * float(np.float16(step))]

@@ -82,5 +82,5 @@ def calibrate(
     tell(note)
     place = torch.device(device)
     with one_thread_each(place), gpu_memory():
-        profile = profile_model(model, windows, candidates, progress, place)
+        profile = profile_model(model, windows, held_out, candidates, progress, place)
     return Calibration(windows, held_out, profile, note, device)

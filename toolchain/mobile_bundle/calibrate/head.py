@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.calibrate.activations import round_int8
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
 from mobile_bundle.calibrate.device import CPU, rounded
 from mobile_bundle.calibrate.measured import Measured
@@ -22,28 +23,35 @@ _HEAD_TOKENS = 256
 
 
 class Head:
-    """The final norm and the output head. weight: float32 (vocabulary, hidden); norm: (hidden,); cap: of the logits."""
+    """The final norm and the output head. weight: float32 (vocabulary, hidden); norm: (hidden,); cap: of the logits;
+    group: columns of the input that share an int8 scale, 0: all, None: it is not rounded."""
 
-    def __init__(self, weight: Tensor, norm: Tensor, epsilon: float, cap: float) -> None:
-        self._weight, self._norm, self._epsilon, self._cap = weight, norm, epsilon, cap
+    def __init__(self, weight: Tensor, norm: Tensor, epsilon: float, cap: float, group: int | None) -> None:
+        self._weight, self._norm, self._epsilon, self._cap, self._group = weight, norm, epsilon, cap, group
 
     @staticmethod
-    def of(model: Model, weight: Floats, device: torch.device = CPU) -> Head:
+    def of(model: Model, weight: Floats, device: torch.device = CPU, group: int | None = None) -> Head:
         """With the model's own final norm. device: where the hidden states are."""
-        norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0])
-        return Head(torch.from_numpy(weight).to(device), norm.to(device), model.spec.norm_epsilon, model.spec.logit_cap)
+        norm = torch.from_numpy(read_matrix(model, tensor_named(model, "norm.weight"))[0]).to(device)
+        return Head(torch.from_numpy(weight).to(device), norm, model.spec.norm_epsilon, model.spec.logit_cap, group)
+
+    def entered(self, hidden: Tensor) -> Tensor:
+        """What the head reads of hidden states (..., hidden): float32 (tokens, hidden)."""
+        return normalise(hidden, self._norm, self._epsilon).reshape(-1, hidden.shape[-1])
 
     @torch.no_grad()
     def hessian(self, walk: Walk) -> Floats:
         """Of the head's input, float32 (hidden, hidden)."""
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
-            x = normalise(walk.hidden[batch], self._norm, self._epsilon).reshape(-1, len(total))
+            x = self.entered(walk.hidden[batch])
             total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
-        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
+        """(mean loss on the text, gradient of the summed loss by hidden, mean squared gradient of every logit
+        (vocabulary,)). Gradients are of next tokens that are drawn from the model's distribution, one for each token of
+        the text, by seed: of the text's own, squares are not what an error costs (profile.py).
 
         hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
         gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
@@ -57,22 +65,26 @@ class Head:
                 targets = tokens[window, begin + 1 : end + 1]
                 found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
-                slope[torch.arange(end - begin, device=slope.device), targets] -= 1
+                squares = slope * (1 - slope)  # what they are on average over draws
+                drawn = drawn_tokens(slope, window * tokens.shape[1] + begin)
+                slope[torch.arange(end - begin, device=slope.device), drawn] -= 1
                 if self._cap:
-                    slope *= 1 - (logits / self._cap).square()
+                    bent = 1 - (logits / self._cap).square()
+                    slope *= bent
+                    squares *= bent.square_()
                 back = rounded(slope) @ weight
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad
-            return found, slope.square_().sum(0)
+            return found, squares.sum(0)
 
-        squares = self._weight.new_zeros(len(self._weight))
+        total = self._weight.new_zeros(len(self._weight))
         loss = 0.0
         for found, of_logits in side_by_side(piece, _pieces(tokens), hidden.device):
             loss += found
-            squares += of_logits
+            total += of_logits
         scored = _scored(tokens)
-        return loss / scored, gradient, (squares / scored).cpu().numpy()
+        return loss / scored, gradient, (total / scored).cpu().numpy()
 
     def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
         """This head on the coded model's hidden states, beside the original's on its own."""
@@ -92,8 +104,16 @@ class Head:
         return Measured(scored, original_loss / scored, loss / scored, kl / scored)
 
     def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        logits = soft_cap(normalise(hidden, self._norm, self._epsilon) @ self._weight.T, self._cap)
-        return torch.log_softmax(logits, dim=-1)
+        x = normalise(hidden, self._norm, self._epsilon)
+        x = x if self._group is None else round_int8(x, self._group)
+        return torch.log_softmax(soft_cap(x @ self._weight.T, self._cap), dim=-1)
+
+
+def drawn_tokens(probabilities: Tensor, seed: int) -> Tensor:
+    """A token for every row of (count, vocabulary), int64 (count,)."""
+    sums = probabilities.cumsum(-1)
+    places = torch.rand(len(sums), 1, generator=torch.Generator().manual_seed(seed)).to(sums.device) * sums[:, -1:]
+    return torch.searchsorted(sums, places)[:, 0].clamp_(max=sums.shape[-1] - 1)
 
 
 def _pieces(tokens: Tensor) -> list[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ Hessians of one layer's four inputs are in RAM.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.calibrate.activations import Int8Runner
 from mobile_bundle.calibrate.decoder import STAGES, LayerRunner, Product, embedded, readers, rotary
 from mobile_bundle.calibrate.device import CPU, for_codecs, is_gpu, rounded
 from mobile_bundle.calibrate.threads import side_by_side
-from mobile_bundle.codecs.matrices import Matrix
+from mobile_bundle.codecs.matrices import Matrix, on_host
 from mobile_bundle.models import Model, TensorSpec
 from mobile_bundle.native.products import bf16_products, has_bf16_products
 
@@ -65,14 +67,17 @@ class Walk:
         for begin in range(0, len(self.windows), self.batch):
             yield slice(begin, begin + self.batch)
 
-    def runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
-        """A layer of this model with the given weights."""
-        return LayerRunner(self._spec, weights, *self._tables, layer, self._product)
+    def runner(
+        self, weights: Mapping[str, Tensor], layer: int, groups: Mapping[str, int | None] | None = None
+    ) -> LayerRunner:
+        """A layer of this model with the given weights; groups: Int8Runner's, or None for float32."""
+        runner = LayerRunner if groups is None else partial(Int8Runner, groups)
+        return runner(self._spec, weights, *self._tables, layer, self._product)
 
-    def _next(self, weights: Mapping[str, Tensor]) -> LayerRunner:
+    def _next(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> LayerRunner:
         """Of the layer that is next; it counts as passed."""
         self.layer += 1
-        return self.runner(weights, self.layer - 1)
+        return self.runner(weights, self.layer - 1, groups)
 
     def hessians(self, weights: Mapping[str, Tensor]) -> dict[str, Matrix]:
         """The mean of x x^T for every input of the layer (decoder.PROJECTIONS), float32 (columns, columns); moves on
@@ -91,6 +96,19 @@ class Walk:
 
         sums = added(side_by_side(squares, self.batches(), self.device))
         return {name: for_codecs(_symmetric(total.div_(self.windows.size))) for name, total in sums.items()}
+
+    def entered(self, weights: Mapping[str, Tensor]) -> dict[str, Floats]:
+        """What enters every input of the layer, float32 (tokens, columns), of all windows; moves on through the layer.
+        For few windows: they go through together."""
+        runner = self._next(weights)
+        found: dict[str, Floats] = {}
+
+        def observe(name: str, x: Tensor) -> None:
+            found[name] = on_host(x.reshape(-1, x.shape[-1]))
+
+        with torch.no_grad():
+            self.hidden = runner.forward(self.hidden, observe)
+        return found
 
     def stages(self, weights: Mapping[str, Tensor], reference: Walk) -> Iterator[tuple[str, Matrix, Matrix]]:
         """Passes this walk and `reference` through the layer, input by input (decoder.STAGES): its name, its Hessian as
@@ -134,9 +152,10 @@ class Walk:
         self.hidden, self.layer = hidden, layer
         return found
 
-    def advance(self, weights: Mapping[str, Tensor]) -> None:
-        """Passes the hidden states of all windows through the layer."""
-        runner = self._next(weights)
+    def advance(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> None:
+        """Passes the hidden states of all windows through the layer. groups: with inputs, keys and values rounded to
+        int8, Int8Runner's."""
+        runner = self._next(weights, groups)
 
         @torch.no_grad()
         def forward(batch: slice) -> None:

@@ -118,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
 
 def run_test(options: argparse.Namespace, peers: Sequence[MeasuredProgram]) -> int:
     """`run` with others' programs measured beside the bundle's (benchmarks/device)."""
+    if options.kv != "int8" and options.runtime != "native":
+        raise ArgumentError("--kv needs --runtime native: the caches of the other runtimes are int8")
     baseline = read_baseline(options.baseline) if options.baseline else None
     data, page, kept = (
         OutputFile(path) if path else None for path in (options.json, options.html, options.save_baseline)

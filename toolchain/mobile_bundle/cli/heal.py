@@ -16,6 +16,7 @@ from mobile_bundle.pipeline.request import Step
 
 _SETTINGS = [
     "method",
+    "layers_share",
     "minutes",
     "tokens",
     "text",
@@ -27,10 +28,15 @@ _SETTINGS = [
     "batch",
     "micro_batch",
     "rate",
+    "temperature",
+    "hidden_states",
+    "anneal_share",
     "start",
     "device",
     "checkpointing",
     "compile",
+    "graph",
+    "shard",
     "seed",
 ]
 _SECONDS = 10
@@ -52,7 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("distill", "blocks"),
-        help="distill: the whole model (default); blocks: one layer after the other, in minutes on a CPU",
+        help="distill: the whole model (default); blocks: layer by layer, then the whole, in minutes on a CPU",
+    )
+    parser.add_argument(
+        "--layers-share",
+        type=float,
+        metavar="SHARE",
+        help="blocks: the layers' part of the minutes (default 0.3; 1: no more than the layers, in little memory)",
     )
     parser.add_argument("--minutes", type=positive_number, help="of training at most; writing own text comes before")
     parser.add_argument("--tokens", type=positive, help="to train on at most")
@@ -80,9 +92,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--micro-batch", type=positive, metavar="N", help="sequences computed together (default: --batch)"
     )
     parser.add_argument("--rate", type=positive_number, help="learning rate (default 0.001)")
+    parser.add_argument(
+        "--temperature", type=positive_number, metavar="T", help="softens both distributions of the loss (default 1)"
+    )
+    parser.add_argument(
+        "--hidden-states",
+        type=positive_number,
+        metavar="WEIGHT",
+        help="adds the distance between the layers' outputs to the loss (default: not)",
+    )
+    parser.add_argument(
+        "--anneal-share",
+        type=float,
+        metavar="SHARE",
+        help="1.25 bits: part of the run, its first, in which the zeros come bit by bit (default 0)",
+    )
     parser.add_argument("--start", choices=("calibrated", "rounded"), help="default rounded")
     parser.add_argument("--checkpointing", action="store_true", default=None, help="less memory, a third more time")
     parser.add_argument("--compile", action="store_true", default=None, help="by torch.compile: worth it on a GPU")
+    parser.add_argument("--graph", action="store_true", default=None, help="record steps as CUDA graphs: fewer calls")
+    parser.add_argument(
+        "--shard",
+        action="store_true",
+        default=None,
+        help="with torchrun: spread weights, gradients and optimiser over the GPUs (FSDP)",
+    )
     parser.add_argument("--seed", type=int, help="default 0")
     parser.add_argument("--json", action="store_true")
 

@@ -6,7 +6,8 @@ representable.
 
 The grids are those of published models: ternary or binary with one magnitude per tensor (BitNet, Falcon-E), per row
 (TriLM) or per group of columns (Bonsai); ternary with one zero in every four columns (Sherry); d * code and
-d * code + m in groups, of 2 to 8 bits (GGUF files and quantisation-aware training).
+d * code + m in groups, of 2 to 8 bits (GGUF files and quantisation-aware training); rows of a scale times vectors of a
+codebook (healing.py's VPTQ).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from mobile_bundle.codecs.codec import StreamCodec, largest_magnitude, source_ch
 from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.source import ArraySource, MatrixSource
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
+from mobile_bundle.codecs.vector_exact import fit_vectors
+from mobile_bundle.codecs.vector_layout import VectorLayout
+from mobile_bundle.codecs.vptq import VptqCodec
 
 _SAMPLE_ROWS = 16
 _GROUPS = (32, 64, 128)
@@ -52,6 +56,7 @@ def _codecs() -> list[StreamCodec]:
         *(SparseTernaryCodec(rows) for rows in by_row),
         *(BitnetCodec(rows) for rows in by_row),
         *(SignCodec(group) for group in _GROUPS),
+        VptqCodec(VectorLayout(4, 8), "vptq-2bit"),
         *(AffineCodec(b, group, asymmetric) for b in (2, 3, 4, 5, 6, 8) for group in _GROUPS for asymmetric in by_row),
     ]
 
@@ -74,6 +79,8 @@ class _Matrix:
     def held_by(self, codec: StreamCodec) -> bool:
         if isinstance(codec, BitnetCodec | SparseTernaryCodec):
             return self._is_ternary(codec.row_scales, isinstance(codec, SparseTernaryCodec))
+        if isinstance(codec, VptqCodec):
+            return fit_vectors(codec.layout, np.concatenate(list(source_chunks(self._source)))) is not None
         assert isinstance(codec, AffineCodec | SignCodec)
         return all(codec.holds(chunk * self._inverse) for chunk in source_chunks(self._source))
 

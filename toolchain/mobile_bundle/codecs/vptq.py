@@ -49,6 +49,7 @@ from mobile_bundle.codecs.vector_blob import (
     split_codebooks,
     stack_codebooks,
 )
+from mobile_bundle.codecs.vector_exact import fit_vectors
 from mobile_bundle.codecs.vector_layout import VectorLayout, vector_bytes
 from mobile_bundle.native.vector import nearest
 
@@ -99,12 +100,14 @@ class VptqCodec(StreamCodec):
         return VptqCodec(self.layout, self._name, codebook) if self.layout.shared else self
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
-        """The matrix is in RAM as a whole, as float32, a few times. ValueError where a shared codebook is missing."""
+        """The matrix is in RAM as a whole, as float32, a few times; one that lies on the grid is stored as it is.
+        ValueError where a shared codebook is missing."""
         stats = stats or Stats()
         weight = np.concatenate(list(source_chunks(source)))
         if not np.isfinite(weight).all():
             raise ValueError("the weights hold NaN or infinite values")
-        blob = encode_matrix(self.layout, stats.target(weight), stats)
+        exact = fit_vectors(self.layout, weight)
+        blob = encode_matrix(self.layout, stats.target(weight), stats) if exact is None else pack_vector(exact)
         write(blob.header.pack())
         write(memoryview(blob.payload))
         difference = decode_vector(blob, stats.codebook if self.layout.shared else None)

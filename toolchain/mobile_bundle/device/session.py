@@ -37,7 +37,7 @@ from mobile_bundle.device.transport.errors import DeviceTimeout, ShellFailed
 from mobile_bundle.device.transport.places import DEFAULT_WORK, Places, folder_name
 from mobile_bundle.device.transport.probe import probe
 from mobile_bundle.device.transport.push import Progress
-from mobile_bundle.errors import ArgumentError, DeviceError, UserError, printable
+from mobile_bundle.errors import DeviceError, UserError, printable
 from mobile_bundle.events.kinds import TokenEvent
 from mobile_bundle.events.parse import read_output
 from mobile_bundle.report.bundle import identity
@@ -79,8 +79,6 @@ def device_test(asked: Asked, device: Device, save: Save, say: Say, progress: Pr
     manifest = read_manifest(asked.bundle)
     verify_files(asked.bundle, manifest)
     if asked.settings.kv != "int8":
-        if asked.runtimes != ("native",):
-            raise ArgumentError("`kv` is of the native runner: the other runtimes have an int8 cache")
         with WeightsReader(asked.bundle / "weights.ptd") as weights:
             manifest = manifest_with(manifest, weights.config, asked.settings.kv)
     test = _Test(asked, device, manifest, save, say, progress)

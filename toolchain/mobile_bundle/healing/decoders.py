@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from mobile_bundle.calibrate.decoder import PROJECTIONS, LayerRunner, normalise, rotary
+from mobile_bundle.calibrate.activations import round_attention, round_int8
+from mobile_bundle.calibrate.decoder import PROJECTIONS, LayerRunner, embedded, normalise, rotary
 from mobile_bundle.calibrate.walk import layer_tensors, layer_weights, read_matrix
 from mobile_bundle.codecs import Stats, StreamCodec
-from mobile_bundle.healing.activations import round_int8
 from mobile_bundle.healing.grids import Grid, make_grid
 from mobile_bundle.healing.matrix import Matrix
 from mobile_bundle.models import DecoderSpec, Model, TensorSpec
@@ -24,12 +25,24 @@ from mobile_bundle.models import DecoderSpec, Model, TensorSpec
 Statistics = Callable[[TensorSpec], Stats | None]
 
 
-LayerFunction = Callable[[DecoderSpec, Mapping[str, Tensor], Tensor, Tensor, Tensor], Tensor]
+LayerFunction = Callable[[DecoderSpec, int, Mapping[str, Tensor], Tensor, Tensor, Tensor], Tensor]
 
 
-def run_layer(spec: DecoderSpec, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, x: Tensor) -> Tensor:
-    """A layer's output for the input x. All layers are alike (run.py): each is the first."""
-    return LayerRunner(spec, weights, cosines, sines, 0).forward(x)
+def run_layer(
+    spec: DecoderSpec, like: int, weights: Mapping[str, Tensor], cosines: Tensor, sines: Tensor, x: Tensor
+) -> Tensor:
+    """The output, for the input x, of a layer that computes as the layer `like` (first_alike)."""
+    return LayerRunner(spec, weights, cosines, sines, like).forward(x)
+
+
+def first_alike(spec: DecoderSpec, layer: int) -> int:
+    """The first layer that computes as this one does: with or without a window, positions, attention. Compiled code
+    holds the number that it was made for, so layers of a kind share the code of their first."""
+
+    def kind(number: int) -> tuple[int, bool, bool]:
+        return spec.window_of(number), number in spec.convolution_layers, number in spec.unrotated_layers
+
+    return next(number for number in range(layer + 1) if kind(number) == kind(layer))
 
 
 class Original:
@@ -63,35 +76,35 @@ class Original:
         return self._tables[tokens]
 
     @torch.no_grad()
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """What the head sees: the last layer's output, normed. In float32, but under autocast."""
-        x = self.embedding[tokens].float()
+    def hidden(self, tokens: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
+        """What the head sees: the last layer's output, normed. In float32, but under autocast. outputs: takes every
+        layer's output."""
+        x = embedded(self.spec, self.embedding[tokens].float())
         tables = self.tables(tokens.shape[1])
         exact = self.embedding.dtype != torch.float32 and not torch.is_autocast_enabled(x.device.type)
-        for weights in self.layers:
+        for number, weights in enumerate(self.layers):
             if exact:
                 weights = {name: value.float() for name, value in weights.items()}
-            x = self.layer(self.spec, weights, *tables, x)
+            x = self.layer(self.spec, first_alike(self.spec, number), weights, *tables, x)
+            if outputs is not None:
+                outputs.append(x)
         return normalise(x, self.norm, self.spec.norm_epsilon)
 
 
-_CACHE_GROUP = 32
-"""Values of a key or a value that share an int8 scale in the engine's cache (MB_KV_BLOCK)."""
-
-
 class _Runner(LayerRunner):
-    """A layer whose inputs, keys and values are rounded as the engine rounds them. groups: columns that share an int8
-    scale, by entrance of PROJECTIONS; None: all stay as they are."""
+    """A layer whose inputs, queries, keys and values are rounded as the engine rounds them. groups: columns that share
+    an int8 scale, by entrance of PROJECTIONS; None: all stay as they are."""
 
     def __init__(
         self,
         spec: DecoderSpec,
+        like: int,
         weights: Mapping[str, Tensor],
         cosines: Tensor,
         sines: Tensor,
         groups: Mapping[str, int] | None,
     ) -> None:
-        super().__init__(spec, weights, cosines, sines, 0)
+        super().__init__(spec, weights, cosines, sines, like)
         self._groups = groups
 
     def enter(self, name: str, x: Tensor) -> Tensor:
@@ -99,17 +112,17 @@ class _Runner(LayerRunner):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self._groups is not None:
-            k, v = round_int8(k, _CACHE_GROUP), round_int8(v, _CACHE_GROUP)
+            q, k, v = round_attention(q, k, v)
         return super().attend(q, k, v)
 
 
 class StudentLayer(nn.Module):
-    """One decoder layer. matrices: by projection, without ".weight"; vectors: norms and biases by our names, with dots
-    as colons."""
+    """One decoder layer. like: the first that computes as it does (first_alike). matrices: by projection, without
+    ".weight"; vectors: norms, biases and taps by our names, with dots as colons."""
 
-    def __init__(self, spec: DecoderSpec, matrices: dict[str, Matrix], vectors: dict[str, Tensor]) -> None:
+    def __init__(self, spec: DecoderSpec, like: int, matrices: dict[str, Matrix], vectors: dict[str, Tensor]) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.like = spec, like
         self.matrices = nn.ModuleDict({_key(name): matrix for name, matrix in matrices.items()})
         self.vectors = nn.ParameterDict({_key(name): nn.Parameter(value) for name, value in vectors.items()})
         self.groups = {
@@ -123,7 +136,7 @@ class StudentLayer(nn.Module):
         return out
 
     def forward(self, hidden: Tensor, cosines: Tensor, sines: Tensor, int8: bool) -> Tensor:
-        runner = _Runner(self.spec, self.weights(), cosines, sines, self.groups if int8 else None)
+        runner = _Runner(self.spec, self.like, self.weights(), cosines, sines, self.groups if int8 else None)
         return runner.forward(hidden)
 
 
@@ -143,17 +156,20 @@ class Student(nn.Module):
         self.int8 = False
         self.checkpointing = False
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What the head sees, and the head's rounded weights, float32 (vocabulary, hidden)."""
+    def forward(self, tokens: Tensor, outputs: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """What the head sees, and the head's rounded weights, float32 (vocabulary, hidden). outputs: takes every
+        layer's output."""
         spec = self._original[0].spec
         tables = self._original[0].tables(tokens.shape[1])
         embedding = self.embedding()
-        x = nn.functional.embedding(tokens, embedding)
+        x = embedded(spec, nn.functional.embedding(tokens, embedding))
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, *tables, self.int8, use_reentrant=False)
             else:
                 x = layer(x, *tables, self.int8)
+            if outputs is not None:
+                outputs.append(x)
         x = normalise(x, self.norm, spec.norm_epsilon)
         head = self.embedding if self.output is None else self.output
         if self.int8:
@@ -161,19 +177,35 @@ class Student(nn.Module):
         return x, embedding if self.output is None else self.output()
 
     @torch.no_grad()
-    def tensors(self) -> dict[str, Tensor]:
+    def soften(self, softness: float) -> None:
+        """Of all matrices whose format can begin softer (Grid.values)."""
+        for module in self.modules():
+            if isinstance(module, Matrix):
+                module.softness.fill_(softness)
+
+    @torch.no_grad()
+    def tensors(self, keep: bool = True) -> dict[str, Tensor]:
         """Every tensor of the healed model by our name, float32 on the CPU; matrices rounded. Computed there, so that
-        the values do not depend on the device."""
-        out = {"embedding.weight": _rounded(self.embedding), "norm.weight": self.norm.cpu()}
+        the values do not depend on the device. All processes of a student in shards must call it; keep: whether this
+        one wants the result, which is empty otherwise."""
+        out: dict[str, Tensor] = {}
+
+        def add(name: str, value: Tensor | Matrix) -> None:
+            found = _rounded(value) if isinstance(value, Matrix) else _whole(value)
+            if keep:
+                out[name] = found
+
+        add("embedding.weight", self.embedding)
+        add("norm.weight", self.norm)
         if self.output is not None:
-            out["output.weight"] = _rounded(self.output)
+            add("output.weight", self.output)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, StudentLayer)
             for key, matrix in layer.matrices.items():
                 assert isinstance(matrix, Matrix)
-                out[f"layers.{number}.{_name(key)}.weight"] = _rounded(matrix)
+                add(f"layers.{number}.{_name(key)}.weight", matrix)
             for key, value in layer.vectors.items():
-                out[f"layers.{number}.{_name(key)}"] = value.cpu()
+                add(f"layers.{number}.{_name(key)}", value)
         return out
 
 
@@ -221,17 +253,18 @@ def student_layer(model: Model, grids: Grids, layer: int, stats: Mapping[str, St
             matrices[projection] = grids.matrix(model, tensor, stats.get(PROJECTIONS[projection]))
         else:
             vectors[name] = torch.from_numpy(read_matrix(model, tensor)[0].copy())
-    return StudentLayer(model.spec, matrices, vectors)
+    return StudentLayer(model.spec, first_alike(model.spec, layer), matrices, vectors)
 
 
 def _rounded(matrix: Matrix) -> Tensor:
-    values: Tensor = matrix.grid.values(
-        matrix.weight.cpu(),
-        matrix.scale.cpu(),
-        None if matrix.offset is None else matrix.offset.cpu(),
-        matrix.unit.cpu(),
-    )
+    offset = None if matrix.offset is None else _whole(matrix.offset)
+    values = matrix.grid.values(_whole(matrix.weight), _whole(matrix.scale), offset, matrix.unit.cpu())
     return values.contiguous() + 0.0  # -0 becomes 0
+
+
+def _whole(value: Tensor) -> Tensor:
+    """On the CPU, of shards on several devices as well."""
+    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
 
 
 def _key(name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mobile_bundle.calibrate.decoder import soft_cap
 from mobile_bundle.healing.decoders import Original, Student
 from mobile_bundle.healing.divergence import PIECE
 from mobile_bundle.healing.mixture import Tokens
@@ -36,6 +37,8 @@ def evaluate_held(student: Student, original: Original, windows: Tokens, at_once
     """windows: token ids int32 (count, tokens); every token but the first of each is scored. int8: with the engine's
     rounding of activations. In float32."""
     before, student.int8 = student.int8, int8
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     sums = torch.zeros(4, dtype=torch.float64)
     count = 0
     try:
@@ -47,10 +50,13 @@ def evaluate_held(student: Student, original: Original, windows: Tokens, at_once
             x, y = x[:, :-1].flatten(0, 1), y[:, :-1].flatten(0, 1)
             for first in range(0, len(targets), PIECE):
                 part = slice(first, first + PIECE)
-                sums += _sums(x[part] @ head.T, y[part] @ original.head.float().T, targets[part])
+                logits, before_it = x[part] @ head.T, y[part] @ original.head.float().T
+                cap = original.spec.logit_cap
+                sums += _sums(soft_cap(logits, cap), soft_cap(before_it, cap), targets[part])
             count += len(targets)
     finally:
         student.int8 = before
+        torch.set_float32_matmul_precision(precision)
     kl, agreeing, own, other = (float(value) / count for value in sums)
     return Held(kl, agreeing, _perplexity(own), _perplexity(other), count)
 

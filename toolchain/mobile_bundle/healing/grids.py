@@ -27,6 +27,9 @@ from mobile_bundle.codecs.bitnet import BitnetCodec
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
 from mobile_bundle.codecs.stats import Stats
+from mobile_bundle.codecs.vector_blob import unpack_vector
+from mobile_bundle.codecs.vector_layout import VectorLayout
+from mobile_bundle.codecs.vptq import VptqCodec
 from mobile_bundle.errors import UnsupportedError
 
 _STRETCH = 0.49
@@ -35,6 +38,11 @@ level that the format does not have."""
 _HEADROOM = 8
 """Growth of the largest weight that fp16 scales have room for in training."""
 _LARGEST_HALF = 65504.0
+_BOOK_STEPS = 256.0
+"""Steps of a codebook's whole numbers in its unit as it is trained: so that a rate suits it as it suits scales."""
+_LARGEST_CODE = 127.0
+_POINTS = 1 << 18
+"""Vectors whose distances are in memory together."""
 _REFITS = 12
 _TERNARY_SHRINK = (0.7, 0.5, 0.35, 0.25)
 """Ranges to begin the search for a ternary scale with."""
@@ -43,7 +51,8 @@ _TERNARY_SHRINK = (0.7, 0.5, 0.35, 0.25)
 @dataclass(frozen=True)
 class Start:
     """What training begins with. weight: float32 (rows, columns); scale, offset: float32 of the grid's shape, offset
-    None where it has none; unit: the power of two in which fp16 scales are stored (1 for float32 scales)."""
+    None where it has none, and the codebook of a grid of vectors; unit: the power of two in which fp16 scales are
+    stored (1 for float32 scales)."""
 
     weight: Floats
     scale: Floats
@@ -68,8 +77,12 @@ class Grid(ABC):
         columns)."""
 
     @abstractmethod
-    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
-        """The matrix as the packed format decodes it, of the weight's shape."""
+    def values(
+        self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
+    ) -> Tensor:
+        """The matrix as the packed format decodes it, of the weight's shape.
+
+        softness: a scalar, 0 or None for the format; up to 1, for a format that can begin softer: SparseGrid."""
 
 
 def make_grid(codec: StreamCodec, columns: int) -> Grid:
@@ -82,9 +95,17 @@ def make_grid(codec: StreamCodec, columns: int) -> Grid:
         return SparseGrid(codec, columns)
     if isinstance(codec, BitnetCodec):
         return TernaryGrid(codec, columns)
+    if isinstance(codec, VptqCodec) and _is_plain(codec.layout):
+        return VectorGrid(codec, columns)
     raise UnsupportedError(
-        f"{codec.name} cannot be healed", "use bitnet-row, bitnet, bitnet-1.25bit, bitnet-1.25bit-row or an affine code"
+        f"{codec.name} cannot be healed",
+        "use bitnet-row, bitnet, bitnet-1.25bit, bitnet-1.25bit-row, vptq-2bit or an affine code",
     )
+
+
+def _is_plain(layout: VectorLayout) -> bool:
+    """Whether codecs/grids.py finds a trained matrix of this layout again."""
+    return layout == VectorLayout(4, 8)
 
 
 class AffineGrid(Grid):
@@ -102,7 +123,9 @@ class AffineGrid(Grid):
         begin = weight if stats is None else self.codec.decode(blob)
         return Start(begin, scale, offset if self.codec.asymmetric else None, blob.header.scale * _HEADROOM)
 
-    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+    def values(
+        self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
+    ) -> Tensor:
         rows, columns = weight.shape
         groups, group = scale.shape[1], self.codec.group
         if groups * group > columns:
@@ -123,12 +146,17 @@ class TernaryGrid(Grid):
             return _propagated(weight, stats, stats.hessian)
         return Start(weight, _ternary_scale(weight, self.codec.row_scales), None, 1.0)
 
-    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+    def values(
+        self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
+    ) -> Tensor:
         return _uniform(weight, scale, None, -1, 1)
 
 
 class SparseGrid(Grid):
-    """Of every four columns the smallest is zero, the others are the scale with their own sign."""
+    """Of every four columns the smallest is zero, the others are the scale with their own sign.
+
+    softness is how much of itself the smallest keeps: training may begin dense and end at 3 of 4, so that weights find
+    their places before one of them is silenced (annealed as the residual of Huang et al. 2026, arXiv:2601.07892)."""
 
     codec: SparseTernaryCodec
 
@@ -140,12 +168,58 @@ class SparseGrid(Grid):
             scale = scale.mean(keepdims=True)
         return Start(weight, _positive(scale), None, 1.0)
 
-    def values(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+    def values(
+        self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
+    ) -> Tensor:
         v = (weight / _not_zero(scale)).clamp(-1 - _STRETCH, 1 + _STRETCH)
         with torch.no_grad():
             groups = weight.view(len(weight), -1, 4)
-            level = torch.where(groups < 0, -1.0, 1.0).scatter(2, groups.abs().argmin(2, keepdim=True), 0.0)
+            smallest = groups.abs().argmin(2, keepdim=True)
+            own = v.view_as(groups).gather(2, smallest)
+            kept = torch.zeros_like(own) if softness is None else softness * own
+            level = torch.where(groups < 0, -1.0, 1.0).scatter(2, smallest, kept)
         return (v + (level.view_as(v) - v).detach()) * scale
+
+
+class VectorGrid(Grid):
+    """Vectors of a row are entries of the matrix's codebook, times the row's scale. The codebook, in units of
+    1 / _BOOK_STEPS, is the offset; it learns with the scales. A vector takes the entry that is nearest to it in every
+    forward pass, so codes change as weights and codebook do."""
+
+    codec: VptqCodec
+
+    @property
+    def activation_group(self) -> int:
+        return self.codec.layout.group
+
+    def start(self, weight: Floats, stats: Stats | None) -> Start:
+        blob = self.codec.encode(weight, stats)
+        parts = unpack_vector(blob)
+        scale = parts.row_scales.astype(np.float32)[:, None] * np.float32(parts.scale * _BOOK_STEPS)
+        begin = weight if stats is None else parts.weights()
+        book = parts.codebook.astype(np.float32) / np.float32(_BOOK_STEPS)
+        return Start(begin, scale, book, blob.header.scale * _HEADROOM)
+
+    def values(
+        self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
+    ) -> Tensor:
+        assert offset is not None
+        rows, columns = weight.shape
+        length = self.codec.layout.length
+        d = _half(scale.abs() / _BOOK_STEPS, unit)
+        scaled = (offset * _BOOK_STEPS).clamp(-_LARGEST_CODE, _LARGEST_CODE)
+        book = scaled + (scaled.round() - scaled).detach()
+        v = functional.pad(weight / _not_zero(d), (0, -columns % length)).view(-1, length)
+        chosen = book[_nearest(v.detach(), book.detach())]
+        codes = chosen + (v - v.detach())  # the second part is zero; by it the weights have their gradient
+        return codes.view(rows, -1)[:, :columns] * d
+
+
+def _nearest(points: Tensor, book: Tensor) -> Tensor:
+    """The number of the entry nearest to each point, int64 (points,)."""
+    with torch.autocast(points.device.type, enabled=False):
+        far = book.square().sum(1) / 2
+        return torch.cat([(far - part @ book.T).argmin(1) for part in points.split(_POINTS)])  # type: ignore[no-untyped-call]
 
 
 def _uniform(w: Tensor, d: Tensor, m: Tensor | None, low: int, high: int) -> Tensor:

@@ -9,9 +9,11 @@ from mobile_bundle.healing.grids import Grid, Start
 
 
 class Matrix(nn.Module):
-    """weight: float32 (rows, columns); scale and offset of the grid's shape. Calling it gives the rounded values."""
+    """weight: float32 (rows, columns); scale and offset of the grid's shape; softness: of Grid.values, for now. Calling
+    it gives the rounded values."""
 
     unit: Tensor
+    softness: Tensor
 
     def __init__(self, grid: Grid, start: Start) -> None:
         super().__init__()
@@ -20,7 +22,8 @@ class Matrix(nn.Module):
         self.scale = nn.Parameter(torch.from_numpy(start.scale.copy()))
         self.offset = None if start.offset is None else nn.Parameter(torch.from_numpy(start.offset.copy()))
         self.register_buffer("unit", torch.tensor(start.unit, dtype=torch.float32))
+        self.register_buffer("softness", torch.zeros(()), persistent=False)
 
     def forward(self) -> Tensor:
-        """float32 (rows, columns): what the packed format decodes to."""
-        return self.grid.values(self.weight, self.scale, self.offset, self.unit)
+        """float32 (rows, columns): what the packed format decodes to, while softness is 0."""
+        return self.grid.values(self.weight, self.scale, self.offset, self.unit, self.softness)

@@ -12,7 +12,16 @@ from mobile_bundle.planning.recipe import Recipe
 
 EMBEDDING = "affine-4bit-g32-sym"
 """Codec of the embedding and the output head where a recipe names none."""
-RECIPES = ("bitnet-row", "bitnet", "bitnet-1.25bit", "bitnet-1.25bit-row", "affine-2bit", "affine-3bit", "affine-4bit")
+RECIPES = (
+    "bitnet-row",
+    "bitnet",
+    "bitnet-1.25bit",
+    "bitnet-1.25bit-row",
+    "vptq-2bit",
+    "affine-2bit",
+    "affine-3bit",
+    "affine-4bit",
+)
 """Names that a person may want; any codec that grids.py trains will do."""
 
 

@@ -8,17 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
+from torch import Tensor
 
 from mobile_bundle.codecs.grids import find_grid
 from mobile_bundle.codecs.source import ArraySource
 from mobile_bundle.files.atomic import AtomicDirectory
 from mobile_bundle.files.disk import disk_errors, write_file
 from mobile_bundle.healing.companions import write_companions
-from mobile_bundle.healing.decoders import Student
 from mobile_bundle.healing.state import LOG
 from mobile_bundle.models import Model
 from mobile_bundle.models.card import licence
+from mobile_bundle.models.writing import stored_tensors
 
 FACTS = "healing.json"
 _KIND = "mobile-bundle healed checkpoint"
@@ -30,17 +31,17 @@ def output_directory(path: Path) -> AtomicDirectory:
     return AtomicDirectory(path, _obstacle, _fingerprint)
 
 
-def write_result(directory: Path, model: Model, student: Student, facts: dict[str, Any], log: Path, card: str) -> int:
+def write_result(
+    directory: Path, model: Model, tensors: dict[str, Tensor], facts: dict[str, Any], log: Path, card: str
+) -> int:
     """Fills the directory. Returns how many matrices lie on no grid, which a build would store with a loss.
 
-    facts: of healing.json. ResumableError if the disk is full."""
-    tensors = student.tensors()
+    tensors: of Student.tensors; facts: of healing.json. ResumableError if the disk is full."""
     lost = sum(
         find_grid(ArraySource(value.numpy())) is None for value in tensors.values() if value.ndim == 2 and value.any()
     )
-    sources = {tensor.name: tensor.source for tensor in model.tensors if tensor.source}
-    named = {sources[name]: value.contiguous() for name, value in tensors.items()}
-    size = sum(4 * value.numel() for value in named.values())
+    named = stored_tensors(model.directory_tensors(), {name: value.numpy() for name, value in tensors.items()})
+    size = sum(value.nbytes for value in named.values())
     with disk_errors(directory, size):
         save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
         (directory / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone

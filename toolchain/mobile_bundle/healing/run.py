@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
-from mobile_bundle.healing.blocks import BlockSettings, heal_blocks
+from mobile_bundle.healing.blocks import FINISH_TOKENS, BlockSettings, finish_rate, heal_blocks
 from mobile_bundle.healing.decoders import Original, Student, run_layer
 from mobile_bundle.healing.evaluation import Held
 from mobile_bundle.healing.mixture import Mixture, Part, Tokens
@@ -28,12 +29,12 @@ from mobile_bundle.healing.progress import Trained
 from mobile_bundle.healing.recipe import heal_codecs
 from mobile_bundle.healing.result import card_text, output_directory, write_result
 from mobile_bundle.healing.settings import Settings
+from mobile_bundle.healing.sharding import shard
 from mobile_bundle.healing.start import make_student
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
 from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
-from mobile_bundle.models import DecoderSpec
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
 from mobile_bundle.pipeline.request import BuildRequest, Listener
@@ -45,6 +46,8 @@ _HELD_OUT = 16
 _BLOCKS_TOKENS = 24_576
 """That every layer is trained on, some rounds."""
 _LEAST_WINDOWS = 8
+_WARMUP, _EVALUATIONS = 20, 8
+"""Steps, and how often held-out text is read, of the whole model after its layers."""
 _CALIBRATION = 48
 """Sequences that the start is calibrated on."""
 _AT_ONCE = {"cpu": 64, "cuda": 1536}
@@ -116,17 +119,24 @@ class _Run:
                 original.layer = torch.compile(run_layer)
             parts, held_out = self._texts(original, model_digest)
             mixture = Mixture(parts, settings.seed)
+            begun = time.monotonic()
             student = self._student(original, mixture, (folder.path / STATE).exists())
-            student.to(world.device)
+            if settings.shard and world.size > 1:
+                shard(student, world)
+            else:
+                student.to(world.device)
             if settings.compile:
                 for layer in student.layers:
                     layer.compile()
-            training = Training(student, original, mixture, held_out, settings, world, folder, progress)
-            held = training.finish() if settings.method == "blocks" else training.run()
+            tell = self._listener.tell
+            asked = settings if settings.method == "distill" else self._finish(time.monotonic() - begun)
+            training = Training(student, original, mixture, held_out, asked, world, folder, progress, tell)
+            held = training.run() if settings.method == "distill" or settings.layers_share < 1 else training.finish()
             lost = 0
+            tensors = student.tensors(world.first)
             if target is not None:
                 facts = self._facts(held, training.tokens)
-                lost = write_result(target.path, model, student, facts, self._work / LOG, card_text(model, facts))
+                lost = write_result(target.path, model, tensors, facts, self._work / LOG, card_text(model, facts))
                 target.commit()
                 shutil.rmtree(self._work, ignore_errors=True)
             world.wait()
@@ -142,7 +152,7 @@ class _Run:
         path = self._work / "start.pt"
         calibrated = settings.start == "calibrated" and not goes_on
         if settings.method == "blocks" and not goes_on:
-            seconds = None if settings.minutes is None else 60 * settings.minutes
+            seconds = None if settings.minutes is None else 60 * settings.minutes * settings.layers_share
             tokens = settings.tokens or _BLOCKS_TOKENS
             windows = mixture.sequences(0, max(_LEAST_WINDOWS, tokens // settings.sequence))
             return heal_blocks(
@@ -166,12 +176,29 @@ class _Run:
             student.load_state_dict(torch.load(path, weights_only=True))
         return student
 
+    def _finish(self, seconds: float) -> Settings:
+        """The training of the whole model after `seconds` of layers; the same when a killed run goes on."""
+        settings, path = self._settings, self._work / "finish.json"
+        step, read = settings.batch * settings.sequence, settings.tokens or _BLOCKS_TOKENS
+        if settings.minutes is None:
+            tokens = FINISH_TOKENS * read
+            rate = finish_rate(settings.rate, tokens / step)
+            return replace(settings, tokens=tokens, rate=rate, warmup=_WARMUP, evaluations=_EVALUATIONS)
+        if not path.exists():
+            left = max(60 * settings.minutes - seconds, 1.0)
+            # a token costs the whole model about what it costs all layers
+            steps = left / max(seconds, 1e-9) * read * BlockSettings.rounds / step
+            decided = {"minutes": left / 60, "rate": finish_rate(settings.rate, steps)}
+            write_file(path, json.dumps(decided).encode())
+        decided = json.loads(path.read_text())
+        return replace(settings, tokens=None, warmup=_WARMUP, evaluations=_EVALUATIONS, **decided)
+
     def _texts(self, original: Original, model_digest: str) -> tuple[list[Part], Tokens]:
         """What is trained on, and the held-out sequences."""
         settings = self._settings
         text, share = settings.text, settings.text_share if settings.text else 0.0
-        if settings.method == "blocks":  # text of its own would take longer than the layers
-            text, share = text or DEFAULT_TEXT, 1.0
+        if settings.method == "blocks":  # text of its own would take longer than the layers, but where it is asked for
+            text, share = text or DEFAULT_TEXT, settings.text_share if settings.own_tokens else 1.0
         found: list[tuple[Tokens, float]] = []
         with self._tokenizer() as tokenizer:
             if text is not None and share > 0:
@@ -215,6 +242,7 @@ class _Run:
             seed=settings.seed,
             share=(world.rank, world.size),
             progress=lambda done, total: step(done, total, ""),
+            tell=self._listener.tell,
         )
         world.wait()
         return distinct(np.concatenate([np.load(path) for path in files]))
@@ -266,29 +294,12 @@ _PROMPT_TOKENS = 16
 def _check(settings: Settings, world: World, source: Source) -> None:
     if source.spec.ternary:
         raise UnsupportedError(f"{source.spec.name} is ternary as trained: there is nothing to heal")
-    if not _is_plain(source.spec):
-        raise UnsupportedError(
-            f"{source.spec.name or 'this model'} cannot be healed yet: its layers differ, or its checkpoint holds them "
-            "in another form",
-            "Llama, Mistral, Qwen2 and Qwen3 can",
-        )
     if settings.method == "blocks" and (world.size > 1 or settings.device != "cpu"):
         raise ArgumentError("`method` blocks: is for one process on a CPU; a GPU does better with distill")
     if settings.batch % world.size:
         raise ArgumentError(f"`batch` {settings.batch}: must be a multiple of the {world.size} processes")
     if settings.sequence > source.spec.context:
         raise ArgumentError(f"`sequence` {settings.sequence}: this model was trained for {source.spec.context} tokens")
-
-
-def _is_plain(spec: DecoderSpec) -> bool:
-    """Whether all layers are alike, and the checkpoint's tensors are those of the engine: what decoders.py runs and
-    result.py writes back."""
-    alike = spec.input_norms and not (spec.output_norms or spec.full_layers or spec.unrotated_layers)
-    scales = spec.embedding_scale, spec.residual_scale, spec.rotary_scale, spec.logit_scale
-    stored = not (spec.norm_plus or spec.pairs or spec.fused_attention or spec.fused_mlp or spec.sources)
-    rotated = spec.window_frequencies is None and spec.rotary_dim in (0, spec.head_dim)
-    plain = not (spec.convolution_layers or spec.score_cap or spec.logit_cap)
-    return alike and stored and rotated and plain and not spec.query_scale and all(scale == 1 for scale in scales)
 
 
 def _document_start(tokenizer: Tokenizer, bos: int | None, ends: tuple[int, ...]) -> Tokens:

@@ -14,21 +14,27 @@ STARTS = ("calibrated", "rounded")
 @dataclass(frozen=True)
 class Settings:
     """method: "distill" trains the whole model against the original's distribution; "blocks" one layer after the other
-    against the original's hidden states. minutes, tokens: how long; the first that is reached counts; tokens are those
-    trained on, for blocks those of each layer's text (24,576 without a word). text: of the user, plain or chat JSONL;
-    text_share: its part of the training tokens, the rest is text that the model writes itself. own_tokens: how many of
-    those; own_text: a folder that keeps them for other runs, None: with the run. prompts: a text whose lines begin
-    documents that the model writes, to set its language. sequence: tokens of a sequence; batch: sequences of a step,
-    over all processes; micro_batch: sequences that one device computes together. rate: of learning, at its peak;
-    warmup: steps until then. start: from the calibrated code or from rounding. int8_share: part of the run, its last,
+    against the original's hidden states, and then the whole. layers_share: the layers' part of the minutes of "blocks";
+    1: the layers alone, in the memory of one. minutes, tokens: how long; the first that is reached counts; tokens are
+    those trained on, for blocks those of each layer's text (24,576 without a word), and FINISH_TOKENS times as many of
+    the whole model where there are no minutes. text: of the user, plain or chat JSONL; text_share: its part of the
+    training tokens, the rest is text that the model writes itself. own_tokens: how many of those; own_text: a folder
+    that keeps them for other runs, None: with the run. prompts: a text whose lines begin documents that the model
+    writes, to set its language. sequence: tokens of a sequence; batch: sequences of a step, over all processes;
+    micro_batch: sequences that one device computes together. rate: of learning, at its peak; warmup: steps until then.
+    temperature: softens both distributions of the loss. hidden_states: weight of the distance between the hidden states
+    of all layers, added to the divergence; 0: none. anneal_share: part of the run, its first, in which the zeros of
+    1.25 bits come bit by bit. start: from the calibrated code or from rounding. int8_share: part of the run, its last,
     in which inputs are rounded to int8 as in the engine. average_share: part of the run, its last, over whose weights
     the mean is taken. evaluations: how often the held-out text is read; patience: evaluations without a better KL that
     end the run. save_minutes: between checkpoints. device: "cpu" or "cuda". checkpointing: compute activations again
-    rather than keep them. compile: by torch.compile. seed: of everything random.
+    rather than keep them. compile: by torch.compile. graph: record steps as CUDA graphs. shard: spread weights,
+    gradients and optimiser over the processes, for models whose states exceed one card. seed: of everything random.
 
     0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
 
     method: str = "distill"
+    layers_share: float = 0.3
     minutes: float | None = None
     tokens: int | None = None
     text: Path | None = None
@@ -40,6 +46,9 @@ class Settings:
     batch: int = 0
     micro_batch: int = 0
     rate: float = 0.0
+    temperature: float = 1.0
+    hidden_states: float = 0.0
+    anneal_share: float = 0.0
     warmup: int = 100
     start: str = "rounded"
     int8_share: float = 0.3
@@ -50,23 +59,28 @@ class Settings:
     device: str = "cpu"
     checkpointing: bool = False
     compile: bool = False
+    graph: bool = False
+    shard: bool = False
     seed: int = 0
 
     def resolved(self, context: int) -> Settings:
         """With every number decided. context: the longest sequence of the model."""
         gpu = self.device == "cuda"
-        batch = self.batch or (48 if gpu else 4)
+        blocks = self.method == "blocks"
+        batch = self.batch or (48 if gpu else 8 if blocks else 4)
         return replace(
             self,
-            own_tokens=self.own_tokens or (40_000_000 if gpu else 200_000),
+            own_tokens=self.own_tokens or (40_000_000 if gpu else 0 if blocks else 200_000),
             sequence=self.sequence or min(context, 512 if gpu else 256),
             batch=batch,
             micro_batch=min(batch, self.micro_batch or batch),
-            rate=self.rate or (2e-3 if self.method == "blocks" else 1e-3),
+            rate=self.rate or (2e-3 if blocks else 1e-3),
         )
 
     def check(self) -> None:
         """ArgumentError for what cannot be."""
+        if self.graph and self.shard:
+            raise ArgumentError("`graph` and `shard` exclude each other: what is gathered step by step is not recorded")
         if self.method not in METHODS:
             raise ArgumentError(f"`method` {self.method!r}: must be one of {', '.join(METHODS)}")
         if self.start not in STARTS:
@@ -75,15 +89,15 @@ class Settings:
             raise ArgumentError(f"`device` {self.device!r}: must be cpu or cuda")
         if self.minutes is None and self.tokens is None and self.method != "blocks":
             raise ArgumentError("nothing says how long to train", "give `minutes` or `tokens`")
-        for name in ("minutes", "tokens", "evaluations", "patience", "warmup", "save_minutes"):
+        for name in ("minutes", "tokens", "evaluations", "patience", "warmup", "save_minutes", "temperature"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ArgumentError(f"`{name}` {value}: must be above 0")
-        for name in ("own_tokens", "batch", "micro_batch", "rate"):
+        for name in ("own_tokens", "batch", "micro_batch", "rate", "hidden_states"):
             if not getattr(self, name) >= 0:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be above 0")
         if 0 != self.sequence < 8:
             raise ArgumentError(f"`sequence` {self.sequence}: must be at least 8")
-        for name in ("text_share", "int8_share", "average_share"):
+        for name in ("text_share", "int8_share", "average_share", "anneal_share", "layers_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")

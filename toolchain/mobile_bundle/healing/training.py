@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,35 +19,55 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mobile_bundle.errors import NotFinite
-from mobile_bundle.healing.decoders import Original, Student, rated
-from mobile_bundle.healing.divergence import Slope, divergence, divergence_and_slope
+from mobile_bundle.healing.decoders import Original, Student
+from mobile_bundle.healing.divergence import Slope, distance, divergence, divergence_and_slope
 from mobile_bundle.healing.evaluation import Held, evaluate_held
+from mobile_bundle.healing.gradients import Gradients
 from mobile_bundle.healing.kept_states import KeptStates, free_memory
 from mobile_bundle.healing.mixture import Mixture, Tokens
+from mobile_bundle.healing.optimiser import Optimiser
 from mobile_bundle.healing.progress import Trained
 from mobile_bundle.healing.settings import Settings
+from mobile_bundle.healing.sharding import gathered, spread, spread_optimiser
 from mobile_bundle.healing.state import RunFolder, RunState
 from mobile_bundle.healing.world import World
 
 _LOWEST_RATE = 0.02
 _SHORT_RUN = 10
 """The warm-up takes at most 1 / _SHORT_RUN of a run."""
+_STEPS_UNASKED = 8
+"""That a GPU works through between two questions of the processor."""
+_SECONDS = 2.0
+"""Between two words on a GPU's progress."""
 
 
 class Distillation(nn.Module):
-    """The student and its loss, as one module that several processes train together. slope_of: divergence_and_slope, or
-    that compiled."""
+    """The student and its loss, as one module that several processes train together. temperature: of the divergence;
+    hidden_states: weight of the distance of the layers' outputs; slope_of: divergence_and_slope, or that compiled."""
 
-    def __init__(self, student: Student, original: Original, slope_of: Slope = divergence_and_slope) -> None:
+    def __init__(
+        self,
+        student: Student,
+        original: Original,
+        temperature: float = 1.0,
+        hidden_states: float = 0.0,
+        slope_of: Slope = divergence_and_slope,
+    ) -> None:
         super().__init__()
         self.student = student
-        self._head = [original.head]
-        self._slope_of = slope_of
+        self._head, self._cap = [original.head], original.spec.logit_cap
+        self._temperature, self._hidden_states, self._slope_of = temperature, hidden_states, slope_of
 
-    def forward(self, tokens: Tensor, x_original: Tensor) -> Tensor:
-        """Mean KL of the next-token distributions. x_original: what the original's head sees of the tokens."""
-        x, head = self.student(tokens)
-        return divergence(x, head, x_original, self._head[0], self._slope_of)
+    def forward(self, tokens: Tensor, x_original: Tensor, outputs_original: list[Tensor] | None = None) -> Tensor:
+        """Mean KL of the next-token distributions; with a weight of hidden states, their mean distance as well.
+        x_original: what the original's head sees of the tokens; outputs_original: what its layers give."""
+        outputs: list[Tensor] | None = [] if self._hidden_states else None
+        x, head = self.student(tokens, outputs)
+        loss = divergence(x, head, x_original, self._head[0], self._cap, self._temperature, self._slope_of)
+        if outputs is not None and outputs_original is not None:
+            apart = [distance(own, other) for own, other in zip(outputs, outputs_original, strict=True)]
+            loss = loss + self._hidden_states * torch.stack(apart).mean()
+        return loss
 
 
 class Training:
@@ -63,24 +83,31 @@ class Training:
         world: World,
         folder: RunFolder,
         progress: Callable[[Trained], None],
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._student, self._original, self._mixture, self._windows = student, original, mixture, windows
         self._settings, self._world, self._folder, self._progress = settings, world, folder, progress
         self._cuda = world.device.type == "cuda"
         student.checkpointing = settings.checkpointing
-        self._optimiser = torch.optim.AdamW(
-            rated(student, settings.rate), betas=(0.9, 0.95), weight_decay=0.0, fused=self._cuda or None
-        )
+        self._optimiser = Optimiser(student, settings.rate, world.device)
         self._state = RunState()
         saved = folder.load(world.device)
         if saved is not None:
             self._state, weights, optimiser = saved
-            student.load_state_dict(weights)
-            self._optimiser.load_state_dict(optimiser)
+            self._state.best = None if self._state.best is None else spread(self._state.best, student)
+            self._state.mean = spread(self._state.mean, student)
+            student.load_state_dict(spread(weights, student))
+            self._optimiser.adam.load_state_dict(spread_optimiser(optimiser, self._optimiser.adam))
         folder.rewind_log(self._state.step)
         slope_of = torch.compile(divergence_and_slope) if settings.compile else divergence_and_slope
-        module = Distillation(student, original, slope_of)
-        self._module: nn.Module = DistributedDataParallel(module) if world.size > 1 else module
+        module = Distillation(student, original, settings.temperature, settings.hidden_states, slope_of)
+        recorded = settings.graph and not settings.shard
+        alone = world.size == 1 or recorded or settings.shard
+        shared = module if alone else DistributedDataParallel(module)
+        self._gradients = Gradients(shared, world.device, recorded, lambda: student.int8, tell)
+        self._averaged = recorded
+        self._share_now = 0.0
+        self._told = -math.inf
         self._states = KeptStates(original, len(mixture), lambda: free_memory(world.device))
         self._begun_at = self._state.step
         self._started = time.monotonic()
@@ -95,14 +122,17 @@ class Training:
         """Trains to the end and leaves the best weights in the student. Returns what they do on held-out text.
 
         NotFinite when the gradient is not finite; a checkpoint of the last good state is kept then."""
-        share = self._share()
+        share = self._share(True)
         if self._state.best is None:  # training must not leave it worse than it was
             start = self._evaluate()
-            self._tell(share, start.kl, start)
+            self._tell(share, torch.tensor(start.kl), start)
         while share < 1.0:
             loss = self._step(share)
             self._state.step += 1
-            share = self._share()
+            asked = self._asked()
+            if asked:
+                self._stop_if_diverged()
+            share = self._share(asked)
             self._average(share)
             held = None
             if share >= (self._state.evaluated + 1) / self._settings.evaluations:
@@ -111,49 +141,65 @@ class Training:
             self._tell(share, loss, held)
             if self._state.worse >= self._settings.patience:
                 break
-            self._save_sometimes()
+            if asked:
+                self._save_sometimes()
+        self._stop_if_diverged()
         return self.finish()
 
-    def _share(self) -> float:
-        """Of the run that is done. The same in all processes."""
+    def _asked(self) -> bool:
+        """Whether the processor may wait for the device, and the processes for each other, after this step."""
+        return not self._cuda or self._state.step % _STEPS_UNASKED == 0
+
+    def _share(self, ask: bool) -> float:
+        """Of the run that is done. The same in all processes: by the first one's clock. ask: whether to read it."""
         settings, found = self._settings, 0.0
         if settings.tokens is not None:
             found = self._state.step / max(1, math.ceil(settings.tokens / (settings.batch * settings.sequence)))
-        if settings.minutes is not None:
-            found = max(found, self._seconds() / (60 * settings.minutes))
-        return min(1.0, self._world.agreed(found))
+        if settings.minutes is not None and ask:
+            self._share_now = self._world.agreed(self._seconds() / (60 * settings.minutes))
+        return min(1.0, max(found, self._share_now))
 
     def _seconds(self) -> float:
         """Of training, over all runs that this one goes on from."""
         return self._state.seconds + time.monotonic() - self._started
 
-    def _step(self, share: float) -> float:
-        """One step of the optimiser. Returns the loss."""
-        settings, optimiser = self._settings, self._optimiser
+    def _step(self, share: float) -> Tensor:
+        """One step of the optimiser. Returns the loss, on the device."""
+        settings = self._settings
         warmup = settings.warmup
         if settings.tokens is not None:
             warmup = min(warmup, max(1, settings.tokens // (settings.batch * settings.sequence) // _SHORT_RUN))
         rate = settings.rate * min(1.0, (self._state.step + 1) / warmup)
         rate *= _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["share"]
         self._student.int8 = share >= 1 - settings.int8_share
-        optimiser.zero_grad(set_to_none=True)
+        if settings.anneal_share:
+            self._student.soften(max(0.0, 1 - share / settings.anneal_share))
+        self._gradients.clear()
         total = torch.zeros((), device=self._world.device)
         for chosen, tokens, part, last in self._parts():
-            with self._unshared(last), self._mixed():
-                loss = self._module(tokens, self._states.of(chosen, tokens)) * part
-                loss.backward()
-            total += loss.detach()
-        norm = nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
-        if not bool(torch.isfinite(norm)):
+            with self._mixed():
+                seen, outputs = self._seen(chosen, tokens)
+            total += self._gradients.add(tokens, seen, outputs, part, last)
+        if self._averaged:
+            self._world.average([each.grad for each in self._student.parameters() if each.grad is not None])
+        self._optimiser.step(rate)
+        return total
+
+    def _stop_if_diverged(self) -> None:
+        """Steps whose gradient was not finite changed nothing (Optimiser): what is there is the last good state."""
+        if self._optimiser.skipped:
             self._save()
             raise NotFinite(
-                f"the gradient of step {self._state.step + 1} is not finite: training diverged",
+                f"the gradient of step {self._state.step} is not finite: training diverged",
                 f"lower `rate`; the same command goes on from the last good state in {self._folder.path}",
             )
-        optimiser.step()
-        return float(total)
+
+    def _seen(self, chosen: NDArray[np.int64], tokens: Tensor) -> tuple[Tensor, list[Tensor] | None]:
+        """What the original's head and, where they count, its layers give for the sequences of these numbers."""
+        if not self._settings.hidden_states:
+            return self._states.of(chosen, tokens), None
+        outputs: list[Tensor] = []
+        return self._original.hidden(tokens, outputs), outputs
 
     def _parts(self) -> Iterator[tuple[NDArray[np.int64], Tensor, float, bool]]:
         """What this process reads of a step's batch: (which sequences, their tokens, their part of this process's
@@ -164,14 +210,10 @@ class Training:
         for first in range(0, own, settings.micro_batch):
             count = min(settings.micro_batch, own - first)
             chosen = self._mixture.chosen(begin + first, begin + first + count)
-            tokens = torch.from_numpy(self._mixture.read(chosen).astype("int64")).to(world.device)
+            tokens = torch.from_numpy(self._mixture.read(chosen).astype("int64"))
+            if self._cuda:
+                tokens = tokens.pin_memory().to(world.device, non_blocking=True)
             yield chosen, tokens, count / own, first + count == own
-
-    def _unshared(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients go to the other processes with the last part alone."""
-        if isinstance(self._module, DistributedDataParallel) and not last:
-            return self._module.no_sync()
-        return nullcontext()
 
     def _mixed(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", torch.bfloat16) if self._cuda else nullcontext()
@@ -199,6 +241,7 @@ class Training:
         return held
 
     def _held(self) -> Held:
+        self._student.soften(0.0)
         return evaluate_held(
             self._student,
             self._original,
@@ -207,8 +250,12 @@ class Training:
             self._settings.int8_share > 0,
         )
 
-    def _tell(self, share: float, loss: float, held: Held | None) -> None:
+    def _tell(self, share: float, loss: Tensor, held: Held | None) -> None:
+        """On a GPU at most once in _SECONDS, because it waits for the loss."""
         state, settings = self._state, self._settings
+        if self._cuda and held is None and time.monotonic() - self._told < _SECONDS:
+            return
+        self._told = time.monotonic()
         here = time.monotonic() - self._started
         each = settings.batch * settings.sequence
         seconds = self._seconds()
@@ -218,7 +265,7 @@ class Training:
             state.step * each,
             (state.step - self._begun_at) * each / max(here, 1e-9),
             seconds * (1 - share) / share if share else 0.0,
-            loss,
+            float(loss),
             held.kl if held else None,
             held.perplexity if held else None,
             held.original_perplexity if held else None,
@@ -237,7 +284,11 @@ class Training:
         self._state.seconds += now - self._started
         self._started = self._saved = now
         self._begun_at = self._state.step
-        self._folder.save(self._state, self._student.state_dict(), self._optimiser.state_dict())
+        self._folder.save(
+            replace(self._state, best=gathered(self._state.best), mean=gathered(self._state.mean)),
+            gathered(self._student.state_dict()),
+            gathered(self._optimiser.adam.state_dict()),
+        )
 
     def finish(self) -> Held:
         """The last weights, their mean, or the best before them, the start among these: whichever does best on held-out

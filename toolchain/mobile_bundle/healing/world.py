@@ -31,6 +31,14 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def average(self, values: list[torch.Tensor]) -> None:
+        """Of all processes, in place."""
+        if self.size > 1:
+            whole = torch.cat([value.flatten() for value in values])
+            dist.all_reduce(whole)
+            parts = torch.split(whole.div_(self.size), [value.numel() for value in values])
+            torch._foreach_copy_(values, [part.view_as(value) for part, value in zip(parts, values, strict=True)])
+
     def agreed(self, value: float) -> float:
         """The first process's value."""
         if self.size == 1:
@@ -51,15 +59,17 @@ def join_world(device: str) -> Iterator[World]:
     own = torch.device(device, local) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
         torch.cuda.set_device(own)
-        torch.set_float32_matmul_precision("high")
-    if size == 1:
-        yield World(0, 1, own)
-        return
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    precision = torch.get_float32_matmul_precision()
+    # TF32 on a GPU; on a CPU oneDNN, with bfloat16 where it has units for that, which is less than int8 loses
+    torch.set_float32_matmul_precision("high" if device == "cuda" else "medium")
+    if size > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield World(rank, size, own)
     finally:
-        dist.destroy_process_group()
+        torch.set_float32_matmul_precision(precision)
+        if size > 1:
+            dist.destroy_process_group()
 
 
 def _number(name: str, default: int) -> int:

@@ -155,6 +155,13 @@ class Model:
         scale = f"{tensor.source.rpartition('.')[0]}.weight_scale"
         return [name for name in (tensor.source, scale) if name in self.checkpoint]
 
+    def directory_tensors(self) -> list[TensorSpec]:
+        """The tensors as a checkpoint directory of this model holds them, whatever file this is."""
+        if not isinstance(self.checkpoint, GgufCheckpoint):
+            return self.tensors
+        config = self.checkpoint.config
+        return names.tensors(ARCHITECTURES[architecture(config)](Config(config)), "model.")
+
     def close(self) -> None:
         self.checkpoint.close()
 

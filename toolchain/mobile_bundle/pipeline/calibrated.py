@@ -29,6 +29,7 @@ from mobile_bundle.calibrate.walk import (
     tensor_named,
 )
 from mobile_bundle.codecs import Blob, Stats, StreamCodec, codec_for
+from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -36,6 +37,9 @@ from mobile_bundle.pipeline.parts import TensorRecord
 from mobile_bundle.pipeline.pool import PartPool, Progress
 from mobile_bundle.pipeline.shared_codebooks import train_shared
 from mobile_bundle.planning.sharing import shared_name
+
+_VECTOR_GROUP = 128
+"""Columns of an input that share an int8 scale where vectors are looked up (runtime/kernels/vector_rows-impl.h)."""
 
 
 def write_calibrated(
@@ -84,6 +88,7 @@ def _write(
     walk, held_out = walks(work.decoded(embedding))
     reference, held_out_reference = walks(read_matrix(model, embedding))
     coded: dict[str, Tensor] = {}  # the layer before
+    groups: dict[str, int | None] = {}
     for layer in range(spec.layers):
         give_memory_back()
         weights = moved(layer_weights(model, layer), device)
@@ -98,19 +103,37 @@ def _write(
                 work.submit(tensors[name], hessian, drift)
             # Workers are busy; what was held out moves on meanwhile.
             if stage == STAGES[0] and coded:
-                held_out.advance(coded)
+                held_out.advance(coded, groups)
             elif stage == STAGES[-2]:
                 held_out_reference.advance(original)
             for name in readers:
                 weights[name] = torch.from_numpy(work.decoded(tensors[name])).to(device)
-        coded = weights
-    held_out.advance(coded)
+        coded, groups = weights, _int8_groups(tensors, assignment)
+    held_out.advance(coded, groups)
     del walk, reference
     head = embedding if spec.tied else tensor_named(model, "output.weight")
-    own, theirs = (Head.of(model, values, device) for values in (work.decoded(head), read_matrix(model, head)))
-    measured = own.measure(held_out, theirs, held_out_reference)
+    own = Head.of(model, work.decoded(head), device, _int8_group(assignment[head.name]))
+    measured = own.measure(held_out, Head.of(model, read_matrix(model, head), device), held_out_reference)
     extras = work.codebook_blobs()
     return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records()), measured
+
+
+def _int8_groups(tensors: Mapping[str, TensorSpec], assignment: Mapping[str, StreamCodec]) -> dict[str, int | None]:
+    """`_int8_group` of a layer's inputs, by entrance of PROJECTIONS; the widest where their readers differ."""
+    found: dict[str, int | None] = {}
+    for name, tensor in tensors.items():
+        entrance, group = PROJECTIONS.get(name.removesuffix(".weight")), _int8_group(assignment[tensor.name])
+        if entrance is not None:
+            found[entrance] = group if group is None else max(group, found.get(entrance) or 0)
+    return found
+
+
+def _int8_group(codec: StreamCodec) -> int | None:
+    """Columns of its input that share an int8 scale in the engine; None: the engine multiplies by the input as it
+    is."""
+    if codec.packed.format in (Format.F32, Format.BF16):
+        return None
+    return codec.packed.group or (_VECTOR_GROUP if codec.codebook else 0)
 
 
 class _Work:

@@ -17,15 +17,18 @@ _SHARING_BITS = 0.01
 @dataclass(frozen=True)
 class Losses:
     """What codes would cost one tensor, nats per token. sensitivity: at a relative squared error of 1; tried: by the
-    codec's name, where its error was measured (calibrate/profile.py)."""
+    codec's name, where its error was measured (calibrate/profile.py); inputs: what any code costs, because its kernels
+    round the inputs to int8."""
 
     sensitivity: float = 1.0
     tried: Mapping[str, float] = field(default_factory=dict)
+    inputs: float = 0.0
 
     def of(self, codec: str) -> float:
-        """Of a codec's name: what was tried, else by its error on Gaussian weights; 0 for a codec without any."""
+        """Of a codec's name: what was tried, else by its error on Gaussian weights; no error for a codec without
+        any."""
         found = self.tried.get(codec)
-        return self.sensitivity * GAUSSIAN_ERROR.get(codec, 0.0) if found is None else found
+        return self.inputs + (self.sensitivity * GAUSSIAN_ERROR.get(codec, 0.0) if found is None else found)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def candidates(
         time = 0.0 if lookup else decode_cost(codec) * tensor.rows * tensor.columns
         return Candidate(codec, size, loss, time, price * time)
 
-    found = [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
+    found = (
+        [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), losses.inputs)]
+    )
     for name in GAUSSIAN_ERROR:
         codec = _shared(codec_by_name(name), tensor, sharers)
         size = float(codec.blob_bytes(tensor.rows, tensor.columns))

@@ -84,6 +84,6 @@ def plan_table(plan: Plan, tensors: Sequence[TensorSpec]) -> list[str]:
     lines.append(f"decoding: {plan.speed:.2f} of the speed of affine-4bit, by the time of its products alone")
     lines.append(
         f"predicted loss: +{plan.loss:.4f} nats per token, perplexity on the calibration text {plan.perplexity:.3f} "
-        "(the sum over the matrices; the whole is measured at the end and may lose more)"
+        "(the sum over the matrices, int8 inputs included; the whole is measured at the end and may lose more)"
     )
     return lines
