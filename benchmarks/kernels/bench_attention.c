@@ -2,10 +2,11 @@
  *
  *   bench_attention [repeats, default 15] [positions, default 2048] [heads of a KV head, 3] [head size, 64]
  *
- * One token's heads (decoding) and those of five tokens (reading a prompt). Everything is interleaved in one process
- * and the fastest is printed. "streamed": the cache is 64 MB, so that it comes from memory, as 30 layers' does.
- * Built from the repository's root, behind `cmake -S runtime -B build/bench && cmake --build build/bench`:
- *   cc -O2 -I runtime -I runtime/include benchmarks/kernels/bench_attention.c build/bench/libmobile_bundle.a -lm */
+ * "small": no position weighs more than 1 / 128 of all, which take half the products. One token's heads (decoding) and
+ * those of five tokens (reading a prompt). Everything is interleaved in one process and the fastest is printed.
+ * "streamed": the cache is 64 MB, so that it comes from memory, as 30 layers' does. Built from the repository's root,
+ * behind `cmake -S runtime -B build/bench && cmake --build build/bench`: cc -O2 -I runtime -I runtime/include
+ * benchmarks/kernels/bench_attention.c build/bench/libmobile_bundle.a -lm */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -16,9 +17,9 @@
 #define CACHE_BYTES ((size_t)64 << 20)
 #define MOST_REPEATS 256
 
-enum { SCORES8, MIX8, KEY8, SCORES4, MIX4, SOFTMAX, STEPS };
-static const char *const names[STEPS] = {"scores_int8", "mix_int8", "scores_key8",
-                                         "scores_int4", "mix_int4", "softmax_terms"};
+enum { SCORES8, SCORES4, MIX8, MIX8_SMALL, MIX4, MIX4_SMALL, SOFTMAX, STEPS };
+static const char *const names[STEPS] = {"scores_int8", "scores_int4",    "mix_int8",     "mix_int8 small",
+                                         "mix_int4",    "mix_int4 small", "softmax_terms"};
 
 static uint32_t positions = 2048, heads = 3, size = 64;
 static uint8_t *cache;
@@ -26,6 +27,7 @@ static uint16_t *scales;
 static float *weights, *out, *query_scales;
 static int8_t *codes;
 static int32_t *sums;
+static float *term_sums;
 
 static double now(void) {
   struct timespec t;
@@ -44,24 +46,23 @@ static void *area(size_t bytes) {
 static void step(const mb_kernels *kernels, int which, uint32_t rows, size_t at) {
   const uint32_t blocks = size / MB_KV_BLOCK;
   const mb_queries queries = {.codes = codes, .scales = query_scales, .sums = sums, .rows = rows};
-  const mb_kv_head int8 = {cache + at, scales + at / MB_KV_BLOCK, size, positions};
-  const mb_kv_groups key8 = {cache + at, scales + at / MB_KV_BLOCK, blocks, positions};
+  const mb_terms terms = {weights, positions, term_sums, rows};
+  const mb_kv_groups int8 = {cache + at, scales + at / MB_KV_BLOCK, blocks, positions};
   const mb_kv_groups int4 = {cache + at, scales + at * 2 / MB_KV_BLOCK, blocks, positions};
   switch (which) {
     case SCORES8:
       kernels->scores_int8(&queries, &int8, weights, positions);
       break;
-    case MIX8:
-      kernels->mix_int8(weights, positions, rows, &int8, 0, blocks, out);
-      break;
-    case KEY8:
-      kernels->scores_key8(&queries, &key8, weights, positions);
-      break;
     case SCORES4:
       kernels->scores_int4(&queries, &int4, weights, positions);
       break;
+    case MIX8:
+    case MIX8_SMALL:
+      kernels->mix_int8(&terms, &int8, 0, blocks, out);
+      break;
     case MIX4:
-      kernels->mix_int4(weights, positions, rows, &int4, 0, blocks, out);
+    case MIX4_SMALL:
+      kernels->mix_int4(&terms, &int4, 0, blocks, out);
       break;
     case SOFTMAX:
       for (uint32_t r = 0; r < rows; r++) kernels->softmax_terms(weights + r * positions, positions);
@@ -87,6 +88,7 @@ int main(int argc, char **argv) {
   codes = area(rows * size);
   query_scales = area(rows * blocks * sizeof *query_scales);
   sums = area(rows * blocks * sizeof *sums);
+  term_sums = area(rows * sizeof *term_sums);
   for (size_t i = 0; i < CACHE_BYTES; i++) cache[i] = (uint8_t)(rand() % 255 + 129);
   for (size_t i = 0; i < CACHE_BYTES / MB_KV_BLOCK * 2; i++) scales[i] = (uint16_t)(0x2000 + rand() % 0x400);
   for (size_t i = 0; i < rows * size; i++) codes[i] = (int8_t)(rand() % 255 - 127), out[i] = 0;
@@ -102,8 +104,10 @@ int main(int argc, char **argv) {
       for (int t = 0; tables[t] != NULL; t++)
         for (int kind = 0; kind < 4; kind++) {
           const uint32_t tokens = kind < 2 ? 1 : TOKENS, streamed = kind % 2;
+          const bool small = which == MIX8_SMALL || which == MIX4_SMALL;
           const mb_kernels *kernels = mb_kernels_select(tables[t]);
           for (size_t j = 0; j < rows * positions; j++) weights[j] = (float)(j % 97) * 0.01f;
+          for (size_t j = 0; j < rows; j++) term_sums[j] = small ? 1000 : 1;
           if (!streamed) step(kernels, which, heads * tokens, 0);
           const double start = now();
           for (size_t again = 0; again < 8; again++)

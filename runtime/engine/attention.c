@@ -181,13 +181,13 @@ static void score(const attention_job *job, const queries *q, uint32_t from, uin
   for (uint32_t p = from; p < to;) {
     const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
     float *scores = q->scores + (p - q->base);
-    if (session->layout.grouped) {
+    if (scaled) {
       const mb_kv_groups keys = mb_kv_key_groups(session, job->layer, q->kv_head, piece);
-      (session->layout.keys_int4 ? kernels->scores_int4 : kernels->scores_key8)(&some, &keys, scores,
+      (session->layout.keys_int4 ? kernels->scores_int4 : kernels->scores_int8)(&some, &keys, scores,
                                                                                 job->scores_stride);
     } else {
       const mb_kv_head keys = mb_kv_keys(session, job->layer, q->kv_head, piece);
-      (scaled ? kernels->scores_int8 : kernels->scores_f16)(&some, &keys, scores, job->scores_stride);
+      kernels->scores_f16(&some, &keys, scores, job->scores_stride);
     }
     p += piece.positions;
   }
@@ -215,20 +215,23 @@ static void mix_positions(const attention_job *job, const queries *q, uint32_t r
   float *out = q->mixed + (size_t)row * session->layout.stride;
   for (uint32_t p = from; p < to;) {
     const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
-    const float *weights = q->scores + row * job->scores_stride + (p - q->base);
-    if (session->layout.grouped) {
+    const mb_terms terms = {.terms = q->scores + row * job->scores_stride + (p - q->base),
+                            .stride = job->scores_stride,
+                            .sums = q->sums + row,
+                            .rows = rows};
+    if (session->layout.kv_scaled) {
       const mb_kv_groups values = mb_kv_value_groups(session, job->layer, q->kv_head, piece);
-      kernels->mix_int4(weights, job->scores_stride, rows, &values, first_block, last_block, out);
+      (session->layout.values_int4 ? kernels->mix_int4 : kernels->mix_int8)(&terms, &values, first_block, last_block,
+                                                                            out);
     } else {
       const mb_kv_head values = mb_kv_values(session, job->layer, q->kv_head, piece);
-      (session->layout.kv_scaled ? kernels->mix_int8 : kernels->mix_f16)(weights, job->scores_stride, rows, &values,
-                                                                         first_block, last_block, out);
+      kernels->mix_f16(&terms, &values, first_block, last_block, out);
     }
     p += piece.positions;
   }
 }
 
-/* int8 and fp16: a row leaves out what it does not see (it may be infinite), and adds up what it sees in order. So the
+/* fp16: a row leaves out what it does not see (it may be infinite), and adds up what it sees in order. So the
  * rows share the positions that all of them see; those before and behind are a token's own. */
 static void mix_in_order(const attention_job *job, const queries *q, uint32_t first_block, uint32_t last_block) {
   const uint32_t position = job->session->position, group = job->group;
@@ -250,10 +253,9 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
   const mb_model_config *c = &session->model->weights.config;
   const uint32_t stride = session->layout.stride, rows = rows_of(job, q), from = first_block * MB_KV_BLOCK;
   const uint32_t to = last_block * MB_KV_BLOCK < c->head_dim ? last_block * MB_KV_BLOCK : c->head_dim;
-  const bool grouped = session->layout.grouped;
   for (uint32_t r = 0; r < rows; r++)
     memset(q->mixed + (size_t)r * stride + from, 0, (last_block - first_block) * MB_KV_BLOCK * sizeof *q->mixed);
-  if (grouped)
+  if (session->layout.kv_scaled)
     mix_positions(job, q, 0, rows, q->base, q->end, first_block, last_block);
   else
     mix_in_order(job, q, first_block, last_block);
@@ -263,7 +265,7 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
     float *out = session->layout.buffers.attention + (q->first + r / job->group) * padded + (size_t)head * c->head_dim;
     float *mixed = q->mixed + (size_t)r * stride;
     const float inverse = 1.0f / q->sums[r];
-    if (grouped) mb_kv_turn(mixed + from, last_block - first_block);
+    if (session->layout.values_int4) mb_kv_turn(mixed + from, last_block - first_block);
     for (uint32_t i = from; i < to; i++) out[i] = mixed[i] * inverse;
   }
 }

@@ -40,7 +40,7 @@ mb_status mb_cache_pieces(const mb_session *session, uint32_t position, uint32_t
   const mb_model_config *c = &session->model->weights.config;
   const size_t full = (size_t)layout->full_layers * c->kv_heads;
   const size_t windowed = (size_t)layout->windowed_layers * c->kv_heads;
-  const uint32_t group = layout->grouped ? MB_KV_GROUP : 1; /* positions that lie together */
+  const uint32_t group = layout->kv_scaled ? MB_KV_GROUP : 1; /* positions that lie together */
   const uint32_t slots = mb_round_up(written < layout->ring ? written : layout->ring, group);
   buffer buffers[BUFFERS];
   buffers_of(layout, buffers);

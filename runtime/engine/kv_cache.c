@@ -1,7 +1,7 @@
 /* The cache of one layer and KV head is one sequential stream, so that a query reads it forwards.
- * int8: [position][stride], one fp16 scale per 32 values (the K of some models has outlier channels; a scale per vector
- * would drown the others). Queries are quantised the same way, so that scores are integer products.
- * int4 and k8v4: the same scales; kernels/int4_layout.h. fp16: [position][stride]. */
+ * fp16: [position][stride]. Otherwise integers, with one fp16 scale per 32 values (the K of some models has outlier
+ * channels; a scale per vector would drown the others): kernels/kv_layout.h. Queries are quantised to 8 bits in the
+ * same way, so that scores are integer products. */
 #include "engine/kv_cache.h"
 
 #include <math.h>
@@ -28,7 +28,7 @@ float mb_kv_quantise(const float *v, uint32_t n, int8_t *codes) {
 
 /* One block to codes in [-8, 7]; returns their scale. The largest value gets the code -8, by a scale of its opposite
  * sign: so all 16 codes are used. Then the scale that suits the codes best. */
-static float quantise_4_bits(const float v[MB_KV_BLOCK], int32_t codes[MB_KV_BLOCK]) {
+static float quantise_4_bits(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
   float most = 0, products = 0, squares = 0;
   bool finite = true;
   for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
@@ -38,7 +38,7 @@ static float quantise_4_bits(const float v[MB_KV_BLOCK], int32_t codes[MB_KV_BLO
   const float inverse = finite && fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
   for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
     const long code = inverse != 0 ? lrintf(v[i] * inverse) : 0;
-    codes[i] = code > 7 ? 7 : (int32_t)code;
+    codes[i] = (int8_t)(code > 7 ? 7 : code);
     products += v[i] * (float)codes[i];
     squares += (float)(codes[i] * codes[i]);
   }
@@ -75,47 +75,26 @@ static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_
   return before * kv_heads + (size_t)kv_head * kept_positions(session, layer);
 }
 
-/* A vector's place: position `at` of the whole cache. */
-static void store_int8(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales) {
-  const uint32_t stride = session->layout.stride, head_dim = session->model->weights.config.head_dim;
-  const uint32_t blocks = stride / MB_KV_BLOCK;
-  int8_t *codes = (int8_t *)cache + at * stride;
-  for (uint32_t i = 0; i < blocks; i++) {
-    const uint32_t start = i * MB_KV_BLOCK, left = head_dim - start;
-    scales[at * blocks + i] =
-        mb_f32_to_f16(mb_kv_quantise(v + start, left < MB_KV_BLOCK ? left : MB_KV_BLOCK, codes + start));
-  }
+static void write_code(bool int4, uint8_t *block, mb_kv_place place, int32_t code) {
+  uint8_t *byte = block + place.byte;
+  *byte = (uint8_t)(int4 ? (*byte & ~(15u << place.shift)) | (uint32_t)(code + MB_INT4_ZERO) << place.shift
+                         : (uint32_t)code);
 }
 
-static void store_int4(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales,
-                       mb_int4_place place(size_t, uint32_t)) {
+/* One vector to integers at position `at` of the whole cache. place: mb_kv_key or mb_kv_value. */
+static void store_codes(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales,
+                        bool int4, mb_kv_place place(bool, size_t, uint32_t)) {
   const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
   for (uint32_t b = 0; b < blocks; b++) {
-    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start;
-    uint8_t *block = cache + mb_int4_block_at(blocks, at, b) * MB_INT4_BLOCK_BYTES;
-    float values[MB_KV_BLOCK] = {0};
-    int32_t codes[MB_KV_BLOCK];
-    memcpy(values, v + start, (left < MB_KV_BLOCK ? left : MB_KV_BLOCK) * sizeof *v);
-    mb_kv_turn(values, 1);
-    scales[mb_int4_scale_at(blocks, at, b)] = mb_f32_to_f16(quantise_4_bits(values, codes));
-    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
-      const mb_int4_place to = place(at, d);
-      block[to.byte] =
-          (uint8_t)((block[to.byte] & ~(15u << to.shift)) | (uint32_t)(codes[d] + MB_INT4_ZERO) << to.shift);
-    }
-  }
-}
-
-/* A key of 8 bits among a group's. */
-static void store_key8(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales) {
-  const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
-  for (uint32_t b = 0; b < blocks; b++) {
-    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start;
-    int8_t *block = (int8_t *)cache + mb_int4_block_at(blocks, at, b) * MB_KEY8_BLOCK_BYTES;
-    int8_t codes[MB_KV_BLOCK] = {0};
-    scales[mb_int4_scale_at(blocks, at, b)] =
-        mb_f32_to_f16(mb_kv_quantise(v + start, left < MB_KV_BLOCK ? left : MB_KV_BLOCK, codes));
-    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) block[mb_key8_byte(at, d)] = codes[d];
+    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
+    uint8_t *block = cache + mb_kv_block_at(blocks, at, b) * mb_kv_block_bytes(int4);
+    float values[MB_KV_BLOCK] = {0}, scale;
+    int8_t codes[MB_KV_BLOCK];
+    memcpy(values, v + start, n * sizeof *v);
+    if (int4) mb_kv_turn(values, 1);
+    scale = int4 ? quantise_4_bits(values, codes) : mb_kv_quantise(values, MB_KV_BLOCK, codes);
+    scales[mb_kv_scale_at(blocks, at, b)] = mb_f32_to_f16(scale);
+    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(int4, block, place(int4, at, d), codes[d]);
   }
 }
 
@@ -126,24 +105,18 @@ static void store_f16(const mb_session *session, const float *v, size_t at, uint
 
 static void store_key(const mb_session *session, const float *key, size_t at) {
   const mb_buffers *b = &session->layout.buffers;
-  if (!session->layout.kv_scaled)
-    store_f16(session, key, at, b->keys);
-  else if (!session->layout.grouped)
-    store_int8(session, key, at, b->keys, b->key_scales);
-  else if (session->layout.keys_int4)
-    store_int4(session, key, at, b->keys, b->key_scales, mb_int4_key);
+  if (session->layout.kv_scaled)
+    store_codes(session, key, at, b->keys, b->key_scales, session->layout.keys_int4, mb_kv_key);
   else
-    store_key8(session, key, at, b->keys, b->key_scales);
+    store_f16(session, key, at, b->keys);
 }
 
 static void store_value(const mb_session *session, const float *value, size_t at) {
   const mb_buffers *b = &session->layout.buffers;
-  if (!session->layout.kv_scaled)
-    store_f16(session, value, at, b->values);
-  else if (!session->layout.grouped)
-    store_int8(session, value, at, b->values, b->value_scales);
+  if (session->layout.kv_scaled)
+    store_codes(session, value, at, b->values, b->value_scales, session->layout.values_int4, mb_kv_value);
   else
-    store_int4(session, value, at, b->values, b->value_scales, mb_int4_value);
+    store_f16(session, value, at, b->values);
 }
 
 static size_t place_of(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position) {
@@ -166,34 +139,16 @@ void mb_kv_load_key(const mb_session *session, uint32_t layer, uint32_t kv_head,
     for (uint32_t i = 0; i < head_dim; i++) key[i] = mb_f16_to_f32(halves[i]);
     return;
   }
+  const bool int4 = session->layout.keys_int4;
   for (uint32_t b = 0; b < blocks; b++) {
     const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    if (!session->layout.grouped) {
-      const int8_t *codes = (const int8_t *)buffers->keys + at * stride + start;
-      const float scale = mb_f16_to_f32(buffers->key_scales[at * blocks + b]);
-      for (uint32_t i = 0; i < n; i++) key[start + i] = (float)codes[i] * scale;
-      continue;
-    }
-    const float scale = mb_f16_to_f32(buffers->key_scales[mb_int4_scale_at(blocks, at, b)]);
-    if (!session->layout.keys_int4) {
-      const int8_t *codes = (const int8_t *)buffers->keys + mb_int4_block_at(blocks, at, b) * MB_KEY8_BLOCK_BYTES;
-      for (uint32_t i = 0; i < n; i++) key[start + i] = (float)codes[mb_key8_byte(at, i)] * scale;
-      continue;
-    }
-    const uint8_t *block = buffers->keys + mb_int4_block_at(blocks, at, b) * MB_INT4_BLOCK_BYTES;
-    float turned[MB_KV_BLOCK];
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) turned[i] = (float)mb_int4_code(block, mb_int4_key(at, i)) * scale;
-    mb_kv_turn(turned, 1);
-    memcpy(key + start, turned, n * sizeof *key);
-  }
-}
-
-/* A value's codes of one block of a 4-bit cache. */
-static void copy_int4(uint8_t *to_block, size_t to, const uint8_t *from_block, size_t from) {
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    const mb_int4_place source = mb_int4_value(from, i), target = mb_int4_value(to, i);
-    const uint32_t code = from_block[source.byte] >> source.shift & 15u;
-    to_block[target.byte] = (uint8_t)((to_block[target.byte] & ~(15u << target.shift)) | code << target.shift);
+    const float scale = mb_f16_to_f32(buffers->key_scales[mb_kv_scale_at(blocks, at, b)]);
+    const uint8_t *block = buffers->keys + mb_kv_block_at(blocks, at, b) * mb_kv_block_bytes(int4);
+    float values[MB_KV_BLOCK];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++)
+      values[i] = (float)mb_kv_code(int4, block, mb_kv_key(int4, at, i)) * scale;
+    if (int4) mb_kv_turn(values, 1);
+    memcpy(key + start, values, n * sizeof *key);
   }
 }
 
@@ -203,20 +158,19 @@ void mb_kv_move(const mb_session *session, uint32_t layer, uint32_t kv_head, uin
   const mb_layout *layout = &session->layout;
   const size_t source = place_of(session, layer, kv_head, from), target = place_of(session, layer, kv_head, to);
   const uint32_t blocks = layout->stride / MB_KV_BLOCK;
+  const bool int4 = layout->values_int4;
   store_key(session, key, target);
-  if (!layout->grouped) {
+  if (!layout->kv_scaled) {
     memcpy(buffers->values + target * layout->value_bytes, buffers->values + source * layout->value_bytes,
            layout->value_bytes);
-    if (layout->kv_scaled)
-      memcpy(buffers->value_scales + target * blocks, buffers->value_scales + source * blocks,
-             blocks * sizeof *buffers->value_scales);
     return;
   }
   for (uint32_t b = 0; b < blocks; b++) {
-    copy_int4(buffers->values + mb_int4_block_at(blocks, target, b) * MB_INT4_BLOCK_BYTES, target,
-              buffers->values + mb_int4_block_at(blocks, source, b) * MB_INT4_BLOCK_BYTES, source);
-    buffers->value_scales[mb_int4_scale_at(blocks, target, b)] =
-        buffers->value_scales[mb_int4_scale_at(blocks, source, b)];
+    const uint8_t *old = buffers->values + mb_kv_block_at(blocks, source, b) * mb_kv_block_bytes(int4);
+    uint8_t *new = buffers->values + mb_kv_block_at(blocks, target, b) * mb_kv_block_bytes(int4);
+    for (uint32_t d = 0; d < MB_KV_BLOCK; d++)
+      write_code(int4, new, mb_kv_value(int4, target, d), mb_kv_code(int4, old, mb_kv_value(int4, source, d)));
+    buffers->value_scales[mb_kv_scale_at(blocks, target, b)] = buffers->value_scales[mb_kv_scale_at(blocks, source, b)];
   }
 }
 
@@ -225,24 +179,20 @@ mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t f
   return (mb_kv_piece){slot, end - first < kept - slot ? end - first : kept - slot};
 }
 
-static mb_kv_head head(const mb_session *session, size_t at, uint32_t positions, const uint8_t *cache,
-                       const uint16_t *scales) {
-  const mb_layout *layout = &session->layout;
-  const size_t stride = layout->stride;
-  return (mb_kv_head){.values = cache + at * (layout->kv_scaled ? stride : 2 * stride),
-                      .scales = layout->kv_scaled ? scales + at * (stride / MB_KV_BLOCK) : NULL,
-                      .stride = layout->stride,
-                      .positions = positions};
+static mb_kv_head head(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece,
+                       const uint8_t *cache) {
+  const size_t stride = session->layout.stride, at = head_begin(session, layer, kv_head) + piece.slot;
+  return (mb_kv_head){.values = (const uint16_t *)(const void *)cache + at * stride,
+                      .stride = session->layout.stride,
+                      .positions = piece.positions};
 }
 
 mb_kv_head mb_kv_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
-  const mb_buffers *b = &session->layout.buffers;
-  return head(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->keys, b->key_scales);
+  return head(session, layer, kv_head, piece, session->layout.buffers.keys);
 }
 
 mb_kv_head mb_kv_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
-  const mb_buffers *b = &session->layout.buffers;
-  return head(session, head_begin(session, layer, kv_head) + piece.slot, piece.positions, b->values, b->value_scales);
+  return head(session, layer, kv_head, piece, session->layout.buffers.values);
 }
 
 static mb_kv_groups groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece,

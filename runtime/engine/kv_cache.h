@@ -33,10 +33,11 @@ typedef struct {
  * with `first`. */
 mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t first, uint32_t end);
 
+/* Of an fp16 cache. */
 mb_kv_head mb_kv_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
 mb_kv_head mb_kv_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
 
-/* The same of a grouped cache; the piece begins with a whole group, its end is rounded up to one. */
+/* The same as integers; the piece begins with a whole group, its end is rounded up to one. */
 mb_kv_groups mb_kv_key_groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
 mb_kv_groups mb_kv_value_groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece);
 

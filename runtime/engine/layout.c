@@ -140,8 +140,6 @@ static uint32_t count_layers(const mb_model_config *c, bool windowed) {
   return count;
 }
 
-static bool is_grouped(mb_kv_type type) { return type == MB_KV_INT4 || type == MB_KV_K8V4; }
-
 /* Of a key or a value. */
 static uint32_t vector_bytes(const mb_layout *layout, bool int4) {
   if (int4) return layout->stride / 2;
@@ -149,7 +147,7 @@ static uint32_t vector_bytes(const mb_layout *layout, bool int4) {
 }
 
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options) {
-  const bool grouped = is_grouped(options->kv_type);
+  const bool grouped = options->kv_type != MB_KV_F16;
   const uint64_t ring =
       mb_size_round_up((uint64_t)config->sliding_window + options->prefill_chunk - 1, grouped ? MB_KV_TILE : 1);
   if (count_layers(config, true) > 0 && ring < options->context) return (uint32_t)ring;
@@ -169,14 +167,14 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   layout->stride = mb_round_up(config->head_dim, MB_KV_BLOCK);
   layout->kv_scaled = kv_type != MB_KV_F16;
   layout->keys_int4 = kv_type == MB_KV_INT4;
-  layout->grouped = is_grouped(kv_type);
+  layout->values_int4 = kv_type == MB_KV_INT4 || kv_type == MB_KV_K8V4;
   layout->key_bytes = vector_bytes(layout, layout->keys_int4);
-  layout->value_bytes = vector_bytes(layout, layout->grouped);
+  layout->value_bytes = vector_bytes(layout, layout->values_int4);
   layout->full_layers = count_layers(config, false);
   layout->windowed_layers = count_layers(config, true);
   layout->convolution_ring = mb_convolution_ring(config, &layout->options);
   layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
-  layout->room = mb_round_up(layout->options.context, layout->grouped ? MB_KV_GROUP : 1);
+  layout->room = mb_round_up(layout->options.context, layout->kv_scaled ? MB_KV_GROUP : 1);
   layout->ring = mb_ring(config, &layout->options);
   const uint32_t group = config->heads / config->kv_heads, chunk = layout->options.prefill_chunk;
   const uint32_t tokens = group < SHARING_ROWS ? SHARING_ROWS / group : 1;

@@ -47,11 +47,11 @@ typedef struct {
   mb_session_options options; /* no zeros left in it */
   uint32_t logit_rows;        /* 1 + lookahead, or the chunk with all_logits */
   uint32_t stride;            /* head_dim rounded up to MB_KV_BLOCK */
-  bool grouped;               /* positions lie in groups of MB_KV_GROUP, values in 4 bits: kernels/int4_layout.h */
-  bool keys_int4;             /* grouped keys: in 4 bits, otherwise in 8 */
-  uint32_t key_bytes;         /* of a key, without its scales */
-  uint32_t value_bytes;       /* of a value, the same */
-  bool kv_scaled;             /* not fp16: a vector has stride / MB_KV_BLOCK scales */
+  bool kv_scaled;             /* not fp16: integers in groups of positions, kernels/kv_layout.h */
+  bool keys_int4;             /* those of 4 bits, otherwise of 8 */
+  bool values_int4;
+  uint32_t key_bytes;   /* of a key, without its scales */
+  uint32_t value_bytes; /* of a value, the same */
   uint32_t room; /* positions that the other layers keep: context, rounded up to MB_KV_GROUP where that is a group */
   uint32_t ring; /* positions that a layer with a window keeps: position p lies at p % ring */
   uint32_t thread_rows;      /* query heads that a thread works on at once */

@@ -3,7 +3,7 @@
 #include "kernels/avx2_common.h"
 #include "kernels/avx2_dense-impl.h"
 #include "kernels/avx2_functions-impl.h"
-#include "kernels/avx2_int4-impl.h"
+#include "kernels/avx2_groups-impl.h"
 #include "kernels/avx2_matmul-impl.h"
 #include "kernels/avx2_matvec-impl.h"
 #include "kernels/avx2_sparse-impl.h"
@@ -39,12 +39,11 @@ const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead)
       .quantise = quantise,                     \
       .multiply = multiply_function,            \
       .scores_int8 = mb_avx512_scores_int8,     \
+      .scores_int4 = mb_avx512_scores_int4,     \
       .mix_int8 = mb_avx512_mix_int8,           \
+      .mix_int4 = mb_avx512_mix_int4,           \
       .scores_f16 = scores_f16,                 \
       .mix_f16 = mix_f16,                       \
-      .scores_int4 = mb_avx512_scores_int4,     \
-      .scores_key8 = mb_avx512_scores_key8,     \
-      .mix_int4 = mb_avx512_mix_int4,           \
       .sum_squares = sum_squares,               \
       .silu_multiply = silu_multiply,           \
       .gelu_multiply = gelu_multiply,           \

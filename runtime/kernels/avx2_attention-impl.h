@@ -1,6 +1,6 @@
-/* Attention over the KV cache, AVX2. The queries that meet the same keys share what is loaded and converted.
+/* Attention over a KV cache of fp16, AVX2. The queries that meet the same keys share what is loaded and converted.
  *
- * A fragment of avx2.c. It defines scores_int8(), scores_f16(), mix_int8() and mix_f16(), the table's entries. */
+ * A fragment of avx2.c. It defines scores_f16() and mix_f16(), the table's entries. */
 #ifndef MB_KERNELS_AVX2_ATTENTION_IMPL_H
 #define MB_KERNELS_AVX2_ATTENTION_IMPL_H
 
@@ -24,27 +24,7 @@ MB_INLINE __m256 add_8_parts_of_8(const __m256 v[8]) {
   return _mm256_add_ps(_mm256_shuffle_ps(t[0], t[1], 0x88), _mm256_shuffle_ps(t[0], t[1], 0xdd));
 }
 
-/* The eight partial sums of `heads` heads' products with one key of int8, SCORE_POSITIONS apart. Keys and queries are
- * in [-127, 127]. */
-MB_INLINE void score_int8(__m256 *sums, const int8_t *q, const float *query_scales, const int8_t *k,
-                          const uint16_t *key_scales, uint32_t blocks, uint32_t heads) {
-  const __m256i one = _mm256_set1_epi16(1);
-  const size_t stride = (size_t)blocks * MB_KV_BLOCK;
-  __m256 s[SCORE_HEADS];
-  for (uint32_t h = 0; h < heads; h++) s[h] = _mm256_setzero_ps();
-  for (uint32_t b = 0; b < blocks; b++, q += MB_KV_BLOCK, k += MB_KV_BLOCK) {
-    const __m256i key = load_bytes(k), magnitude = _mm256_abs_epi8(key);
-    const __m256 key_scale = _mm256_set1_ps(_cvtsh_ss(key_scales[b]));
-    for (uint32_t h = 0; h < heads; h++) {
-      __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(load_bytes(q + h * stride), key));
-      __m256 scale = _mm256_mul_ps(_mm256_set1_ps(query_scales[h * blocks + b]), key_scale);
-      s[h] = _mm256_add_ps(s[h], _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, one)), scale));
-    }
-  }
-  for (uint32_t h = 0; h < heads; h++) sums[h * SCORE_POSITIONS] = s[h];
-}
-
-/* The same with a key of fp16. */
+/* The eight partial sums of `heads` heads' products with one key, SCORE_POSITIONS apart. */
 MB_INLINE void score_f16(__m256 *sums, const float *q, const uint16_t *k, uint32_t stride, uint32_t heads) {
   __m256 s[SCORE_HEADS];
   for (uint32_t h = 0; h < heads; h++) s[h] = _mm256_setzero_ps();
@@ -68,34 +48,6 @@ MB_INLINE void store_scores(float *to, const __m256 sums[SCORE_POSITIONS], uint3
   }
 }
 
-static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
-  const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions,
-                 blocks = stride / MB_KV_BLOCK;
-  __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
-  memset(sums, 0, sizeof sums);
-  for (uint32_t p = 0; p < positions; p += SCORE_POSITIONS) {
-    const uint32_t count = positions - p < SCORE_POSITIONS ? positions - p : SCORE_POSITIONS;
-    for (uint32_t h = 0; h < heads; h += SCORE_HEADS) {
-      const uint32_t some = heads - h < SCORE_HEADS ? heads - h : SCORE_HEADS;
-      const int8_t *q = queries->codes + (size_t)h * stride;
-      const float *qs = queries->scales + (size_t)h * blocks;
-      for (uint32_t i = 0; i < count; i++) {
-        __m256 *to = sums + i;
-        const int8_t *k = (const int8_t *)keys->values + (size_t)(p + i) * stride;
-        const uint16_t *ks = keys->scales + (size_t)(p + i) * blocks;
-        switch (some) {
-          FOR_ROWS(1, score_int8(to, q, qs, k, ks, blocks, ROWS))
-          FOR_ROWS(2, score_int8(to, q, qs, k, ks, blocks, ROWS))
-          FOR_ROWS(3, score_int8(to, q, qs, k, ks, blocks, ROWS))
-          FOR_ROWS(4, score_int8(to, q, qs, k, ks, blocks, ROWS))
-        }
-      }
-      for (uint32_t i = 0; i < some; i++)
-        store_scores(scores + (h + i) * scores_stride + p, sums + i * SCORE_POSITIONS, count);
-    }
-  }
-}
-
 static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
   const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions;
   __m256 sums[SCORE_HEADS * SCORE_POSITIONS]; /* of a head after the other */
@@ -107,7 +59,7 @@ static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float 
       const float *q = queries->values + (size_t)h * stride;
       for (uint32_t i = 0; i < count; i++) {
         __m256 *to = sums + i;
-        const uint16_t *k = (const uint16_t *)keys->values + (size_t)(p + i) * stride;
+        const uint16_t *k = keys->values + (size_t)(p + i) * stride;
         switch (some) {
           FOR_ROWS(1, score_f16(to, q, k, stride, ROWS))
           FOR_ROWS(2, score_f16(to, q, k, stride, ROWS))
@@ -121,30 +73,19 @@ static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float 
   }
 }
 
-MB_INLINE float load_f16(const uint16_t *p) { return _cvtsh_ss(*p); }
-
 #include "kernels/attention_mix-impl.h"
 
-MB_INLINE void mix_16(const mix_block *m, uint32_t heads, bool int8) {
-  const uint8_t *values = m->values;
-  const size_t stride = m->out_stride;
+MB_INLINE void mix_16(const mix_block *m, uint32_t heads) {
+  const uint16_t *values = m->values;
+  const size_t stride = m->stride;
   float *out = m->out;
   __m256 low[MIX_HEADS], high[MIX_HEADS];
   for (uint32_t h = 0; h < heads; h++) {
     low[h] = _mm256_loadu_ps(out + h * stride);
     high[h] = _mm256_loadu_ps(out + h * stride + 8);
   }
-  for (uint32_t p = 0; p < m->positions; p++, values += m->value_bytes) {
-    __m256 v0, v1;
-    if (int8) {
-      __m256 scale = _mm256_set1_ps(m->scales[p]);
-      __m128i sixteen = _mm_loadu_si128((const __m128i *)(const void *)values);
-      v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(sixteen)), scale);
-      v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(sixteen, 8))), scale);
-    } else {
-      v0 = load_8_f16(values);
-      v1 = load_8_f16(values + 16);
-    }
+  for (uint32_t p = 0; p < m->positions; p++, values += stride) {
+    const __m256 v0 = load_8_f16(values), v1 = load_8_f16(values + 8);
     for (uint32_t h = 0; h < heads; h++) {
       __m256 weight = _mm256_set1_ps(m->weights[h * m->weights_stride + p]);
       low[h] = _mm256_add_ps(low[h], _mm256_mul_ps(weight, v0));
@@ -157,14 +98,14 @@ MB_INLINE void mix_16(const mix_block *m, uint32_t heads, bool int8) {
   }
 }
 
-MB_INLINE void mix_16_heads(const mix_block *m, uint32_t heads, bool int8) {
+MB_INLINE void mix_16_heads(const mix_block *m, uint32_t heads) {
   switch (heads) {
-    FOR_ROWS(1, mix_16(m, ROWS, int8))
-    FOR_ROWS(2, mix_16(m, ROWS, int8))
-    FOR_ROWS(3, mix_16(m, ROWS, int8))
-    FOR_ROWS(4, mix_16(m, ROWS, int8))
-    FOR_ROWS(5, mix_16(m, ROWS, int8))
-    FOR_ROWS(6, mix_16(m, ROWS, int8))
+    FOR_ROWS(1, mix_16(m, ROWS))
+    FOR_ROWS(2, mix_16(m, ROWS))
+    FOR_ROWS(3, mix_16(m, ROWS))
+    FOR_ROWS(4, mix_16(m, ROWS))
+    FOR_ROWS(5, mix_16(m, ROWS))
+    FOR_ROWS(6, mix_16(m, ROWS))
   }
 }
 

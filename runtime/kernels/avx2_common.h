@@ -30,6 +30,11 @@
 
 MB_INLINE __m256i load_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
+/* Fetches what will be read soon. The processor does so by itself, but no further than a page's end. */
+MB_INLINE void fetch_group(const void *p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+}
+
 /* Four neighbouring columns of a vector against eight rows. */
 MB_INLINE __m256i broadcast_4(const int8_t *x) {
   int32_t four;

@@ -3,8 +3,7 @@
 #include "kernels/avx512.h"
 
 #include "kernels/avx512_common.h"
-#include "kernels/avx512_int4-impl.h"
-#include "kernels/avx512_int8-impl.h"
+#include "kernels/avx512_groups-impl.h"
 #include "kernels/exponential.h"
 
 MB_INLINE __m512 exp_16(__m512 x) {

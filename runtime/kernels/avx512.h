@@ -5,13 +5,12 @@
 
 #include "kernels/kernels.h"
 
-void mb_avx512_scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
-void mb_avx512_mix_int8(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_head *values,
-                        uint32_t first_block, uint32_t last_block, float *out);
+void mb_avx512_scores_int8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
 void mb_avx512_scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
-void mb_avx512_scores_key8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
-void mb_avx512_mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
-                        uint32_t first_block, uint32_t last_block, float *out);
+void mb_avx512_mix_int8(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                        float *out);
+void mb_avx512_mix_int4(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                        float *out);
 float mb_avx512_softmax_terms(float *scores, uint32_t n);
 
 #endif

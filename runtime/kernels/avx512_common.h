@@ -15,10 +15,4 @@ MB_INLINE __m512i broadcast_4_bytes(const void *p) {
 
 MB_INLINE __m512 load_16_f16(const void *p) { return _mm512_cvtph_ps(load_bytes(p)); }
 
-/* Fetches `bytes` bytes that will be read soon; they may lie behind the end of what there is. (The processor fetches
- * ahead by itself, but no further than a page's end.) */
-MB_INLINE void fetch_ahead(const void *p, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
-}
-
 #endif

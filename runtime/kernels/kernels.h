@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/int4_layout.h"
+#include "kernels/kv_layout.h"
 #include "packed/formats.h"
 
 #define MB_COLUMN_PADDING 128
@@ -39,18 +39,17 @@ typedef struct {
                     zero for the vectors that round up; filled by `quantise`, read by `multiply` */
 } mb_activations;
 
-/* The keys or the values of one KV head, of neighbouring positions. stride: head_dim rounded up to MB_KV_BLOCK; what
- * fills a vector up is zero. */
+/* The keys or the values of one KV head in fp16, of neighbouring positions. stride: head_dim rounded up to MB_KV_BLOCK;
+ * what fills a vector up is zero. */
 typedef struct {
-  const void *values;     /* [positions][stride], int8_t or fp16 as uint16_t */
-  const uint16_t *scales; /* int8 alone: [positions][stride / MB_KV_BLOCK] fp16 */
+  const uint16_t *values; /* [positions][stride] */
   uint32_t stride, positions;
 } mb_kv_head;
 
-/* The same in groups of positions, from a whole group on and of whole groups: int4_layout.h. */
+/* The same as integers, from a whole group of positions on and of whole groups: kv_layout.h. */
 typedef struct {
   const uint8_t *codes;
-  const uint16_t *scales; /* fp16; they may be negative */
+  const uint16_t *scales; /* fp16; with 8 bits not negative */
   uint32_t blocks;        /* of MB_KV_BLOCK dimensions */
   uint32_t positions;     /* a multiple of MB_KV_GROUP */
 } mb_kv_groups;
@@ -63,6 +62,14 @@ typedef struct {
   const float *values; /* fp16 cache: [rows][stride] */
   uint32_t rows;
 } mb_queries;
+
+/* What softmax made of their scores. */
+typedef struct {
+  const float *terms; /* row r's begin at r * stride */
+  size_t stride;
+  const float *sums; /* [rows]: of all of a row's terms, also of those that are not here; not for fp16 */
+  uint32_t rows;
+} mb_terms;
 
 typedef struct {
   const char *name; /* "scalar", "avx2", "avx512", "neon", "neon_dotprod" */
@@ -87,35 +94,30 @@ typedef struct {
   void (*multiply)(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                    uint32_t row_end);
 
-  /* Attention over the int8 KV cache.
-   * scores[r * scores_stride + p] = sum over blocks b in order, in 8 lanes: lane j += (float)D_j * (qs[b] * ks[p][b]),
-   *   D_j = sum of the products of values 4j..4j+3 of the block, qs and ks the blocks' scales; lanes then add as
-   *   (i, i + 4), (i, i + 2), (0 + 1). */
-  void (*scores_int8)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
-  /* out[r * stride + d] += for p in order: weights[r * weights_stride + p] * ((float)v[p][d] * vs[p][d / 32]), for the
-   * dimensions d of the blocks first_block..last_block-1. */
-  void (*mix_int8)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_head *values,
-                   uint32_t first_block, uint32_t last_block, float *out);
-
-  /* The same over an fp16 cache.
-   * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes add as above. */
-  void (*scores_f16)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
-  void (*mix_f16)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_head *values,
-                  uint32_t first_block, uint32_t last_block, float *out);
-
-  /* Attention over the 4-bit cache, in integers as far as possible.
+  /* Attention over a KV cache of 8 or of 4 bits, in integers as far as possible; keys and values may differ.
    * scores[r * scores_stride + p] = F; F = 0, for blocks b in order: F = F + (float)D * (qs[r][b] * ks[p][b]),
-   *   D = sum of the 32 products of codes. */
+   *   D = sum of the 32 products of codes, qs and ks the blocks' scales. */
+  void (*scores_int8)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
   void (*scores_int4)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
-  /* The same with keys of 8 bits. */
-  void (*scores_key8)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride);
-  /* out[r * stride + d] += for tiles of MB_KV_TILE positions in order: (float)S * t, d as above.
-   *   a[p] = weights[r * weights_stride + p] * vs[p][block], but 0 where the weight is 0 (a position that the query
-   * does not see, whatever lies there); A = max |a[p]| over the tile; t = A / 32767; W[p] = round to nearest even(a[p]
-   * * (32767 / A)); S = sum of W[p] * v[p][d]. W = 0 and t = 0 where A < 2^-100; t = NaN where an a[p] is not finite.
-   */
-  void (*mix_int4)(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
-                   uint32_t first_block, uint32_t last_block, float *out);
+  /* out[r * stride + d] += for tiles of MB_KV_TILE positions in order: (float)S * t, for the dimensions d of the blocks
+   * first_block..last_block-1; stride = blocks * MB_KV_BLOCK.
+   *   a[p] = terms[r][p] * vs[p][block], but 0 where the term is 0 (a position that the query does not see, whatever
+   * lies there); A = max |a[p]| over the tile; N = 127 * 128 where one of the tile's terms is above sums[r] / 128,
+   * otherwise 127 (so the step is at most 2^-14 of what all positions weigh); t = A / N; W[p] = round to nearest
+   * even(a[p] * (N / A)); S = sum of W[p] * v[p][d]. W = 0 and t = 0 where A < 2^-100; t = NaN where an a[p] is not
+   * finite. */
+  void (*mix_int8)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                   float *out);
+  void (*mix_int4)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                   float *out);
+
+  /* Attention over an fp16 cache, in floats.
+   * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes then add as (i, i + 4), (i, i + 2),
+   *   (0 + 1). */
+  void (*scores_f16)(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride);
+  /* out[r * stride + d] += for p in order: terms[r][p] * v[p][d], d as above. */
+  void (*mix_f16)(const mb_terms *terms, const mb_kv_head *values, uint32_t first_block, uint32_t last_block,
+                  float *out);
 
   /* Vector functions of the decoder, on n floats. */
   float (*sum_squares)(const float *v, uint32_t n); /* 8 partial sums, element i in sum i % 8; lanes add as above */

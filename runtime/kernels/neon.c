@@ -44,7 +44,15 @@ typedef struct {
 } columns_16;
 
 MB_INLINE columns_16 columns_load(const int8_t *x) {
+#if defined(__aarch64__)
+  int32_t fours[4];
+  memcpy(fours, x, sizeof fours);
+  const int32x4x4_t all = vld4q_dup_s32(fours); /* one instruction */
+  return (columns_16){{vreinterpretq_s8_s32(all.val[0]), vreinterpretq_s8_s32(all.val[1]),
+                       vreinterpretq_s8_s32(all.val[2]), vreinterpretq_s8_s32(all.val[3])}};
+#else
   return (columns_16){{broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)}};
+#endif
 }
 
 MB_INLINE quad quad_dot_lane(quad s, int8x16_t codes, columns_16 x, int lane) {
@@ -67,13 +75,8 @@ MB_INLINE quad_sums quad_add(quad_sums sums, quad s) {
 
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return pairwise_add(sums.low, sums.high); }
 
-MB_INLINE int32x4_t dot_4(int8x16_t a, int8x16_t b) {
-  return pairwise_add(vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))),
-                      vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b))));
-}
-
 #include "kernels/neon_attention-impl.h"
-#include "kernels/neon_int4-impl.h"
+#include "kernels/neon_groups-impl.h"
 #include "kernels/neon_multiply-impl.h"
 
 const mb_kernels mb_neon_kernels = MB_KERNEL_TABLE("neon", multiply);

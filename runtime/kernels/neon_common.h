@@ -44,14 +44,6 @@ MB_INLINE float32x4_t load_4_f16(const void *p) {
 #endif
 }
 
-MB_INLINE float load_f16(const uint16_t *p) {
-#if defined(__aarch64__)
-  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(p))), 0);
-#else
-  return mb_f16_to_f32(*p);
-#endif
-}
-
 /* Byte index[i] of the table; indices are below 16. */
 MB_INLINE uint8x16_t look_up(uint8x16_t table, uint8x16_t index) {
 #if defined(__aarch64__)

@@ -39,10 +39,8 @@ MB_INLINE quad_sums quad_sums_zero(void) { return vdupq_n_s32(0); }
 MB_INLINE quad_sums quad_add(quad_sums sums, quad s) { return vaddq_s32(sums, s); }
 MB_INLINE int32x4_t quad_rows(quad_sums sums) { return sums; }
 
-MB_INLINE int32x4_t dot_4(int8x16_t a, int8x16_t b) { return vdotq_s32(vdupq_n_s32(0), a, b); }
-
 #include "kernels/neon_attention-impl.h"
-#include "kernels/neon_int4-impl.h"
+#include "kernels/neon_groups-impl.h"
 #include "kernels/neon_multiply-impl.h"
 
 const mb_kernels mb_neon_dotprod_kernels = MB_KERNEL_TABLE("neon_dotprod", multiply);

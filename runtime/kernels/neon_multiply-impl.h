@@ -114,8 +114,8 @@ MB_INLINE void dot_6_bits(quad s[4], const uint8_t *p, const int8_t *x) {
 }
 
 /* The codes of 16 columns of four rows, by trellis: codes[f] has those of the columns 4 * f .. 4 * f + 3. */
-MB_INLINE void trellis_codes_2(int8x16_t codes[4], uint8x16_t q) {
-  const uint8x16_t table = vld1q_u8(mb_trellis_2), nibble = vdupq_n_u8(15);
+MB_INLINE void trellis_codes_2(int8x16_t codes[4], uint8x16_t table, uint8x16_t q) {
+  const uint8x16_t nibble = vdupq_n_u8(15);
   const uint32x4_t words = vreinterpretq_u32_u8(q);
   const uint8x16_t turned = vreinterpretq_u8_u32(vsliq_n_u32(vshrq_n_u32(words, 30), words, 2));
   codes[0] = vreinterpretq_s8_u8(look_up(table, vandq_u8(turned, nibble)));
@@ -146,9 +146,14 @@ MB_INLINE quad dot_16_codes(quad s, const int8x16_t codes[4], columns_16 x) {
 /* 16 columns, 64 bytes. */
 MB_INLINE void dot_trellis_2(quad s[4], const uint8_t *p, const int8_t *x) {
   const columns_16 v = columns_load(x);
+  /* A table that seems new for every block: one that is known from before the loop gets no register in it, and clang
+   * loads it again for each of the 16 look-ups. */
+  const uint8_t *levels = mb_trellis_2;
+  __asm__("" : "+r"(levels));
+  const uint8x16_t table = vld1q_u8(levels);
   for (int j = 0; j < 4; j++) {
     int8x16_t codes[4];
-    trellis_codes_2(codes, vld1q_u8(p + 16 * j));
+    trellis_codes_2(codes, table, vld1q_u8(p + 16 * j));
     s[j] = dot_16_codes(s[j], codes, v);
   }
 }
@@ -329,7 +334,7 @@ MB_INLINE void unpack(int8_t *tile, const uint8_t *p, uint32_t columns, uint32_t
     for (uint32_t c = 0; c < columns; c += 16, to += 256)
       for (int j = 0; j < 64; j += 16, p += 16) {
         int8x16_t codes[4];
-        trellis_codes_2(codes, vld1q_u8(p));
+        trellis_codes_2(codes, vld1q_u8(mb_trellis_2), vld1q_u8(p));
         for (int f = 0; f < 4; f++) vst1q_u8(to + 64 * f + j, vreinterpretq_u8_s8(codes[f]));
       }
   if (bits == MB_TRELLIS + 3)

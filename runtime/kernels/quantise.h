@@ -31,9 +31,11 @@ static inline mb_group_scale mb_scale_of_maximum(uint32_t maximum_bits) {
   return mb_scale_to_largest(maximum_bits, 127.0f);
 }
 
-/* Of the weights of a tile of values: kernels.h, mix_int8. */
-static inline mb_group_scale mb_scale_of_weights(uint32_t maximum_bits) {
-  return mb_scale_to_largest(maximum_bits, 32767.0f);
+/* Of the weights of a tile of values: kernels.h, mix_int8. large: one of its terms is above MB_LARGE_TERM of all. */
+#define MB_LARGE_TERM 0x1p-7f
+
+static inline mb_group_scale mb_scale_of_weights(uint32_t maximum_bits, bool large) {
+  return mb_scale_to_largest(maximum_bits, large ? 127.0f * 128.0f : 127.0f);
 }
 
 #endif

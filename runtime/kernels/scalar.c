@@ -121,34 +121,6 @@ static void multiply(const mb_matrix *w, const mb_activations *x, float *y, size
 
 /* ---- attention ---- */
 
-static void scores_int8(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
-  const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions,
-                 blocks = stride / MB_KV_BLOCK;
-  for (uint32_t h = 0; h < heads; h++)
-    for (uint32_t p = 0; p < positions; p++) {
-      float lanes[8] = {0};
-      for (uint32_t b = 0; b < blocks; b++) {
-        const int8_t *q = queries->codes + (size_t)h * stride + b * MB_KV_BLOCK;
-        const int8_t *k = (const int8_t *)keys->values + (size_t)p * stride + b * MB_KV_BLOCK;
-        float scale = queries->scales[h * blocks + b] * mb_f16_to_f32(keys->scales[(size_t)p * blocks + b]);
-        for (int j = 0; j < 8; j++) lanes[j] += (float)dot_codes(k + 4 * j, 0, q + 4 * j, 4) * scale;
-      }
-      scores[h * scores_stride + p] = add_8_parts(lanes);
-    }
-}
-
-static void mix_int8(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values,
-                     uint32_t first_block, uint32_t last_block, float *out) {
-  const uint32_t stride = values->stride, positions = values->positions, blocks = stride / MB_KV_BLOCK;
-  const int8_t *codes = values->values;
-  for (uint32_t h = 0; h < heads; h++)
-    for (uint32_t p = 0; p < positions; p++)
-      for (uint32_t d = first_block * MB_KV_BLOCK; d < last_block * MB_KV_BLOCK; d++) {
-        float scale = mb_f16_to_f32(values->scales[(size_t)p * blocks + d / MB_KV_BLOCK]);
-        out[(size_t)h * stride + d] += weights[h * weights_stride + p] * ((float)codes[(size_t)p * stride + d] * scale);
-      }
-}
-
 static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float *scores, size_t scores_stride) {
   const uint32_t heads = queries->rows, stride = keys->stride, positions = keys->positions;
   const uint16_t *halves = keys->values;
@@ -161,64 +133,50 @@ static void scores_f16(const mb_queries *queries, const mb_kv_head *keys, float 
     }
 }
 
-static void mix_f16(const float *weights, size_t weights_stride, uint32_t heads, const mb_kv_head *values,
-                    uint32_t first_block, uint32_t last_block, float *out) {
+static void mix_f16(const mb_terms *terms, const mb_kv_head *values, uint32_t first_block, uint32_t last_block,
+                    float *out) {
   const uint32_t stride = values->stride, positions = values->positions;
   const uint16_t *halves = values->values;
-  for (uint32_t h = 0; h < heads; h++)
+  for (uint32_t r = 0; r < terms->rows; r++)
     for (uint32_t p = 0; p < positions; p++)
       for (uint32_t d = first_block * MB_KV_BLOCK; d < last_block * MB_KV_BLOCK; d++)
-        out[(size_t)h * stride + d] += weights[h * weights_stride + p] * mb_f16_to_f32(halves[(size_t)p * stride + d]);
+        out[(size_t)r * stride + d] +=
+            terms->terms[r * terms->stride + p] * mb_f16_to_f32(halves[(size_t)p * stride + d]);
 }
 
-static void scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+static void scores_of(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride,
+                      bool int4) {
   const uint32_t blocks = keys->blocks;
   for (uint32_t r = 0; r < queries->rows; r++)
     for (uint32_t p = 0; p < keys->positions; p++) {
       float score = 0;
       for (uint32_t b = 0; b < blocks; b++) {
         const int8_t *q = queries->codes + ((size_t)r * blocks + b) * MB_KV_BLOCK;
-        const uint8_t *k = keys->codes + mb_int4_block_at(blocks, p, b) * MB_INT4_BLOCK_BYTES;
+        const uint8_t *k = keys->codes + mb_kv_block_at(blocks, p, b) * mb_kv_block_bytes(int4);
         const float scale =
-            queries->scales[(size_t)r * blocks + b] * mb_f16_to_f32(keys->scales[mb_int4_scale_at(blocks, p, b)]);
+            queries->scales[(size_t)r * blocks + b] * mb_f16_to_f32(keys->scales[mb_kv_scale_at(blocks, p, b)]);
         int32_t dot = 0;
-        for (uint32_t d = 0; d < MB_KV_BLOCK; d++) dot += mb_int4_code(k, mb_int4_key(p, d)) * q[d];
+        for (uint32_t d = 0; d < MB_KV_BLOCK; d++) dot += mb_kv_code(int4, k, mb_kv_key(int4, p, d)) * q[d];
         score += (float)dot * scale;
       }
       scores[r * scores_stride + p] = score;
     }
 }
 
-static void scores_key8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
-  const uint32_t blocks = keys->blocks;
-  for (uint32_t r = 0; r < queries->rows; r++)
-    for (uint32_t p = 0; p < keys->positions; p++) {
-      float score = 0;
-      for (uint32_t b = 0; b < blocks; b++) {
-        const int8_t *q = queries->codes + ((size_t)r * blocks + b) * MB_KV_BLOCK;
-        const int8_t *k = (const int8_t *)keys->codes + mb_int4_block_at(blocks, p, b) * MB_KEY8_BLOCK_BYTES;
-        const float scale =
-            queries->scales[(size_t)r * blocks + b] * mb_f16_to_f32(keys->scales[mb_int4_scale_at(blocks, p, b)]);
-        int32_t dot = 0;
-        for (uint32_t d = 0; d < MB_KV_BLOCK; d++) dot += k[mb_key8_byte(p, d)] * q[d];
-        score += (float)dot * scale;
-      }
-      scores[r * scores_stride + p] = score;
-    }
-}
-
-/* The codes of a row's weights in one tile; returns their scale. */
-static float tile_weights(const float *weights, const mb_kv_groups *values, uint32_t block, uint32_t first,
+/* The codes of a row's weights in one tile; returns their scale. limit: terms above it are large. */
+static float tile_weights(const float *terms, float limit, const mb_kv_groups *values, uint32_t block, uint32_t first,
                           uint32_t positions, int16_t codes[MB_KV_TILE]) {
   float scaled[MB_KV_TILE];
   uint32_t maximum = 0;
+  bool large = false;
   for (uint32_t i = 0; i < positions; i++) {
-    const float scale = mb_f16_to_f32(values->scales[mb_int4_scale_at(values->blocks, first + i, block)]);
-    scaled[i] = weights[first + i] != 0 ? weights[first + i] * scale : 0;
+    const float scale = mb_f16_to_f32(values->scales[mb_kv_scale_at(values->blocks, first + i, block)]);
+    scaled[i] = terms[i] != 0 ? terms[i] * scale : 0;
     const uint32_t magnitude = mb_float_bits(scaled[i]) & 0x7fffffffu;
     if (magnitude > maximum) maximum = magnitude;
+    large = large || terms[i] > limit;
   }
-  const mb_group_scale s = mb_scale_of_weights(maximum);
+  const mb_group_scale s = mb_scale_of_weights(maximum, large);
   for (uint32_t i = 0; i < positions; i++) {
     const float rounded = (s.inverse != 0 ? scaled[i] * s.inverse : 0) + MB_ROUND_TO_INTEGER;
     codes[i] = (int16_t)((int32_t)mb_float_bits(rounded) - MB_ROUND_TO_INTEGER_BITS);
@@ -226,25 +184,44 @@ static float tile_weights(const float *weights, const mb_kv_groups *values, uint
   return s.scale;
 }
 
-static void mix_int4(const float *weights, size_t weights_stride, uint32_t rows, const mb_kv_groups *values,
-                     uint32_t first_block, uint32_t last_block, float *out) {
+static void mix_of(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                   float *out, bool int4) {
   const size_t stride = (size_t)values->blocks * MB_KV_BLOCK;
   for (uint32_t b = first_block; b < last_block; b++)
     for (uint32_t first = 0; first < values->positions; first += MB_KV_TILE) {
       const uint32_t left = values->positions - first, positions = left < MB_KV_TILE ? left : MB_KV_TILE;
-      for (uint32_t r = 0; r < rows; r++) {
+      for (uint32_t r = 0; r < terms->rows; r++) {
         int16_t codes[MB_KV_TILE];
-        const float scale = tile_weights(weights + r * weights_stride, values, b, first, positions, codes);
+        const float scale = tile_weights(terms->terms + r * terms->stride + first, terms->sums[r] * MB_LARGE_TERM,
+                                         values, b, first, positions, codes);
         for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
           int32_t sum = 0;
           for (uint32_t i = 0; i < positions; i++) {
-            const uint8_t *v = values->codes + mb_int4_block_at(values->blocks, first + i, b) * MB_INT4_BLOCK_BYTES;
-            sum += codes[i] * mb_int4_code(v, mb_int4_value(first + i, d));
+            const uint8_t *v = values->codes + mb_kv_block_at(values->blocks, first + i, b) * mb_kv_block_bytes(int4);
+            sum += codes[i] * mb_kv_code(int4, v, mb_kv_value(int4, first + i, d));
           }
           out[r * stride + b * MB_KV_BLOCK + d] += (float)sum * scale;
         }
       }
     }
+}
+
+static void scores_int8(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  scores_of(queries, keys, scores, scores_stride, false);
+}
+
+static void scores_int4(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  scores_of(queries, keys, scores, scores_stride, true);
+}
+
+static void mix_int8(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                     float *out) {
+  mix_of(terms, values, first_block, last_block, out, false);
+}
+
+static void mix_int4(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                     float *out) {
+  mix_of(terms, values, first_block, last_block, out, true);
 }
 
 /* ---- vector functions ---- */

@@ -19,12 +19,11 @@ extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */
       .quantise = quantise,                            \
       .multiply = multiply_function,                   \
       .scores_int8 = scores_int8,                      \
+      .scores_int4 = scores_int4,                      \
       .mix_int8 = mix_int8,                            \
+      .mix_int4 = mix_int4,                            \
       .scores_f16 = scores_f16,                        \
       .mix_f16 = mix_f16,                              \
-      .scores_int4 = scores_int4,                      \
-      .scores_key8 = scores_key8,                      \
-      .mix_int4 = mix_int4,                            \
       .sum_squares = sum_squares,                      \
       .silu_multiply = silu_multiply,                  \
       .gelu_multiply = gelu_multiply,                  \

@@ -5,9 +5,8 @@
  *   the KV cache, piece after piece without gaps: keys, values, scales of keys, scales of values (the scales are there
  *   with MB_KV_F16 not). Each of the four: for every layer that sees all positions, in their order, and every KV head
  *   the vectors of positions 0..position-1; then for every layer with a sliding window and every KV head the first
- *   min(written, ring) slots of its ring. A vector is as the cache has it: head_dim rounded up to 32 values, int8 or
- *   fp16; its scales are one fp16 per 32 values. With values of 4 bits positions are rounded up to whole groups of 16,
- *   and vectors of 4 bits lie as runtime/kernels/int4_layout.h says.
+ *   min(written, ring) slots of its ring. With MB_KV_F16 a vector is head_dim rounded up to 32 values, fp16. Otherwise
+ *   positions and slots are rounded up to whole groups of 16, and lie as runtime/kernels/kv_layout.h says.
  *   Then for every layer with a short convolution the first min(written, ring) slots of its ring: float32[hidden] each.
  *
  * It belongs to the weights.ptd that it was made with and to the type of the KV cache; it does not depend on threads,
@@ -19,7 +18,7 @@
 #include <stdint.h>
 
 #define MB_STATE_MAGIC "MBSTATE\0"
-#define MB_STATE_VERSION 1
+#define MB_STATE_VERSION 2
 
 typedef struct {
   char magic[8];          /* "MBSTATE\0" */

@@ -163,11 +163,12 @@ def test_memory_estimate_is_the_sum_of_its_parts(bundle):
     # 6 layers, 2 KV heads, keys and values, 64 int8 values and two fp16 scales each.
     assert short.kv_bytes_per_token == 6 * 2 * 2 * (64 + 2 * 2)
     assert long.kv_bytes == 4 * short.kv_bytes == 512 * short.kv_bytes_per_token
+    assert estimate_memory(config, 120, 1).kv_bytes == short.kv_bytes  # whole groups of 16 positions
     f16 = estimate_memory(config, 128, 1, "f16")
     assert f16.kv_bytes_per_token == 6 * 2 * 2 * 64 * 2
     int4 = estimate_memory(config, 120, 1, "int4")
     assert int4.kv_bytes_per_token == 6 * 2 * 2 * (32 + 2 * 2)
-    assert int4.kv_bytes == 128 * int4.kv_bytes_per_token  # whole groups of 16 positions
+    assert int4.kv_bytes == 128 * int4.kv_bytes_per_token
     k8v4 = estimate_memory(config, 120, 1, "k8v4")
     assert k8v4.kv_bytes_per_token == 6 * 2 * (64 + 32 + 2 * 2 * 2)
     assert k8v4.kv_bytes == 128 * k8v4.kv_bytes_per_token

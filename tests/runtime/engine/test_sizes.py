@@ -124,7 +124,7 @@ def test_an_estimate_never_wraps() -> None:
         both = {"int8": 2 * whole, "k8v4": whole + half, "int4": 2 * half, "f16": 4 * stride}[kv_type]
         per_token = sizes["layers"] * sizes["kv_heads"] * both
         assert memory.kv_bytes_per_token == per_token
-        room = -(-sizes["context"] // 16) * 16 if kv_type in ("int4", "k8v4") else sizes["context"]
+        room = sizes["context"] if kv_type == "f16" else -(-sizes["context"] // 16) * 16
         assert 0 <= memory.kv_bytes - per_token * room < 4 * 64
         assert 4 * 32 * sizes["feed_forward"] < memory.scratch_bytes < 1 << 50
     assert estimated > 100

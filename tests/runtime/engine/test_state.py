@@ -84,16 +84,17 @@ def test_every_architecture(name, tmp_path):
 
 
 def test_a_ring_of_another_size_is_refused_once_it_has_turned(tmp_path):
+    """A window of 24: 24 + 7 positions are one tile of 64, 24 + 47 are two."""
     write_tiny(tmp_path / "model", "mistral")
     build_weights(tmp_path / "model", "raw", tmp_path / "weights.ptd")
-    ids = np.arange(1, 61, dtype=np.int32) % 50
+    ids = np.arange(1, 121, dtype=np.int32) % 50
     with Model(tmp_path / "weights.ptd") as model:
-        for count, taken in ((20, True), (50, False)):
-            with model.session(context=64, prefill_chunk=8) as session:
+        for count, taken in ((20, True), (100, False)):
+            with model.session(context=256, prefill_chunk=8) as session:
                 session.feed(ids[:count])
                 session.save(ids[:count], tmp_path / "a.state")
                 expected = tail(session, ids[count:])
-            with model.session(context=64, prefill_chunk=16) as session:
+            with model.session(context=256, prefill_chunk=48) as session:
                 if taken:
                     session.resume(tmp_path / "a.state")
                     np.testing.assert_array_equal(tail(session, ids[count:]), expected)
@@ -116,16 +117,16 @@ def changed(path: Path, at: int, values: bytes, sums: bool = True) -> bytes:
 def test_the_layout_is_as_the_header_says(saved):
     data = saved.read_bytes()
     fields = HEADER.unpack(data[:64])
-    assert fields[:2] == (b"MBSTATE\0", 1)
+    assert fields[:2] == (b"MBSTATE\0", 2)
     assert fields[3] == len(data)
     assert fields[8:] == (0, 40, 40, 0)
     assert zlib.crc32(data[64:]) == fields[6]
     assert zlib.crc32(data[:12] + bytes(4) + data[16:64]) == fields[2]
     assert data == changed(saved, 0, b"M")
     assert list(struct.unpack_from("<40i", data, 64)) == IDS[:40].tolist()
-    # 6 layers, 2 KV heads, 64 int8 values and two fp16 scales each, keys and values
-    assert len(data) == 64 + 40 * 4 + 40 * 6 * 2 * 2 * (64 + 2 * 2)
-    pieces = [40 * 64] * 24 + [40 * 4] * 24
+    # 6 layers, 2 KV heads, 64 int8 values and two fp16 scales each, keys and values; three groups of 16 positions
+    assert len(data) == 64 + 40 * 4 + 48 * 6 * 2 * 2 * (64 + 2 * 2)
+    pieces = [48 * 64] * 24 + [48 * 4] * 24
     hashed = 0xCBF29CE484222325
     for byte in struct.pack(f"<I{len(pieces)}Q", 0, *pieces):
         hashed = (hashed ^ byte) * 0x100000001B3 % 2**64
@@ -138,7 +139,11 @@ BAD = {
     "foreign": (lambda path: b"GGUF" + bytes(1000), "no state of a session"),
     "cut": (lambda path: path.read_bytes()[:-1], "its size"),
     "longer": (lambda path: path.read_bytes() + b"x", "its size"),
-    "version": (lambda path: changed(path, 8, U32.pack(2)), "state of version 2"),
+    "older version": (
+        lambda path: changed(path, 8, U32.pack(1)),
+        "state of version 1, this runtime reads 2: remove it",
+    ),
+    "newer version": (lambda path: changed(path, 8, U32.pack(3)), "state of version 3"),
     "header": (lambda path: changed(path, 50, b"\x01", sums=False), "header's checksum"),
     "content": (lambda path: changed(path, 5000, b"\x55\xaa", sums=False), "content's checksum"),
     "model": (lambda path: changed(path, 32, b"abcd"), "another model"),
@@ -146,7 +151,7 @@ BAD = {
     "tokens": (lambda path: changed(path, 64, U32.pack(4096)), "its tokens"),
     "negative token": (lambda path: changed(path, 64, U32.pack(2**32 - 1)), "its tokens"),
     "no position": (lambda path: changed(path, 52, U32.pack(0)), "its header"),
-    "other position": (lambda path: changed(path, 52, U32.pack(39)), "prefill chunk"),
+    "other position": (lambda path: changed(path, 52, U32.pack(32)), "prefill chunk"),
     "position behind written": (lambda path: changed(path, 52, U32.pack(41)), "its header"),
     "written": (lambda path: changed(path, 56, U32.pack(2**31)), "context of 2147483648"),
     "reserved": (lambda path: changed(path, 60, U32.pack(1)), "its header"),

@@ -38,10 +38,11 @@ static void estimate(const mb_model_config *c, const mb_session_options *o) {
       convolved += exact((c->convolution_taps - 1 + chunk) * sizeof(float), c->hidden);
       continue;
     }
-    const uint64_t kept = (uint64_t)mb_layer_window(c, l) + chunk - 1;
+    const uint64_t seen = (uint64_t)mb_layer_window(c, l) + chunk - 1; /* int8: in whole tiles, and whole groups */
+    const uint64_t kept = o->kv_type == MB_KV_INT8 ? (seen + 63) / 64 * 64 : seen;
     const bool window = mb_layer_window(c, l) > 0 && kept < context;
     full += !window;
-    positions += window ? kept : context;
+    positions += window ? kept : o->kv_type == MB_KV_INT8 ? (context + 15) / 16 * 16 : context;
   }
   const uint64_t each = exact(2 * (uint64_t)c->kv_heads, vector);
   const uint64_t per_token = exact(full, each), kv = exact(positions, each) + convolved;

@@ -410,7 +410,7 @@ int main(void) {
   test_sparse(scalar, tables);
   test_packed_vectors(scalar, tables);
   test_attention(scalar, tables);
-  test_attention_4(scalar, tables);
+  test_attention_groups(scalar, tables);
   test_functions(scalar, tables);
   printf("kernels: %ld checks, %ld failures\n", checks, failures);
   return failures != 0;

@@ -9,98 +9,61 @@
 #include "kernels/kernels.h"
 #include "support.h"
 
-/* ---- attention over 8 and 16 bits ---- */
+/* ---- attention over fp16 ---- */
 
 typedef struct {
   uint32_t heads, stride, positions;
-  guarded queries, query_scales, queries_f32, cache, cache_scales, cache_f16, weights;
+  guarded queries, cache, terms;
 } attention;
 
 static attention attention_new(uint32_t heads, uint32_t stride, uint32_t positions) {
   attention a = {.heads = heads, .stride = stride, .positions = positions};
-  size_t q = (size_t)heads * stride, c = (size_t)positions * stride, blocks = stride / MB_KV_BLOCK;
-  a.queries = guarded_new(q);
-  a.query_scales = guarded_new(heads * blocks * 4);
-  a.queries_f32 = guarded_new(q * 4);
-  a.cache = guarded_new(c);
-  a.cache_scales = guarded_new(positions * blocks * 2);
-  a.cache_f16 = guarded_new(c * 2);
-  a.weights = guarded_new((size_t)heads * positions * 4);
-  for (size_t i = 0; i < q; i++) {
-    ((int8_t *)a.queries.at)[i] = (int8_t)(i < stride ? (i % 3 == 0 ? -127 : 127) : (int)random_below(255) - 127);
-    ((float *)a.queries_f32.at)[i] = random_unit() * 3;
-  }
-  for (size_t i = 0; i < c; i++) {
-    ((int8_t *)a.cache.at)[i] = (int8_t)(i < stride ? (i % 3 == 0 ? -127 : 127) : (int)random_below(255) - 127);
-    ((uint16_t *)a.cache_f16.at)[i] = mb_f32_to_f16(i % 50 == 7 ? random_unit() * 0x1p-14f : random_unit() * 2);
-  }
-  for (size_t i = 0; i < heads * blocks; i++) ((float *)a.query_scales.at)[i] = (1.5f + random_unit()) / 127;
-  for (size_t i = 0; i < positions * blocks; i++)
-    ((uint16_t *)a.cache_scales.at)[i] = mb_f32_to_f16((1.5f + random_unit()) / 127 * (i % 9 == 3 ? 0x1p-10f : 1));
-  for (size_t i = 0; i < (size_t)heads * positions; i++) ((float *)a.weights.at)[i] = 0.5f + 0.5f * random_unit();
+  const size_t q = (size_t)heads * stride, c = (size_t)positions * stride, n = (size_t)heads * positions;
+  a.queries = guarded_new(q * 4);
+  a.cache = guarded_new(c * 2);
+  a.terms = guarded_new(n * 4);
+  for (size_t i = 0; i < q; i++) ((float *)a.queries.at)[i] = random_unit() * 3;
+  for (size_t i = 0; i < c; i++)
+    ((uint16_t *)a.cache.at)[i] = mb_f32_to_f16(i % 50 == 7 ? random_unit() * 0x1p-14f : random_unit() * 2);
+  for (size_t i = 0; i < n; i++) ((float *)a.terms.at)[i] = 0.5f + 0.5f * random_unit();
   return a;
 }
 
 static void attention_free(attention *a) {
   guarded_free(&a->queries);
-  guarded_free(&a->query_scales);
-  guarded_free(&a->queries_f32);
   guarded_free(&a->cache);
-  guarded_free(&a->cache_scales);
-  guarded_free(&a->cache_f16);
-  guarded_free(&a->weights);
+  guarded_free(&a->terms);
 }
 
-/* All four functions: 0, 1 scores; 2, 3 mixes. */
-static void attend(const mb_kernels *k, const attention *a, int function, float *out, size_t scores_stride) {
-  const mb_queries queries = {
-      .codes = a->queries.at, .scales = a->query_scales.at, .values = a->queries_f32.at, .rows = a->heads};
+static void attend(const mb_kernels *k, const attention *a, bool mixes, float *out, size_t scores_stride) {
+  const mb_queries queries = {.values = a->queries.at, .rows = a->heads};
+  const mb_terms terms = {.terms = a->terms.at, .stride = a->positions, .rows = a->heads};
   const uint32_t blocks = a->stride / MB_KV_BLOCK, middle = blocks / 2; /* mixes: in two ranges of blocks */
-  const mb_kv_head int8 = {a->cache.at, a->cache_scales.at, a->stride, a->positions};
-  const mb_kv_head f16 = {a->cache_f16.at, NULL, a->stride, a->positions};
-  switch (function) {
-    case 0:
-      k->scores_int8(&queries, &int8, out, scores_stride);
-      break;
-    case 1:
-      k->scores_f16(&queries, &f16, out, scores_stride);
-      break;
-    case 2:
-      k->mix_int8(a->weights.at, a->positions, a->heads, &int8, middle, blocks, out);
-      k->mix_int8(a->weights.at, a->positions, a->heads, &int8, 0, middle, out);
-      break;
-    default:
-      k->mix_f16(a->weights.at, a->positions, a->heads, &f16, middle, blocks, out);
-      k->mix_f16(a->weights.at, a->positions, a->heads, &f16, 0, middle, out);
+  const mb_kv_head f16 = {a->cache.at, a->stride, a->positions};
+  if (mixes) {
+    k->mix_f16(&terms, &f16, middle, blocks, out);
+    k->mix_f16(&terms, &f16, 0, middle, out);
+  } else {
+    k->scores_f16(&queries, &f16, out, scores_stride);
   }
 }
 
-static double cached(const attention *a, int function, uint32_t p, uint32_t d) {
-  size_t i = (size_t)p * a->stride + d;
-  if (function % 2 == 1) return mb_f16_to_f32(((const uint16_t *)a->cache_f16.at)[i]);
-  return ((const int8_t *)a->cache.at)[i] *
-         (double)mb_f16_to_f32(((const uint16_t *)a->cache_scales.at)[i / MB_KV_BLOCK]);
-}
-
-static double queried(const attention *a, int function, uint32_t h, uint32_t d) {
-  size_t i = (size_t)h * a->stride + d;
-  if (function == 1) return ((const float *)a->queries_f32.at)[i];
-  return ((const int8_t *)a->queries.at)[i] * (double)((const float *)a->query_scales.at)[i / MB_KV_BLOCK];
-}
-
-static void check_attention(const attention *a, int function, const float *out, size_t scores_stride) {
+static void check_attention(const attention *a, bool mixes, const float *out, size_t scores_stride) {
+  const uint16_t *cache = a->cache.at;
   for (uint32_t h = 0; h < a->heads; h++)
-    for (uint32_t i = 0; i < (function < 2 ? a->positions : a->stride); i++) {
-      double sum = function < 2 ? 0 : 1, size = 1;
-      for (uint32_t j = 0; j < (function < 2 ? a->stride : a->positions); j++) {
-        double product = function < 2
-                             ? queried(a, function, h, j) * cached(a, function, i, j)
-                             : ((const float *)a->weights.at)[(size_t)h * a->positions + j] * cached(a, function, j, i);
+    for (uint32_t i = 0; i < (mixes ? a->stride : a->positions); i++) {
+      double sum = mixes, size = 1;
+      for (uint32_t j = 0; j < (mixes ? a->positions : a->stride); j++) {
+        const float met = mixes ? ((const float *)a->terms.at)[(size_t)h * a->positions + j]
+                                : ((const float *)a->queries.at)[(size_t)h * a->stride + j];
+        const double product =
+            (double)met * mb_f16_to_f32(cache[mixes ? (size_t)j * a->stride + i : (size_t)i * a->stride + j]);
         sum += product;
         size += fabs(product);
       }
-      float got = out[h * (function < 2 ? scores_stride : a->stride) + i];
-      check(fabs(got - sum) <= 1e-5 * size, "scalar attention %d: head %u, %u: %g for %g", function, h, i, got, sum);
+      const float got = out[h * (mixes ? a->stride : scores_stride) + i];
+      check(fabs(got - sum) <= 1e-5 * size, "scalar fp16 %s: head %u, %u: %g for %g", mixes ? "mix" : "scores", h, i,
+            got, sum);
     }
 }
 
@@ -112,19 +75,19 @@ static void test_attention(const mb_kernels *scalar, const mb_kernels *const *ta
         if (positions[p] > 129 && heads % 3 != 0 && stride != 96) continue;
         attention a = attention_new(heads, stride, positions[p]);
         size_t scores_stride = positions[p] + 5;
-        for (int function = 0; function < 4; function++) {
-          size_t n = function < 2 ? (heads - 1) * scores_stride + positions[p] : heads * stride;
+        for (int mixes = 0; mixes < 2; mixes++) {
+          size_t n = mixes ? heads * stride : (heads - 1) * scores_stride + positions[p];
           guarded expected = guarded_new(n * 4), got = guarded_new(n * 4);
           float *values = expected.at;
           for (size_t i = 0; i < n; i++) values[i] = 1;
-          attend(scalar, &a, function, expected.at, scores_stride);
-          if (positions[p] < 100) check_attention(&a, function, expected.at, scores_stride);
+          attend(scalar, &a, mixes, expected.at, scores_stride);
+          if (positions[p] < 100) check_attention(&a, mixes, expected.at, scores_stride);
           for (int t = 0; tables[t] != NULL; t++) {
             values = got.at;
             for (size_t i = 0; i < n; i++) values[i] = 1;
-            attend(tables[t], &a, function, got.at, scores_stride);
-            check(memcmp(got.at, expected.at, n * 4) == 0, "%s attention %d: heads %u stride %u positions %u",
-                  tables[t]->name, function, heads, stride, positions[p]);
+            attend(tables[t], &a, mixes, got.at, scores_stride);
+            check(memcmp(got.at, expected.at, n * 4) == 0, "%s fp16 %s: heads %u stride %u positions %u",
+                  tables[t]->name, mixes ? "mix" : "scores", heads, stride, positions[p]);
           }
           guarded_free(&expected);
           guarded_free(&got);
@@ -133,174 +96,188 @@ static void test_attention(const mb_kernels *scalar, const mb_kernels *const *ta
       }
 }
 
-/* ---- attention over groups of positions: keys of 4 and of 8 bits, values of 4 ---- */
+/* ---- attention over integers: keys and values of 8 and of 4 bits ---- */
 
-enum { SCORES_4, SCORES_8, MIX_4, GROUPED_FUNCTIONS };
-static const char *const grouped_functions[] = {"scores_int4", "scores_key8", "mix_int4"};
+enum { SCORES_8, SCORES_4, MIX_8, MIX_4, GROUPED_FUNCTIONS };
+static const char *const grouped_functions[] = {"scores_int8", "scores_int4", "mix_int8", "mix_int4"};
 
-/* Keys, or values, and what meets them: queries and weights. Positions are whole groups; unseen ones have the weight 0.
- */
+static bool is_mix(int function) { return function == MIX_8 || function == MIX_4; }
+static bool is_int4(int function) { return function == SCORES_4 || function == MIX_4; }
+
+/* Keys, or values, and what meets them: queries and terms. Positions are whole groups; unseen ones have the term 0. */
 typedef struct {
   uint32_t rows, blocks, positions;
-  guarded queries, query_scales, query_sums, codes, key8, scales, weights;
-} attention_4;
+  guarded queries, query_scales, query_sums, int4, int8, terms, term_sums;
+  guarded scales[2]; /* of 8 bits and of 4, which may be negative */
+} attention_groups;
 
-static attention_4 attention_4_new(uint32_t rows, uint32_t blocks, uint32_t positions) {
-  attention_4 a = {.rows = rows, .blocks = blocks, .positions = positions};
+static attention_groups attention_groups_new(uint32_t rows, uint32_t blocks, uint32_t positions) {
+  attention_groups a = {.rows = rows, .blocks = blocks, .positions = positions};
   const size_t q = (size_t)rows * blocks * MB_KV_BLOCK, c = (size_t)positions * blocks * MB_KV_BLOCK;
   a.queries = guarded_new(q);
   a.query_scales = guarded_new((size_t)rows * blocks * 4);
   a.query_sums = guarded_new((size_t)rows * blocks * 4);
-  a.codes = guarded_new(c / 2);
-  a.key8 = guarded_new(c);
-  a.scales = guarded_new((size_t)positions * blocks * 2);
-  a.weights = guarded_new((size_t)rows * positions * 4);
-  for (size_t i = 0; i < q; i++) /* the first row and the first group: long runs of the largest codes */
+  a.int4 = guarded_new(c / 2);
+  a.int8 = guarded_new(c);
+  for (int i = 0; i < 2; i++) a.scales[i] = guarded_new((size_t)positions * blocks * 2);
+  a.terms = guarded_new((size_t)rows * positions * 4);
+  a.term_sums = guarded_new((size_t)rows * 4);
+  for (size_t i = 0; i < q; i++) /* the first row and the first tile: long runs of the largest codes */
     ((int8_t *)a.queries.at)[i] = (int8_t)(i < blocks * MB_KV_BLOCK ? (i % 3 == 0 ? -127 : 127) : random_kv_code());
   for (size_t i = 0; i < q; i++) ((int32_t *)a.query_sums.at)[i / MB_KV_BLOCK] += ((const int8_t *)a.queries.at)[i];
   for (size_t i = 0; i < c / 2; i++)
-    ((uint8_t *)a.codes.at)[i] =
-        (uint8_t)(i < blocks * MB_INT4_BLOCK_BYTES * 2 ? (i % 7 == 0 ? 0xff : 0) : random_below(256));
+    ((uint8_t *)a.int4.at)[i] =
+        (uint8_t)(i < (size_t)MB_KV_TILE * blocks * MB_KV_BLOCK / 2 ? (i % 7 == 0 ? 0xff : 0) : random_below(256));
   for (size_t i = 0; i < c; i++)
-    ((int8_t *)a.key8.at)[i] =
-        (int8_t)(i < blocks * MB_KEY8_BLOCK_BYTES ? (i % 3 == 0 ? -127 : 127) : random_kv_code());
+    ((int8_t *)a.int8.at)[i] =
+        (int8_t)(i < (size_t)MB_KV_TILE * blocks * MB_KV_BLOCK ? (i % 64 < 32 ? -127 : 127) : random_kv_code());
   for (size_t i = 0; i < rows * blocks; i++) ((float *)a.query_scales.at)[i] = (1.5f + random_unit()) / 127;
-  for (size_t i = 0; i < positions * blocks; i++)
-    ((uint16_t *)a.scales.at)[i] = mb_f32_to_f16((1.5f + random_unit()) / 127 *
-                                                 (i % 9 == 3   ? 0x1p-10f
-                                                  : i % 5 == 2 ? -1
-                                                               : 1));
-  for (size_t i = 0; i < (size_t)rows * positions; i++) {
-    const float weight = 0.5f + 0.5f * random_unit();
-    ((float *)a.weights.at)[i] = i < positions ? 1 : i % 5 == 0 ? 0 : i % 4 == 0 ? weight * 0x1p-40f : weight;
+  for (size_t i = 0; i < positions * blocks; i++) {
+    const float scale = (1.5f + random_unit()) / 127 * (i % 9 == 3 ? 0x1p-10f : 1);
+    ((uint16_t *)a.scales[0].at)[i] = mb_f32_to_f16(scale);
+    ((uint16_t *)a.scales[1].at)[i] = mb_f32_to_f16(i % 5 == 2 ? -scale : scale);
   }
+  for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t p = 0; p < positions; p++) { /* every fourth tile has no large term */
+      const float term = (0.5f + 0.5f * random_unit()) * ((r + p / MB_KV_TILE) % 4 == 1 ? 0x1p-12f : 1);
+      ((float *)a.terms.at)[(size_t)r * positions + p] = r == 0       ? 1
+                                                         : p % 5 == 0 ? 0
+                                                         : p % 4 == 0 ? term * 0x1p-40f
+                                                                      : term;
+    }
+  for (uint32_t r = 0; r < rows; r++) ((float *)a.term_sums.at)[r] = r % 3 == 2 ? 500.0f : 2.0f;
   return a;
 }
 
-static void attention_4_free(attention_4 *a) {
+static void attention_groups_free(attention_groups *a) {
   guarded_free(&a->queries);
   guarded_free(&a->query_scales);
   guarded_free(&a->query_sums);
-  guarded_free(&a->codes);
-  guarded_free(&a->key8);
-  guarded_free(&a->scales);
-  guarded_free(&a->weights);
+  guarded_free(&a->int4);
+  guarded_free(&a->int8);
+  for (int i = 0; i < 2; i++) guarded_free(&a->scales[i]);
+  guarded_free(&a->terms);
+  guarded_free(&a->term_sums);
 }
 
-static mb_kv_groups part_of(const attention_4 *a, int function) {
-  return (mb_kv_groups){function == SCORES_8 ? a->key8.at : a->codes.at, a->scales.at, a->blocks, a->positions};
-}
-
-static void attend_4(const mb_kernels *k, const attention_4 *a, int function, float *out, size_t stride) {
-  const mb_kv_groups part = part_of(a, function);
+static void attend_groups(const mb_kernels *k, const attention_groups *a, int function, float *out, size_t stride) {
+  const mb_kv_groups part = {is_int4(function) ? a->int4.at : a->int8.at, a->scales[is_int4(function)].at, a->blocks,
+                             a->positions};
   const mb_queries queries = {
       .codes = a->queries.at, .scales = a->query_scales.at, .sums = a->query_sums.at, .rows = a->rows};
+  const mb_terms terms = {a->terms.at, a->positions, a->term_sums.at, a->rows};
   const uint32_t middle = a->blocks / 2; /* mixes: in two ranges of blocks */
-  if (function == MIX_4) {
-    k->mix_int4(a->weights.at, a->positions, a->rows, &part, middle, a->blocks, out);
-    k->mix_int4(a->weights.at, a->positions, a->rows, &part, 0, middle, out);
+  if (is_mix(function)) {
+    (is_int4(function) ? k->mix_int4 : k->mix_int8)(&terms, &part, middle, a->blocks, out);
+    (is_int4(function) ? k->mix_int4 : k->mix_int8)(&terms, &part, 0, middle, out);
   } else {
-    (function == SCORES_4 ? k->scores_int4 : k->scores_key8)(&queries, &part, out, stride);
+    (is_int4(function) ? k->scores_int4 : k->scores_int8)(&queries, &part, out, stride);
   }
 }
 
-/* A key or value as the scalar kernel sees it: dimension d of position p. */
-static double code_of(const attention_4 *a, int function, uint32_t p, uint32_t d) {
+/* A key or value by its documented place (kv_layout.h): dimension d of position p. */
+static double code_of(const attention_groups *a, int function, uint32_t p, uint32_t d) {
   const uint32_t b = d / MB_KV_BLOCK, in = d % MB_KV_BLOCK;
-  const size_t block = mb_int4_block_at(a->blocks, p, b);
-  const uint8_t *half = (const uint8_t *)a->codes.at + block * MB_INT4_BLOCK_BYTES;
-  const int8_t *whole = (const int8_t *)a->key8.at + block * MB_KEY8_BLOCK_BYTES;
-  const int32_t code = function == SCORES_8 ? whole[mb_key8_byte(p, in)]
-                       : function == MIX_4  ? mb_int4_code(half, mb_int4_value(p, in))
-                                            : mb_int4_code(half, mb_int4_key(p, in));
-  return code * (double)mb_f16_to_f32(((const uint16_t *)a->scales.at)[mb_int4_scale_at(a->blocks, p, b)]);
+  const size_t block = mb_kv_block_at(a->blocks, p, b);
+  const bool int4 = is_int4(function);
+  const uint8_t *codes = (const uint8_t *)(int4 ? a->int4.at : a->int8.at) + block * mb_kv_block_bytes(int4);
+  const mb_kv_place place = is_mix(function) ? mb_kv_value(int4, p, in) : mb_kv_key(int4, p, in);
+  return mb_kv_code(int4, codes, place) *
+         (double)mb_f16_to_f32(((const uint16_t *)a->scales[int4].at)[mb_kv_scale_at(a->blocks, p, b)]);
 }
 
-static double weight_of(const attention_4 *a, uint32_t r, uint32_t p, uint32_t block) {
-  return ((const float *)a->weights.at)[(size_t)r * a->positions + p] *
-         (double)mb_f16_to_f32(((const uint16_t *)a->scales.at)[mb_int4_scale_at(a->blocks, p, block)]);
+/* The most that rounding the weights of one tile changes: half a step of each, times the largest code. */
+static double rounding_of(const attention_groups *a, int function, uint32_t r, uint32_t first, uint32_t block) {
+  double most = 0;
+  bool large = false;
+  for (uint32_t p = first; p < a->positions && p < first + MB_KV_TILE; p++) {
+    const float term = ((const float *)a->terms.at)[(size_t)r * a->positions + p];
+    large = large || term > ((const float *)a->term_sums.at)[r] / 128;
+    most = fmax(
+        most,
+        fabs(term * (double)mb_f16_to_f32(((const uint16_t *)a->scales[0].at)[mb_kv_scale_at(a->blocks, p, block)])));
+  }
+  return most / (large ? 127 * 128 : 127) / 2 * MB_KV_TILE * (is_int4(function) ? 8 : 127);
 }
 
-static void check_attention_4(const attention_4 *a, int function, const float *out, size_t stride) {
-  const bool mixes = function == MIX_4;
+static void check_attention_groups(const attention_groups *a, int function, const float *out, size_t stride) {
+  const bool mixes = is_mix(function);
   const uint32_t dims = a->blocks * MB_KV_BLOCK;
   for (uint32_t r = 0; r < a->rows; r++)
     for (uint32_t i = 0; i < (mixes ? dims : a->positions); i++) {
-      double sum = mixes, size = 1, most = 0; /* most: the largest weight, of which a code is 1 / 32767 */
+      double sum = mixes, size = 1, rounding = 0;
       for (uint32_t j = 0; j < (mixes ? a->positions : dims); j++) {
         const size_t q = (size_t)r * dims + j;
         const double product =
-            mixes ? ((const float *)a->weights.at)[(size_t)r * a->positions + j] * code_of(a, function, j, i)
+            mixes ? ((const float *)a->terms.at)[(size_t)r * a->positions + j] * code_of(a, function, j, i)
                   : ((const int8_t *)a->queries.at)[q] * (double)((const float *)a->query_scales.at)[q / MB_KV_BLOCK] *
                         code_of(a, function, i, j);
         sum += product;
         size += fabs(product);
-        if (mixes) most = fmax(most, fabs(weight_of(a, r, j, i / MB_KV_BLOCK)));
+        if (mixes && j % MB_KV_TILE == 0) rounding += rounding_of(a, function, r, j, i / MB_KV_BLOCK);
       }
       const float got = out[r * stride + i];
-      check(fabs(got - sum) <= 1e-6 * size + most / 32767 / 2 * 8 * a->positions, "scalar %s: row %u, %u: %g for %g",
-            grouped_functions[function], r, i, got, sum);
+      check(fabs(got - sum) <= 1e-6 * size + rounding, "scalar %s: row %u, %u: %g for %g", grouped_functions[function],
+            r, i, got, sum);
     }
 }
 
 /* A scale that is not a number, or infinite, at a position: what sees it is not finite, and what does not see it stays
  * as it was. */
-static void test_broken_scale(const mb_kernels *k, const attention_4 *a, const guarded all[GROUPED_FUNCTIONS],
+static void test_broken_scale(const mb_kernels *k, const attention_groups *a, const guarded all[GROUPED_FUNCTIONS],
                               size_t scores_stride) {
   static const uint16_t broken[] = {0x7e00, 0xfe00, 0x7c00};
   const uint32_t dims = a->blocks * MB_KV_BLOCK, at = random_below(a->positions);
-  const float *weights = a->weights.at, *mixed = all[MIX_4].at;
+  const float *terms = a->terms.at;
   guarded got = guarded_new((size_t)a->rows * (dims > a->positions + 5 ? dims : a->positions + 5) * 4);
   for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
-    uint16_t *scale = (uint16_t *)a->scales.at + mb_int4_scale_at(a->blocks, at, a->blocks - 1), kept = *scale;
+    const size_t place = mb_kv_scale_at(a->blocks, at, a->blocks - 1);
+    uint16_t *const scales[2] = {a->scales[0].at, a->scales[1].at}, kept[2] = {scales[0][place], scales[1][place]};
     float *out = got.at;
     bool ok = true;
-    *scale = broken[i];
-    for (int function = SCORES_4; function <= SCORES_8; function++) {
-      const float *scored = all[function].at;
-      attend_4(k, a, function, out, scores_stride);
+    scales[0][place] = scales[1][place] = broken[i];
+    for (int function = 0; function < GROUPED_FUNCTIONS; function++) {
+      const float *whole = all[function].at;
+      const bool mixes = is_mix(function);
+      const size_t stride = mixes ? dims : scores_stride;
+      for (size_t j = 0; j < a->rows * stride; j++) out[j] = 1;
+      attend_groups(k, a, function, out, stride);
       for (uint32_t r = 0; r < a->rows; r++)
-        for (uint32_t p = 0; p < a->positions; p++)
-          ok = ok && (p == at ? !isfinite(out[r * scores_stride + p])
-                              : out[r * scores_stride + p] == scored[r * scores_stride + p]);
+        for (uint32_t d = 0; d < (mixes ? dims : a->positions); d++)
+          ok = ok && ((mixes ? d / MB_KV_BLOCK + 1 == a->blocks && terms[(size_t)r * a->positions + at] != 0 : d == at)
+                          ? !isfinite(out[r * stride + d])
+                          : out[r * stride + d] == whole[r * stride + d]);
     }
-    for (size_t j = 0; j < (size_t)a->rows * dims; j++) out[j] = 1;
-    attend_4(k, a, MIX_4, out, dims);
-    for (uint32_t r = 0; r < a->rows; r++)
-      for (uint32_t d = 0; d < dims; d++)
-        ok = ok && (d / MB_KV_BLOCK + 1 == a->blocks && weights[(size_t)r * a->positions + at] != 0
-                        ? !isfinite(out[(size_t)r * dims + d])
-                        : out[(size_t)r * dims + d] == mixed[(size_t)r * dims + d]);
     check(ok, "%s grouped attention to a broken scale: rows %u blocks %u positions %u", k->name, a->rows, a->blocks,
           a->positions);
-    *scale = kept;
+    for (int j = 0; j < 2; j++) scales[j][place] = kept[j];
   }
   guarded_free(&got);
 }
 
-static void test_attention_4(const mb_kernels *scalar, const mb_kernels *const *tables) {
+static void test_attention_groups(const mb_kernels *scalar, const mb_kernels *const *tables) {
   static const uint32_t positions[] = {16, 48, 64, 80, 144, 608};
   static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 15, 33};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
     for (uint32_t blocks = 1; blocks <= 4; blocks++)
       for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
         if (positions[p] > 144 && rows[i] % 3 != 0 && blocks != 3) continue;
-        attention_4 a = attention_4_new(rows[i], blocks, positions[p]);
+        attention_groups a = attention_groups_new(rows[i], blocks, positions[p]);
         guarded all[GROUPED_FUNCTIONS];
         for (int function = 0; function < GROUPED_FUNCTIONS; function++) {
-          const bool mixes = function == MIX_4;
+          const bool mixes = is_mix(function);
           const size_t stride = mixes ? blocks * MB_KV_BLOCK : positions[p] + 5;
           const size_t n = (rows[i] - 1) * stride + (mixes ? stride : positions[p]);
           guarded got = guarded_new(n * 4);
           all[function] = guarded_new(n * 4);
           float *values = all[function].at;
           for (size_t j = 0; j < n; j++) values[j] = 1;
-          attend_4(scalar, &a, function, values, stride);
-          if (positions[p] < 100) check_attention_4(&a, function, values, stride);
+          attend_groups(scalar, &a, function, values, stride);
+          if (positions[p] < 100) check_attention_groups(&a, function, values, stride);
           for (int t = 0; tables[t] != NULL; t++) {
             values = got.at;
             for (size_t j = 0; j < n; j++) values[j] = 1;
-            attend_4(tables[t], &a, function, values, stride);
+            attend_groups(tables[t], &a, function, values, stride);
             check(memcmp(got.at, all[function].at, n * 4) == 0, "%s %s: rows %u blocks %u positions %u",
                   tables[t]->name, grouped_functions[function], rows[i], blocks, positions[p]);
           }
@@ -309,7 +286,7 @@ static void test_attention_4(const mb_kernels *scalar, const mb_kernels *const *
         for (int t = 0; tables[t] != NULL && positions[p] < 100; t++)
           test_broken_scale(tables[t], &a, all, positions[p] + 5);
         for (int function = 0; function < GROUPED_FUNCTIONS; function++) guarded_free(&all[function]);
-        attention_4_free(&a);
+        attention_groups_free(&a);
       }
 }
 

@@ -108,7 +108,7 @@ def test_the_healed_model_is_nearer_to_the_original(tmp_path: Path, model: Path)
     assert not (tmp_path / "healed.heal").exists()
 
 
-@pytest.mark.parametrize("recipe", ["bitnet-row", "affine-2bit-g64-asym", "bitnet-1.25bit"])
+@pytest.mark.parametrize("recipe", ["affine-2bit-g64-asym", "bitnet-1.25bit"])
 def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, recipe: str) -> None:
     """A trained model of 6 M weights, rounded and trained for a few steps, on a text: within 0.3 %."""
     windows = text_windows(tmp_path, 6, 256)
@@ -128,6 +128,35 @@ def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, rec
     build(tmp_path / "healed", tmp_path / "b.mbundle")
     with NativeModel(tmp_path / "b.mbundle" / "weights.ptd") as bundle:
         assert measure(bundle, windows[:4]).perplexity == pytest.approx(held.perplexity, rel=3e-3)
+
+
+@pytest.mark.parametrize("recipe", ["bitnet-row", "affine-2bit"])
+def test_the_engine_computes_what_the_student_computes(tmp_path: Path, recipe: str) -> None:
+    """Up to the first code of an activation that falls to the other side: no difference at about half of the first
+    tokens, where without the engine's rounding there is one at all of them."""
+    windows = text_windows(tmp_path, 20, 12)
+    with open_model(EXAMPLE) as opened:
+        original = Original(opened, torch.device("cpu"), torch.float32)
+        codecs = heal_codecs(heal_recipe(recipe), opened.spec, opened.tensors)
+        student = make_student(opened, original, codecs, None)
+        (tmp_path / "healed").mkdir()
+        write_result(tmp_path / "healed", opened, student.tensors(), {}, tmp_path / "none", "card")
+    build(tmp_path / "healed", tmp_path / "b.mbundle")
+    found = []
+    for int8 in (True, False):
+        student.int8 = int8
+        with torch.no_grad():
+            x, head = student(torch.from_numpy(windows.astype("int64")))
+            found.append(torch.log_softmax(x @ head.T, -1))
+    path, logits = tmp_path / "b.mbundle" / "weights.ptd", []
+    with NativeModel(path) as bundle, bundle.session(12, 1, 12, "int8", all_logits=True) as session:
+        for window in windows:
+            session.rewind(0)
+            logits.append(session.feed_all(window).copy())
+    own = torch.log_softmax(torch.from_numpy(np.stack(logits)), -1)
+    same, apart = (((own.exp() * (own - other)).sum(-1) < 1e-5).float().mean() for other in found)
+    assert same > 0.4
+    assert apart == 0
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(tmp_path: Path, model: Path) -> None:
@@ -179,7 +208,7 @@ def test_another_run_does_not_go_on_from_it(tmp_path: Path, model: Path) -> None
         heal(model, tmp_path / "a", recipe="affine-2bit", **SHORT)
 
 
-@pytest.mark.parametrize("how", [(), ("--graph",), ("--shard",)])
+@pytest.mark.parametrize("how", [(), ("--graph",), ("--shard",)], ids=["ddp", "graph", "shard"])
 def test_two_processes_do_what_one_does(tmp_path: Path, model: Path, how: tuple[str, ...]) -> None:
     """Within bfloat16's tolerance: sums have another order, and a code at the edge may fall to the other side. --graph:
     with one sum of all gradients, as where steps are recorded; --shard: weights, gradients and optimiser in shards."""

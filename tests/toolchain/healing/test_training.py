@@ -45,7 +45,7 @@ def test_one_compiled_layer_serves_all_and_changes_nothing(tmp_path: Path, recip
     student.checkpointing = True
     again = gradients()
     counts = [CompileCounterWithBackend("aot_eager") for _ in range(2)]
-    original.layer = torch.compile(run_layer, backend=counts[0])
+    original.layer = torch.compile(run_layer, backend=counts[0], dynamic=False)
     for layer in student.layers:
         layer.compile(backend=counts[1])
     compiled = gradients()
@@ -64,7 +64,7 @@ def test_layers_of_a_kind_share_their_compiled_code(tmp_path: Path) -> None:
     tokens = torch.randint(3, model.spec.vocabulary, (2, 40))
     plain = original.hidden(tokens)
     count = CompileCounterWithBackend("aot_eager")
-    original.layer = torch.compile(run_layer, backend=count)
+    original.layer = torch.compile(run_layer, backend=count, dynamic=False)
     assert torch.allclose(original.hidden(tokens), plain, atol=1e-5)
     assert count.frame_count == 2
 

@@ -48,12 +48,11 @@ class Head:
             total.addmm_(rounded(x).T, rounded(x))
         return (total / walk.windows.size).cpu().numpy()
 
-    def gradients(self, hidden: Tensor, tokens: Tensor) -> tuple[float, Tensor, Floats]:
-        """(mean loss on the text, gradient of the summed loss by hidden, mean squared gradient of every logit
-        (vocabulary,)). Gradients are of next tokens that are drawn from the model's distribution, one for each token of
-        the text, by seed: of the text's own, squares are not what an error costs (profile.py).
+    def gradients(self, hidden: Tensor, tokens: Tensor, drawn: bool = False) -> tuple[float, Tensor, Floats]:
+        """(mean loss, gradient of the summed loss by hidden, mean squared gradient of every logit (vocabulary,)).
 
-        hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens)."""
+        hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens); drawn: of
+        next tokens that the model draws by seed, instead of the text's own."""
         gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
 
         def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
@@ -63,28 +62,26 @@ class Head:
             with torch.no_grad():
                 logits = soft_cap(rounded(normed) @ weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
-                found = float(functional.cross_entropy(logits, targets, reduction="sum"))
                 slope = torch.softmax(logits, dim=-1)
-                squares = slope * (1 - slope)  # what they are on average over draws
-                drawn = drawn_tokens(slope, window * tokens.shape[1] + begin)
-                slope[torch.arange(end - begin, device=slope.device), drawn] -= 1
+                if drawn:
+                    targets = drawn_tokens(slope, window * tokens.shape[1] + begin)
+                found = float(functional.cross_entropy(logits, targets, reduction="sum"))
+                slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
-                    bent = 1 - (logits / self._cap).square()
-                    slope *= bent
-                    squares *= bent.square_()
+                    slope *= 1 - (logits / self._cap).square()
                 back = rounded(slope) @ weight
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad
-            return found, squares.sum(0)
+            return found, slope.square_().sum(0)
 
-        total = self._weight.new_zeros(len(self._weight))
+        squares = self._weight.new_zeros(len(self._weight))
         loss = 0.0
         for found, of_logits in side_by_side(piece, _pieces(tokens), hidden.device):
             loss += found
-            total += of_logits
+            squares += of_logits
         scored = _scored(tokens)
-        return loss / scored, gradient, (total / scored).cpu().numpy()
+        return loss / scored, gradient, (squares / scored).cpu().numpy()
 
     def measure(self, walk: Walk, original: Head, reference: Walk) -> Measured:
         """This head on the coded model's hidden states, beside the original's on its own."""

@@ -13,8 +13,9 @@ from mobile_bundle.codecs.propagation import row_errors
 Floats = NDArray[np.float32]
 
 _DRAWN_ROWS = 64
-_INPUT_GROUP = 64
-"""Columns of an input that share a scale. The kernels take the group of the weights, 32 to 128."""
+_INPUT_GROUP = 32
+"""Columns of an input that share a scale. The kernels take the group of the weights, 32 to 128; plans that lose so
+little that this counts consist of codes with groups of 32."""
 
 
 def unfitted_share(weight: Floats, factor: Floats, hessian: Matrix, entered: Floats, share: float) -> float:

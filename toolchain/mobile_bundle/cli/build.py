@@ -29,7 +29,7 @@ from mobile_bundle.cli.parameters import with_options
 from mobile_bundle.container.manifest import read_manifest
 from mobile_bundle.errors import ResumableError, UserError, printable
 from mobile_bundle.pipeline.default_recipe import TARGETS
-from mobile_bundle.pipeline.parts import finished_parts, parts_directory
+from mobile_bundle.pipeline.parts import finished_parts, is_being_written, parts_directory
 from mobile_bundle.pipeline.request import DEFAULT_TARGET
 from mobile_bundle.planning.recipe import recipe_names
 from mobile_bundle.report.text import megabytes
@@ -191,7 +191,7 @@ def _what_is_kept(output: Path, resumable: bool) -> str:
     same command can succeed later."""
     directory = parts_directory(output)
     count = len(finished_parts(directory))
-    if not count:
+    if not count or is_being_written(directory):  # by another build, which needs them
         return ""
     if resumable:
         return f"; {count} finished tensors are kept in {directory}: the same command continues from there"

@@ -116,7 +116,7 @@ class _Run:
             dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
             original = Original(model, world.device, dtype)
             if settings.compile:
-                original.layer = torch.compile(run_layer)
+                original.layer = torch.compile(run_layer, dynamic=False)  # `like` is a number, no size
             parts, held_out = self._texts(original, model_digest)
             mixture = Mixture(parts, settings.seed)
             begun = time.monotonic()

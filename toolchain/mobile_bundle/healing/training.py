@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mobile_bundle.errors import NotFinite
@@ -68,6 +69,11 @@ class Distillation(nn.Module):
             apart = [distance(own, other) for own, other in zip(outputs, outputs_original, strict=True)]
             loss = loss + self._hidden_states * torch.stack(apart).mean()
         return loss
+
+
+def _shard(value: Tensor) -> Tensor:
+    """What of it lies on this device."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 class Training:
@@ -224,11 +230,12 @@ class Training:
         if share <= 1 - self._settings.average_share:
             return
         state.mean_count += 1
-        for name, value in self._student.state_dict().items():
-            if name in state.mean:
-                state.mean[name].lerp_(value, 1 / state.mean_count)
-            else:
-                state.mean[name] = value.clone()
+        weights = self._student.state_dict()
+        if not state.mean:
+            state.mean = {name: value.clone() for name, value in weights.items()}
+            return
+        own, new = ([_shard(each[name]) for name in weights] for each in (state.mean, weights))
+        torch._foreach_lerp_(own, new, 1 / state.mean_count)
 
     def _evaluate(self) -> Held:
         state = self._state

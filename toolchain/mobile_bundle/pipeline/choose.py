@@ -73,7 +73,8 @@ class Choosing:
     def _planned(self, planner: Planner, used: Calibration, listener: Listener) -> Chosen:
         model = self._source.model
         losses = {
-            name: Losses(known.sensitivity, known.losses, known.inputs) for name, known in used.profile.matrices.items()
+            name: Losses(known.sensitivity, known.losses, known.share, known.inputs)
+            for name, known in used.profile.matrices.items()
         }
         plan = planner.plan(losses, used.profile.loss, lossless_codecs(model))
         for line in plan_table(plan, model.tensors):

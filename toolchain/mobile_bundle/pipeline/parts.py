@@ -80,6 +80,21 @@ def parts_directory(out: str | os.PathLike[str]) -> Path:
     return path.parent / f"{path.name}.parts"
 
 
+def is_being_written(directory: Path) -> bool:
+    """Whether a build is running that has its parts there."""
+    try:
+        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def finished_parts(directory: Path) -> list[str]:
     """Names of the tensors that have a part there."""
     return [path.name.removesuffix(".part.json") for path in directory.glob("*.part.json")]

@@ -155,10 +155,9 @@ class Planner:
         options = _options(self._tensors, self._spec, losses, fixed, exact, price)
 
         def lost(choice: Choice) -> dict[str, float]:
-            found = {name: options[name][level].loss for name, level in choice.items()}
-            for name, codec in fixed.items():
-                found[name] = losses.get(name, Losses(0.0)).of(codec.name)
-            return found
+            costs = {name: options[name][level].loss for name, level in choice.items()}
+            costs |= {name: losses.get(name, Losses(0.0)).of(codec.name) for name, codec in fixed.items()}
+            return {name: losses.get(name, Losses()).predicted(cost) for name, cost in costs.items()}
 
         def assignment(choice: Choice) -> Assignment:
             return _assignment(self._tensors, options, choice, fixed)

@@ -17,18 +17,22 @@ _SHARING_BITS = 0.01
 @dataclass(frozen=True)
 class Losses:
     """What codes would cost one tensor, nats per token. sensitivity: at a relative squared error of 1; tried: by the
-    codec's name, where its error was measured (calibrate/profile.py); inputs: what any code costs, because its kernels
-    round the inputs to int8."""
+    codec's name, where its error was measured (calibrate/profile.py). As a prediction such a cost is multiplied by
+    `share`, and `inputs` is added: what any code costs, because its kernels round the inputs to int8."""
 
     sensitivity: float = 1.0
     tried: Mapping[str, float] = field(default_factory=dict)
+    share: float = 1.0
     inputs: float = 0.0
 
     def of(self, codec: str) -> float:
-        """Of a codec's name: what was tried, else by its error on Gaussian weights; no error for a codec without
-        any."""
+        """Of a codec's name: what was tried, else by its error on Gaussian weights; 0 for a codec without any."""
         found = self.tried.get(codec)
-        return self.inputs + (self.sensitivity * GAUSSIAN_ERROR.get(codec, 0.0) if found is None else found)
+        return self.sensitivity * GAUSSIAN_ERROR.get(codec, 0.0) if found is None else found
+
+    def predicted(self, cost: float) -> float:
+        """What `of` gave, as a prediction."""
+        return self.share * cost + self.inputs
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,7 @@ def candidates(
         time = 0.0 if lookup else decode_cost(codec) * tensor.rows * tensor.columns
         return Candidate(codec, size, loss, time, price * time)
 
-    found = (
-        [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), losses.inputs)]
-    )
+    found = [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
     for name in GAUSSIAN_ERROR:
         codec = _shared(codec_by_name(name), tensor, sharers)
         size = float(codec.blob_bytes(tensor.rows, tensor.columns))

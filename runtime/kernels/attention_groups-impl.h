@@ -1,0 +1,116 @@
+/* Attention over a KV cache of integers: how the kernels' loops are put together, for AVX2, AVX-512 and NEON alike.
+ *
+ * A fragment of them. Define before it is included:
+ *   GROUP_ROWS                 queries that share what is loaded
+ *   FOR_GROUP_ROWS(call)       the cases 1 to GROUP_ROWS of a switch, with the constant ROWS
+ *   fetch_group(p, bytes)      fetches what will be read soon, which may lie behind the end
+ *   TABLE_FUNCTION(name)       how the function of an entry begins
+ * and behind it
+ *   score_group, load_16_scales, weigh_positions, mix_tile
+ * It defines scores_int8(), scores_int4(), mix_int8() and mix_int4(), the table's entries. */
+#ifndef MB_KERNELS_ATTENTION_GROUPS_IMPL_H
+#define MB_KERNELS_ATTENTION_GROUPS_IMPL_H
+
+#include "kernels/kernels.h"
+
+#define GROUPS_PASS 512  /* positions whose keys stay in L1 while all queries pass over them */
+#define GROUPS_AHEAD 128 /* positions that are fetched before they are read */
+
+/* Some queries from one on: row r's codes lie r * blocks * MB_KV_BLOCK behind the first one's, its scales and sums
+ * r * blocks. */
+typedef struct {
+  const int8_t *codes;
+  const float *scales;
+  const int32_t *sums;
+  uint32_t blocks;
+} some_queries;
+
+/* The keys of one group to MB_KV_GROUP scores of each of `rows` queries. */
+MB_INLINE void score_group(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
+                           size_t scores_stride, uint32_t rows, bool int4);
+
+/* The weights of a tile of values: kernels.h, mix_int8. A weight is 128 * codes[1] + codes[0]. */
+typedef struct {
+  int8_t codes[2][GROUP_ROWS][MB_KV_TILE];
+  int32_t sums[GROUP_ROWS]; /* of a row's weights */
+  float scales[GROUP_ROWS];
+  bool fine; /* a row has weights beyond codes[0] */
+} tile_weights;
+
+MB_INLINE void load_16_scales(const uint16_t *halves, float *scales); /* MB_KV_GROUP of them */
+
+/* One row's terms times the values' scales to the tile's codes. limit: terms above it are large. positions: a multiple
+ * of MB_KV_GROUP. */
+MB_INLINE void weigh_positions(const float *terms, float limit, const float *value_scales, uint32_t positions,
+                               tile_weights *tile, uint32_t row, bool int4);
+
+/* Adds one block of a tile's values to `rows` rows. values: of its first group; those of the next are `group_bytes`
+ * behind. */
+MB_INLINE void mix_tile(const tile_weights *tile, const uint8_t *values, size_t group_bytes, uint32_t positions,
+                        float *out, size_t stride, uint32_t rows, bool int4);
+
+MB_INLINE void scores_of(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride,
+                         bool int4) {
+  const uint32_t blocks = keys->blocks, positions = keys->positions, bytes = mb_kv_block_bytes(int4) * blocks;
+  for (uint32_t pass = 0; pass < positions; pass += GROUPS_PASS)
+    for (uint32_t r = 0; r < queries->rows; r += GROUP_ROWS) {
+      const uint32_t end = positions - pass < GROUPS_PASS ? positions : pass + GROUPS_PASS;
+      const uint32_t rows = queries->rows - r < GROUP_ROWS ? queries->rows - r : GROUP_ROWS;
+      const size_t query = (size_t)r * blocks;
+      const some_queries q = {queries->codes + query * MB_KV_BLOCK, queries->scales + query, queries->sums + query,
+                              blocks};
+      for (uint32_t p = pass; p < end; p += MB_KV_GROUP) {
+        const uint8_t *k = keys->codes + (size_t)(p / MB_KV_GROUP) * bytes;
+        const uint16_t *scales = keys->scales + (size_t)p * blocks;
+        float *to = scores + r * scores_stride + p;
+        if (r == 0) fetch_group(k + (size_t)(GROUPS_AHEAD / MB_KV_GROUP) * bytes, bytes);
+        switch (rows) { FOR_GROUP_ROWS(score_group(&q, k, scales, to, scores_stride, ROWS, int4)) }
+      }
+    }
+}
+
+MB_INLINE void mix_of(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                      float *out, bool int4) {
+  const uint32_t blocks = values->blocks, bytes = mb_kv_block_bytes(int4);
+  const size_t stride = (size_t)blocks * MB_KV_BLOCK, group_bytes = (size_t)blocks * bytes;
+  for (uint32_t first = 0; first < values->positions; first += MB_KV_TILE)
+    for (uint32_t b = first_block; b < last_block; b++) {
+      const uint32_t left = values->positions - first, positions = left < MB_KV_TILE ? left : MB_KV_TILE;
+      const uint8_t *v = values->codes + mb_kv_block_at(blocks, first, b) * bytes;
+      float scales[MB_KV_TILE];
+      for (uint32_t p = 0; p < positions; p += MB_KV_GROUP) {
+        load_16_scales(values->scales + mb_kv_scale_at(blocks, first + p, b), scales + p);
+        fetch_group(v + (GROUPS_AHEAD + p) / MB_KV_GROUP * group_bytes, bytes);
+      }
+      for (uint32_t r = 0; r < terms->rows; r += GROUP_ROWS) {
+        const uint32_t some = terms->rows - r < GROUP_ROWS ? terms->rows - r : GROUP_ROWS;
+        float *to = out + r * stride + b * MB_KV_BLOCK;
+        tile_weights tile;
+        tile.fine = false;
+        for (uint32_t i = 0; i < some; i++)
+          weigh_positions(terms->terms + (r + i) * terms->stride + first, terms->sums[r + i] * MB_LARGE_TERM, scales,
+                          positions, &tile, i, int4);
+        switch (some) { FOR_GROUP_ROWS(mix_tile(&tile, v, group_bytes, positions, to, stride, ROWS, int4)) }
+      }
+    }
+}
+
+TABLE_FUNCTION(scores_int8)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  scores_of(queries, keys, scores, scores_stride, false);
+}
+
+TABLE_FUNCTION(scores_int4)(const mb_queries *queries, const mb_kv_groups *keys, float *scores, size_t scores_stride) {
+  scores_of(queries, keys, scores, scores_stride, true);
+}
+
+TABLE_FUNCTION(mix_int8)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                         float *out) {
+  mix_of(terms, values, first_block, last_block, out, false);
+}
+
+TABLE_FUNCTION(mix_int4)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
+                         float *out) {
+  mix_of(terms, values, first_block, last_block, out, true);
+}
+
+#endif
