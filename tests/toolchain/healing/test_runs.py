@@ -108,7 +108,7 @@ def test_the_healed_model_is_nearer_to_the_original(tmp_path: Path, model: Path)
     assert not (tmp_path / "healed.heal").exists()
 
 
-@pytest.mark.parametrize("recipe", ["affine-2bit-g64-asym", "bitnet-1.25bit"])
+@pytest.mark.parametrize("recipe", ["affine-2bit-g64-asym", "affine-3bit"])
 def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, recipe: str) -> None:
     """A trained model of 6 M weights, rounded and trained for a few steps, on a text: within 0.3 %."""
     windows = text_windows(tmp_path, 6, 256)
@@ -133,7 +133,8 @@ def test_the_bundle_has_the_perplexity_that_training_printed(tmp_path: Path, rec
 @pytest.mark.parametrize("recipe", ["bitnet-row", "affine-2bit"])
 def test_the_engine_computes_what_the_student_computes(tmp_path: Path, recipe: str) -> None:
     """Up to the first code of an activation that falls to the other side: no difference at about half of the first
-    tokens, where without the engine's rounding there is one at all of them."""
+    tokens, where without the engine's rounding there is one at all of them. Behind the first token, whose softmax has
+    one term, the engine's attention also rounds its terms, which the student does not."""
     windows = text_windows(tmp_path, 20, 12)
     with open_model(EXAMPLE) as opened:
         original = Original(opened, torch.device("cpu"), torch.float32)
@@ -154,9 +155,10 @@ def test_the_engine_computes_what_the_student_computes(tmp_path: Path, recipe: s
             session.rewind(0)
             logits.append(session.feed_all(window).copy())
     own = torch.log_softmax(torch.from_numpy(np.stack(logits)), -1)
-    same, apart = (((own.exp() * (own - other)).sum(-1) < 1e-5).float().mean() for other in found)
-    assert same > 0.4
-    assert apart == 0
+    same, apart = ((own.exp() * (own - other)).sum(-1) for other in found)
+    assert (same[:, 0] < 1e-5).float().mean() > 0.4
+    assert not (apart[:, 0] < 1e-5).any()
+    assert same.mean() < 0.5 * apart.mean()
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(tmp_path: Path, model: Path) -> None:

@@ -74,6 +74,12 @@ class StreamCodec(ABC):
         return self
 
     @property
+    def activation_group(self) -> int | None:
+        """Columns of the input that share an int8 scale in the engine; 0: all of a token; None: it multiplies by the
+        input as it is."""
+        return self.packed.group
+
+    @property
     def codebook(self) -> Codebook | None:
         """The codebook in which its blobs look weights up; None: there is none."""
         return None

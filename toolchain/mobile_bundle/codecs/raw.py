@@ -38,6 +38,7 @@ class RawCodec(StreamCodec):
 
     format = Format.BF16
     name = "raw"
+    activation_group = None
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
         del stats  # rounding alone
@@ -64,6 +65,7 @@ class Float32Codec(StreamCodec):
 
     format = Format.F32
     name = "f32"
+    activation_group = None
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
         del stats  # rounding alone

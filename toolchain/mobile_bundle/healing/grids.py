@@ -69,7 +69,9 @@ class Grid(ABC):
     @property
     def activation_group(self) -> int:
         """Columns of the input that share an int8 scale in the engine; 0: all of a token."""
-        return 0
+        group = self.codec.activation_group
+        assert group is not None  # no grid multiplies by float32
+        return group
 
     @abstractmethod
     def start(self, weight: Floats, stats: Stats | None) -> Start:
@@ -112,10 +114,6 @@ class AffineGrid(Grid):
     """d (and m) in fp16 per row and group of columns."""
 
     codec: AffineCodec
-
-    @property
-    def activation_group(self) -> int:
-        return self.codec.group
 
     def start(self, weight: Floats, stats: Stats | None) -> Start:
         blob = self.codec.encode(weight, stats)
@@ -187,10 +185,6 @@ class VectorGrid(Grid):
     forward pass, so codes change as weights and codebook do."""
 
     codec: VptqCodec
-
-    @property
-    def activation_group(self) -> int:
-        return self.codec.layout.group
 
     def start(self, weight: Floats, stats: Stats | None) -> Start:
         blob = self.codec.encode(weight, stats)

@@ -29,7 +29,6 @@ from mobile_bundle.calibrate.walk import (
     tensor_named,
 )
 from mobile_bundle.codecs import Blob, Stats, StreamCodec, codec_for
-from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.shared_codebook import TrainedCodebook
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -37,9 +36,6 @@ from mobile_bundle.pipeline.parts import TensorRecord
 from mobile_bundle.pipeline.pool import PartPool, Progress
 from mobile_bundle.pipeline.shared_codebooks import train_shared
 from mobile_bundle.planning.sharing import shared_name
-
-_VECTOR_GROUP = 128
-"""Columns of an input that share an int8 scale where vectors are looked up (runtime/kernels/vector_rows-impl.h)."""
 
 
 def write_calibrated(
@@ -112,28 +108,20 @@ def _write(
     held_out.advance(coded, groups)
     del walk, reference
     head = embedding if spec.tied else tensor_named(model, "output.weight")
-    own = Head.of(model, work.decoded(head), device, _int8_group(assignment[head.name]))
+    own = Head.of(model, work.decoded(head), device, assignment[head.name].activation_group)
     measured = own.measure(held_out, Head.of(model, read_matrix(model, head), device), held_out_reference)
     extras = work.codebook_blobs()
     return pool.assemble(path, spec.to_config_bytes(), model.tensors, extras, work.records()), measured
 
 
 def _int8_groups(tensors: Mapping[str, TensorSpec], assignment: Mapping[str, StreamCodec]) -> dict[str, int | None]:
-    """`_int8_group` of a layer's inputs, by entrance of PROJECTIONS; the widest where their readers differ."""
+    """`activation_group` of a layer's inputs, by entrance of PROJECTIONS; the widest where their readers differ."""
     found: dict[str, int | None] = {}
     for name, tensor in tensors.items():
-        entrance, group = PROJECTIONS.get(name.removesuffix(".weight")), _int8_group(assignment[tensor.name])
+        entrance, group = PROJECTIONS.get(name.removesuffix(".weight")), assignment[tensor.name].activation_group
         if entrance is not None:
             found[entrance] = group if group is None else max(group, found.get(entrance) or 0)
     return found
-
-
-def _int8_group(codec: StreamCodec) -> int | None:
-    """Columns of its input that share an int8 scale in the engine; None: the engine multiplies by the input as it
-    is."""
-    if codec.packed.format in (Format.F32, Format.BF16):
-        return None
-    return codec.packed.group or (_VECTOR_GROUP if codec.codebook else 0)
 
 
 class _Work:
