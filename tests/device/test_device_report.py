@@ -189,6 +189,9 @@ def test_the_verdict():
     assert missed(figured(PHONE, MANIFEST, {"lookup": [looked_up]})) == []
     under = figured(PHONE, MANIFEST, {"pressure": [replace(whole(), peak=Peak(50 * MB, 50 * MB, 50 * MB))]})
     assert missed(under) == []  # under pressure the kernel takes pages back
+    for peak, misses in ((50, 0), (112, 1)):  # what was taken up needs no work space of a prompt
+        taken = {**states, "resume": [replace(states["resume"][0], peak=Peak(peak * MB, peak * MB, peak * MB))]}
+        assert len(missed(figured(PHONE, MANIFEST, taken))) == misses
 
 
 def test_budgets():
