@@ -67,7 +67,7 @@ class Settings:
         """With every number decided. context: the longest sequence of the model."""
         gpu = self.device == "cuda"
         blocks = self.method == "blocks"
-        batch = self.batch or (48 if gpu else 8 if blocks else 4)
+        batch = self.batch or (48 if gpu else 4)
         return replace(
             self,
             own_tokens=self.own_tokens or (40_000_000 if gpu else 0 if blocks else 200_000),
