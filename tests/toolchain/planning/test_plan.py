@@ -106,6 +106,19 @@ def test_a_measured_error_comes_before_the_table() -> None:
     assert curve[-1].codec.name == "affine-3bit"
 
 
+def test_rounded_inputs_are_predicted_by_the_groups_of_the_code() -> None:
+    losses = Losses(share=2.0, inputs={32: 0.1, 64: 0.2, 128: 0.3, 0: 0.4})
+    for name, inputs in (
+        ("affine-8bit", 0.1),
+        ("affine-4bit-g64-asym", 0.2),
+        ("trellis-3bit", 0.3),
+        ("bitnet", 0.4),
+        ("affine-8bit+entropy", 0.1),
+        ("raw", 0.0),
+    ):
+        assert losses.predicted(1.0, codec_by_name(name)) == pytest.approx(2.0 + inputs), name
+
+
 def test_a_dear_code_leaves_the_curve() -> None:
     tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
     weights = 2048 * 768

@@ -157,7 +157,8 @@ class Planner:
         def lost(choice: Choice) -> dict[str, float]:
             costs = {name: options[name][level].loss for name, level in choice.items()}
             costs |= {name: losses.get(name, Losses(0.0)).of(codec.name) for name, codec in fixed.items()}
-            return {name: losses.get(name, Losses()).predicted(cost) for name, cost in costs.items()}
+            chosen = {name: options[name][level].codec for name, level in choice.items()} | dict(fixed)
+            return {name: losses.get(name, Losses()).predicted(cost, chosen[name]) for name, cost in costs.items()}
 
         def assignment(choice: Choice) -> Assignment:
             return _assignment(self._tensors, options, choice, fixed)
