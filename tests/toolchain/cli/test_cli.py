@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle.cli.common import chat_option
+from mobile_bundle.cli.main import COMMANDS, main
 from mobile_bundle.models.registry import ARCHITECTURES
 from mobile_bundle.planning.estimate import estimate_bundle, published_shape, shape_names
 from support.chat_templates import LLAMA32, TEMPLATES
@@ -78,6 +80,16 @@ def test_bad_usage_is_one_line(tmp_path):
         assert process.returncode == 2
         assert len(process.stderr.splitlines()) == 1
         assert process.stderr.startswith("mobile-bundle")
+
+
+def test_the_list_of_commands_has_whole_sentences(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out.split("  COMMAND\n")[1].split("\noptions:")[0]
+    entries = re.split(r"^    (?=\S)", listed, flags=re.MULTILINE)[1:]
+    assert [entry.split()[0] for entry in entries] == list(COMMANDS)
+    assert all(entry.strip().endswith(".") for entry in entries), entries
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify", "run", "bench"])

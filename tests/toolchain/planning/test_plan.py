@@ -325,6 +325,8 @@ def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
     assert "that leaves 0.0124 bits per weight for 1.544 billion weights" in text
     assert "The smallest plan takes" in text
     assert "\n" not in text
+    with open_model(EXAMPLE) as small, pytest.raises(UserError, match=r"weight for 5\.8 million weights"):
+        Planner(Budget(max_size=100_000), small.tensors, small.spec, {}, sizes_of(small.spec, small.tensors, 0, {}, {}))
     with pytest.raises(UserError, match=r"`max_ram` 100\.0 MB cannot be met"):
         Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
     Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())

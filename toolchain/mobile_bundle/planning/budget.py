@@ -214,13 +214,17 @@ def smallest_assignment(
     return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
 
 
+def _count(weights: int) -> str:
+    return f"{weights / 1e9:.3f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
+
+
 def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Sizes) -> BudgetError:
     weights = sum(tensor.rows * tensor.columns for tensor in tensors if tensor.source)
     error = max(GAUSSIAN_ERROR.values())
     parts = ", ".join(f"{name} {_mb(size)}" for name, size in smallest.stored.items())
     return BudgetError(
         f"`max_size` {_mb(limit)} cannot be met: that leaves {8 * limit / weights:.4f} bits per weight for "
-        f"{weights / 1e9:.3f} billion weights. The smallest plan takes {_mb(smallest.total)} ({parts}"
+        f"{_count(weights)} weights. The smallest plan takes {_mb(smallest.total)} ({parts}"
         f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight), with a relative squared error of "
         f"{error:.2f}, which costs much of the quality",
         "take a smaller model for a smaller bundle",
