@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mobile_bundle.codecs import StreamCodec
+from mobile_bundle.corpus.openings import open_turn
 from mobile_bundle.corpus.text import DEFAULT_TEXT
 from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
 from mobile_bundle.files.disk import write_file
@@ -32,7 +33,7 @@ from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import shard
 from mobile_bundle.healing.start import make_student
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
-from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
+from mobile_bundle.healing.text import document_openings, text_sequences
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -226,7 +227,7 @@ class _Run:
         documents = [_document_start(tokenizer, bos, self._source.spec.eos)]
         if settings.prompts is not None:
             documents = document_openings(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
-        openings = Openings(opening_of_chat(tokenizer), documents)
+        openings = Openings(open_turn(tokenizer), documents)
         at_once = min(_AT_ONCE[settings.device], -(-settings.own_tokens // settings.sequence))
         key = [model_digest, settings.sequence, at_once, settings.seed, settings.device]
         key += [_digest([opening.tolist() for opening in documents])]
