@@ -18,8 +18,13 @@ from support.paths import EXAMPLE
     [
         ({"progress": True}, "`progress` True: must be a function"),
         ({"cancel": True}, "`cancel` True: must be a threading.Event"),
-        ({"jobs": "2"}, "`jobs`: must be at least 1"),
-        ({"max_perplexity": "x"}, "`max_perplexity` 'x': must be a number above 0"),
+        ({"jobs": "2"}, "`jobs`: must be 1 to 1,024"),
+        ({"jobs": 99_999_999_999}, "`jobs`: must be 1 to 1,024"),
+        ({"cluster": "hello"}, "`cluster` 'hello': must be an address, such as tcp://"),
+        ({"max_perplexity": "x"}, "`max_perplexity` 'x': must be a number of at least 1"),
+        ({"max_perplexity": 0.5}, "`max_perplexity` 0.5: must be a number of at least 1"),
+        ({"max_size": "9" * 400 + "MB"}, "'9999999999"),
+        ({"max_size": 10**30}, "'1000000000"),
         ({"recipe": 4}, "`recipe` 4: must be a name, a file or a Recipe"),
         ({"target": "phone"}, "`target` 'phone': must be one of android-2gb"),
         ({"max_size": "30"}, "'30': that is 30 bytes; write the unit, such as 30MB"),
@@ -37,6 +42,13 @@ def test_builds(tmp_path: Path, given: dict[str, Any], message: str) -> None:
 def test_a_budget_that_is_small_beside_a_megabyte(tmp_path: Path) -> None:
     with pytest.raises(mb.errors.BudgetError, match=r"`max_size` 10\.0 kB cannot be met"):
         mb.build(EXAMPLE, tmp_path / "x.mbundle", max_size="10kB")
+
+
+def test_a_speed_that_no_code_has_is_refused_before_any_text_is_read(tmp_path: Path) -> None:
+    told: list[object] = []
+    with pytest.raises(mb.errors.BudgetError, match=r"`min_speed` 1e\+300 cannot be met: .* 2\.5 times"):
+        mb.build(EXAMPLE, tmp_path / "x.mbundle", max_size="5MB", min_speed=1e300, progress=told.append)
+    assert not told
 
 
 @pytest.mark.parametrize(

@@ -372,6 +372,8 @@ def test_a_bundle_may_be_without_mobile_run(tmp_path):
     [
         (("build-mobile-bundle",), 2, "required"),
         (("build-mobile-bundle", EXAMPLE), 2, "-o"),
+        (("build-mobile-bundle", EXAMPLE, "-o", ""), 2, "-o/--output: is empty; give a name"),
+        (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--languages", ","), 2, "list of en"),
         (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--recipe", "gguf"), 2, "gguf"),
         (("build-mobile-bundle", "no-such-model", "-o", "x.mbundle"), 1, "no-such-model"),
         (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--formats", "gguf"), 2, "native, executorch, onnx"),
@@ -407,3 +409,11 @@ def test_a_reader_that_goes_away_is_no_error(bundle):
     process = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
     assert "Traceback" not in process.stderr
     assert "Broken" not in process.stderr
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    line = f"cd {folder} && rmdir {folder} && exec build-mobile-bundle {EXAMPLE} -o x.mbundle --recipe raw"
+    found = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    one_line(found, 1, "the current folder no longer exists")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.codecs.declaration import all_rules
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.errors import BudgetError
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -104,6 +105,16 @@ class Planner:
                 limit="max_ram",
                 asked=budget.max_ram,
                 best=sizes.peak,
+            )
+
+        fastest = 1 / min(rules.decode_cost for rules in all_rules() if rules.decode_cost)
+        if budget.min_speed is not None and budget.min_speed > fastest:
+            raise BudgetError(
+                f"`min_speed` {budget.min_speed:g} cannot be met: the fastest code decodes at {fastest:g} times the "
+                f"speed of affine-4bit",
+                limit="min_speed",
+                asked=budget.min_speed,
+                best=fastest,
             )
 
     @property
