@@ -336,6 +336,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
         ({"tokens": 10, "sequence": 512}, "this model was trained for 256"),
         ({"tokens": 10, "own_tokens": 32, "sequence": 32}, "none to hold out"),
         ({"tokens": 10, "rates": 1}, "no setting 'rates'"),
+        ({"tokens": 10, "batch": 10**11}, "`batch` 100000000000: must be at most 65,536"),
+        ({"tokens": 10, "seed": -1}, "`seed` -1: must be a whole number from 0"),
+        ({"tokens": 10, "seed": 10**22}, "`seed` 10000000000000000000000: must be"),
     ):
         with pytest.raises(ArgumentError, match=message):
             heal(model, out, recipe="affine-2bit", **settings)
