@@ -58,6 +58,7 @@ def test_a_speed_that_no_code_has_is_refused_before_any_text_is_read(tmp_path: P
         (lambda model: next(model.stream("a", sampling={"seed": 1})), "`sampling` .*: must be a Sampling"),
         (lambda model: model.chat("hi"), "`messages` must be a list"),
         (lambda model: model.perplexity(None), "`text` None: must be a text"),
+        (lambda model: model.perplexity("a b c", context=1), "`context` 1: a window has at least 2 tokens"),
         (lambda model: model.decode([99_999_999]), "ids must be from 0 to"),
         (lambda model: model.decode([-1]), "ids must be from 0 to"),
         (lambda model: model.decode(5), "ids must be a list"),
@@ -96,3 +97,13 @@ def test_a_script_without_a_guard(tmp_path: Path) -> None:
     assert "while a worker process imported this script" in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.endswith("a Python script must build under if __name__ == '__main__'")
+
+
+def test_a_count_beyond_32_bits_is_not_taken_modulo(bundle: Callable[..., Path]) -> None:
+    """2 ** 32 + 64 is 64 in C."""
+    with pytest.raises(mb.errors.ArgumentError, match="`context` 4294967360: must be from 0 to 4294967295"):
+        mb.estimate(EXAMPLE, recipe="affine-4bit", context=(1 << 32) + 64)
+    opened = mb.open(bundle("affine-4bit"))
+    for given in ({"context": (1 << 32) + 64}, {"threads": (1 << 32) + 1}):
+        with pytest.raises(mb.errors.ArgumentError, match="429496"), opened.load(**given):
+            pass

@@ -17,8 +17,8 @@ import torch
 
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.corpus.openings import open_turn
-from mobile_bundle.corpus.text import DEFAULT_TEXT
-from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
+from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
+from mobile_bundle.errors import ArgumentError, OutOfMemory, OutputError, UnsupportedError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.healing.blocks import FINISH_TOKENS, BlockSettings, finish_rate, heal_blocks
@@ -79,6 +79,7 @@ def heal_checkpoint(
 
     UserError says what a person can mend; OutOfMemory and NotFinite are among them."""
     settings.check()
+    _check_places(settings, output)
     torch.manual_seed(settings.seed)
     with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
         settings = settings.resolved(source.spec.context)
@@ -290,6 +291,16 @@ class _Run:
 
 _PROMPT_TOKENS = 16
 """Of each of the user's openings."""
+
+
+def _check_places(settings: Settings, output: Path) -> None:
+    """What can be seen before there is a folder of the run."""
+    for place in (output, settings.own_text):
+        if place is not None and place.exists() and not place.is_dir():
+            raise OutputError(f"{place} is a file", "give the name of a folder")
+    for text in (settings.text, settings.prompts):
+        if text is not None:
+            read_text(text)
 
 
 def _check(settings: Settings, world: World, source: Source) -> None:
