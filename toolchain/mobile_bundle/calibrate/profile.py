@@ -307,5 +307,5 @@ def _back(
     inputs = {}
     for name in stages:
         costs = squares.pop(f"{name}.inputs") * (0.5 / tokens)
-        inputs[name] = dict(zip(_INPUT_GROUPS, costs.tolist(), strict=True))
+        inputs[name] = dict(zip(_INPUT_GROUPS, costs.cpu().numpy().tolist(), strict=True))
     return before, {name: (total / tokens).cpu().numpy() for name, total in squares.items()}, inputs
