@@ -83,11 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--own-text", type=Path, metavar="FOLDER", help="keeps what the model wrote for other runs")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a text whose documents' first words begin the model's own ones"
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="a text whose paragraphs' first words begin the model's own documents",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default cpu")
-    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 512 on a GPU, else 256)")
-    parser.add_argument("--batch", type=positive, help="sequences of a step (default 48 on a GPU, else 4)")
+    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 1,024 on a GPU, else 256)")
+    parser.add_argument("--batch", type=positive, help="sequences of a step (default 24 on a GPU, else 4)")
     parser.add_argument(
         "--micro-batch", type=positive, metavar="N", help="sequences computed together (default: --batch)"
     )

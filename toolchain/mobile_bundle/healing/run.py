@@ -32,7 +32,7 @@ from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import shard
 from mobile_bundle.healing.start import make_student
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
-from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
+from mobile_bundle.healing.text import opening_of_chat, openings_of_text, text_sequences
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -225,7 +225,7 @@ class _Run:
         bos = self._source.tokenizer.bos
         documents = [_document_start(tokenizer, bos, self._source.spec.eos)]
         if settings.prompts is not None:
-            documents = document_openings(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
+            documents = openings_of_text(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
         openings = Openings(opening_of_chat(tokenizer), documents)
         at_once = min(_AT_ONCE[settings.device], -(-settings.own_tokens // settings.sequence))
         key = [model_digest, settings.sequence, at_once, settings.seed, settings.device]
@@ -287,7 +287,7 @@ class _Run:
         }
 
 
-_PROMPT_TOKENS = 16
+_PROMPT_TOKENS = 32
 """Of each of the user's openings."""
 
 

@@ -9,6 +9,8 @@ from mobile_bundle.errors import ArgumentError
 
 METHODS = ("distill", "blocks")
 STARTS = ("calibrated", "rounded")
+_GPU_STEP = 24_576
+"""Tokens of a step on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ class Settings:
         """With every number decided. context: the longest sequence of the model."""
         gpu = self.device == "cuda"
         blocks = self.method == "blocks"
-        batch = self.batch or (48 if gpu else 8 if blocks else 4)
+        sequence = self.sequence or min(context, 1024 if gpu else 256)
+        batch = self.batch or (max(8, _GPU_STEP // sequence) if gpu else 8 if blocks else 4)
         return replace(
             self,
             own_tokens=self.own_tokens or (40_000_000 if gpu else 0 if blocks else 200_000),
-            sequence=self.sequence or min(context, 512 if gpu else 256),
+            sequence=sequence,
             batch=batch,
             micro_batch=min(batch, self.micro_batch or batch),
             rate=self.rate or (2e-3 if blocks else 1e-3),

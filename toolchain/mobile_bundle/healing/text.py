@@ -36,13 +36,16 @@ def text_sequences(path: Path, tokenizer: Tokenizer, bos: int | None, end: int |
     return token_windows(tokenizer, bos, read_text(path), length, 0)
 
 
-def document_openings(path: Path, tokenizer: Tokenizer, bos: int | None, most: int) -> list[Tokens]:
-    """The first `most` tokens of every document of a text, BOS before them: what own text may begin with."""
+def openings_of_text(path: Path, tokenizer: Tokenizer, bos: int | None, most: int) -> list[Tokens]:
+    """The first `most` tokens from the start of every paragraph of a text on, BOS before them: what own text may begin
+    with. A heading is followed by its paragraph."""
     found = []
     for document in read_text(path).split(DOCUMENT_SEPARATOR):
-        if document.strip():
-            ids = tokenizer.encode(document.lstrip()[: 16 * most])[:most]
-            found.append(ids if bos is None else np.concatenate([np.array([bos], np.int32), ids]))
+        lines = document.splitlines()
+        for number, line in enumerate(lines):
+            if line.strip():
+                ids = tokenizer.encode("\n".join(lines[number : number + most])[: 16 * most].lstrip())[:most]
+                found.append(ids if bos is None else np.concatenate([np.array([bos], np.int32), ids]))
     return found
 
 
