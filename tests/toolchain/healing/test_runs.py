@@ -407,6 +407,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
     (tmp_path / "home" / "thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match="is not a healed checkpoint"):
         heal(model, tmp_path / "home", recipe="bitnet", **SHORT)
+    assert not (tmp_path / "home.heal").exists()
     assert main(["heal", str(model), "-o", str(out), "--recipe", "nothing", "--tokens", "9"]) == 1
     assert "unknown codec 'nothing'" in capsys.readouterr().err
     assert not out.exists()

@@ -113,11 +113,11 @@ class _Run:
     def heal(self, progress: Progress) -> Healed:
         model, settings, world = self._source.model, self._settings, self._world
         model_digest = _digest([tensor_digest(model, tensor) for tensor in model.tensors])
-        folder = RunFolder(self._work, self._identity(model_digest), world.first)
         target = output_directory(self._output) if world.first else None
         if target is not None:
-            target.__enter__()
+            target.__enter__()  # first: an output that cannot be leaves no folder of a run
         try:
+            folder = RunFolder(self._work, self._identity(model_digest), world.first)
             dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
             original = Original(model, world.device, dtype)
             if settings.compile:
