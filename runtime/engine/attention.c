@@ -82,7 +82,14 @@ static void turn_heads(const attention_job *job, uint32_t n, float *queries, flo
   for (uint32_t i = 0; i < c->heads * dim; i++) queries[i] *= query_scale;
 }
 
-/* A query head in the form that meets the cache's keys. */
+/* A block's codes, scale and sum of codes. */
+static void store_block(const float values[MB_KV_BLOCK], int8_t *codes, float *scale, int32_t *sum) {
+  *scale = mb_kv_quantise(values, MB_KV_BLOCK, codes);
+  *sum = 0;
+  for (uint32_t j = 0; j < MB_KV_BLOCK; j++) *sum += codes[j];
+}
+
+/* A query head in the form that meets the cache's keys, with int4 in both. */
 static void store_query(const attention_job *job, const float *q, size_t row) {
   const mb_layout *layout = &job->session->layout;
   const mb_buffers *b = &layout->buffers;
@@ -93,19 +100,14 @@ static void store_query(const attention_job *job, const float *q, size_t row) {
     return;
   }
   for (uint32_t i = 0; i < blocks; i++) {
-    const uint32_t start = i * MB_KV_BLOCK, left = dim - start;
-    uint32_t n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    int8_t *codes = b->query_codes + row * stride + start;
-    float turned[MB_KV_BLOCK] = {0};
-    memcpy(turned, q + start, n * sizeof *q);
-    if (layout->keys_int4) {
-      mb_kv_turn(turned, 1);
-      n = MB_KV_BLOCK;
-    }
-    b->query_scales[row * blocks + i] = mb_kv_quantise(turned, n, codes);
-    int32_t sum = 0;
-    for (uint32_t j = 0; j < MB_KV_BLOCK; j++) sum += codes[j];
-    b->query_sums[row * blocks + i] = sum;
+    const uint32_t start = i * MB_KV_BLOCK, left = dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
+    const size_t codes = row * stride + start, block = row * blocks + i;
+    float values[MB_KV_BLOCK] = {0};
+    memcpy(values, q + start, n * sizeof *q);
+    store_block(values, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
+    if (!layout->keys_int4) continue;
+    mb_kv_turn(values, 1);
+    store_block(values, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
   }
 }
 
@@ -135,8 +137,10 @@ typedef struct {
   uint32_t kv_head;
   uint32_t first, last; /* tokens of the chunk */
   uint32_t base, end;   /* positions */
+  uint32_t coarse_end;  /* int4: mb_coarse_end, the same of all of these tokens */
   float *scores;        /* [rows][job->scores_stride] */
   float *mixed;         /* [rows][stride] */
+  float *turned_mixed;  /* [rows][stride]: what comes of values of 4 bits */
   float *sums;          /* [rows]: of the softmax terms */
 } queries;
 
@@ -154,7 +158,8 @@ static queries queries_of(const attention_job *job, uint32_t kv_head, uint32_t f
                    .first = first,
                    .last = last,
                    .base = seen / MB_KV_TILE * MB_KV_TILE,
-                   .end = job->session->position + last};
+                   .end = job->session->position + last,
+                   .coarse_end = mb_coarse_end(job->session->position + first)};
 }
 
 /* Gives `q` the rows of the scratch buffers from `row` on. */
@@ -162,6 +167,7 @@ static void take_rows(const attention_job *job, queries *q, size_t row) {
   const mb_buffers *b = &job->session->layout.buffers;
   q->scores = b->scores + row * job->scores_stride;
   q->mixed = b->mixed + row * job->session->layout.stride;
+  q->turned_mixed = job->session->layout.values_int4 ? b->turned_mixed + row * job->session->layout.stride : NULL;
   q->sums = b->term_sums + row;
 }
 
@@ -172,20 +178,19 @@ static void score(const attention_job *job, const queries *q, uint32_t from, uin
   const mb_buffers *b = &session->layout.buffers;
   const size_t stride = session->layout.stride, row = query_row(job, q->kv_head, q->first),
                blocks = stride / MB_KV_BLOCK;
-  const bool scaled = session->layout.kv_scaled;
-  const mb_queries some = !scaled ? (mb_queries){.values = b->query_padded + row * stride, .rows = rows_of(job, q)}
-                                  : (mb_queries){.codes = b->query_codes + row * stride,
-                                                 .scales = b->query_scales + row * blocks,
-                                                 .sums = b->query_sums + row * blocks,
-                                                 .rows = rows_of(job, q)};
   for (uint32_t p = from; p < to;) {
-    const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
+    const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to, q->coarse_end);
+    const bool int4 = session->layout.keys_int4 && !piece.fine;
     float *scores = q->scores + (p - q->base);
-    if (scaled) {
+    if (session->layout.kv_scaled) {
+      const mb_queries some = {.codes = (int4 ? b->turned_codes : b->query_codes) + row * stride,
+                               .scales = (int4 ? b->turned_scales : b->query_scales) + row * blocks,
+                               .sums = (int4 ? b->turned_sums : b->query_sums) + row * blocks,
+                               .rows = rows_of(job, q)};
       const mb_kv_groups keys = mb_kv_key_groups(session, job->layer, q->kv_head, piece);
-      (session->layout.keys_int4 ? kernels->scores_int4 : kernels->scores_int8)(&some, &keys, scores,
-                                                                                job->scores_stride);
+      (int4 ? kernels->scores_int4 : kernels->scores_int8)(&some, &keys, scores, job->scores_stride);
     } else {
+      const mb_queries some = {.values = b->query_padded + row * stride, .rows = rows_of(job, q)};
       const mb_kv_head keys = mb_kv_keys(session, job->layer, q->kv_head, piece);
       kernels->scores_f16(&some, &keys, scores, job->scores_stride);
     }
@@ -212,17 +217,17 @@ static void mix_positions(const attention_job *job, const queries *q, uint32_t r
                           uint32_t to, uint32_t first_block, uint32_t last_block) {
   const mb_session *session = job->session;
   const mb_kernels *kernels = session->model->kernels;
-  float *out = q->mixed + (size_t)row * session->layout.stride;
   for (uint32_t p = from; p < to;) {
-    const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to);
+    const mb_kv_piece piece = mb_kv_piece_at(session, job->layer, p, to, q->coarse_end);
+    const bool int4 = session->layout.values_int4 && !piece.fine;
+    float *out = (int4 ? q->turned_mixed : q->mixed) + (size_t)row * session->layout.stride;
     const mb_terms terms = {.terms = q->scores + row * job->scores_stride + (p - q->base),
                             .stride = job->scores_stride,
                             .sums = q->sums + row,
                             .rows = rows};
     if (session->layout.kv_scaled) {
       const mb_kv_groups values = mb_kv_value_groups(session, job->layer, q->kv_head, piece);
-      (session->layout.values_int4 ? kernels->mix_int4 : kernels->mix_int8)(&terms, &values, first_block, last_block,
-                                                                            out);
+      (int4 ? kernels->mix_int4 : kernels->mix_int8)(&terms, &values, first_block, last_block, out);
     } else {
       const mb_kv_head values = mb_kv_values(session, job->layer, q->kv_head, piece);
       kernels->mix_f16(&terms, &values, first_block, last_block, out);
@@ -253,8 +258,11 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
   const mb_model_config *c = &session->model->weights.config;
   const uint32_t stride = session->layout.stride, rows = rows_of(job, q), from = first_block * MB_KV_BLOCK;
   const uint32_t to = last_block * MB_KV_BLOCK < c->head_dim ? last_block * MB_KV_BLOCK : c->head_dim;
-  for (uint32_t r = 0; r < rows; r++)
-    memset(q->mixed + (size_t)r * stride + from, 0, (last_block - first_block) * MB_KV_BLOCK * sizeof *q->mixed);
+  const size_t bytes = (last_block - first_block) * MB_KV_BLOCK * sizeof *q->mixed;
+  for (uint32_t r = 0; r < rows; r++) {
+    memset(q->mixed + (size_t)r * stride + from, 0, bytes);
+    if (q->turned_mixed) memset(q->turned_mixed + (size_t)r * stride + from, 0, bytes);
+  }
   if (session->layout.kv_scaled)
     mix_positions(job, q, 0, rows, q->base, q->end, first_block, last_block);
   else
@@ -265,12 +273,34 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
     float *out = session->layout.buffers.attention + (q->first + r / job->group) * padded + (size_t)head * c->head_dim;
     float *mixed = q->mixed + (size_t)r * stride;
     const float inverse = 1.0f / q->sums[r];
-    if (session->layout.values_int4) mb_kv_turn(mixed + from, last_block - first_block);
+    if (q->turned_mixed) {
+      float *turned = q->turned_mixed + (size_t)r * stride;
+      mb_kv_turn(turned + from, last_block - first_block);
+      for (uint32_t i = from; i < to; i++) mixed[i] += turned[i];
+    }
     for (uint32_t i = from; i < to; i++) out[i] = mixed[i] * inverse;
   }
 }
 
 /* ---- how the threads share the work ---- */
+
+/* int4. An item: a KV head. What the chunk's last token no longer sees in 8 bits. */
+static void make_coarse(void *context, uint32_t first, uint32_t last, uint32_t thread) {
+  (void)thread;
+  const attention_job *job = context;
+  const uint32_t position = job->session->position;
+  const uint32_t from = position ? mb_coarse_end(position - 1) : MB_KV_TILE;
+  for (uint32_t h = first; h < last; h++)
+    mb_kv_make_coarse(job->session, job->layer, h, from, mb_coarse_end(position + job->count - 1));
+}
+
+/* How many of the tokens first..last-1 see the same positions in 4 bits as the first of them. */
+static uint32_t alike(const attention_job *job, uint32_t first, uint32_t last) {
+  const uint32_t position = job->session->position, coarse_end = mb_coarse_end(position + first);
+  uint32_t n = first;
+  while (n < last && (!job->session->layout.keys_int4 || mb_coarse_end(position + n) == coarse_end)) n++;
+  return n - first;
+}
 
 /* An item: some of the chunk's tokens, all query heads of one KV head. */
 static void attend_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
@@ -278,12 +308,17 @@ static void attend_tokens(void *context, uint32_t first, uint32_t last, uint32_t
   const mb_layout *layout = &job->session->layout;
   const uint32_t kv_heads = job->session->model->weights.config.kv_heads;
   for (uint32_t item = first; item < last; item++) {
-    const uint32_t n = item / kv_heads * job->tokens, left = job->count - n;
-    queries q = queries_of(job, item % kv_heads, n, n + (left < job->tokens ? left : job->tokens));
-    take_rows(job, &q, (size_t)thread * layout->thread_rows);
-    score(job, &q, q.base, q.end);
-    soften(job, &q, 0, rows_of(job, &q));
-    mix(job, &q, 0, layout->stride / MB_KV_BLOCK);
+    const uint32_t begin = item / kv_heads * job->tokens, left = job->count - begin;
+    const uint32_t end = begin + (left < job->tokens ? left : job->tokens);
+    for (uint32_t n = begin; n < end;) {
+      const uint32_t some = alike(job, n, end);
+      queries q = queries_of(job, item % kv_heads, n, n + some);
+      take_rows(job, &q, (size_t)thread * layout->thread_rows);
+      score(job, &q, q.base, q.end);
+      soften(job, &q, 0, rows_of(job, &q));
+      mix(job, &q, 0, layout->stride / MB_KV_BLOCK);
+      n += some;
+    }
   }
 }
 
@@ -344,9 +379,13 @@ void mb_attention(mb_session *session, uint32_t layer, uint32_t count) {
                        .scores_stride = mb_round_up(layout->options.context, MB_KV_TILE)};
   mb_pool_run(session->pool, prepare_tokens, &job, count, count == 1 ? 1 : 2);
   const uint64_t work = (uint64_t)count * c->heads * c->head_dim * (session->position + count);
+  if (layout->keys_int4 && mb_coarse_end(session->position + count - 1) >
+                               (session->position ? mb_coarse_end(session->position - 1) : MB_KV_TILE))
+    mb_pool_run(session->pool, make_coarse, &job, c->kv_heads, 1);
   job.tokens = layout->thread_rows / group;
   const uint32_t items = (count + job.tokens - 1) / job.tokens * c->kv_heads;
-  if (threads > 1 && items < FEW_ITEMS * threads && count * c->heads <= layout->score_rows && work >= SHARED_WORK)
+  if (threads > 1 && items < FEW_ITEMS * threads && count * c->heads <= layout->score_rows && work >= SHARED_WORK &&
+      alike(&job, 0, count) == count)
     attend_in_steps(&job);
   else
     mb_pool_run(session->pool, attend_tokens, &job, items, work < INLINE_WORK ? items : 1);

@@ -60,10 +60,12 @@ void mb_kv_turn(float *v, uint32_t blocks) {
   }
 }
 
-/* How many positions a layer keeps: position p lies in slot p % kept. */
+/* How many positions a layer keeps, and which is the first of them: position p lies in slot (p - first) % kept. */
 static uint32_t kept_positions(const mb_session *session, uint32_t layer) {
   return session->model->layers[layer].window ? session->layout.ring : session->layout.room;
 }
+
+static uint32_t first_position(const mb_session *session) { return session->layout.keys_int4 ? MB_KV_TILE : 0; }
 
 /* Where a layer's cache of one KV head begins, in positions. */
 static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_head) {
@@ -75,26 +77,80 @@ static size_t head_begin(const mb_session *session, uint32_t layer, uint32_t kv_
   return before * kv_heads + (size_t)kv_head * kept_positions(session, layer);
 }
 
+/* The same of int4's positions in 8 bits. */
+static size_t fine_begin(const mb_session *session, uint32_t layer, uint32_t kv_head) {
+  const mb_layout *layout = &session->layout;
+  const mb_layer *l = &session->model->layers[layer];
+  const size_t before = l->window ? layout->full_layers + l->windowed_before : l->full_before;
+  return (before * session->model->weights.config.kv_heads + kv_head) * layout->fine_room;
+}
+
+static size_t place_of(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position) {
+  return head_begin(session, layer, kv_head) + (position - first_position(session)) % kept_positions(session, layer);
+}
+
+static uint32_t fine_slot(const mb_layout *layout, uint32_t position) {
+  return position < MB_KV_TILE ? position : MB_KV_TILE + (position - MB_KV_TILE) % layout->fine_ring;
+}
+
+/* Keys, or values, as integers. */
+typedef struct {
+  uint8_t *codes;
+  uint16_t *scales;
+  mb_kv_place (*place)(bool int4, size_t position, uint32_t d); /* mb_kv_key or mb_kv_value */
+  uint32_t blocks, head_dim;
+  bool int4;
+} integers;
+
+static integers keys_of(const mb_session *session, const mb_kv_part *part, bool int4) {
+  return (integers){part->keys,
+                    part->key_scales,
+                    mb_kv_key,
+                    session->layout.stride / MB_KV_BLOCK,
+                    session->model->weights.config.head_dim,
+                    int4};
+}
+
+static integers values_of(const mb_session *session, const mb_kv_part *part, bool int4) {
+  return (integers){part->values,
+                    part->value_scales,
+                    mb_kv_value,
+                    session->layout.stride / MB_KV_BLOCK,
+                    session->model->weights.config.head_dim,
+                    int4};
+}
+
 static void write_code(bool int4, uint8_t *block, mb_kv_place place, int32_t code) {
   uint8_t *byte = block + place.byte;
   *byte = (uint8_t)(int4 ? (*byte & ~(15u << place.shift)) | (uint32_t)(code + MB_INT4_ZERO) << place.shift
                          : (uint32_t)code);
 }
 
-/* One vector to integers at position `at` of the whole cache. place: mb_kv_key or mb_kv_value. */
-static void store_codes(const mb_session *session, const float *v, size_t at, uint8_t *cache, uint16_t *scales,
-                        bool int4, mb_kv_place place(bool, size_t, uint32_t)) {
-  const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
-  for (uint32_t b = 0; b < blocks; b++) {
-    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    uint8_t *block = cache + mb_kv_block_at(blocks, at, b) * mb_kv_block_bytes(int4);
+/* One vector to integers at position `at` of all of them. */
+static void store_codes(const integers *to, size_t at, const float *v) {
+  for (uint32_t b = 0; b < to->blocks; b++) {
+    const uint32_t start = b * MB_KV_BLOCK, left = to->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
+    uint8_t *block = to->codes + mb_kv_block_at(to->blocks, at, b) * mb_kv_block_bytes(to->int4);
     float values[MB_KV_BLOCK] = {0}, scale;
     int8_t codes[MB_KV_BLOCK];
     memcpy(values, v + start, n * sizeof *v);
-    if (int4) mb_kv_turn(values, 1);
-    scale = int4 ? quantise_4_bits(values, codes) : mb_kv_quantise(values, MB_KV_BLOCK, codes);
-    scales[mb_kv_scale_at(blocks, at, b)] = mb_f32_to_f16(scale);
-    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(int4, block, place(int4, at, d), codes[d]);
+    if (to->int4) mb_kv_turn(values, 1);
+    scale = to->int4 ? quantise_4_bits(values, codes) : mb_kv_quantise(values, MB_KV_BLOCK, codes);
+    to->scales[mb_kv_scale_at(to->blocks, at, b)] = mb_f32_to_f16(scale);
+    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(to->int4, block, to->place(to->int4, at, d), codes[d]);
+  }
+}
+
+static void load_codes(const integers *from, size_t at, float *v) {
+  for (uint32_t b = 0; b < from->blocks; b++) {
+    const uint32_t start = b * MB_KV_BLOCK, left = from->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
+    const float scale = mb_f16_to_f32(from->scales[mb_kv_scale_at(from->blocks, at, b)]);
+    const uint8_t *block = from->codes + mb_kv_block_at(from->blocks, at, b) * mb_kv_block_bytes(from->int4);
+    float values[MB_KV_BLOCK];
+    for (uint32_t d = 0; d < MB_KV_BLOCK; d++)
+      values[d] = (float)mb_kv_code(from->int4, block, from->place(from->int4, at, d)) * scale;
+    if (from->int4) mb_kv_turn(values, 1);
+    memcpy(v + start, values, n * sizeof *v);
   }
 }
 
@@ -104,79 +160,137 @@ static void store_f16(const mb_session *session, const float *v, size_t at, uint
 }
 
 static void store_key(const mb_session *session, const float *key, size_t at) {
-  const mb_buffers *b = &session->layout.buffers;
+  const mb_kv_part *cache = &session->layout.buffers.cache;
+  const integers keys = keys_of(session, cache, false);
   if (session->layout.kv_scaled)
-    store_codes(session, key, at, b->keys, b->key_scales, session->layout.keys_int4, mb_kv_key);
+    store_codes(&keys, at, key);
   else
-    store_f16(session, key, at, b->keys);
-}
-
-static void store_value(const mb_session *session, const float *value, size_t at) {
-  const mb_buffers *b = &session->layout.buffers;
-  if (session->layout.kv_scaled)
-    store_codes(session, value, at, b->values, b->value_scales, session->layout.values_int4, mb_kv_value);
-  else
-    store_f16(session, value, at, b->values);
-}
-
-static size_t place_of(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position) {
-  return head_begin(session, layer, kv_head) + position % kept_positions(session, layer);
+    store_f16(session, key, at, cache->keys);
 }
 
 void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
                  const float *value) {
+  const mb_layout *layout = &session->layout;
+  if (layout->keys_int4) {
+    const integers keys = keys_of(session, &layout->buffers.fine, false);
+    const integers values = values_of(session, &layout->buffers.fine, false);
+    const size_t at = fine_begin(session, layer, kv_head) + fine_slot(layout, position);
+    store_codes(&keys, at, key);
+    store_codes(&values, at, value);
+    return;
+  }
   const size_t at = place_of(session, layer, kv_head, position);
   store_key(session, key, at);
-  store_value(session, value, at);
+  const integers values = values_of(session, &layout->buffers.cache, layout->values_int4);
+  if (layout->kv_scaled)
+    store_codes(&values, at, value);
+  else
+    store_f16(session, value, at, layout->buffers.cache.values);
+}
+
+void mb_kv_store_coarse(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position,
+                        const float *key, const float *value) {
+  const integers keys = keys_of(session, &session->layout.buffers.cache, true);
+  const integers values = values_of(session, &session->layout.buffers.cache, true);
+  const size_t at = place_of(session, layer, kv_head, position);
+  store_codes(&keys, at, key);
+  store_codes(&values, at, value);
+}
+
+void mb_kv_make_coarse(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t first, uint32_t end) {
+  const mb_layout *layout = &session->layout;
+  const integers keys = keys_of(session, &layout->buffers.fine, false);
+  const integers values = values_of(session, &layout->buffers.fine, false);
+  float key[MB_MOST_HEAD_DIM], value[MB_MOST_HEAD_DIM];
+  for (uint32_t p = first; p < end; p++) {
+    const size_t at = fine_begin(session, layer, kv_head) + fine_slot(layout, p);
+    load_codes(&keys, at, key);
+    load_codes(&values, at, value);
+    mb_kv_store_coarse(session, layer, kv_head, p, key, value);
+  }
+}
+
+size_t mb_kv_ring_bytes(const mb_layout *layout) {
+  return (size_t)layout->fine_ring * 2 * (layout->stride + layout->stride / MB_KV_BLOCK * sizeof(uint16_t));
+}
+
+/* A copy of the ring: keys, values and their scales, one after the other. */
+static mb_kv_part parts_of_ring(const mb_layout *layout, uint8_t *ring) {
+  const size_t codes = (size_t)layout->fine_ring * layout->stride;
+  uint16_t *scales = (uint16_t *)(void *)(ring + 2 * codes);
+  return (mb_kv_part){ring, ring + codes, scales, scales + codes / MB_KV_BLOCK};
+}
+
+void mb_kv_copy_ring(const mb_session *session, uint32_t layer, uint32_t kv_head, uint8_t *ring) {
+  const mb_layout *layout = &session->layout;
+  const mb_kv_part *fine = &layout->buffers.fine, to = parts_of_ring(layout, ring);
+  const size_t stride = layout->stride, blocks = stride / MB_KV_BLOCK, kept = layout->fine_ring;
+  const size_t at = fine_begin(session, layer, kv_head) + MB_KV_TILE;
+  memcpy(to.keys, fine->keys + at * stride, kept * stride);
+  memcpy(to.values, fine->values + at * stride, kept * stride);
+  memcpy(to.key_scales, fine->key_scales + at * blocks, kept * blocks * sizeof *to.key_scales);
+  memcpy(to.value_scales, fine->value_scales + at * blocks, kept * blocks * sizeof *to.value_scales);
+}
+
+void mb_kv_load_int4(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position,
+                     uint32_t coarse_end, uint8_t *ring, float *key, float *value) {
+  const mb_layout *layout = &session->layout;
+  const mb_buffers *b = &layout->buffers;
+  const mb_kv_part copy = parts_of_ring(layout, ring);
+  const bool first = position < MB_KV_TILE, coarse = !first && position < coarse_end;
+  const mb_kv_part *part = first ? &b->fine : coarse ? &b->cache : &copy;
+  const size_t at = first    ? fine_begin(session, layer, kv_head) + position
+                    : coarse ? place_of(session, layer, kv_head, position)
+                             : fine_slot(layout, position) - MB_KV_TILE;
+  const integers keys = keys_of(session, part, coarse), values = values_of(session, part, coarse);
+  load_codes(&keys, at, key);
+  load_codes(&values, at, value);
 }
 
 void mb_kv_load_key(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, float *key) {
-  const mb_buffers *buffers = &session->layout.buffers;
+  const mb_kv_part *cache = &session->layout.buffers.cache;
   const size_t at = place_of(session, layer, kv_head, position), stride = session->layout.stride;
-  const uint32_t head_dim = session->model->weights.config.head_dim, blocks = session->layout.stride / MB_KV_BLOCK;
-  if (!session->layout.kv_scaled) {
-    const uint16_t *halves = (const uint16_t *)(const void *)buffers->keys + at * stride;
-    for (uint32_t i = 0; i < head_dim; i++) key[i] = mb_f16_to_f32(halves[i]);
+  const integers keys = keys_of(session, cache, false);
+  if (session->layout.kv_scaled) {
+    load_codes(&keys, at, key);
     return;
   }
-  const bool int4 = session->layout.keys_int4;
-  for (uint32_t b = 0; b < blocks; b++) {
-    const uint32_t start = b * MB_KV_BLOCK, left = head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    const float scale = mb_f16_to_f32(buffers->key_scales[mb_kv_scale_at(blocks, at, b)]);
-    const uint8_t *block = buffers->keys + mb_kv_block_at(blocks, at, b) * mb_kv_block_bytes(int4);
-    float values[MB_KV_BLOCK];
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++)
-      values[i] = (float)mb_kv_code(int4, block, mb_kv_key(int4, at, i)) * scale;
-    if (int4) mb_kv_turn(values, 1);
-    memcpy(key + start, values, n * sizeof *key);
-  }
+  const uint16_t *halves = (const uint16_t *)(const void *)cache->keys + at * stride;
+  for (uint32_t i = 0; i < session->model->weights.config.head_dim; i++) key[i] = mb_f16_to_f32(halves[i]);
 }
 
 void mb_kv_move(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t from, uint32_t to,
                 const float *key) {
-  const mb_buffers *buffers = &session->layout.buffers;
   const mb_layout *layout = &session->layout;
+  const mb_kv_part *cache = &layout->buffers.cache;
   const size_t source = place_of(session, layer, kv_head, from), target = place_of(session, layer, kv_head, to);
   const uint32_t blocks = layout->stride / MB_KV_BLOCK;
   const bool int4 = layout->values_int4;
   store_key(session, key, target);
   if (!layout->kv_scaled) {
-    memcpy(buffers->values + target * layout->value_bytes, buffers->values + source * layout->value_bytes,
+    memcpy(cache->values + target * layout->value_bytes, cache->values + source * layout->value_bytes,
            layout->value_bytes);
     return;
   }
   for (uint32_t b = 0; b < blocks; b++) {
-    const uint8_t *old = buffers->values + mb_kv_block_at(blocks, source, b) * mb_kv_block_bytes(int4);
-    uint8_t *new = buffers->values + mb_kv_block_at(blocks, target, b) * mb_kv_block_bytes(int4);
+    const uint8_t *old = cache->values + mb_kv_block_at(blocks, source, b) * mb_kv_block_bytes(int4);
+    uint8_t *new = cache->values + mb_kv_block_at(blocks, target, b) * mb_kv_block_bytes(int4);
     for (uint32_t d = 0; d < MB_KV_BLOCK; d++)
       write_code(int4, new, mb_kv_value(int4, target, d), mb_kv_code(int4, old, mb_kv_value(int4, source, d)));
-    buffers->value_scales[mb_kv_scale_at(blocks, target, b)] = buffers->value_scales[mb_kv_scale_at(blocks, source, b)];
+    cache->value_scales[mb_kv_scale_at(blocks, target, b)] = cache->value_scales[mb_kv_scale_at(blocks, source, b)];
   }
 }
 
-mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t first, uint32_t end) {
-  const uint32_t kept = kept_positions(session, layer), slot = first % kept;
-  return (mb_kv_piece){slot, end - first < kept - slot ? end - first : kept - slot};
+mb_kv_piece mb_kv_piece_at(const mb_session *session, uint32_t layer, uint32_t first, uint32_t end,
+                           uint32_t coarse_end) {
+  const mb_layout *layout = &session->layout;
+  const bool int4 = layout->keys_int4, fine = int4 && (first < MB_KV_TILE || first >= coarse_end);
+  const uint32_t kept = fine ? layout->fine_room : kept_positions(session, layer);
+  const uint32_t slot = fine ? fine_slot(layout, first) : (first - first_position(session)) % kept;
+  uint32_t most = end - first; /* up to where the other form begins */
+  if (int4 && first < MB_KV_TILE && most > MB_KV_TILE - first) most = MB_KV_TILE - first;
+  if (int4 && !fine && most > coarse_end - first) most = coarse_end - first;
+  return (mb_kv_piece){slot, most < kept - slot ? most : kept - slot, fine};
 }
 
 static mb_kv_head head(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece,
@@ -188,29 +302,33 @@ static mb_kv_head head(const mb_session *session, uint32_t layer, uint32_t kv_he
 }
 
 mb_kv_head mb_kv_keys(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
-  return head(session, layer, kv_head, piece, session->layout.buffers.keys);
+  return head(session, layer, kv_head, piece, session->layout.buffers.cache.keys);
 }
 
 mb_kv_head mb_kv_values(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
-  return head(session, layer, kv_head, piece, session->layout.buffers.values);
+  return head(session, layer, kv_head, piece, session->layout.buffers.cache.values);
 }
 
 static mb_kv_groups groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece,
-                           const uint8_t *cache, size_t vector_bytes, const uint16_t *scales) {
+                           const uint8_t *codes, size_t vector_bytes, const uint16_t *scales) {
   const uint32_t blocks = session->layout.stride / MB_KV_BLOCK;
-  const size_t at = head_begin(session, layer, kv_head) + piece.slot;
-  return (mb_kv_groups){.codes = cache + at * vector_bytes,
-                        .scales = scales + at * blocks,
+  const size_t begin = piece.fine ? fine_begin(session, layer, kv_head) : head_begin(session, layer, kv_head);
+  return (mb_kv_groups){.codes = codes + (begin + piece.slot) * vector_bytes,
+                        .scales = scales + (begin + piece.slot) * blocks,
                         .blocks = blocks,
                         .positions = mb_round_up(piece.positions, MB_KV_GROUP)};
 }
 
 mb_kv_groups mb_kv_key_groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
-  const mb_buffers *b = &session->layout.buffers;
-  return groups(session, layer, kv_head, piece, b->keys, session->layout.key_bytes, b->key_scales);
+  const mb_layout *layout = &session->layout;
+  const mb_kv_part *part = piece.fine ? &layout->buffers.fine : &layout->buffers.cache;
+  return groups(session, layer, kv_head, piece, part->keys, piece.fine ? layout->stride : layout->key_bytes,
+                part->key_scales);
 }
 
 mb_kv_groups mb_kv_value_groups(const mb_session *session, uint32_t layer, uint32_t kv_head, mb_kv_piece piece) {
-  const mb_buffers *b = &session->layout.buffers;
-  return groups(session, layer, kv_head, piece, b->values, session->layout.value_bytes, b->value_scales);
+  const mb_layout *layout = &session->layout;
+  const mb_kv_part *part = piece.fine ? &layout->buffers.fine : &layout->buffers.cache;
+  return groups(session, layer, kv_head, piece, part->values, piece.fine ? layout->stride : layout->value_bytes,
+                part->value_scales);
 }

@@ -66,6 +66,7 @@ typedef struct {
   uint64_t attention, kv;
   uint64_t blocks;       /* of a head, MB_KV_BLOCK values each */
   uint64_t vectors;      /* of keys in the whole cache, and as many of values */
+  uint64_t fine_vectors; /* the same of int4's in 8 bits */
   uint64_t table;        /* angles of a position */
   uint64_t convolutions; /* layers that have one */
 } dimensions;
@@ -79,6 +80,8 @@ static dimensions dimensions_of(const mb_model_config *c, const mb_layout *layou
       .blocks = layout->stride / MB_KV_BLOCK,
       .vectors = mb_size_multiply(c->kv_heads, mb_size_add(mb_size_multiply(layout->full_layers, layout->room),
                                                            mb_size_multiply(layout->windowed_layers, layout->ring))),
+      .fine_vectors = mb_size_multiply(
+          c->kv_heads, mb_size_multiply(layout->full_layers + layout->windowed_layers, layout->fine_room)),
       .table = mb_rotary_dim(c) / 2,
       .convolutions = c->layers - layout->full_layers - layout->windowed_layers};
   d.attention_padded = mb_size_round_up(d.attention, MB_COLUMN_PADDING);
@@ -112,22 +115,33 @@ static void take_scratch(arena *a, const mb_model_config *c, const mb_layout *la
   b->query_codes = take(a, heads, coded ? stride : 0);
   b->query_scales = take(a, mb_size_multiply(heads, coded ? d.blocks : 0), floats);
   b->query_sums = take(a, mb_size_multiply(heads, coded ? d.blocks : 0), sizeof(int32_t));
+  b->turned_codes = take(a, heads, layout->keys_int4 ? stride : 0);
+  b->turned_scales = take(a, mb_size_multiply(heads, layout->keys_int4 ? d.blocks : 0), floats);
+  b->turned_sums = take(a, mb_size_multiply(heads, layout->keys_int4 ? d.blocks : 0), sizeof(int32_t));
   b->query_padded = take(a, mb_size_multiply(heads, coded ? 0 : stride), floats);
   b->scores = take(a, mb_size_multiply(layout->score_rows, mb_size_round_up(o->context, MB_KV_TILE)), floats);
   b->mixed = take(a, mb_size_multiply(layout->score_rows, stride), floats);
+  b->turned_mixed = take(a, mb_size_multiply(layout->score_rows, layout->values_int4 ? stride : 0), floats);
   b->term_sums = take(a, layout->score_rows, floats);
   b->gates = take(a, mb_size_multiply(d.convolutions ? chunk : 0, 3 * (uint64_t)c->hidden), floats);
   b->convolved = take(a, mb_size_multiply(d.convolutions ? chunk : 0, d.hidden), floats);
   b->logits = take(a, mb_size_multiply(layout->logit_rows, c->vocabulary), floats);
 }
 
+static mb_kv_part take_part(arena *a, uint64_t vectors, uint64_t key_bytes, uint64_t value_bytes, uint64_t scales) {
+  mb_kv_part part; /* one after the other: the order of an initialiser's calls is the compiler's */
+  part.keys = take(a, vectors, key_bytes);
+  part.values = take(a, vectors, value_bytes);
+  part.key_scales = take(a, vectors, scales);
+  part.value_scales = take(a, vectors, scales);
+  return part;
+}
+
 static void take_kv_cache(arena *a, const mb_model_config *c, const mb_layout *layout, mb_buffers *b) {
   const dimensions d = dimensions_of(c, layout);
   const uint64_t scales = layout->kv_scaled ? d.blocks * sizeof(uint16_t) : 0;
-  b->keys = take(a, d.vectors, layout->key_bytes);
-  b->values = take(a, d.vectors, layout->value_bytes);
-  b->key_scales = take(a, d.vectors, scales);
-  b->value_scales = take(a, d.vectors, scales);
+  b->cache = take_part(a, d.vectors, layout->key_bytes, layout->value_bytes, scales);
+  b->fine = take_part(a, d.fine_vectors, layout->stride, layout->stride, scales);
   b->convolutions =
       take(a, mb_size_multiply(d.convolutions, layout->convolution_ring), mb_size_multiply(c->hidden, sizeof(float)));
 }
@@ -154,6 +168,18 @@ uint32_t mb_ring(const mb_model_config *config, const mb_session_options *option
   return mb_round_up(options->context, grouped ? MB_KV_GROUP : 1);
 }
 
+uint32_t mb_coarse_end(uint32_t i) {
+  return i < MB_KV_RECENT + MB_KV_TILE ? MB_KV_TILE : (i - MB_KV_RECENT) / MB_KV_TILE * MB_KV_TILE;
+}
+
+/* A chunk writes all its positions before the tile that its last token no longer sees in 8 bits is made coarse: so what
+ * the token before the chunk saw in 8 bits is kept, and the chunk. */
+uint32_t mb_fine_ring(const mb_session_options *options) {
+  const uint32_t ring = mb_round_up(MB_KV_RECENT + MB_KV_TILE + options->prefill_chunk, MB_KV_TILE);
+  const uint32_t all = mb_round_up(options->context, MB_KV_GROUP), rest = all > MB_KV_TILE ? all - MB_KV_TILE : 0;
+  return ring < rest ? ring : rest;
+}
+
 uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options) {
   return config->convolution_taps ? config->convolution_taps - 1 + options->prefill_chunk : 0;
 }
@@ -174,15 +200,22 @@ mb_status mb_layout_compute(const mb_model_config *config, const mb_session_opti
   layout->windowed_layers = count_layers(config, true);
   layout->convolution_ring = mb_convolution_ring(config, &layout->options);
   layout->logit_rows = layout->options.all_logits ? layout->options.prefill_chunk : 1 + layout->options.lookahead;
-  layout->room = mb_round_up(layout->options.context, layout->kv_scaled ? MB_KV_GROUP : 1);
+  const uint32_t context = layout->options.context;
+  layout->room = mb_round_up(context, layout->kv_scaled ? MB_KV_GROUP : 1);
   layout->ring = mb_ring(config, &layout->options);
+  const bool turns = layout->ring < context; /* windowed layers then need no more for a longer context */
+  if (layout->keys_int4) {
+    layout->fine_ring = mb_fine_ring(&layout->options);
+    layout->fine_room = (layout->room < MB_KV_TILE ? layout->room : MB_KV_TILE) + layout->fine_ring;
+    layout->room = mb_coarse_end(context - 1) - MB_KV_TILE;
+    if (layout->ring > layout->room) layout->ring = layout->room;
+  }
   const uint32_t group = config->heads / config->kv_heads, chunk = layout->options.prefill_chunk;
   const uint32_t tokens = group < SHARING_ROWS ? SHARING_ROWS / group : 1;
   layout->thread_rows = group * (tokens < chunk ? tokens : chunk);
   layout->score_rows = (uint32_t)larger(config->heads, (uint64_t)layout->options.threads * layout->thread_rows);
   const uint64_t scales = layout->kv_scaled ? layout->stride / MB_KV_BLOCK * sizeof(uint16_t) : 0;
-  const uint32_t growing =
-      layout->ring < layout->options.context ? layout->full_layers : layout->full_layers + layout->windowed_layers;
+  const uint32_t growing = turns ? layout->full_layers : layout->full_layers + layout->windowed_layers;
   layout->kv_bytes_per_token = mb_size_multiply(mb_size_multiply(growing, config->kv_heads),
                                                 (uint64_t)layout->key_bytes + layout->value_bytes + 2 * scales);
   mb_buffers counted;

@@ -96,10 +96,17 @@ mb_status mb_position_rewind(uint32_t *position, uint32_t to) {
   return MB_OK;
 }
 
+/* int4 keeps the last positions that were written in 8 bits. All that the last token saw in them must be there. */
+static bool lost_fine(const mb_session_options *resolved, uint32_t written, uint32_t position) {
+  return resolved->kv_type == MB_KV_INT4 && position > MB_KV_TILE &&
+         mb_coarse_end(position - 1) + mb_fine_ring(resolved) < written;
+}
+
 /* A layer with a window keeps the last `ring` positions that were written, one with a convolution the last of its own
  * ring. Those that the next token sees must be among them. */
 uint32_t mb_rewind_point(const mb_model_config *config, const mb_session_options *resolved, uint32_t written,
                          uint32_t position) {
+  if (lost_fine(resolved, written, position)) return 0;
   const uint32_t ring = mb_ring(config, resolved), convolution = mb_convolution_ring(config, resolved);
   if (ring < resolved->context && written > ring && position + 1 < written - ring + config->sliding_window) return 0;
   if (convolution && written > convolution && position + 1 < written - convolution + config->convolution_taps) return 0;
@@ -113,6 +120,11 @@ uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position) {
 mb_status mb_session_rewind(mb_session *session, uint32_t position) {
   const mb_model_config *c = &session->model->weights.config;
   const bool window = c->convolution_taps == 0;
+  if (position <= session->position && lost_fine(&session->layout.options, session->written, position))
+    return mb_fail(MB_ERROR_ARGUMENT,
+                   "cannot rewind from token %u to %u: a cache of 4 bits has let go of the 8 bits of what stood there; "
+                   "rewind to 0",
+                   session->position, position);
   if (position <= session->position && mb_session_rewind_point(session, position) != position)
     return mb_fail(MB_ERROR_ARGUMENT,
                    "cannot rewind from token %u to %u: the layers with a %s of %u have let go of what stood before; "

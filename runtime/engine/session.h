@@ -8,6 +8,14 @@
 #include "engine/finite.h"
 #include "engine/model.h"
 
+/* Keys and values of positions. How those of one KV head lie: kv_cache.c. */
+typedef struct {
+  uint8_t *keys;
+  uint8_t *values;
+  uint16_t *key_scales; /* not of an fp16 cache */
+  uint16_t *value_scales;
+} mb_kv_part;
+
 /* Buffers of one prefill chunk of C tokens. "padded" sizes are rounded up to MB_COLUMN_PADDING; padding stays zero. */
 typedef struct {
   float *hidden;    /* [C][padded hidden]: the residual stream */
@@ -22,24 +30,26 @@ typedef struct {
   float *scales;
   int32_t *sums;
   int8_t *panel;
-  float *cosines[2];   /* [C][rotary_dim / 2], by the model's rotary tables */
-  float *sines[2];     /* the same */
-  int8_t *query_codes; /* [kv_heads][C][heads / kv_heads][stride], not with an fp16 cache, as */
-  float *query_scales; /* [the same rows][stride / MB_KV_BLOCK] */
-  int32_t *query_sums; /* the same */
+  float *cosines[2];    /* [C][rotary_dim / 2], by the model's rotary tables */
+  float *sines[2];      /* the same */
+  int8_t *query_codes;  /* [kv_heads][C][heads / kv_heads][stride], not with an fp16 cache, as */
+  float *query_scales;  /* [the same rows][stride / MB_KV_BLOCK] */
+  int32_t *query_sums;  /* the same */
+  int8_t *turned_codes; /* the same three again, turned: what meets keys of 4 bits */
+  float *turned_scales;
+  int32_t *turned_sums;
   float *query_padded; /* [the same rows][stride], fp16 cache only */
   float *scores;       /* [score_rows][context rounded up to MB_KV_TILE] */
   float *mixed;        /* [score_rows][stride] */
+  float *turned_mixed; /* the same, of values of 4 bits */
   float *term_sums;    /* [score_rows] */
   float *logits;       /* [logit_rows][vocabulary] */
   float *gates;        /* [C][3][hidden]: a convolution's input, with convolutions only */
   float *convolved;    /* [C][padded hidden]: what it gives, with convolutions only */
   /* The cache: those of layers that see all positions, [layers][kv_heads][room], then those of layers with a window,
-   * [layers][kv_heads][ring]. How the positions of one KV head lie: kv_cache.c. */
-  uint8_t *keys;
-  uint8_t *values;
-  uint16_t *key_scales; /* not of an fp16 cache */
-  uint16_t *value_scales;
+   * [layers][kv_heads][ring]. */
+  mb_kv_part cache;
+  mb_kv_part fine;     /* int4, what it keeps in 8 bits: [full layers, then those with a window][kv_heads][fine_room] */
   float *convolutions; /* [layers with a convolution][convolution_ring][hidden]: what they see */
 } mb_buffers;
 
@@ -53,7 +63,10 @@ typedef struct {
   uint32_t key_bytes;   /* of a key, without its scales */
   uint32_t value_bytes; /* of a value, the same */
   uint32_t room; /* positions that the other layers keep: context, rounded up to MB_KV_GROUP where that is a group */
-  uint32_t ring; /* positions that a layer with a window keeps: position p lies at p % ring */
+  uint32_t ring; /* positions that a layer with a window keeps: position p lies at p % ring (int4: kv_cache.h) */
+  uint32_t
+      fine_ring; /* int4: positions from MB_KV_TILE on that are kept in 8 bits; p lies at (p - MB_KV_TILE) % that */
+  uint32_t fine_room;        /* and with the first tile before them; 0: not int4 */
   uint32_t thread_rows;      /* query heads that a thread works on at once */
   uint32_t score_rows;       /* and those of all threads; all query heads of a token at least */
   uint32_t full_layers;      /* how many layers keep all positions */
@@ -68,6 +81,13 @@ typedef struct {
 /* Positions that a layer with a window keeps: with values of 4 bits whole tiles, or all. A chunk writes all its
  * positions before the first of its tokens looks at what stands in its window. options: resolved. */
 uint32_t mb_ring(const mb_model_config *config, const mb_session_options *options);
+#define MB_KV_RECENT 32
+
+/* int4: how many of the last positions are kept in 8 bits, from MB_KV_TILE on. options: resolved. */
+uint32_t mb_fine_ring(const mb_session_options *options);
+/* int4: token i sees the positions from MB_KV_TILE to this one in 4 bits, a multiple of MB_KV_TILE; the first
+ * MB_KV_TILE and the last MB_KV_RECENT at least are in 8 bits. It is the token's own, so that chunks do not matter. */
+uint32_t mb_coarse_end(uint32_t i);
 /* Positions that a convolution keeps: what the first token of a chunk sees before it, and the chunk. 0: there is none.
  */
 uint32_t mb_convolution_ring(const mb_model_config *config, const mb_session_options *options);

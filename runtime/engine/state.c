@@ -27,12 +27,16 @@ static const mb_file_purpose purpose = {
     .read_soon = true,
 };
 
+static uint32_t version_of(const mb_session *session) {
+  return session->layout.options.kv_type == MB_KV_INT4 ? MB_STATE_VERSION_INT4 : MB_STATE_VERSION;
+}
+
 /* The header of a state of this session; the content's checksum is still to come. */
 static mb_status make_header(const mb_session *session, uint32_t position, uint32_t written, mb_state_header *header) {
   mb_cache_shape shape;
   mb_status status = mb_cache_shape_of(session, position, written, &shape);
   *header = (mb_state_header){
-      .version = MB_STATE_VERSION,
+      .version = version_of(session),
       .file_bytes = sizeof *header + (uint64_t)position * sizeof(int32_t) + shape.bytes,
       .model_bytes = session->model->weights.file_bytes,
       .model_crc32 = session->model->weights.index_crc32,
@@ -130,9 +134,9 @@ static mb_status check_header(const mb_session *session, const source *s, uint64
                               const mb_state_header *h) {
   if (memcmp(h->magic, MB_STATE_MAGIC, sizeof h->magic) != 0)
     return mb_fail(MB_ERROR_FORMAT, "%s is no state of a session", s->path);
-  if (h->version != MB_STATE_VERSION)
+  if (h->version > MB_STATE_VERSION_INT4 || h->version < MB_STATE_VERSION)
     return mb_fail(MB_ERROR_FORMAT, "%s is a state of version %u, this runtime reads %u: remove it", s->path,
-                   h->version, MB_STATE_VERSION);
+                   h->version, version_of(session));
   if (h->crc32 != header_crc(h)) return damaged(s->path, "its header's checksum");
   if (h->file_bytes != file_bytes) return damaged(s->path, "its size");
   if (h->position == 0 || h->written < h->position || h->reserved != 0) return damaged(s->path, "its header");
@@ -140,6 +144,9 @@ static mb_status check_header(const mb_session *session, const source *s, uint64
     return mb_fail(MB_ERROR_FORMAT, "%s was saved with another model: remove it", s->path);
   if (h->kv_type != (uint32_t)session->layout.options.kv_type)
     return mb_fail(MB_ERROR_FORMAT, "%s was saved with another type of KV cache: use that, or remove it", s->path);
+  if (h->version != version_of(session))
+    return mb_fail(MB_ERROR_FORMAT, "%s is a state of version %u, this runtime reads %u: remove it", s->path,
+                   h->version, version_of(session));
   if (h->written > session->layout.options.context)
     return mb_fail(MB_ERROR_FORMAT, "%s needs a context of %u tokens, this session has %u: use a larger one", s->path,
                    h->written, session->layout.options.context);

@@ -3,11 +3,16 @@
  * MB_KV_GROUP positions lie together, MB_KV_BLOCK dimensions of theirs after the other. A load meets neighbouring
  * positions of the keys, and neighbouring dimensions of the values, four products of each: so sums need no adding up
  * across a register, and one block of the values can be read without the others.
+ *
  *   keys of 8 bits    [position / 16][block][dimension / 4][position % 16][dimension % 4]
- *   keys of 4 bits    [position / 16][block][dimension / 8][position % 16][dimension % 4], high half: dimension % 8 >=
- * 4 values of 8 bits  [position / 16][block][dimension / 16][position % 16 / 4][dimension % 16][position % 4] values of
- * 4 bits  [position / 16][block][position % 16 / 4][dimension % 16][position % 4], high half: dimension >= 16 scales
- * [position / 16][block][position % 16] fp16 Codes of 8 bits are int8 in [-127, 127]; those of 4 bits are v + 8, v in
+ *   keys of 4 bits    [position / 16][block][dimension / 8][position % 16][dimension % 4]
+ *                     in the high half dimension % 8 >= 4
+ *   values of 8 bits  [position / 16][block][dimension / 16][position % 16 / 4][dimension % 16][position % 4]
+ *   values of 4 bits  [position / 16][block][position % 16 / 4][dimension % 16][position % 4]
+ *                     in the high half dimension >= 16
+ *   scales            [position / 16][block][position % 16], fp16
+ *
+ * Codes of 8 bits are int8 in [-127, 127]; those of 4 bits are v + 8, v in
  * [-8, 7]. Positions are rounded up to whole groups. */
 #ifndef MB_KERNELS_KV_LAYOUT_H
 #define MB_KERNELS_KV_LAYOUT_H

@@ -133,14 +133,16 @@ MB_API mb_status mb_session_memory(const mb_session *session, mb_memory *memory)
 MB_API const mb_session_options *mb_session_get_options(const mb_session *session);
 MB_API uint32_t mb_session_position(const mb_session *session);
 /* Forgets everything after the first `position` tokens. MB_ERROR_ARGUMENT where that is not possible: layers with a
- * sliding window keep only what their window needs. */
+ * sliding window keep only what their window needs, and MB_KV_INT4 only some of the last positions in 8 bits (going
+ * back by at most a prefill chunk, or to at most 64 tokens, is always possible with it). */
 MB_API mb_status mb_session_rewind(mb_session *session, uint32_t position);
 /* Where a session that should be rewound to `position` can be: there, or at 0. */
 MB_API uint32_t mb_session_rewind_point(const mb_session *session, uint32_t position);
 /* Takes the tokens first..end-1 out of what the session holds. Those behind them move to their places: their keys are
- * turned back, their values copied. That is not what reading the rest again would give: what was removed still has its
- * part in what stood behind it, and a key of an int8 or int4 cache is rounded once more with each removal before it.
- * MB_ERROR_ARGUMENT where the session does not hold them, or as mb_session_can_remove says. */
+ * turned back, their values copied (MB_KV_INT4: rounded again where they come from 8 bits to 4). That is not what
+ * reading the rest again would give: what was removed still has its part in what stood behind it, and a key of an int8
+ * or int4 cache is rounded once more with each removal before it. MB_ERROR_ARGUMENT where the session does not hold
+ * them, or as mb_session_can_remove says. */
 MB_API mb_status mb_session_remove(mb_session *session, uint32_t first, uint32_t end);
 /* MB_ERROR_ARGUMENT for models whose keys cannot be moved: with sliding windows, convolutions, or norms behind the
  * rotation. */

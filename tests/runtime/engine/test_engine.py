@@ -166,26 +166,76 @@ def test_memory_estimate_is_the_sum_of_its_parts(bundle):
     assert estimate_memory(config, 120, 1).kv_bytes == short.kv_bytes  # whole groups of 16 positions
     f16 = estimate_memory(config, 128, 1, "f16")
     assert f16.kv_bytes_per_token == 6 * 2 * 2 * 64 * 2
-    int4 = estimate_memory(config, 120, 1, "int4")
-    assert int4.kv_bytes_per_token == 6 * 2 * 2 * (32 + 2 * 2)
-    assert int4.kv_bytes == 128 * int4.kv_bytes_per_token
+    for context, fine, coarse in ((40, 48, 0), (120, 128, 0), (192, 192, 64), (512, 192, 384)):
+        int4 = estimate_memory(config, context, 1, "int4")
+        assert int4.kv_bytes_per_token == 6 * 2 * 2 * (32 + 2 * 2)
+        # the first 64 positions and the last 128 (a chunk of 32 among them) in 8 bits, those between them in 4
+        assert int4.kv_bytes == fine * short.kv_bytes_per_token + coarse * int4.kv_bytes_per_token
     k8v4 = estimate_memory(config, 120, 1, "k8v4")
     assert k8v4.kv_bytes_per_token == 6 * 2 * (64 + 32 + 2 * 2 * 2)
     assert k8v4.kv_bytes == 128 * k8v4.kv_bytes_per_token
 
 
-def test_a_4_bit_cache_is_close_to_an_fp16_one(bundle):
-    """Far closer than logits would be of a cache that is read at wrong places; keys of 8 bits bring it closer, and
-    values of 8 bits again."""
-    ids = np.random.default_rng(3).integers(0, 4096, 200).astype(np.int32)
+def test_caches_of_fewer_bits_are_close_to_an_fp16_one(bundle):
+    """Far closer than logits would be of a cache that is read at wrong places."""
+    ids = np.random.default_rng(3).integers(0, 4096, 400).astype(np.int32)
     logits = {}
     with Model(bundle("raw")) as model:
         for kv_type in ("f16", "int8", "k8v4", "int4"):
-            with model.session(context=200, kv_type=kv_type) as session:
+            with model.session(context=400, kv_type=kv_type) as session:
                 logits[kv_type] = session.feed(ids).copy()
     whole = logits.pop("f16")
     error = {kv_type: np.linalg.norm(other - whole) for kv_type, other in logits.items()}
-    assert 0 < error["int8"] < error["k8v4"] < error["int4"] < 0.2 * np.linalg.norm(whole - whole.mean())
+    assert 0 < error["int8"] < min(error["k8v4"], error["int4"])
+    assert max(error.values()) < 0.1 * np.linalg.norm(whole - whole.mean())
+
+
+def test_int4_is_int8_until_a_token_no_longer_sees_a_tile_in_8_bits(bundle):
+    """Token 160 is the first that sees positions 64 to 127 in 4 bits: 32 lie behind them."""
+    ids = np.random.default_rng(3).integers(0, 4096, 170).astype(np.int32)
+    with (
+        Model(bundle("affine-4bit")) as model,
+        model.session(context=170, kv_type="int8") as int8,
+        model.session(context=170, kv_type="int4") as int4,
+    ):
+        same = [bool((int8.feed([int(i)]) == int4.feed([int(i)])).all()) for i in ids]
+    assert same == [True] * 160 + [False] * 10
+
+
+LONG = np.random.default_rng(6).integers(0, 4096, 300).astype(np.int32)
+
+
+def test_int4_far_beyond_its_ring_in_every_order_of_feeding(bundle):
+    """Rings of 128 to 384 positions, tiles that become coarse within a chunk, and at any place of it."""
+    logits = []
+    for kernels, threads, chunk in (("scalar", 1, 32), (None, 1, 1), (None, 3, 7), (None, 2, 75), (None, 2, 256)):
+        with (
+            Model(bundle("affine-4bit"), kernels) as model,
+            model.session(context=300, threads=threads, prefill_chunk=chunk, kv_type="int4") as session,
+        ):
+            logits.append(session.feed(LONG).copy())
+    for other in logits[1:]:
+        np.testing.assert_array_equal(logits[0], other)
+
+
+def test_int4_is_rewound_exactly_or_refuses(bundle):
+    """The ring holds the last 128 positions: what the token before `position` saw in 8 bits must be among them."""
+    with Model(bundle("affine-4bit")) as model, model.session(context=300, kv_type="int4") as session:
+        expected = session.feed(LONG).copy()
+        for position in (300, 289, 288, 64, 10, 0):
+            assert session.rewind_point(position) == position
+        for position in (224, 200, 65):
+            assert session.rewind_point(position) == 0
+            with pytest.raises(UserError, match=rf"cannot rewind from token 300 to {position}: .* 4 bits"):
+                session.rewind(position)
+        assert session.position == 300
+        for position in (288, 64):
+            session.rewind(position)
+            np.testing.assert_array_equal(session.feed(LONG[position:]), expected)
+        session.rewind(0)
+        session.feed(LONG[:190])
+        session.rewind(130)  # the ring has not turned yet
+        np.testing.assert_array_equal(session.feed(LONG[130:]), expected)
 
 
 def sliding_window_twin(tmp_path: Path, window: int):
@@ -196,7 +246,8 @@ def sliding_window_twin(tmp_path: Path, window: int):
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, sliding_window=window, tie_word_embeddings=False,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=512, sliding_window=window,
+        tie_word_embeddings=False,
     )  # fmt: skip
     model = MistralForCausalLM(config).eval()
     model.save_pretrained(tmp_path)
@@ -212,3 +263,33 @@ def test_sliding_window_sees_what_transformers_sees(tmp_path):
         expected = model(torch.from_numpy(ids.astype(np.int64))[None]).logits[0].float().numpy()
     with Model(tmp_path / "weights.ptd") as ours, ours.session(kv_type="f16", prefill_chunk=40, all_logits=True) as s:
         assert relative(s.feed_all(ids), expected) < 5e-3
+
+
+@pytest.mark.parametrize("window", [9, 100, 150])
+def test_int4_with_a_window_in_every_order_of_feeding_and_in_a_state(tmp_path, window):
+    """Windows that end in the last positions of 8 bits, and behind them: the first tile leaves them, too."""
+    sliding_window_twin(tmp_path, window)
+    ids = np.random.default_rng(1).integers(0, 64, 400).astype(np.int32)
+    with Model(tmp_path / "weights.ptd") as scalar, scalar.session(context=400, kv_type="f16") as session:
+        exact = session.feed(ids).copy()
+    logits = []
+    for kernels, threads, chunk, context in (
+        ("scalar", 1, 40, 400),
+        (None, 1, 1, 400),
+        (None, 2, 7, 500),
+        (None, 2, 256, 512),
+    ):
+        with (
+            Model(tmp_path / "weights.ptd", kernels) as model,
+            model.session(context=context, threads=threads, prefill_chunk=chunk, kv_type="int4") as session,
+        ):
+            session.feed(ids[:300])
+            session.save(ids[:300], tmp_path / "a.state")
+            logits.append(session.feed(ids[300:]).copy())
+            session.rewind(0)
+            session.feed(ids[::-1])
+            session.resume(tmp_path / "a.state")
+            logits.append(session.feed(ids[300:]).copy())
+    for other in logits[1:]:
+        np.testing.assert_array_equal(logits[0], other)
+    assert relative(logits[0], exact) < 0.05

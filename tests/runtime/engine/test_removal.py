@@ -76,6 +76,35 @@ def test_of_one_layer_it_is_what_reading_again_gives(one_layer, name, kv_type):
                 assert apart(moved, exact) < apart(predictions(whole, kv="f16"), exact) / 20
 
 
+def test_int4_moves_between_8_and_4_bits(one_layer):
+    """Far beyond the ring: what moves into the first tile, into what is coarse and into the ring, and what stays and is
+    among the last again. So far from reading again as the cache's rounding is, and what follows can be taken back."""
+
+    def predictions(session: Session) -> np.ndarray:
+        first = logits(session, IDS[:20])
+        session.rewind(session.position - 20)
+        np.testing.assert_array_equal(logits(session, IDS[:20]), first)
+        return first
+
+    whole = np.random.default_rng(7).integers(3, 512, 460).tolist()
+    with Model(one_layer["llama"]) as model:
+        for first, end in ((0, 10), (3, 300), (100, 101), (150, 400), (220, 440), (300, 330), (30, 460), (70, 380)):
+            rest = whole[:first] + whole[end:]
+            results = []
+            for kv in ("int4", "int8", "f16"):
+                with model.session(context=500, kv_type=kv, threads=2) as session:
+                    session.feed(whole)
+                    session.remove(first, end)
+                    assert session.position == len(rest)
+                    results.append(predictions(session))
+            with model.session(context=500, kv_type="int4") as session:
+                session.feed(rest)
+                read = predictions(session)
+            moved, int8, exact = results
+            apart = [float(np.sqrt(np.mean((each - exact) ** 2)) / exact.std()) for each in (moved, int8, read)]
+            assert apart[0] < 2.5 * apart[2] + 2 * apart[1] + 0.002, (first, end)
+
+
 @pytest.mark.parametrize("kv_type", sorted(KV_TYPES))
 def test_values_and_unmoved_keys_keep_their_bits(bundle, kv_type):
     """Removing the last tokens, or none, is going back; removing all is beginning anew."""

@@ -65,6 +65,35 @@ def test_what_follows_is_what_would_have_followed(bundle, tmp_path, kv_type):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.state"]
 
 
+def test_int4_beyond_what_it_keeps_in_8_bits(bundle, tmp_path):
+    path, ids = tmp_path / "a.state", np.random.default_rng(5).integers(0, 4096, 300).astype(np.int32)
+    with Model(bundle("affine-4bit")) as model:
+        for count, back in ((70, 0), (130, 0), (270, 0), (280, 20)):
+            with model.session(context=512, kv_type="int4") as session:
+                session.feed(ids[:count])
+                session.rewind(count - back)
+                session.save(ids[: count - back], path)
+                assert path.stat().st_size == session.state_bytes(count - back)
+                expected = tail(session, ids[count - back :])
+            with model.session(context=300, threads=1, prefill_chunk=30, kv_type="int4") as session:
+                session.feed(ids[::-1][:200])
+                session.resume(path)
+                np.testing.assert_array_equal(tail(session, ids[count - back :]), expected)
+        # 8 bits of 64 and 128 positions, 4 bits of those from 64 to 192; 260 - 1 - 32 is in the tile from 192 on
+        assert path.stat().st_size == 64 + 260 * 4 + 6 * 2 * 2 * (192 * (64 + 4) + 128 * (32 + 4))
+        with (
+            model.session(context=512, prefill_chunk=100, kv_type="int4") as session,
+            pytest.raises(UserError, match="prefill chunk"),
+        ):
+            session.resume(path)
+        path.write_bytes(changed(path, 8, struct.pack("<I", 2)))
+        with (
+            model.session(context=512, kv_type="int4") as session,
+            pytest.raises(UserError, match="state of version 2, this runtime reads 3: remove it"),
+        ):
+            session.resume(path)
+
+
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_every_architecture(name, tmp_path):
     """Windows of all kinds, beyond their end, and after a rewind."""
@@ -143,7 +172,8 @@ BAD = {
         lambda path: changed(path, 8, U32.pack(1)),
         "state of version 1, this runtime reads 2: remove it",
     ),
-    "newer version": (lambda path: changed(path, 8, U32.pack(3)), "state of version 3"),
+    "newer version": (lambda path: changed(path, 8, U32.pack(4)), "state of version 4"),
+    "version of int4": (lambda path: changed(path, 8, U32.pack(3)), "state of version 3, this runtime reads 2"),
     "header": (lambda path: changed(path, 50, b"\x01", sums=False), "header's checksum"),
     "content": (lambda path: changed(path, 5000, b"\x55\xaa", sums=False), "content's checksum"),
     "model": (lambda path: changed(path, 32, b"abcd"), "another model"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mobile_bundle.corpus.openings import open_turn
 from mobile_bundle.errors import InputError
 from mobile_bundle.models import open_model
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -20,7 +21,7 @@ from mobile_bundle.healing import own_text as own  # noqa: E402
 from mobile_bundle.healing import writer  # noqa: E402
 from mobile_bundle.healing.decoders import Original  # noqa: E402
 from mobile_bundle.healing.mixture import Mixture, Part  # noqa: E402
-from mobile_bundle.healing.text import opening_of_chat, openings_of_text, text_sequences  # noqa: E402
+from mobile_bundle.healing.text import openings_of_text, text_sequences  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -117,7 +118,7 @@ def test_conversations_become_sequences(tmp_path: Path, chat: Tokenizer) -> None
     text = chat.decode(found.reshape(-1))
     assert "Good day." in text
     assert "And you?" in text
-    opening = opening_of_chat(chat)
+    opening = open_turn(chat)
     assert opening is not None
     assert chat.decode(opening) in text
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mobile_bundle.api.heal import heal
-from mobile_bundle.cli.common import Steps, Told, positive, positive_number, print_json
+from mobile_bundle.cli.common import Steps, Told, output_path, positive, positive_number, print_json
 from mobile_bundle.errors import printable
 from mobile_bundle.pipeline.request import Step
 
@@ -48,7 +48,7 @@ _ROUNDS = 6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model", type=Path, help="a checkpoint directory or a GGUF file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint directory to write")
+    parser.add_argument("-o", "--output", type=output_path, required=True, help="the checkpoint directory to write")
     parser.add_argument(
         "--recipe",
         required=True,
