@@ -110,6 +110,10 @@ mb_status mb_file_writer_open(const char *path, const mb_file_purpose *purpose, 
   const int length = snprintf(w->path, sizeof w->path, "%s", path);
   if (length < 0 || (size_t)length >= sizeof w->path)
     return mb_fail(MB_ERROR_ARGUMENT, "%s: its path is too long", purpose->task);
+  /* A rename would put the file in the place of a device or a pipe. */
+  struct stat there;
+  if (lstat(path, &there) == 0 && !S_ISREG(there.st_mode) && !S_ISLNK(there.st_mode))
+    return mb_fail(MB_ERROR_IO, "%s: cannot be written: not a regular file", path);
   w->buffer = malloc(BUFFER_BYTES);
   if (!w->buffer) return mb_fail(MB_ERROR_MEMORY, "no memory for %s", purpose->task);
   remove_stale(path);

@@ -275,7 +275,7 @@ mb_status mb_install_cache(const char *weights_path, const char *cache_path, mb_
   j->progress = progress;
   j->context = context;
   j->writer.fd = -1;
-  j->source = open(weights_path, O_RDONLY | O_CLOEXEC);
+  j->source = open(weights_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   mb_status status = mb_weights_open(weights_path, MB_MAPPING_LAYERS, &j->weights);
   if (status == MB_OK) {
     j->count = mb_stored_count(&j->weights);

@@ -180,7 +180,7 @@ static void *map_file(int fd, size_t size, mb_mapping mapping, void **area, size
 
 mb_status mb_weights_open(const char *path, mb_mapping mapping, mb_weights *weights) {
   memset(weights, 0, sizeof *weights);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* of a pipe that nobody writes to it would wait for ever */
   if (fd < 0) return mb_fail(MB_ERROR_IO, "%s: %s", path, strerror(errno));
   struct stat st;
   if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {

@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "runner/cancel.h"
 
+enum { MOST_MEGABYTES = 16 }; /* of a file: far more than any context holds, and an end for one that has none */
+
 typedef struct {
   char *bytes;
   size_t size, room;
@@ -34,6 +36,8 @@ static mb_status read_file(const char *path, text *out) {
   mb_status status = MB_OK;
   for (size_t got; status == MB_OK && (got = fread(buffer, 1, sizeof buffer, file)) > 0;) {
     if (!append(out, buffer, got)) status = mb_fail(MB_ERROR_MEMORY, "%s: too large", path);
+    if (status == MB_OK && out->size > (size_t)MOST_MEGABYTES << 20)
+      status = mb_fail(MB_ERROR_ARGUMENT, "%s has more than %d MiB: give a shorter text", path, MOST_MEGABYTES);
   }
   if (status == MB_OK && ferror(file)) status = mb_fail(MB_ERROR_IO, "%s: cannot be read", path);
   fclose(file);

@@ -228,7 +228,7 @@ mb_status mb_tokenizer_open_memory(const void *data, size_t bytes, bool check_cr
 
 mb_status mb_tokenizer_open(const char *path, mb_tokenizer **tokenizer) {
   *tokenizer = NULL;
-  int file = open(path, O_RDONLY | O_CLOEXEC);
+  int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* of a pipe that nobody writes to it would wait for ever */
   if (file < 0) return mb_fail(MB_ERROR_IO, "cannot open %s: %s", path, strerror(errno));
   struct stat about;
   if (fstat(file, &about) != 0 || !S_ISREG(about.st_mode)) {

@@ -150,6 +150,27 @@ def test_bad_usage_is_one_line_and_status_2(bundle, arguments, words):
     assert len(process.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["weights.ptd", "tokenizer.bin"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(bundle, tmp_path, name):
+    directory = tmp_path / "odd.mbundle"
+    shutil.copytree(bundle("affine-4bit"), directory)
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    process = run(directory, "--prompt", "a")
+    assert process.returncode == 1
+    assert name in process.stderr
+    assert "not a" in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--prompt-file", "--json-schema"])
+def test_a_file_without_end_is_not_read_for_ever(bundle, option):
+    prompt = [] if option == "--prompt-file" else ["--prompt", "a"]
+    process = run(bundle("affine-4bit"), *prompt, option, "/dev/zero")
+    assert process.returncode == 2
+    assert "/dev/zero has more than 16 MiB: give a shorter text" in process.stderr
+
+
 ODD = [b"no\nsuch\x07bundle", b"\xff\xfe\xc3", "\u2028\x85".encode(), "\u6f22".encode() * 1000, b"x" * 6000]
 """Names that are several lines, no UTF-8, or without end."""
 

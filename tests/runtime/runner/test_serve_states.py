@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_a_conversation_goes_on_in_another_process(bundle, tmp_path):
         assert tokens(again) == tokens(expected)
         # and what is not in it is read as ever
         assert prompt_of(server.ask(prompt="Water is", **options))["kept_tokens"] == 0
+
+
+def test_a_state_does_not_take_the_place_of_what_is_no_file(bundle, tmp_path):
+    """A rename would: of a device, for root."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with serving(bundle("affine-4bit")) as server:
+        server.ask(prompt=PROMPT, max_new_tokens=2)
+        for target in (path, tmp_path):
+            refused = server.ask(save=str(target))[0]
+            assert (refused["event"], refused["kind"]) == ("error", "io")
+            assert refused["message"] == f"{target}: cannot be written: not a regular file"
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_state_that_cannot_be_used_ends_nothing(bundle, tmp_path):

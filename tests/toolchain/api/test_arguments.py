@@ -18,8 +18,13 @@ from support.paths import EXAMPLE
     [
         ({"progress": True}, "`progress` True: must be a function"),
         ({"cancel": True}, "`cancel` True: must be a threading.Event"),
-        ({"jobs": "2"}, "`jobs`: must be at least 1"),
-        ({"max_perplexity": "x"}, "`max_perplexity` 'x': must be a number above 0"),
+        ({"jobs": "2"}, "`jobs`: must be 1 to 1,024"),
+        ({"jobs": 99_999_999_999}, "`jobs`: must be 1 to 1,024"),
+        ({"cluster": "hello"}, "`cluster` 'hello': must be an address, such as tcp://"),
+        ({"max_perplexity": "x"}, "`max_perplexity` 'x': must be a number of at least 1"),
+        ({"max_perplexity": 0.5}, "`max_perplexity` 0.5: must be a number of at least 1"),
+        ({"max_size": "9" * 400 + "MB"}, "'9999999999"),
+        ({"max_size": 10**30}, "'1000000000"),
         ({"recipe": 4}, "`recipe` 4: must be a name, a file or a Recipe"),
         ({"target": "phone"}, "`target` 'phone': must be one of android-2gb"),
         ({"max_size": "30"}, "'30': that is 30 bytes; write the unit, such as 30MB"),
@@ -39,6 +44,13 @@ def test_a_budget_that_is_small_beside_a_megabyte(tmp_path: Path) -> None:
         mb.build(EXAMPLE, tmp_path / "x.mbundle", max_size="10kB")
 
 
+def test_a_speed_that_no_code_has_is_refused_before_any_text_is_read(tmp_path: Path) -> None:
+    told: list[object] = []
+    with pytest.raises(mb.errors.BudgetError, match=r"`min_speed` 1e\+300 cannot be met: .* 2\.5 times"):
+        mb.build(EXAMPLE, tmp_path / "x.mbundle", max_size="5MB", min_speed=1e300, progress=told.append)
+    assert not told
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [
@@ -46,6 +58,7 @@ def test_a_budget_that_is_small_beside_a_megabyte(tmp_path: Path) -> None:
         (lambda model: next(model.stream("a", sampling={"seed": 1})), "`sampling` .*: must be a Sampling"),
         (lambda model: model.chat("hi"), "`messages` must be a list"),
         (lambda model: model.perplexity(None), "`text` None: must be a text"),
+        (lambda model: model.perplexity("a b c", context=1), "`context` 1: a window has at least 2 tokens"),
         (lambda model: model.decode([99_999_999]), "ids must be from 0 to"),
         (lambda model: model.decode([-1]), "ids must be from 0 to"),
         (lambda model: model.decode(5), "ids must be a list"),
@@ -84,3 +97,13 @@ def test_a_script_without_a_guard(tmp_path: Path) -> None:
     assert "while a worker process imported this script" in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.endswith("a Python script must build under if __name__ == '__main__'")
+
+
+def test_a_count_beyond_32_bits_is_not_taken_modulo(bundle: Callable[..., Path]) -> None:
+    """2 ** 32 + 64 is 64 in C."""
+    with pytest.raises(mb.errors.ArgumentError, match="`context` 4294967360: must be from 0 to 4294967295"):
+        mb.estimate(EXAMPLE, recipe="affine-4bit", context=(1 << 32) + 64)
+    opened = mb.open(bundle("affine-4bit"))
+    for given in ({"context": (1 << 32) + 64}, {"threads": (1 << 32) + 1}):
+        with pytest.raises(mb.errors.ArgumentError, match="429496"), opened.load(**given):
+            pass

@@ -48,13 +48,16 @@ def test_inputs_of_another_strength_are_no_other_text() -> None:
     assert unfitted_share(weight, inverse_factor(hessian), hessian, 3 * x, 0.5) == pytest.approx(1, abs=1e-3)
 
 
-def test_rounding_noise_is_that_of_int8() -> None:
+@pytest.mark.parametrize(("group", "groups"), [(32, 7), (64, 4), (128, 2), (0, 1)])
+def test_rounding_noise_is_that_of_int8(group: int, groups: int) -> None:
     """Of answers, too."""
     x = torch.from_numpy(inputs(4000, 5)[:, :200])
     weight = torch.randn(8, 200, generator=torch.Generator().manual_seed(0))
-    errors = (round_int8(x, 32) - x) @ weight.T
-    noise = rounding_noise(x)
-    assert noise.shape == (4000, 7)
-    torch.testing.assert_close((noise @ grouped_squares(weight).T).mean(0), errors.square().mean(0), rtol=0.15, atol=0)
+    errors = (round_int8(x, group) - x) @ weight.T
+    noise = rounding_noise(x, group)
+    assert noise.shape == (4000, groups)
+    found, measured = (noise @ grouped_squares(weight, group).T).mean(0), errors.square().mean(0)
+    assert float(found.sum()) == pytest.approx(float(measured.sum()), rel=0.05)
+    torch.testing.assert_close(found, measured, rtol=0.15, atol=0)
     x[:, 7] *= 1000  # small values become 0
-    assert float(rounding_noise(x)[:, 0].mean()) < 0.2 * float((x[:, 7] / 127).square().mean() / 12)
+    assert float(rounding_noise(x, group)[:, 0].mean()) < 0.2 * float((x[:, 7] / 127).square().mean() / 12)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from mobile_bundle.cli.common import chat_option
+from mobile_bundle.cli.main import COMMANDS, main
 from mobile_bundle.models.registry import ARCHITECTURES
 from mobile_bundle.planning.estimate import estimate_bundle, published_shape, shape_names
 from support.chat_templates import LLAMA32, TEMPLATES
@@ -78,6 +80,16 @@ def test_bad_usage_is_one_line(tmp_path):
         assert process.returncode == 2
         assert len(process.stderr.splitlines()) == 1
         assert process.stderr.startswith("mobile-bundle")
+
+
+def test_the_list_of_commands_has_whole_sentences(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out.split("  COMMAND\n")[1].split("\noptions:")[0]
+    entries = re.split(r"^    (?=\S)", listed, flags=re.MULTILINE)[1:]
+    assert [entry.split()[0] for entry in entries] == list(COMMANDS)
+    assert all(entry.strip().endswith(".") for entry in entries), entries
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify", "run", "bench"])
@@ -360,6 +372,8 @@ def test_a_bundle_may_be_without_mobile_run(tmp_path):
     [
         (("build-mobile-bundle",), 2, "required"),
         (("build-mobile-bundle", EXAMPLE), 2, "-o"),
+        (("build-mobile-bundle", EXAMPLE, "-o", ""), 2, "-o/--output: is empty; give a name"),
+        (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--languages", ","), 2, "list of en"),
         (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--recipe", "gguf"), 2, "gguf"),
         (("build-mobile-bundle", "no-such-model", "-o", "x.mbundle"), 1, "no-such-model"),
         (("build-mobile-bundle", EXAMPLE, "-o", "x.mbundle", "--formats", "gguf"), 2, "native, executorch, onnx"),
@@ -395,3 +409,11 @@ def test_a_reader_that_goes_away_is_no_error(bundle):
     process = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
     assert "Traceback" not in process.stderr
     assert "Broken" not in process.stderr
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    line = f"cd {folder} && rmdir {folder} && exec build-mobile-bundle {EXAMPLE} -o x.mbundle --recipe raw"
+    found = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    one_line(found, 1, "the current folder no longer exists")

@@ -16,7 +16,15 @@ from mobile_bundle.cli.main import main
 from mobile_bundle.codecs import codec_for
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.container import WeightsReader
-from mobile_bundle.errors import ArgumentError, InputError, NotFinite, OutOfMemory, OutputError, UnsupportedError
+from mobile_bundle.errors import (
+    ArgumentError,
+    InputError,
+    NotFinite,
+    OutOfMemory,
+    OutputError,
+    UnsupportedError,
+    UserError,
+)
 from mobile_bundle.evaluate.perplexity import measure
 from mobile_bundle.models import open_model
 from mobile_bundle.native.engine import Model as NativeModel
@@ -336,9 +344,21 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
         ({"tokens": 10, "sequence": 512}, "this model was trained for 256"),
         ({"tokens": 10, "own_tokens": 32, "sequence": 32}, "none to hold out"),
         ({"tokens": 10, "rates": 1}, "no setting 'rates'"),
+        ({"tokens": 10, "batch": 10**11}, "`batch` 100000000000: must be at most 65,536"),
+        ({"tokens": 10, "seed": -1}, "`seed` -1: must be a whole number from 0"),
+        ({"tokens": 10, "seed": 10**22}, "`seed` 10000000000000000000000: must be"),
     ):
         with pytest.raises(ArgumentError, match=message):
             heal(model, out, recipe="affine-2bit", **settings)
+    (tmp_path / "file").write_text("x")
+    for output, places, error in (
+        (tmp_path / "file", {}, "file is a file; give the name of a folder"),
+        (out, {"own_text": tmp_path / "file"}, "file is a file; give the name of a folder"),
+        (out, {"text": tmp_path}, "a directory; give a file"),
+        (out, {"prompts": tmp_path / "none"}, "none"),
+    ):
+        with pytest.raises(UserError, match=error):
+            heal(model, output, recipe="affine-2bit", tokens=10, **places)
     with pytest.raises(UnsupportedError, match="vptq-v4-b12 cannot be healed"):
         heal(model, out, recipe="vptq-v4-b12", tokens=10)
     with pytest.raises(ArgumentError, match="entropy coding changes no weight"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mobile_bundle.corpus.openings import open_turn
 from mobile_bundle.errors import InputError
 from mobile_bundle.models import open_model
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -20,9 +21,22 @@ from mobile_bundle.healing import own_text as own  # noqa: E402
 from mobile_bundle.healing import writer  # noqa: E402
 from mobile_bundle.healing.decoders import Original  # noqa: E402
 from mobile_bundle.healing.mixture import Mixture, Part  # noqa: E402
-from mobile_bundle.healing.text import opening_of_chat, text_sequences  # noqa: E402
+from mobile_bundle.healing.text import openings_of_text, text_sequences  # noqa: E402
 
 CPU = torch.device("cpu")
+
+
+def test_every_paragraph_begins_a_document_and_a_heading_is_followed_by_its_paragraph(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Lakes\nA lake is a body of water.\n\nIt is surrounded by land.\n\x1e\nRivers\nA river flows.\n")
+    tokenizer = Tokenizer(DATA / "tokenizer_with_chat_pieces.bin")
+    try:
+        found = openings_of_text(text, tokenizer, 0, 6)
+        begun = ["Lakes\nA lake is a body of water.", "A lake is a body of water.", "It is surrounded by land."]
+        begun += ["Rivers\nA river flows.", "A river flows."]
+        assert [each.tolist() for each in found] == [[0, *tokenizer.encode(text)[:6].tolist()] for text in begun]
+    finally:
+        tokenizer.close()
 
 
 def numbered(count: int, first: int) -> np.ndarray:
@@ -104,7 +118,7 @@ def test_conversations_become_sequences(tmp_path: Path, chat: Tokenizer) -> None
     text = chat.decode(found.reshape(-1))
     assert "Good day." in text
     assert "And you?" in text
-    opening = opening_of_chat(chat)
+    opening = open_turn(chat)
     assert opening is not None
     assert chat.decode(opening) in text
 

@@ -106,6 +106,19 @@ def test_a_measured_error_comes_before_the_table() -> None:
     assert curve[-1].codec.name == "affine-3bit"
 
 
+def test_rounded_inputs_are_predicted_by_the_groups_of_the_code() -> None:
+    losses = Losses(share=2.0, inputs={32: 0.1, 64: 0.2, 128: 0.3, 0: 0.4})
+    for name, inputs in (
+        ("affine-8bit", 0.1),
+        ("affine-4bit-g64-asym", 0.2),
+        ("trellis-3bit", 0.3),
+        ("bitnet", 0.4),
+        ("affine-8bit+entropy", 0.1),
+        ("raw", 0.0),
+    ):
+        assert losses.predicted(1.0, codec_by_name(name)) == pytest.approx(2.0 + inputs), name
+
+
 def test_a_dear_code_leaves_the_curve() -> None:
     tensor = TensorSpec("layers.0.mlp.up.weight", "x", "body", 2048, 768, 0)
     weights = 2048 * 768
@@ -312,6 +325,8 @@ def test_an_impossible_wish_is_refused_with_the_arithmetic() -> None:
     assert "that leaves 0.0124 bits per weight for 1.544 billion weights" in text
     assert "The smallest plan takes" in text
     assert "\n" not in text
+    with open_model(EXAMPLE) as small, pytest.raises(UserError, match=r"weight for 5\.8 million weights"):
+        Planner(Budget(max_size=100_000), small.tensors, small.spec, {}, sizes_of(small.spec, small.tensors, 0, {}, {}))
     with pytest.raises(UserError, match=r"`max_ram` 100\.0 MB cannot be met"):
         Planner(Budget(max_ram=100_000_000), shape.tensors, shape.spec, {}, shape.measure())
     Planner(Budget(max_size=480_000_000), shape.tensors, shape.spec, {}, shape.measure())

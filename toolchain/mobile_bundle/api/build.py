@@ -138,8 +138,8 @@ def _size(size: int | str | None) -> int | None:
 
 
 def _perplexity(limit: float | None) -> float | None:
-    if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
-        raise ArgumentError(f"`max_perplexity` {limit!r}: must be a number above 0")
+    if limit is not None and not (isinstance(limit, (int, float)) and 1 <= limit < math.inf):
+        raise ArgumentError(f"`max_perplexity` {limit!r}: must be a number of at least 1, as every perplexity is")
     return limit
 
 
@@ -191,7 +191,11 @@ def _system_prompt(prompt: str | None, formats: Collection[str]) -> str | None:
     return prompt
 
 
+_MOST_JOBS = 1024
+"""Processes. No machine gains by more, and a slip of the finger would fill its memory."""
+
+
 def _jobs(jobs: int | None, cluster: str | None) -> int | None:
-    if jobs is not None and (not isinstance(jobs, int) or jobs < 1 or cluster is not None):
-        raise ArgumentError("`jobs`: must be at least 1, and cannot be given together with `cluster`")
+    if jobs is not None and (not isinstance(jobs, int) or not 1 <= jobs <= _MOST_JOBS or cluster is not None):
+        raise ArgumentError(f"`jobs`: must be 1 to {_MOST_JOBS:,}, and cannot be given together with `cluster`")
     return jobs

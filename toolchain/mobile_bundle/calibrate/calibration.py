@@ -72,7 +72,7 @@ def calibrate(
     require_torch()
     import torch
 
-    from mobile_bundle.calibrate.device import gpu_memory
+    from mobile_bundle.calibrate.device import ready
     from mobile_bundle.calibrate.profile import profile_model
     from mobile_bundle.calibrate.threads import one_thread_each
 
@@ -81,6 +81,6 @@ def calibrate(
     note = f"calibrated on {windows.shape[0]} windows of {windows.shape[1]} tokens of {name}"
     tell(note)
     place = torch.device(device)
-    with one_thread_each(place), gpu_memory():
+    with one_thread_each(place), ready(place):
         profile = profile_model(model, windows, held_out, candidates, progress, place)
     return Calibration(windows, held_out, profile, note, device)

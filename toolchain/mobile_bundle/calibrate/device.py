@@ -20,9 +20,13 @@ def is_gpu(device: torch.device) -> bool:
 
 
 @contextmanager
-def gpu_memory() -> Iterator[None]:
-    """ResumableError where the GPU has too little memory for the work inside."""
+def ready(device: torch.device) -> Iterator[None]:
+    """For the work inside, by several threads. ResumableError where a GPU has too little memory for it."""
     try:
+        if is_gpu(device):  # torch loads its solvers at their first call, and fails where two threads make it at once
+            one = torch.eye(2, device=device)
+            torch.linalg.cholesky_ex(one)
+            torch.linalg.solve_triangular(one, one, upper=False)
         yield
     except torch.OutOfMemoryError as error:
         raise ResumableError(

@@ -33,6 +33,7 @@ from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.unfitted import grouped_squares, rounding_noise, unfitted_share
 from mobile_bundle.calibrate.walk import Walk, added, layer_weights, moved, read_matrix, tensor_named
+from mobile_bundle.codecs.affine import GROUPS
 from mobile_bundle.codecs.matrices import Matrix, on_host
 from mobile_bundle.codecs.propagation import importance, inverse_factor
 from mobile_bundle.codecs.registry import try_candidates
@@ -50,19 +51,20 @@ _OTHER_TOKENS = 2048
 _DRAWN_TOKENS = 4096
 _TRIED_ROWS = 48
 _TRIED_EMBEDDING_ROWS = 512
+_INPUT_GROUPS = (*GROUPS, 0)
 
 
 @dataclass(frozen=True)
 class MatrixProfile:
     """sensitivity: loss (nats per token) that a relative squared error of 1 would add; losses: what coding with each
     candidate would add, by the codec's name; share: what losses are as predictions, divided by these; inputs: what
-    rounding the inputs to int8 adds, as a prediction; column_importance: float32 (columns,); row_weights: float32
-    (rows,), the mean squared gradient of every output."""
+    rounding the inputs to int8 adds, as a prediction, by the codec's `activation_group`; column_importance: float32
+    (columns,); row_weights: float32 (rows,), the mean squared gradient of every output."""
 
     sensitivity: float
     losses: Mapping[str, float]
     share: float
-    inputs: float
+    inputs: Mapping[int, float]
     column_importance: Floats
     row_weights: Floats
 
@@ -146,14 +148,22 @@ def profile_model(
     read = np.bincount(walk.windows[:count].reshape(-1), felt / len(felt), spec.vocabulary).astype(np.float32)
     entry_hessian = np.diag(entry).astype(np.float32)
 
-    noise = rounding_noise(head.entered(other.hidden)).mean(0).cpu()
-    of_inputs = 0.5 * float(torch.from_numpy(drawn_head) @ grouped_squares(torch.from_numpy(tied)) @ noise)
+    last, answers = head.entered(other.hidden), torch.from_numpy(tied)
+    of_inputs = {
+        group: 0.5
+        * float(
+            torch.from_numpy(drawn_head) @ grouped_squares(answers, group) @ rounding_noise(last, group).mean(0).cpu()
+        )
+        for group in _INPUT_GROUPS
+    }
 
     strengths = np.square(row_scales(tied))
     of_head = float(drawn_head @ strengths) / max(float(head_rows @ strengths), 1e-30)
     of_entry = float(drawn.square().mean()) / max(float(gradient[:few].square().mean()), 1e-30)
 
-    def table(hessian: Floats, row_weights: Floats, weight: Floats, share: float, inputs: float) -> MatrixProfile:
+    def table(
+        hessian: Floats, row_weights: Floats, weight: Floats, share: float, inputs: Mapping[int, float]
+    ) -> MatrixProfile:
         return _table(weight, hessian, row_weights, share, inputs, names)
 
     if spec.tied:
@@ -170,7 +180,7 @@ def profile_model(
             table(both, mixed, embedding, used, of_inputs), row_weights=np.ones(spec.vocabulary, np.float32)
         )
         return Profile(loss, found, both, None)
-    found["embedding.weight"] = replace(table(entry_hessian, read, embedding, of_entry, 0.0), row_weights=seen)
+    found["embedding.weight"] = replace(table(entry_hessian, read, embedding, of_entry, {}), row_weights=seen)
     found["output.weight"] = table(head_hessian, head_rows, tied, of_head, of_inputs)
     return Profile(loss, found, entry_hessian, head_hessian)
 
@@ -216,7 +226,7 @@ def _try(
     return tried
 
 
-def _profile(tried: _Tried, row_weights: Floats, drawn_rows: Floats, inputs: float) -> MatrixProfile:
+def _profile(tried: _Tried, row_weights: Floats, drawn_rows: Floats, inputs: Mapping[int, float]) -> MatrixProfile:
     """The errors of the rows that were coded are scaled up by energy, as far as the loss minds it. drawn_rows: as
     row_weights, of tokens that the model draws."""
     counts = row_weights.astype(np.float64) * tried.energy
@@ -232,7 +242,12 @@ def _profile(tried: _Tried, row_weights: Floats, drawn_rows: Floats, inputs: flo
 
 
 def _table(
-    weight: Floats, hessian: Floats, row_weights: Floats, share: float, inputs: float, names: Sequence[str]
+    weight: Floats,
+    hessian: Floats,
+    row_weights: Floats,
+    share: float,
+    inputs: Mapping[int, float],
+    names: Sequence[str],
 ) -> MatrixProfile:
     """Of an embedding or output head, whose rows matter very unequally: rows are tried as often as their share of the
     loss has it. (Rows at even steps are mostly tokens that hardly ever occur; on SmolLM2-135M these have 1.3 times the
@@ -250,20 +265,23 @@ def _table(
 
 def _back(
     walk: Walk, layer: int, weights: dict[str, Tensor], hidden: Tensor, gradient: Tensor
-) -> tuple[Tensor, dict[str, Floats], dict[str, float]]:
+) -> tuple[Tensor, dict[str, Floats], dict[str, dict[int, float]]]:
     """The gradient by the layer's input, the mean squared gradient of every output of its projections, and what
     rounding their inputs to int8 costs (MatrixProfile.inputs)."""
     runner = walk.runner(weights, layer)
     before = torch.empty_like(hidden)
     stages = {name: stage for stage in STAGES for name in readers(stage, weights)}
-    groups = {name: grouped_squares(weights[f"{name}.weight"]) for name in stages}
+    strengths = {
+        name: [grouped_squares(weights[f"{name}.weight"], group) for group in _INPUT_GROUPS] for name in stages
+    }
 
     def back(batch: slice) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
-        noise: dict[str, Tensor] = {}
+        noise: dict[str, list[Tensor]] = {}
 
         def observe(stage: str, x: Tensor) -> None:
-            noise[stage] = rounding_noise(x.detach().reshape(-1, x.shape[-1]))
+            entered = x.detach().reshape(-1, x.shape[-1])
+            noise[stage] = [rounding_noise(entered, group) for group in _INPUT_GROUPS]
 
         def weigh(name: str, y: Tensor) -> None:
             y.retain_grad()
@@ -279,11 +297,15 @@ def _back(
             squares = y.grad.reshape(-1, y.shape[-1]).square_()
             found[name] = squares.sum(0)
             # token by token: where inputs are the largest (attention's sinks), the loss hardly minds
-            found[f"{name}.inputs"] = ((squares @ groups[name]) * noise[stages[name]]).sum()
+            pairs = zip(strengths[name], noise[stages[name]], strict=True)
+            found[f"{name}.inputs"] = torch.stack([((squares @ strength) * errors).sum() for strength, errors in pairs])
         return found
 
     batches = [slice(begin, begin + walk.batch) for begin in range(0, len(hidden), walk.batch)]
     squares = added(side_by_side(back, batches, walk.device))
     tokens = hidden.shape[0] * hidden.shape[1]
-    inputs = {name: 0.5 * float(squares.pop(f"{name}.inputs")) / tokens for name in stages}
+    inputs = {}
+    for name in stages:
+        costs = squares.pop(f"{name}.inputs") * (0.5 / tokens)
+        inputs[name] = dict(zip(_INPUT_GROUPS, costs.cpu().numpy().tolist(), strict=True))
     return before, {name: (total / tokens).cpu().numpy() for name, total in squares.items()}, inputs

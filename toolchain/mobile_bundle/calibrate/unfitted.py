@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -13,9 +14,6 @@ from mobile_bundle.codecs.propagation import row_errors
 Floats = NDArray[np.float32]
 
 _DRAWN_ROWS = 64
-_INPUT_GROUP = 32
-"""Columns of an input that share a scale. The kernels take the group of the weights, 32 to 128; plans that lose so
-little that this counts consist of codes with groups of 32."""
 
 
 def unfitted_share(weight: Floats, factor: Floats, hessian: Matrix, entered: Floats, share: float) -> float:
@@ -41,24 +39,28 @@ def unfitted_share(weight: Floats, factor: Floats, hessian: Matrix, entered: Flo
     return (1 + t * share) / (1 - t)
 
 
-def rounding_noise(entered: Tensor) -> Tensor:
+def rounding_noise(entered: Tensor, group: int) -> Tensor:
     """Mean squared error of the values of an input that is rounded to int8, float32 (tokens, groups of columns). Where
     one value is far larger than the others, it is less than that of uniform errors. entered: float32 (tokens,
-    columns)."""
-    x = _grouped(entered)
+    columns); group: `activation_group` of a codec."""
+    x = _grouped(entered, group)
     steps = (x.abs().amax(-1, keepdim=True) / 127).clamp_(min=1e-30)
-    return (x / steps).round_().mul_(steps).sub_(x).square_().mean(-1)
+    errors = (x / steps).round_().mul_(steps).sub_(x).square_().sum(-1)
+    counts = torch.full((x.shape[1],), x.shape[2], device=x.device)
+    counts[-1] -= x.shape[1] * x.shape[2] - entered.shape[1]  # zeros are no values
+    return errors / counts
 
 
-def grouped_squares(weight: Tensor) -> Tensor:
+def grouped_squares(weight: Tensor, group: int) -> Tensor:
     """By how much a row's answer takes up of `rounding_noise`: float32 (rows, groups of columns)."""
-    return _grouped(weight).square().sum(-1)
+    return _grouped(weight, group).square().sum(-1)
 
 
-def _grouped(values: Tensor) -> Tensor:
-    """(rows, groups, _INPUT_GROUP), with zeros behind the last column."""
-    padded = functional.pad(values, (0, -values.shape[1] % _INPUT_GROUP))
-    return padded.view(len(padded), -1, _INPUT_GROUP)
+def _grouped(values: Tensor, group: int) -> Tensor:
+    """(rows, groups, columns of a group), with zeros behind the last column; group 0: one of all columns."""
+    width = group or values.shape[1]
+    padded = functional.pad(values, (0, -values.shape[1] % width))
+    return padded.view(len(padded), -1, width)
 
 
 def _energy(rows: Floats, entered: Floats) -> float:

@@ -17,6 +17,7 @@ from mobile_bundle.cli.common import (
     chat_option,
     formats_argument,
     number_from_zero,
+    output_path,
     positive,
     positive_number,
     print_json,
@@ -48,7 +49,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     revision_option(parser)
     vocabulary_options(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write, NAME.mbundle")
+    parser.add_argument("-o", "--output", type=output_path, required=True, help="the bundle to write, NAME.mbundle")
     parser.add_argument(
         "--recipe",
         type=recipe_argument,

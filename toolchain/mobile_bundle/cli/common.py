@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -90,6 +91,8 @@ def _drop_output() -> None:
 
 def _system_error(error: OSError) -> str:
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    if not name and error.errno == errno.ENOENT:
+        return "the current folder no longer exists; change to one that does"
     return f"{name}: {error.strerror or error}" if name else str(error.strerror or error)
 
 
@@ -125,6 +128,20 @@ def recipe_argument(text: str) -> Recipe:
         raise argparse.ArgumentTypeError(with_options(str(error))) from error
 
 
+def _languages(text: str) -> list[str]:
+    names = [each.strip() for each in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a comma-separated list of {', '.join(LANGUAGES)}")
+    return names
+
+
+def output_path(text: str) -> Path:
+    """An argparse type: a path to write to. Nothing, as a shell's unset variable is, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a name")
+    return Path(text)
+
+
 def vocabulary_options(parser: argparse.ArgumentParser) -> None:
     """--vocabulary-from and --languages."""
     parser.add_argument(
@@ -138,7 +155,7 @@ def vocabulary_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--languages",
-        type=lambda text: [each.strip() for each in text.split(",") if each.strip()],
+        type=_languages,
         default=[],
         metavar="LIST",
         help=f"the same with texts that ship with the tool; a comma-separated list of {', '.join(LANGUAGES)}",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bundle import lab
-from mobile_bundle.cli.common import Progress, byte_size, positive, positive_number
+from mobile_bundle.cli.common import Progress, byte_size, output_path, positive, positive_number
 from mobile_bundle.cli.parameters import with_options
 from mobile_bundle.device.measuring.cells import NAMES, Settings
 from mobile_bundle.device.measuring.program import MeasuredProgram
@@ -96,10 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline", type=Path, metavar="JSON", help="compare with an earlier report; fail on any regression"
     )
     parser.add_argument(
-        "--save-baseline", type=Path, metavar="JSON", help="where to save this report for a later --baseline"
+        "--save-baseline", type=output_path, metavar="JSON", help="where to save this report for a later --baseline"
     )
-    parser.add_argument("--json", type=Path, help="where to write the report; it is updated after every run")
-    parser.add_argument("--html", type=Path, help="where to write the report as one self-contained HTML page")
+    parser.add_argument("--json", type=output_path, help="where to write the report; it is updated after every run")
+    parser.add_argument("--html", type=output_path, help="where to write the report as one self-contained HTML page")
 
 
 def _work_folder(text: str) -> str:

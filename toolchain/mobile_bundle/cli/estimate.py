@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--shape",
         choices=[*shape_names(), "all"],
+        metavar="NAME",
         help="instead of a checkpoint, the shape of a published model, whose names `mobile-bundle models` explains",
     )
     revision_option(parser)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mobile_bundle.api.heal import heal
-from mobile_bundle.cli.common import Steps, Told, positive, positive_number, print_json
+from mobile_bundle.cli.common import Steps, Told, output_path, positive, positive_number, print_json
 from mobile_bundle.errors import printable
 from mobile_bundle.pipeline.request import Step
 
@@ -48,7 +48,7 @@ _ROUNDS = 6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model", type=Path, help="a checkpoint directory or a GGUF file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint directory to write")
+    parser.add_argument("-o", "--output", type=output_path, required=True, help="the checkpoint directory to write")
     parser.add_argument(
         "--recipe",
         required=True,
@@ -83,11 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--own-text", type=Path, metavar="FOLDER", help="keeps what the model wrote for other runs")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a text whose documents' first words begin the model's own ones"
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="a text whose paragraphs' first words begin the model's own documents",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default cpu")
-    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 512 on a GPU, else 256)")
-    parser.add_argument("--batch", type=positive, help="sequences of a step (default 48 on a GPU, else 4)")
+    parser.add_argument("--sequence", type=positive, help="tokens of a sequence (default 1,024 on a GPU, else 256)")
+    parser.add_argument("--batch", type=positive, help="sequences of a step (default 24 on a GPU, else 4)")
     parser.add_argument(
         "--micro-batch", type=positive, metavar="N", help="sequences computed together (default: --batch)"
     )

@@ -48,8 +48,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"mobile-bundle {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        text = (module.__doc__ or "").strip()
-        command = commands.add_parser(name, help=text.splitlines()[0], description=text)
+        text = " ".join((module.__doc__ or "").split())
+        command = commands.add_parser(name, help=text.split(". ")[0].rstrip(".") + ".", description=text)
         module.add_arguments(command)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "run":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, print_json
+from mobile_bundle.cli.common import Progress, output_path, print_json
 from mobile_bundle.errors import ArgumentError, printable
 from mobile_bundle.native.programs import ABIS
 from mobile_bundle.pack import pack_bundle
@@ -20,7 +20,7 @@ from mobile_bundle.report.text import megabytes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True, help=f"the file to write, NAME{SUFFIX}")
+    parser.add_argument("-o", "--output", type=output_path, required=True, help=f"the file to write, NAME{SUFFIX}")
     parser.add_argument(
         "--abi", choices=ABIS, action="append", default=[], help="include mobile-run for this ABI; may be repeated"
     )

@@ -32,6 +32,7 @@ _OPTIONS = {
     "reps": "--reps",
     "revision": "--revision",
     "save_baseline": "--save-baseline",
+    "seed": "--seed",
     "sequence": "--sequence",
     "serial": "--serial",
     "start": "--start",

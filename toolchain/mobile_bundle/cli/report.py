@@ -7,7 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
-from mobile_bundle.cli.common import Progress, Steps, positive, revision_option
+from mobile_bundle.cli.common import Progress, Steps, output_path, positive, revision_option
 from mobile_bundle.errors import ArgumentError, OutputError, printable
 from mobile_bundle.files.output_file import OutputFile
 from mobile_bundle.models.hub import local_model
@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON of an earlier or interrupted report: reuse its measurements where bundle and text are unchanged",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("report.html"), help="the page to write (default report.html)"
+        "-o", "--output", type=output_path, default=Path("report.html"), help="the page to write (default report.html)"
     )
-    parser.add_argument("--json", type=Path, help="the JSON to write (default: beside the page, NAME.json)")
+    parser.add_argument("--json", type=output_path, help="the JSON to write (default: beside the page, NAME.json)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from generations)."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import InputError, UserError
-from mobile_bundle.native.chat import render_chat
+from mobile_bundle.corpus.openings import open_turn
+from mobile_bundle.errors import InputError
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.sampler import Sampler, Sampling
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -149,7 +148,7 @@ def _openings(model: Model, tokenizer: Tokenizer, languages: Sequence[str]) -> C
     bare = _started(model, np.zeros(0, np.int32))
     if not len(bare):  # a model without BOS needs something to start from
         bare = tokenizer.encode(LANGUAGES[languages[0]])
-    chat = _open_turn(tokenizer)
+    chat = open_turn(tokenizer)
 
     def opening(number: int) -> _Opening:
         if chat is not None and number % 2 == 0:
@@ -160,20 +159,6 @@ def _openings(model: Model, tokenizer: Tokenizer, languages: Sequence[str]) -> C
         return _Opening(bare, True)
 
     return opening
-
-
-def _open_turn(tokenizer: Tokenizer) -> NDArray[np.int32] | None:
-    """The chat template up to the first word of the user's message; None without a template that has such a place."""
-    if not tokenizer.has_chat:
-        return None
-    mark = "\u2603mobile-bundle\u2603"
-    try:
-        text = render_chat(tokenizer, [("user", mark)], None, datetime.datetime(2026, 1, 1))
-    except UserError:
-        return None
-    before, found, _ = text.partition(mark)
-    ids = tokenizer.encode(before)
-    return ids if found and len(ids) else None
 
 
 def _documents(model: Model, opening: Callable[[int], _Opening], length: int, most: int) -> Iterator[NDArray[np.int32]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.errors import InputError
+from mobile_bundle.errors import ArgumentError, InputError
 from mobile_bundle.native.tokenizer import Tokenizer
 
 DOCUMENT_SEPARATOR = "\n\x1e\n"
@@ -18,6 +18,10 @@ DOCUMENT_SEPARATOR = "\n\x1e\n"
 
 def token_windows(tokenizer: Tokenizer, bos: int | None, text: str, context: int, windows: int) -> NDArray[np.int32]:
     """Token ids int32 (windows found, context); at most `windows` (0: all). UserError when not even one is full."""
+    if context < 2:
+        raise ArgumentError(
+            f"`context` {context}: a window has at least 2 tokens, as the first is what the next follows"
+        )
     wanted = context * windows if windows else None
     pieces: list[NDArray[np.int32]] = []
     total = 0

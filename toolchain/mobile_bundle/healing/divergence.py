@@ -39,14 +39,15 @@ class _Divergence(torch.autograd.Function):
         slope_of: Slope,
     ) -> Tensor:
         total = torch.zeros((), device=x.device)
+        low = head.to(head_original.dtype)  # once, not in every piece
         by_x, by_head = torch.empty_like(x), torch.zeros_like(head)
         for begin in range(0, len(x), PIECE):
             part = slice(begin, begin + PIECE)
             original = x_original[part].to(head_original.dtype) @ head_original.T
-            loss, slope = slope_of(x[part] @ head.T, original, cap, temperature)
+            loss, slope = slope_of(x[part].to(low.dtype) @ low.T, original, cap, temperature)
             total += loss
-            by_x[part] = slope @ head
-            by_head += slope.T @ x[part]
+            by_x[part] = slope @ low
+            by_head += slope.T @ x[part].to(low.dtype)
         ctx.save_for_backward(by_x, by_head)
         ctx.count = len(x)
         return total / len(x)

@@ -58,6 +58,7 @@ class Gradients:
             with self._unshared(last):
                 return self._computed(tokens, seen, outputs, part)
         key = tokens.shape, outputs is None, part, self._variant()
+        self._forget_others(key[-1])
         self._ran[key] = self._ran.get(key, 0) + 1
         if self._ran[key] > _WARM and key not in self._recordings:
             self._recordings.update(self._recorded(key, tokens, seen, outputs, part))
@@ -68,6 +69,10 @@ class Gradients:
             own.copy_(given)
         recording.graph.replay()
         return recording.loss
+
+    def _forget_others(self, variant: Any) -> None:
+        """Recordings of another variant: they are not replayed again, and hold the memory of a whole step."""
+        self._recordings = {key: each for key, each in self._recordings.items() if key[-1] == variant}
 
     def _computed(self, tokens: Tensor, seen: Tensor, outputs: list[Tensor] | None, part: float) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, self._device.type == "cuda", cache_enabled=False):
@@ -84,9 +89,11 @@ class Gradients:
                 parameter.grad = torch.zeros_like(parameter)
         inputs = [each.clone() for each in (tokens, seen, *(outputs or []))]
         graph = torch.cuda.CUDAGraph()
+        pool = next((each.graph.pool() for each in self._recordings.values()), None)  # one after the other uses it
         try:
             torch.cuda.synchronize()
-            with torch.cuda.graph(graph):
+            torch.cuda.empty_cache()  # what the steps before it held
+            with torch.cuda.graph(graph, pool=pool):
                 loss = self._computed(inputs[0], inputs[1], inputs[2:] if outputs is not None else None, part)
         except RuntimeError as error:
             self._record = False

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mobile_bundle.healing.decoders import Original
 
-_PART = 0.5
+_PART = 0.7
 """Of the memory that is free once training runs."""
 
 

@@ -19,7 +19,7 @@ from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.healing.writer import Tell, Writer
 
 TEMPERATURE = 0.9
-CHAT_SHARE = 0.6
+CHAT_SHARE = 0.5
 """Of the sequences that begin as a conversation, where the model has a chat template."""
 
 

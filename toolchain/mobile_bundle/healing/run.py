@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from mobile_bundle.codecs import StreamCodec
-from mobile_bundle.corpus.text import DEFAULT_TEXT
-from mobile_bundle.errors import ArgumentError, OutOfMemory, UnsupportedError
+from mobile_bundle.corpus.openings import open_turn
+from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
+from mobile_bundle.errors import ArgumentError, OutOfMemory, OutputError, UnsupportedError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
 from mobile_bundle.healing.blocks import FINISH_TOKENS, BlockSettings, finish_rate, heal_blocks
@@ -32,7 +33,7 @@ from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import shard
 from mobile_bundle.healing.start import make_student
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
-from mobile_bundle.healing.text import document_openings, opening_of_chat, text_sequences
+from mobile_bundle.healing.text import openings_of_text, text_sequences
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.native.tokenizer import Tokenizer
@@ -78,6 +79,7 @@ def heal_checkpoint(
 
     UserError says what a person can mend; OutOfMemory and NotFinite are among them."""
     settings.check()
+    _check_places(settings, output)
     torch.manual_seed(settings.seed)
     with join_world(settings.device) as world, open_source(BuildRequest(checkpoint, output)) as source:
         settings = settings.resolved(source.spec.context)
@@ -225,8 +227,8 @@ class _Run:
         bos = self._source.tokenizer.bos
         documents = [_document_start(tokenizer, bos, self._source.spec.eos)]
         if settings.prompts is not None:
-            documents = document_openings(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
-        openings = Openings(opening_of_chat(tokenizer), documents)
+            documents = openings_of_text(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
+        openings = Openings(open_turn(tokenizer), documents)
         at_once = min(_AT_ONCE[settings.device], -(-settings.own_tokens // settings.sequence))
         key = [model_digest, settings.sequence, at_once, settings.seed, settings.device]
         key += [_digest([opening.tolist() for opening in documents])]
@@ -287,8 +289,18 @@ class _Run:
         }
 
 
-_PROMPT_TOKENS = 16
+_PROMPT_TOKENS = 32
 """Of each of the user's openings."""
+
+
+def _check_places(settings: Settings, output: Path) -> None:
+    """What can be seen before there is a folder of the run."""
+    for place in (output, settings.own_text):
+        if place is not None and place.exists() and not place.is_dir():
+            raise OutputError(f"{place} is a file", "give the name of a folder")
+    for text in (settings.text, settings.prompts):
+        if text is not None:
+            read_text(text)
 
 
 def _check(settings: Settings, world: World, source: Source) -> None:

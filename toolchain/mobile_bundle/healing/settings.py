@@ -9,6 +9,10 @@ from mobile_bundle.errors import ArgumentError
 
 METHODS = ("distill", "blocks")
 STARTS = ("calibrated", "rounded")
+_GPU_STEP = 24_576
+"""Tokens of a step on a GPU."""
+_MOST_SEQUENCES = 65_536
+"""Of a step: more is a slip of the finger, whose first batch never ends."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,12 @@ class Settings:
         """With every number decided. context: the longest sequence of the model."""
         gpu = self.device == "cuda"
         blocks = self.method == "blocks"
-        batch = self.batch or (48 if gpu else 8 if blocks else 4)
+        sequence = self.sequence or min(context, 1024 if gpu else 256)
+        batch = self.batch or (max(8, _GPU_STEP // sequence) if gpu else 8 if blocks else 4)
         return replace(
             self,
             own_tokens=self.own_tokens or (40_000_000 if gpu else 0 if blocks else 200_000),
-            sequence=self.sequence or min(context, 512 if gpu else 256),
+            sequence=sequence,
             batch=batch,
             micro_batch=min(batch, self.micro_batch or batch),
             rate=self.rate or (2e-3 if blocks else 1e-3),
@@ -89,6 +94,9 @@ class Settings:
             raise ArgumentError(f"`device` {self.device!r}: must be cpu or cuda")
         if self.minutes is None and self.tokens is None and self.method != "blocks":
             raise ArgumentError("nothing says how long to train", "give `minutes` or `tokens`")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("minutes", "tokens", "evaluations", "patience", "warmup", "save_minutes", "temperature"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -96,6 +104,11 @@ class Settings:
         for name in ("own_tokens", "batch", "micro_batch", "rate", "hidden_states"):
             if not getattr(self, name) >= 0:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be above 0")
+        for name in ("batch", "micro_batch"):
+            if getattr(self, name) > _MOST_SEQUENCES:
+                raise ArgumentError(f"`{name}` {getattr(self, name)}: must be at most {_MOST_SEQUENCES:,} sequences")
+        if not 0 <= self.seed < 1 << 63:
+            raise ArgumentError(f"`seed` {self.seed}: must be a whole number from 0, below 2 ** 63")
         if 0 != self.sequence < 8:
             raise ArgumentError(f"`sequence` {self.sequence}: must be at least 8")
         for name in ("text_share", "int8_share", "average_share", "anneal_share", "layers_share"):

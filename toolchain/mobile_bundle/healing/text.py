@@ -4,7 +4,6 @@ A line of conversations is {"messages": [{"role": "user", "content": "..."}, ...
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_bundle.corpus.openings import TEMPLATE_DATE
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.corpus.windows import DOCUMENT_SEPARATOR, token_windows
 from mobile_bundle.errors import InputError, UserError
@@ -20,10 +20,6 @@ from mobile_bundle.native.chat import ROLES, render_chat
 from mobile_bundle.native.tokenizer import Tokenizer
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson")
-_MARK = "Xq7"
-"""Stands for the user's words in a rendering, until it is cut there."""
-_NOW = datetime.datetime(2025, 1, 1, 12)
-"""The date that templates write: fixed, so that a run can be repeated."""
 
 
 def text_sequences(path: Path, tokenizer: Tokenizer, bos: int | None, end: int | None, length: int) -> Tokens:
@@ -36,13 +32,16 @@ def text_sequences(path: Path, tokenizer: Tokenizer, bos: int | None, end: int |
     return token_windows(tokenizer, bos, read_text(path), length, 0)
 
 
-def document_openings(path: Path, tokenizer: Tokenizer, bos: int | None, most: int) -> list[Tokens]:
-    """The first `most` tokens of every document of a text, BOS before them: what own text may begin with."""
+def openings_of_text(path: Path, tokenizer: Tokenizer, bos: int | None, most: int) -> list[Tokens]:
+    """The first `most` tokens from the start of every paragraph of a text on, BOS before them: what own text may begin
+    with. A heading is followed by its paragraph."""
     found = []
     for document in read_text(path).split(DOCUMENT_SEPARATOR):
-        if document.strip():
-            ids = tokenizer.encode(document.lstrip()[: 16 * most])[:most]
-            found.append(ids if bos is None else np.concatenate([np.array([bos], np.int32), ids]))
+        lines = document.splitlines()
+        for number, line in enumerate(lines):
+            if line.strip():
+                ids = tokenizer.encode("\n".join(lines[number : number + most])[: 16 * most].lstrip())[:most]
+                found.append(ids if bos is None else np.concatenate([np.array([bos], np.int32), ids]))
     return found
 
 
@@ -64,7 +63,7 @@ def _conversations(path: Path, tokenizer: Tokenizer, end: int | None) -> Iterato
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: {error}") from error
         try:
-            text = render_chat(tokenizer, messages, None, _NOW)
+            text = render_chat(tokenizer, messages, None, TEMPLATE_DATE)
         except UserError as error:
             raise InputError(f"{path}, line {number}: {error.message}", error.remedy) from error
         ids = tokenizer.encode(text)
@@ -84,16 +83,3 @@ def _messages(value: Any) -> list[tuple[str, str]]:
             raise ValueError(f"a message needs a role ({', '.join(ROLES)}) and a content of text")
         found.append((role, content))
     return found
-
-
-def opening_of_chat(tokenizer: Tokenizer) -> Tokens | None:
-    """The model's template up to the user's first word: its default system message and an open turn. None without a
-    template, and where the template refuses a single question."""
-    if not tokenizer.has_chat:
-        return None
-    try:
-        text = render_chat(tokenizer, [("user", _MARK)], None, _NOW)
-    except UserError:
-        return None
-    before, mark, _ = text.partition(_MARK)
-    return tokenizer.encode(before) if mark and before else None

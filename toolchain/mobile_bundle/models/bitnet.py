@@ -13,13 +13,11 @@ MODEL_TYPE = "bitnet"
 
 
 def read(config: Config) -> DecoderSpec:
-    attention = config.flag("attention_bias")
     spec = decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=2048, theta=500000.0, epsilon=1e-5, kv_heads=5, activation="relu2"),
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         ternary=True,
         sub_norms=True,
     )

@@ -16,13 +16,11 @@ def read(config: Config) -> DecoderSpec:
             raise UnsupportedError(
                 f"{key} {config.values[key]} in config.json is not supported; BitNet b1.58 has {bits}"
             )
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=2048),
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         ternary=True,
         sub_norms=True,
         sources={"attention.sub_norm": "self_attn.inner_attn_ln", "mlp.sub_norm": "mlp.ffn_layernorm"},

@@ -100,6 +100,11 @@ class Config:
             raise InputError(f"{key} in config.json is {shown(value)}, not true or false")
         return bool(value)
 
+    def attention_biases(self) -> dict[str, Any]:
+        """DecoderSpec's fields of families in which `attention_bias` is of all four projections."""
+        biased = self.flag("attention_bias")
+        return {"qkv_bias": biased, "output_bias": biased}
+
 
 def shown(value: Any) -> str:
     """A value of config.json in an error message, as JSON and not too long."""

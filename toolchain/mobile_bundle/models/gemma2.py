@@ -17,15 +17,13 @@ def read(config: Config) -> DecoderSpec:
         raise UnsupportedError("use_bidirectional_attention in config.json is not supported: it writes no text")
     types = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
     unlimited = "sliding_window" in values and values["sliding_window"] is None
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=8192, kv_heads=4, head_dim=256),
         activation=activation_of(config, "hidden_activation", "gelu_pytorch_tanh"),
         tied=config.flag("tie_word_embeddings") if "tie_word_embeddings" in values else True,
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         output_norms=True,
         norm_plus=1.0,
         embedding_scale=config.in_dtype(config.count("hidden_size") ** 0.5),

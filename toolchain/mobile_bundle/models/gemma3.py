@@ -25,7 +25,6 @@ def read(config: Config) -> DecoderSpec:
     unlimited = "sliding_window" in values and values["sliding_window"] is None
     windows = layer_windows(config, 0 if unlimited else config.count("sliding_window", 4096), types)
     whole, local = _rope_values(values)
-    attention = config.flag("attention_bias")
     spec = decoder_spec(
         config,
         ARCHITECTURE,
@@ -33,8 +32,7 @@ def read(config: Config) -> DecoderSpec:
         rope_values=whole,
         activation=activation_of(config, "hidden_activation", "gelu_pytorch_tanh"),
         tied=config.flag("tie_word_embeddings") if "tie_word_embeddings" in values else True,
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         qk_norm=True,
         output_norms=True,
         norm_plus=1.0,

@@ -9,13 +9,11 @@ MODEL_TYPE = "granite"
 
 
 def read(config: Config) -> DecoderSpec:
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=2048),
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         mlp_bias=config.flag("mlp_bias"),
         embedding_scale=config.factor("embedding_multiplier"),
         residual_scale=config.factor("residual_multiplier"),

@@ -9,13 +9,11 @@ MODEL_TYPE = "hunyuan_v1_dense"
 
 
 def read(config: Config) -> DecoderSpec:
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=2048, epsilon=1e-5),
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         qk_norm=True,
         late_qk_norms=True,
         sources={

@@ -9,12 +9,10 @@ MODEL_TYPE = "llama"
 
 def read(config: Config) -> DecoderSpec:
     """Biases everywhere in the attention with attention_bias, in the feed-forward with mlp_bias."""
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=2048),
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         mlp_bias=config.flag("mlp_bias"),
     )

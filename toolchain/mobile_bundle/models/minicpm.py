@@ -14,14 +14,12 @@ def read(config: Config) -> DecoderSpec:
     if config.values.get("num_experts"):
         raise UnsupportedError("a MiniCPM of experts (num_experts) is not supported")
     layers, hidden = config.count("num_hidden_layers"), config.count("hidden_size")
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=2048),
         tied=config.flag("tie_word_embeddings") if "tie_word_embeddings" in config.values else True,
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         embedding_scale=config.factor("scale_emb"),
         residual_scale=config.factor("scale_depth") / layers**0.5,
         logit_scale=config.count("dim_model_base", 1) / hidden,

@@ -9,13 +9,11 @@ MODEL_TYPE = "qwen3"
 
 
 def read(config: Config) -> DecoderSpec:
-    attention = config.flag("attention_bias")
     return decoder_spec(
         config,
         ARCHITECTURE,
         Defaults(context=32768, kv_heads=32, head_dim=128),
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         qk_norm=True,
         **qwen_windows(config),
     )

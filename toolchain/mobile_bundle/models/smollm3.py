@@ -10,7 +10,7 @@ MODEL_TYPE = "smollm3"
 
 def read(config: Config) -> DecoderSpec:
     """no_rope_layers has a 1 for every layer that rotates; without it every no_rope_layer_interval-th does not."""
-    layers, attention = config.count("num_hidden_layers"), config.flag("attention_bias")
+    layers = config.count("num_hidden_layers")
     rotated = config.values.get("no_rope_layers")
     if rotated is None:
         interval = config.count("no_rope_layer_interval", 4)
@@ -26,8 +26,7 @@ def read(config: Config) -> DecoderSpec:
         ARCHITECTURE,
         Defaults(context=32768, theta=2000000.0, kv_heads=4),
         tied=config.flag("tie_word_embeddings") if "tie_word_embeddings" in config.values else True,
-        qkv_bias=attention,
-        output_bias=attention,
+        **config.attention_biases(),
         mlp_bias=config.flag("mlp_bias"),
         unrotated_layers=unrotated,
         **layer_windows(config, window, types),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.native.library import check, declared
 
+_MOST_COUNT = (1 << 32) - 1
 KV_TYPES = {"int8": 0, "f16": 1, "int4": 2, "k8v4": 3}
 """Types of the KV cache by their name on the command line (mb_kv_type)."""
 
@@ -152,6 +153,9 @@ def engine_library() -> ctypes.CDLL:
 
 
 def _session_options(context: int, threads: int, chunk: int, kv_type: str, all_logits: bool) -> SessionOptions:
+    for name, value in (("context", context), ("threads", threads)):
+        if not 0 <= value <= _MOST_COUNT:  # the C fields would take it modulo 2 ** 32
+            raise ArgumentError(f"`{name}` {value}: must be from 0 to {_MOST_COUNT}")
     return SessionOptions(
         size=ctypes.sizeof(SessionOptions),
         context=context,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mobile_bundle.calibrate.calibration import Calibration
 from mobile_bundle.calibrate.decoder import PROJECTIONS, STAGES, fast_product
-from mobile_bundle.calibrate.device import for_codecs, gpu_memory
+from mobile_bundle.calibrate.device import for_codecs, ready
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.profile import Profile
@@ -49,7 +49,7 @@ def write_calibrated(
     """As write_weights, with statistics for the codecs that use them (`calibrated`). Workers code the projections that
     read one input side by side. Measured: the coded model on the windows that were held out."""
     device = torch.device(calibration.device)
-    with one_thread_each(device), gpu_memory():
+    with one_thread_each(device), ready(device):
         return _write(pool, spec, assignment, path, calibration, device, progress)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import signal
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 from mobile_bundle.errors import ArgumentError, InstallationError, ResumableError, UserError
 from mobile_bundle.pipeline.identity import tool_identity
 
+_ADDRESS = re.compile(r"[a-z]+://.+")
 _BEGINNING = 1 << 20
 """Bytes of a file that tell whether a worker sees the same one."""
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -89,6 +91,8 @@ class ClusterWorkers(Workers):
             raise InstallationError(
                 "`cluster` needs Dask", "pip install '.[cluster]' in a checkout of mobile-bundle"
             ) from error
+        if not _ADDRESS.fullmatch(address):
+            raise ArgumentError(f"`cluster` {address!r}: must be an address, such as tcp://10.0.0.5:8786")
         connect: Any = distributed.Client
         try:
             self._client = connect(address, set_as_default=False)

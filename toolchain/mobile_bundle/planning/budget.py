@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
+from mobile_bundle.codecs.declaration import all_rules
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
 from mobile_bundle.errors import BudgetError
 from mobile_bundle.models import DecoderSpec, TensorSpec
@@ -106,6 +107,16 @@ class Planner:
                 best=sizes.peak,
             )
 
+        fastest = 1 / min(rules.decode_cost for rules in all_rules() if rules.decode_cost)
+        if budget.min_speed is not None and budget.min_speed > fastest:
+            raise BudgetError(
+                f"`min_speed` {budget.min_speed:g} cannot be met: the fastest code decodes at {fastest:g} times the "
+                f"speed of affine-4bit",
+                limit="min_speed",
+                asked=budget.min_speed,
+                best=fastest,
+            )
+
     @property
     def tried(self) -> list[str]:
         """Names of the codecs whose error on the weights `plan` wants to know. Vector codes take the longest to try,
@@ -157,7 +168,8 @@ class Planner:
         def lost(choice: Choice) -> dict[str, float]:
             costs = {name: options[name][level].loss for name, level in choice.items()}
             costs |= {name: losses.get(name, Losses(0.0)).of(codec.name) for name, codec in fixed.items()}
-            return {name: losses.get(name, Losses()).predicted(cost) for name, cost in costs.items()}
+            chosen = {name: options[name][level].codec for name, level in choice.items()} | dict(fixed)
+            return {name: losses.get(name, Losses()).predicted(cost, chosen[name]) for name, cost in costs.items()}
 
         def assignment(choice: Choice) -> Assignment:
             return _assignment(self._tensors, options, choice, fixed)
@@ -213,13 +225,17 @@ def smallest_assignment(
     return _assignment(tensors, options, dict.fromkeys(options, 0), fixed)
 
 
+def _count(weights: int) -> str:
+    return f"{weights / 1e9:.3f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
+
+
 def _size_is_impossible(limit: int, tensors: Sequence[TensorSpec], smallest: Sizes) -> BudgetError:
     weights = sum(tensor.rows * tensor.columns for tensor in tensors if tensor.source)
     error = max(GAUSSIAN_ERROR.values())
     parts = ", ".join(f"{name} {_mb(size)}" for name, size in smallest.stored.items())
     return BudgetError(
         f"`max_size` {_mb(limit)} cannot be met: that leaves {8 * limit / weights:.4f} bits per weight for "
-        f"{weights / 1e9:.3f} billion weights. The smallest plan takes {_mb(smallest.total)} ({parts}"
+        f"{_count(weights)} weights. The smallest plan takes {_mb(smallest.total)} ({parts}"
         f"; {8 * smallest.stored['weights.ptd'] / weights:.2f} bits per weight), with a relative squared error of "
         f"{error:.2f}, which costs much of the quality",
         "take a smaller model for a smaller bundle",

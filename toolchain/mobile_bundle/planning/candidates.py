@@ -18,21 +18,23 @@ _SHARING_BITS = 0.01
 class Losses:
     """What codes would cost one tensor, nats per token. sensitivity: at a relative squared error of 1; tried: by the
     codec's name, where its error was measured (calibrate/profile.py). As a prediction such a cost is multiplied by
-    `share`, and `inputs` is added: what any code costs, because its kernels round the inputs to int8."""
+    `share`, and one of `inputs` is added: what a code costs because its kernels round the inputs to int8, by its
+    `activation_group`."""
 
     sensitivity: float = 1.0
     tried: Mapping[str, float] = field(default_factory=dict)
     share: float = 1.0
-    inputs: float = 0.0
+    inputs: Mapping[int, float] = field(default_factory=dict)
 
     def of(self, codec: str) -> float:
         """Of a codec's name: what was tried, else by its error on Gaussian weights; 0 for a codec without any."""
         found = self.tried.get(codec)
         return self.sensitivity * GAUSSIAN_ERROR.get(codec, 0.0) if found is None else found
 
-    def predicted(self, cost: float) -> float:
-        """What `of` gave, as a prediction."""
-        return self.share * cost + self.inputs
+    def predicted(self, cost: float, codec: StreamCodec) -> float:
+        """What `of` gave for a codec, as a prediction."""
+        group = codec.activation_group
+        return self.share * cost + (0.0 if group is None else self.inputs.get(group, 0.0))
 
 
 @dataclass(frozen=True)

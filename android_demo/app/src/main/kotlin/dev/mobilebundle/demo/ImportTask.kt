@@ -2,6 +2,7 @@ package dev.mobilebundle.demo
 
 import android.content.Intent
 import android.net.Uri
+import android.os.SystemClock
 import dev.mobilebundle.lm.BundleImporter
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.ImportProgress
@@ -16,10 +17,12 @@ import org.json.JSONObject
 /** The import that is running, or the last one if it failed. */
 sealed class ImportState {
     object None : ImportState()
-    data class Running(val progress: ImportProgress?) : ImportState()
+
+    /** [minutesLeft]: as [TimeLeft] says it. */
+    data class Running(val progress: ImportProgress?, val minutesLeft: Int? = null) : ImportState()
 
     /** [totalBytes]: -1 where the server does not say. */
-    data class Downloading(val doneBytes: Long, val totalBytes: Long) : ImportState()
+    data class Downloading(val doneBytes: Long, val totalBytes: Long, val minutesLeft: Int? = null) : ImportState()
     data class Failed(val error: ImportError) : ImportState()
 
     /** It ended without a bundle before the app was started, and can go on. */
@@ -40,6 +43,10 @@ class ImportTask(private val app: DemoApplication) {
     private class Run {
         @Volatile
         var stopped = false
+        private val timeLeft = TimeLeft()
+
+        fun minutesLeft(name: String, doneBytes: Long, totalBytes: Long, keptBytes: Long = 0): Int? =
+            timeLeft.minutes(SystemClock.elapsedRealtime() / MILLISECONDS, name, doneBytes, totalBytes, keptBytes)
     }
 
     private val file = File(app.filesDir, "import.json")
@@ -165,7 +172,9 @@ class ImportTask(private val app: DemoApplication) {
     }
 
     private fun download(record: Record, mine: Run): InputStream {
-        val tell = { done: Long, total: Long -> show(mine, ImportState.Downloading(done, total)) }
+        val tell = { done: Long, total: Long ->
+            show(mine, ImportState.Downloading(done, total, mine.minutesLeft("download", done, total)))
+        }
         return Download(downloads, record.uri.toString()).fetch(tell) { mine.stopped }.inputStream()
     }
 
@@ -175,7 +184,10 @@ class ImportTask(private val app: DemoApplication) {
         app.store,
         app.memory(),
         app.program,
-        progress = { show(mine, ImportState.Running(it)) },
+        progress = {
+            val stage = if (it.installing) "decode" else "copy"
+            show(mine, ImportState.Running(it, mine.minutesLeft(stage, it.doneBytes, it.totalBytes, it.keptBytes)))
+        },
         stopped = { mine.stopped },
     )
 
@@ -183,5 +195,9 @@ class ImportTask(private val app: DemoApplication) {
         state = next
         app.work(this, isRunning)
         observers.tell()
+    }
+
+    private companion object {
+        const val MILLISECONDS = 1000.0
     }
 }

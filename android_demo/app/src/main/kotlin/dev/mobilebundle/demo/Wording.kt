@@ -20,6 +20,13 @@ fun countText(count: Long): String =
 
 fun numberText(value: Double, decimals: Int): String = String.format(Locale.getDefault(), "%.${decimals}f", value)
 
+/** "About 3 minutes left", of what [TimeLeft] says. */
+fun Context.timeLeftText(minutes: Int): String = when {
+    minutes <= 1 -> getString(R.string.left_soon)
+    minutes < MINUTES_PER_HOUR -> getString(R.string.left_minutes, minutes)
+    else -> getString(R.string.left_hours, (minutes + MINUTES_PER_HOUR - 1) / MINUTES_PER_HOUR)
+}
+
 /** What a fit check says, with its reason. */
 fun Context.describe(fit: MemoryFit): String = when (fit.verdict) {
     MemoryFit.Verdict.FITS -> getString(R.string.fit_fits, byteText(fit.neededBytes))
@@ -64,3 +71,4 @@ fun Context.transcript(turns: List<Turn>, model: String): String = turns.joinToS
 }
 
 private const val SIGKILL = 9
+private const val MINUTES_PER_HOUR = 60

@@ -142,13 +142,17 @@ abstract class AppTest {
     /** Long enough for the frames in which what has changed is laid out. */
     protected fun layOut() = shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(200))
 
-    /** A finger on the list. */
-    protected fun swipeDown(list: View) {
+    /** A finger on the view. */
+    protected fun swipeDown(view: View) = swipe(view, 100f, 60)
+
+    protected fun swipeUp(view: View) = swipe(view, view.height - 10f, -60)
+
+    private fun swipe(view: View, from: Float, step: Int) {
         val down = SystemClock.uptimeMillis()
         for (i in 0..10) {
             val action = if (i == 0) MotionEvent.ACTION_DOWN else if (i == 10) MotionEvent.ACTION_UP else MotionEvent.ACTION_MOVE
-            val event = MotionEvent.obtain(down, down + i * 20L, action, 100f, 100f + i * 60, 0)
-            list.dispatchTouchEvent(event)
+            val event = MotionEvent.obtain(down, down + i * 20L, action, 100f, from + i * step, 0)
+            view.dispatchTouchEvent(event)
             event.recycle()
             shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(20))
         }

@@ -342,6 +342,26 @@ class ChatFaultsTest : AppTest() {
         }
     }
 
+    /** The model was trained for 512 tokens. */
+    @Test
+    fun onlyContextsThatTheModelCanHaveAreListed() {
+        app.settings.context = 4096
+        chat(imported(Inputs.chatModel)).use {
+            Robolectric.buildActivity(SettingsActivity::class.java).setup().use { controller ->
+                val row = controller.get().findViewById<ViewGroup>(R.id.rows).getChildAt(2)
+                val value = row.findViewById<TextView>(R.id.setting_value).text.toString()
+                assertTrue("what it really has: $value", value.startsWith("512 tokens · up to "))
+                row.performClick()
+                val items = ShadowAlertDialog.getLatestAlertDialog().listView
+                val listed = (0 until items.count).map { items.getItemAtPosition(it).toString() }
+                assertEquals(listOf("The model's own", "256 tokens", "512 tokens"), listed.map { it.substringBefore(" · ") })
+                assertTrue("$listed", listed.all { "MB of memory" in it })
+                assertEquals("512 tokens is chosen", 2, items.checkedItemPosition)
+            }
+        }
+        assertEquals("and left for models that have it", 4096, app.settings.context)
+    }
+
     @Test
     fun largeLettersLeaveHalfOfASmallScreenToTheConversation() {
         RuntimeEnvironment.setFontScale(2f)
@@ -354,8 +374,18 @@ class ChatFaultsTest : AppTest() {
             waitFor("the model") { app.chat.state is ModelState.Ready }
             app.chat.onLowMemory()
             layOut()
-            assertTrue("the notice is there", screen.findViewById<View>(R.id.notice).isShown)
+            val notice = screen.findViewById<TextView>(R.id.notice)
+            val room = screen.findViewById<View>(R.id.notice_room)
+            assertTrue("the notice is there", notice.isShown)
             assertTrue("${share()} of the screen with a notice", share() >= 0.5f)
+            assertTrue("it is longer than its room: ${notice.height} in ${room.height}", notice.height > room.height)
+            assertTrue("all lines are laid out", (0 until notice.lineCount).all { notice.layout.getEllipsisCount(it) == 0 })
+            assertTrue(notice.layout.height <= notice.height - notice.totalPaddingTop - notice.totalPaddingBottom)
+            swipeUp(room)
+            assertFalse("a finger scrolls to its end", room.canScrollVertically(1))
+            assertEquals("and does not open the details", null, ShadowAlertDialog.getLatestAlertDialog())
+            notice.performClick()
+            assertTrue("a tap does", ShadowAlertDialog.getLatestAlertDialog().isShowing)
         }
     }
 }

@@ -61,6 +61,17 @@ class ConversationTest : AppTest() {
             layOut()
         }
 
+    /** The list of conversations, as it is when they are read. */
+    private fun inTheList(work: ConversationsActivity.() -> Unit) = conversations().use { controller ->
+        controller.get().titles()
+        controller.get().work()
+    }
+
+    /** What was asked and answered last, as a text for other apps. */
+    private fun lastAsText() = app.chat.turns.takeLast(2).let { (asked, answer) ->
+        "You:\n${asked.text}\n\n${bundle.manifest.name}:\n${answer.text.trim()}"
+    }
+
     private fun ConversationsActivity.row(i: Int): View = findViewById<ListView>(R.id.conversations).getChildAt(i)
 
     private fun ConversationsActivity.titles(): List<String> {
@@ -147,14 +158,14 @@ class ConversationTest : AppTest() {
             ask("Where does the Nile begin?")
             app.chat.newConversation()
             ask("And the Congo?")
-            conversations().use { controller ->
-                controller.get().findViewById<EditText>(R.id.search).setText("nile")
-                assertEquals(listOf("Where does the Nile begin?"), controller.get().titles())
-                val found = controller.get().row(0).findViewById<TextView>(R.id.conversation_found).text.toString()
+            inTheList {
+                findViewById<EditText>(R.id.search).setText("nile")
+                assertEquals(listOf("Where does the Nile begin?"), titles())
+                val found = row(0).findViewById<TextView>(R.id.conversation_found).text.toString()
                 assertTrue(found, "Nile" in found)
-                controller.get().findViewById<EditText>(R.id.search).setText("no such words")
-                assertTrue(controller.get().titles().isEmpty())
-                assertEquals(app.getString(R.string.nothing_found), controller.get().text(R.id.no_conversations))
+                findViewById<EditText>(R.id.search).setText("no such words")
+                assertTrue(titles().isEmpty())
+                assertEquals(app.getString(R.string.nothing_found), text(R.id.no_conversations))
             }
         }
     }
@@ -165,12 +176,11 @@ class ConversationTest : AppTest() {
             ask("One")
             app.chat.newConversation()
             ask("Two")
-            conversations().use { controller ->
-                controller.get().titles()
-                controller.get().row(1).findViewById<View>(R.id.conversation_open).performClick()
+            inTheList {
+                row(1).findViewById<View>(R.id.conversation_open).performClick()
                 settle()
                 assertEquals("One", app.chat.turns[0].text)
-                assertTrue(controller.get().isFinishing)
+                assertTrue(isFinishing)
             }
         }
     }
@@ -179,11 +189,9 @@ class ConversationTest : AppTest() {
     fun sharedAsText() {
         chat(bundle).use {
             ask("Who was he?")
-            val answer = app.chat.turns[1].text.trim()
-            conversations().use { controller ->
-                controller.get().titles()
-                controller.get().chooseToShare(0)
-                assertEquals("You:\nWho was he?\n\n${bundle.manifest.name}:\n$answer", chooserText(controller.get()))
+            inTheList {
+                chooseToShare(0)
+                assertEquals(lastAsText(), chooserText(this))
             }
         }
     }
@@ -210,18 +218,16 @@ class ConversationTest : AppTest() {
     fun savedAsAFile() {
         chat(bundle).use {
             ask("Who was he?")
-            val answer = app.chat.turns[1].text.trim()
-            conversations().use { controller ->
-                controller.get().titles()
-                controller.get().chooseToShare(1)
+            inTheList {
+                chooseToShare(1)
                 val file = ByteArrayOutputStream()
-                assertEquals(app.getString(R.string.saved_as_file), controller.get().saveAs(file))
-                assertEquals("You:\nWho was he?\n\n${bundle.manifest.name}:\n$answer", file.toString())
-                controller.get().chooseToShare(1)
+                assertEquals(app.getString(R.string.saved_as_file), saveAs(file))
+                assertEquals(lastAsText(), file.toString())
+                chooseToShare(1)
                 val full = object : OutputStream() {
                     override fun write(byte: Int) = throw IOException("the card is full")
                 }
-                assertEquals(app.getString(R.string.not_saved_as_file), controller.get().saveAs(full))
+                assertEquals(app.getString(R.string.not_saved_as_file), saveAs(full))
             }
         }
     }
@@ -231,11 +237,10 @@ class ConversationTest : AppTest() {
         val long = listOf(Turn(Role.USER, "Who was he?")) + (0 until 40).map { Turn(Role.ASSISTANT, "A king. ".repeat(500), Ending.LENGTH) }
         off { app.conversations.save(Conversation(bundle.id, turns = long)) }
         chat(bundle).use {
-            conversations().use { controller ->
-                controller.get().titles()
-                controller.get().chooseToShare(0)
+            inTheList {
+                chooseToShare(0)
                 val file = ByteArrayOutputStream()
-                controller.get().saveAs(file)
+                saveAs(file)
                 assertTrue("${file.size()}", file.size() > 150_000)
             }
         }

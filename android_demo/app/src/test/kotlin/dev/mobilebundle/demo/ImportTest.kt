@@ -1,16 +1,21 @@
 package dev.mobilebundle.demo
 
+import android.os.Looper
 import android.view.View
 import android.view.ViewGroup
 import android.widget.TextView
 import dev.mobilebundle.lm.ImportError
 import dev.mobilebundle.lm.MemoryFit
 import java.io.File
+import java.io.FilterInputStream
+import java.time.Duration
+import java.util.concurrent.CountDownLatch
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
+import org.robolectric.Shadows.shadowOf
 
 /** The models screen: importing by the file picker, and everything that can be wrong with a file. */
 class ImportTest : ImportScreenTest() {
@@ -32,6 +37,37 @@ class ImportTest : ImportScreenTest() {
             assertTrue("decoded by the runner", File(directory, "weights.cache").length() > 0)
             assertTrue("nothing else is left", partials().isEmpty())
         }
+    }
+
+    /** The clock is Robolectric's, which stands until it is told to go on. */
+    @Test
+    fun saysHowLongItStillTakes() {
+        val gates = List(2) { CountDownLatch(1) }
+        val source = object : FilterInputStream(Inputs.textModel.inputStream()) {
+            private var given = 0
+
+            override fun read(buffer: ByteArray, offset: Int, count: Int): Int {
+                if (given > 1_000_000) gates[0].await()
+                if (given > 2_000_000) gates[1].await()
+                if (given > 1_000_000) Thread.sleep(150) // progress is told ten times a second
+                return super.read(buffer, offset, count).also { given += it }
+            }
+        }
+        screen().use { controller ->
+            val screen = controller.get()
+            screen.pick("wiki") { source }
+            waitFor("its begin") { (app.imports.state as? ImportState.Running)?.progress != null }
+            assertFalse("not known yet", screen.isShown(R.id.import_left))
+            shadowOf(Looper.getMainLooper()).idleFor(Duration.ofSeconds(15))
+            gates[0].countDown()
+            waitFor("the time") { screen.isShown(R.id.import_left) }
+            assertEquals("Less than a minute left", screen.text(R.id.import_left))
+            gates[1].countDown()
+            waitForImport()
+            idle()
+            assertFalse(screen.isShown(R.id.import_card))
+        }
+        assertEquals(listOf("Less than a minute left", "About 59 minutes left", "1 h left at most", "2 h left at most"), listOf(1, 59, 60, 61).map(app::timeLeftText))
     }
 
     @Test

@@ -1,9 +1,11 @@
 package dev.mobilebundle.demo
 
 import dev.mobilebundle.lm.AnswerForm
+import dev.mobilebundle.lm.BundleManifest
 import dev.mobilebundle.lm.FinishReason
 import dev.mobilebundle.lm.GenerationEvent
 import dev.mobilebundle.lm.GenerationRequest
+import dev.mobilebundle.lm.MemoryFit
 import dev.mobilebundle.lm.Message
 import dev.mobilebundle.lm.ModelError
 import dev.mobilebundle.lm.Role
@@ -164,6 +166,40 @@ class RequestTest : AppTest() {
         val error = (refused.second as GenerationEvent.Failed).error
         assertTrue(error.detail, error is ModelError.BadRequest && "patternProperties" in error.detail)
         assertThrows(IllegalArgumentException::class.java) { AnswerForm.JsonSchema("[]") }
+    }
+
+    /** The phone has 1 GB for apps: enough for the model, not for the model and a form. */
+    @Test
+    fun aFormThatDoesNotFitBesideTheModelIsRefused() {
+        val bundle = imported(Inputs.textModelPacked)
+        val file = File(bundle.directory, "manifest.json")
+        val formBytes = JSONObject(file.readText()).getJSONObject("predicted").getLong("form_bytes")
+        val peak = 1_000_000_001 - formBytes
+        file.writeText(file.readText().replace(Regex("\"peak_bytes\": \\d+"), "\"peak_bytes\": $peak"))
+        val manifest = off { BundleManifest.read(bundle.directory) }
+        assertEquals(formBytes, manifest.formBytes)
+        assertEquals(MemoryFit.Verdict.TIGHT, MemoryFit.of(manifest, app.memory()).verdict)
+        assertEquals(MemoryFit.Verdict.TOO_LARGE, MemoryFit.of(manifest, app.memory(), forms = true).verdict)
+        RunnerLanguageModel(app).use { model ->
+            model.load(bundle.directory)
+            fun end(form: AnswerForm?): GenerationEvent {
+                var last: GenerationEvent? = null
+                model.generate(GenerationRequest.Text("The river", 4, form = form)) { last = it }
+                waitFor("the end") { last is GenerationEvent.Finished || last is GenerationEvent.Failed }
+                return last!!
+            }
+            val refused = (end(AnswerForm.Regex("yes|no")) as GenerationEvent.Failed).error
+            assertEquals(1_000_000_001, (refused as ModelError.DoesNotFit).fit.neededBytes)
+            assertTrue("without a form it answers", end(null) is GenerationEvent.Finished)
+        }
+    }
+
+    @Test
+    fun aBundleOfBeforeFormsWerePredictedCountsThemAsALargeVocabularyDoes() {
+        val bundle = imported(Inputs.textModelPacked)
+        val file = File(bundle.directory, "manifest.json")
+        file.writeText(file.readText().replace(Regex(",\\s*\"form_bytes\": \\d+"), ""))
+        assertEquals(32_000_000, off { BundleManifest.read(bundle.directory) }.formBytes)
     }
 
     @Test

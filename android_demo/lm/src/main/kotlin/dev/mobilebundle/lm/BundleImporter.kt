@@ -12,8 +12,17 @@ import java.util.zip.ZipEntry
 import java.util.zip.ZipException
 import java.util.zip.ZipInputStream
 
-/** How far an import is, in bytes of the bundle's files or, while [installing], of decoded weights. */
-data class ImportProgress(val name: String, val doneBytes: Long, val totalBytes: Long, val installing: Boolean)
+/**
+ * How far an import is, in bytes of the bundle's files or, while [installing], of decoded weights. [keptBytes]: of
+ * [doneBytes], what an earlier import had copied.
+ */
+data class ImportProgress(
+    val name: String,
+    val doneBytes: Long,
+    val totalBytes: Long,
+    val installing: Boolean,
+    val keptBytes: Long = 0,
+)
 
 /**
  * Copies a NAME.mbundle.zip (`mobile-bundle pack`) into a [BundleStore], checking everything on the way, and has the
@@ -31,6 +40,7 @@ class BundleImporter @JvmOverloads constructor(
 ) {
     private lateinit var manifest: BundleManifest
     private var done = 0L
+    private var keptBytes = 0L
     private var toldAt = 0L
 
     /**
@@ -114,6 +124,7 @@ class BundleImporter @JvmOverloads constructor(
         val target = File(directory, part.name)
         if (target.length() == part.bytes && target.isFile) {
             zip.skipFully(part.bytes, part)
+            keptBytes += part.bytes
             return tell(part.bytes)
         }
         target.parentFile?.mkdirs()
@@ -121,6 +132,7 @@ class BundleImporter @JvmOverloads constructor(
         val digest = MessageDigest.getInstance("SHA-256")
         val kept = keep(partial, part, digest)
         zip.skipFully(kept, part)
+        keptBytes += kept
         tell(kept)
         var left = part.bytes - kept
         val buffer = ByteArray(COPY_BYTES)
@@ -197,7 +209,7 @@ class BundleImporter @JvmOverloads constructor(
 
     private fun tell(bytes: Long) {
         done += bytes
-        tell(ImportProgress(manifest.name, done, manifest.bytes, installing = false))
+        tell(ImportProgress(manifest.name, done, manifest.bytes, installing = false, keptBytes))
     }
 
     /** At most ten times a second: whoever draws it has other things to do. */

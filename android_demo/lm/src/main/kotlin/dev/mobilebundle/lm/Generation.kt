@@ -32,7 +32,7 @@ sealed class GenerationRequest {
      */
     abstract val stop: List<String>
 
-    /** null: whatever the model likes. */
+    /** null: whatever the model likes. One whose memory this phone has not beside the model's is [ModelError.DoesNotFit]. */
     abstract val form: AnswerForm?
 
     /** A text to continue. */

@@ -36,9 +36,12 @@ data class MemoryFit(val verdict: Verdict, val neededBytes: Long, val limitBytes
     }
 
     companion object {
-        /** [context]: tokens, null for the bundle's own. */
-        fun of(manifest: BundleManifest, memory: DeviceMemory, context: Int? = null): MemoryFit {
-            val needed = manifest.peakBytes(context)
+        /**
+         * [context]: tokens, null for the bundle's own. [forms]: whether requests will have an [AnswerForm], which takes some
+         * megabytes.
+         */
+        fun of(manifest: BundleManifest, memory: DeviceMemory, context: Int? = null, forms: Boolean = false): MemoryFit {
+            val needed = manifest.peakBytes(context) + if (forms) manifest.formBytes else 0
             val verdict = when {
                 needed > memory.forAppsBytes -> Verdict.TOO_LARGE
                 needed > memory.availableBytes -> Verdict.TIGHT

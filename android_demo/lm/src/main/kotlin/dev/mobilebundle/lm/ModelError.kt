@@ -5,7 +5,7 @@ package dev.mobilebundle.lm
  * handed over in events and states; who would rather catch them throws them (the extensions of `lm-ktx` do).
  */
 sealed class ModelError(val detail: String) : Exception(detail) {
-    /** The bundle needs more memory than this phone has for apps. */
+    /** The bundle, or a request's form on top of it, needs more memory than this phone has for apps. */
     class DoesNotFit(val fit: MemoryFit) : ModelError("needs ${fit.neededBytes} bytes, ${fit.limitBytes} are for apps")
 
     /** Nothing was opened: [LanguageModel.load] comes first. Also of what a model without a process should save. */

@@ -77,6 +77,9 @@ class RunnerLanguageModel @JvmOverloads constructor(
     /** What comes after it; of the answers among all of them, only the last is not cancelled. */
     private val waiting = ArrayDeque<Task>()
 
+    /** Whether the open bundle fits with requests that have a form. */
+    private var fitWithForms: MemoryFit? = null
+
     /** Identifies an attempt to open the bundle, from the look at its manifest to the end of the process; null: none. */
     private var attempt: Any? = null
 
@@ -156,12 +159,25 @@ class RunnerLanguageModel @JvmOverloads constructor(
         state = ModelState.Loading(null)
         val context = options.context
         thread(name = "open-bundle", isDaemon = true) {
-            val refusal = objection(directory, context)
+            var withForms: MemoryFit? = null
+            val refusal = try {
+                val manifest = BundleManifest.read(directory)
+                val memory = deviceMemory(app)
+                withForms = MemoryFit.of(manifest, memory, context, forms = true)
+                objection(MemoryFit.of(manifest, memory, context))
+            } catch (e: IOException) {
+                ModelError.BundleUnreadable(e.message ?: directory.path)
+            }
             main.execute {
-                if (attempt === mine) refusal?.let { fail(it) } ?: startProcess(directory)
+                if (attempt === mine) {
+                    fitWithForms = withForms
+                    refusal?.let { fail(it) } ?: startProcess(directory)
+                }
             }
         }
     }
+
+    private fun objection(fit: MemoryFit?) = fit?.takeIf { it.verdict == MemoryFit.Verdict.TOO_LARGE }?.let { ModelError.DoesNotFit(it) }
 
     private fun startProcess(directory: File) {
         val arguments = buildList {
@@ -185,19 +201,10 @@ class RunnerLanguageModel @JvmOverloads constructor(
         started.start()
     }
 
-    /** Why the bundle must not be opened; null if nothing is known against it. Reads its manifest. */
-    private fun objection(directory: File, context: Int?): ModelError? {
-        val manifest = try {
-            BundleManifest.read(directory)
-        } catch (e: IOException) {
-            return ModelError.BundleUnreadable(e.message ?: directory.path)
-        }
-        val fit = MemoryFit.of(manifest, deviceMemory(app), context)
-        return if (fit.verdict == MemoryFit.Verdict.TOO_LARGE) ModelError.DoesNotFit(fit) else null
-    }
-
     private fun ask(model: LoadedModel) {
         val asked = current ?: return
+        val hasForm = asked is Answer && asked.request.form != null
+        if (hasForm) objection(fitWithForms)?.let { error -> return finish { it.fail(error) } }
         if (asked is Answer) state = ModelState.Generating(model)
         process?.send { asked.toJson().toString() }
         if (asked.isCancelled) process?.send { CANCEL }

@@ -183,6 +183,7 @@ class ChatActivity : BundleActivity(), MessageAdapter.Actions {
         val words = notice()
         findViewById<TextView>(R.id.notice).apply {
             visibility = if (words == null) View.GONE else View.VISIBLE
+            if (text.toString() != words.orEmpty()) this@ChatActivity.findViewById<View>(R.id.notice_room).scrollTo(0, 0)
             setTextIfChanged(words.orEmpty())
         }
         // On a small screen the conversation needs the room: the notice says what the status would, or more.

@@ -22,6 +22,7 @@ import dev.mobilebundle.demo.byteText
 import dev.mobilebundle.demo.countText
 import dev.mobilebundle.demo.describe
 import dev.mobilebundle.demo.numberText
+import dev.mobilebundle.demo.timeLeftText
 import dev.mobilebundle.lm.MemoryFit
 import dev.mobilebundle.lm.StoredBundle
 
@@ -252,6 +253,11 @@ class ModelsActivity : ScreenActivity() {
                 }
             },
         )
+        val minutes = (state as? ImportState.Running)?.minutesLeft ?: download?.minutesLeft
+        findViewById<TextView>(R.id.import_left).apply {
+            visibility = if (minutes == null) View.GONE else View.VISIBLE
+            setTextIfChanged(minutes?.let { timeLeftText(it) }.orEmpty())
+        }
         findViewById<ProgressBar>(R.id.import_bar).apply {
             visibility = if (running) View.VISIBLE else View.GONE
             val done = progress?.doneBytes ?: download?.doneBytes ?: 0L

@@ -22,7 +22,13 @@ class SettingsActivity : ScreenActivity() {
     private class Choice(val title: Int, val help: Int?, val labels: List<String>, val current: () -> Int, val choose: (Int) -> Unit)
 
     private val styles = listOf(Style.EXACT, Style.BALANCED, Style.VARIED)
-    private val contexts = listOf(0, 256, 512, 1024, 2048, 4096)
+
+    /** 0: the model's own. Of the open model only what it can have; whoever chose more has its longest. */
+    private val contexts: List<Int> by lazy {
+        val sizes = listOf(256, 512, 1024, 2048, 4096)
+        listOf(0) + sizes.map { it.coerceAtMost(longest) }.distinct()
+    }
+    private val longest by lazy { app.chat.bundle?.manifest?.longestContext ?: Int.MAX_VALUE }
     private var advanced = false
 
     private val simple by lazy {
@@ -37,9 +43,14 @@ class SettingsActivity : ScreenActivity() {
             number(R.string.setting_length, null, Settings::maxNewTokens, listOf(64, 128, 256, 512, 1024), {
                 getString(R.string.tokens, it)
             }),
-            number(R.string.setting_context, R.string.setting_context_help, Settings::context, contexts, ::contextText) {
-                app.chat.settingsChanged()
-            },
+            number(
+                R.string.setting_context,
+                R.string.setting_context_help,
+                Settings::context,
+                contexts,
+                ::contextText,
+                current = { it.coerceAtMost(longest) },
+            ) { app.chat.settingsChanged() },
             Choice(
                 R.string.setting_language,
                 null,
@@ -93,8 +104,9 @@ class SettingsActivity : ScreenActivity() {
         property: KMutableProperty1<Settings, Int>,
         values: List<Int>,
         label: (Int) -> String,
+        current: (Int) -> Int = { it },
         changed: () -> Unit = {},
-    ) = Choice(title, help, values.map(label), { values.indexOf(property.get(app.settings)) }) {
+    ) = Choice(title, help, values.map(label), { values.indexOf(current(property.get(app.settings))) }) {
         property.set(app.settings, values[it])
         changed()
     }
@@ -103,7 +115,6 @@ class SettingsActivity : ScreenActivity() {
     private fun contextText(tokens: Int): String {
         val name = if (tokens == 0) getString(R.string.models_own) else getString(R.string.tokens, tokens)
         val manifest = app.chat.bundle?.manifest ?: return name
-        if (tokens > manifest.longestContext) return name
         return getString(R.string.context_memory, name, byteText(manifest.peakBytes(tokens.takeIf { it > 0 })))
     }
 
