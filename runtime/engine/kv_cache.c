@@ -12,14 +12,21 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define INFINITY_BITS 0x7f800000u
+#define MAGNITUDE_BITS 0x7fffffffu
 #define ROUND_TO_INTEGER 0x1.8p+23f /* added to |v| < 2^22: v, rounded to nearest even, in the low bits of the sum */
 
-float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
-  uint32_t most = 0; /* as bits, of which infinities and NaNs have more than every number: so compilers vectorise it */
+/* As bits, of which infinities and NaNs have more than every number: so compilers vectorise it. */
+INLINE uint32_t largest_magnitude(const float v[MB_KV_BLOCK]) {
+  uint32_t most = 0;
   for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    const uint32_t magnitude = mb_float_bits(v[i]) & 0x7fffffffu;
+    const uint32_t magnitude = mb_float_bits(v[i]) & MAGNITUDE_BITS;
     most = magnitude > most ? magnitude : most;
   }
+  return most;
+}
+
+float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
+  const uint32_t most = largest_magnitude(v);
   if (most >= INFINITY_BITS) {
     memset(codes, 0, MB_KV_BLOCK);
     return NAN;
@@ -33,34 +40,45 @@ float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
 /* One block to codes in [-8, 7]; returns their scale. The largest value gets the code -8, by a scale of its opposite
  * sign: so all 16 codes are used. Then the scale that suits the codes best. */
 static float quantise_4_bits(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
-  float most = 0, products = 0, squares = 0;
-  bool finite = true;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    most = fabsf(v[i]) > fabsf(most) ? v[i] : most;
-    finite = finite && isfinite(v[i]);
+  const uint32_t magnitude = largest_magnitude(v);
+  if (magnitude >= INFINITY_BITS) {
+    memset(codes, 0, MB_KV_BLOCK);
+    return NAN;
   }
-  const float inverse = finite && fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
+  uint32_t first = 0;
+  while ((mb_float_bits(v[first]) & MAGNITUDE_BITS) != magnitude) first++;
+  const float most = v[first], inverse = fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
+  int32_t squares = 0;
   for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    const long code = inverse != 0 ? lrintf(v[i] * inverse) : 0;
+    const int32_t code = (int32_t)(mb_float_bits(v[i] * inverse + ROUND_TO_INTEGER) - mb_float_bits(ROUND_TO_INTEGER));
     codes[i] = (int8_t)(code > 7 ? 7 : code);
-    products += v[i] * (float)codes[i];
-    squares += (float)(codes[i] * codes[i]);
+    squares += codes[i] * codes[i];
   }
-  if (!finite) return NAN;
-  return inverse != 0 ? products / squares : 0.0f;
+  float products = 0;
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) products += v[i] * (float)codes[i];
+  return inverse != 0 ? products / (float)squares : 0.0f;
+}
+
+/* A stage of the fast transform adds and subtracts neighbours and leaves the sums before the differences: after five of
+ * them every value is at its place again, and every stage is the same loop over whole vectors. */
+INLINE void turn_stage(const float in[MB_KV_BLOCK], float out[MB_KV_BLOCK]) {
+  for (uint32_t i = 0; i < MB_KV_BLOCK / 2; i++) {
+    const float x = in[2 * i], y = in[2 * i + 1];
+    out[i] = x + y;
+    out[i + MB_KV_BLOCK / 2] = x - y;
+  }
 }
 
 void mb_kv_turn(float *v, uint32_t blocks) {
   const float scale = 0x1.6a09e6p-3f; /* 1 / sqrt(32) */
-  for (uint32_t b = 0; b < blocks; b++, v += MB_KV_BLOCK) {
-    for (uint32_t half = 1; half < MB_KV_BLOCK; half *= 2)
-      for (uint32_t i = 0; i < MB_KV_BLOCK; i += 2 * half)
-        for (uint32_t j = i; j < i + half; j++) {
-          const float x = v[j], y = v[j + half];
-          v[j] = x + y;
-          v[j + half] = x - y;
-        }
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] *= scale;
+  float a[MB_KV_BLOCK], b[MB_KV_BLOCK];
+  for (; blocks > 0; blocks--, v += MB_KV_BLOCK) {
+    turn_stage(v, a);
+    turn_stage(a, b);
+    turn_stage(b, a);
+    turn_stage(a, b);
+    turn_stage(b, a);
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = a[i] * scale;
   }
 }
 
