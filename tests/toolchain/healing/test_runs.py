@@ -182,16 +182,20 @@ torch.set_num_threads(1)
 import mobile_bundle as mb
 from mobile_bundle.healing.progress import Trained
 def step(what):
-    if isinstance(what, Trained) and what.step == 13:
+    if isinstance(what, Trained) and what.step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 mb.heal(sys.argv[1], sys.argv[2], recipe="affine-2bit", progress=step, save_minutes=1e-9, {settings})
 """
+"""The third argument: after which step; -1 for none."""
+
+
+def killing(**settings: Any) -> str:
+    return KILLED.replace("{settings}", ", ".join(f"{name}={value}" for name, value in settings.items()))
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, model: Path) -> None:
-    settings = ", ".join(f"{name}={value}" for name, value in SHORT.items())
-    script = KILLED.replace("{settings}", settings)
-    ended = subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "a")], capture_output=True)
+    command = [sys.executable, "-c", killing(**SHORT), str(model), str(tmp_path / "a"), "13"]
+    ended = subprocess.run(command, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert (tmp_path / "a.heal" / "state.pt").exists()
     assert not (tmp_path / "a").exists()
@@ -218,6 +222,9 @@ def test_another_run_does_not_go_on_from_it(tmp_path: Path, model: Path) -> None
         heal(model, tmp_path / "a", recipe="affine-2bit", **SHORT)
 
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
 @pytest.mark.parametrize("how", [(), ("--graph",), ("--shard",)], ids=["ddp", "graph", "shard"])
 def test_two_processes_do_what_one_does(tmp_path: Path, model: Path, how: tuple[str, ...]) -> None:
     """Within bfloat16's tolerance: sums have another order, and a code at the edge may fall to the other side. --graph:
@@ -225,9 +232,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path, model: Path, how: tuple[
     options = {"recipe": "affine-2bit", "tokens": 640, "own-tokens": 3200, "sequence": 32, "batch": 4, "micro-batch": 2}
     given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     assert main(["heal", str(model), "-o", str(tmp_path / "one"), *given]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     two = ["heal", str(model), "-o", str(tmp_path / "two"), *given, *how]
-    command = [*torchrun, "-m", "mobile_bundle.cli.main", *two]
+    command = [*TORCHRUN, "-m", "mobile_bundle.cli.main", *two]
     ended = subprocess.run(command, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert ended.returncode == 0, ended.stderr.decode()
     with open_model(tmp_path / "one") as one, open_model(tmp_path / "two") as two:
@@ -236,6 +242,27 @@ def test_two_processes_do_what_one_does(tmp_path: Path, model: Path, how: tuple[
                 a, b = read_matrix(one, tensor), read_matrix(two, tensor)
                 assert np.isclose(a, b, rtol=2e-3, atol=1e-5).mean() > 0.98, tensor.name
     assert log(tmp_path / "one")[-1]["kl"] == pytest.approx(log(tmp_path / "two")[-1]["kl"], rel=1e-2)
+
+
+def test_two_processes_in_shards_go_on_to_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    """Killed where there are a best state, an optimiser and a mean of weights to gather and to spread again."""
+    script = tmp_path / "heal.py"
+    script.write_text(killing(**SHORT, average_share=0.5, shard=True))
+
+    def ran(output: str, after: int) -> subprocess.CompletedProcess[bytes]:
+        command = [*TORCHRUN, str(script), str(model), str(tmp_path / output), str(after)]
+        return subprocess.run(command, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    assert ran("a", 15).returncode != 0
+    saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
+    assert saved["run"]["step"] == 14
+    assert saved["run"]["mean"]
+    assert saved["run"]["best"]
+    for output in ("a", "b"):
+        ended = ran(output, -1)
+        assert ended.returncode == 0, ended.stderr.decode()
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert [each["step"] for each in log(tmp_path / "a")] == [each["step"] for each in log(tmp_path / "b")]
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path, model: Path) -> None:
@@ -279,6 +306,17 @@ def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path) -> N
     assert log(tmp_path / "d")[0]["kl"] == pytest.approx(healed.held.kl, rel=1e-3)
     minutes = heal(model, tmp_path / "e", **asked | {"layers_share": 0.3, "tokens": None, "minutes": 0.05})
     assert minutes.held.kl < healed.held.kl
+
+
+def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(tmp_path: Path, model: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
+    asked = {"recipe": "affine-2bit", "text": text, "tokens": 256, "sequence": 32, "batch": 4, "rate": 1e-12}
+    whole = asked | {"text_share": 1.0}
+    rounded, calibrated = (heal(model, tmp_path / start, start=start, **whole) for start in ("rounded", "calibrated"))
+    assert calibrated.held.kl < 0.9 * rounded.held.kl
+    blocks = heal(model, tmp_path / "blocks", method="blocks", layers_share=1.0, **asked)  # layers that learn nothing
+    assert blocks.held.kl == pytest.approx(calibrated.held.kl, rel=1e-6)
 
 
 def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:
@@ -369,6 +407,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
     (tmp_path / "home" / "thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match="is not a healed checkpoint"):
         heal(model, tmp_path / "home", recipe="bitnet", **SHORT)
+    assert not (tmp_path / "home.heal").exists()
     assert main(["heal", str(model), "-o", str(out), "--recipe", "nothing", "--tokens", "9"]) == 1
     assert "unknown codec 'nothing'" in capsys.readouterr().err
     assert not out.exists()

@@ -13,8 +13,9 @@ from support.checkpoints import write_tiny
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from mobile_bundle.calibrate.activations import Int8Runner  # noqa: E402
 from mobile_bundle.calibrate.decoder import LayerRunner  # noqa: E402
-from mobile_bundle.healing.decoders import Original, _Runner, run_layer  # noqa: E402
+from mobile_bundle.healing.decoders import Original, run_layer  # noqa: E402
 from mobile_bundle.healing.kept_states import KeptStates  # noqa: E402
 from mobile_bundle.healing.optimiser import Optimiser  # noqa: E402
 from mobile_bundle.healing.recipe import heal_codecs, heal_recipe  # noqa: E402
@@ -146,7 +147,7 @@ def test_keys_and_values_are_rounded_as_the_engine_s_cache_rounds_them(
     k = torch.linspace(-1, 1, 64).repeat(1, 1, 3, 1)
     k[..., 0] = 1000.0
     seen: list[torch.Tensor] = []
-    runner = _Runner(spec, 0, {}, *(torch.zeros(2, 3, 64) for _ in range(2)), {})
+    runner = Int8Runner({}, spec, {}, *(torch.zeros(2, 3, 64) for _ in range(2)), 0)
     monkeypatch.setattr(LayerRunner, "attend", lambda self, q, k, v: seen.extend((q, k, v)))
     runner.attend(k, k, k)
     for rounded in seen:

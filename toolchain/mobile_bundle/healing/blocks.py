@@ -30,6 +30,7 @@ from mobile_bundle.healing.decoders import Grids, Original, Student, StudentLaye
 from mobile_bundle.healing.divergence import distance
 from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.healing.state import load_saved, save_whole
+from mobile_bundle.healing.world import bf16_products
 from mobile_bundle.models import Model
 
 _LOWEST_RATE = 0.02
@@ -117,7 +118,7 @@ def _tune(
 ) -> tuple[float, float]:
     """Trains one layer. hidden, target: float32 (windows, tokens, hidden). Returns the mean error of the first and of
     the last round."""
-    optimiser = torch.optim.AdamW(rated(layer, settings.rate), betas=(0.9, 0.95), weight_decay=0.0)
+    optimiser = torch.optim.AdamW(rated(layer, settings.rate), betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     count, tokens, _ = hidden.shape
     at_once = max(1, _STEP_TOKENS // tokens)
     random = np.random.default_rng([settings.seed, 1])
@@ -136,7 +137,8 @@ def _tune(
                 cosine = _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
                 group["lr"] = settings.rate * group["share"] * warm * cosine
             chosen = torch.from_numpy(order[step * at_once : (step + 1) * at_once])
-            loss = distance(layer(hidden[chosen], *tables, False), target[chosen])
+            with bf16_products(hidden.device):
+                loss = distance(layer(hidden[chosen], *tables, False), target[chosen])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(layer.parameters(), 1.0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from mobile_bundle.calibrate.activations import round_attention, round_int8
+from mobile_bundle.calibrate.activations import Int8Runner, round_int8
 from mobile_bundle.calibrate.decoder import PROJECTIONS, LayerRunner, embedded, normalise, rotary
 from mobile_bundle.calibrate.walk import layer_tensors, layer_weights, read_matrix
 from mobile_bundle.codecs import Stats, StreamCodec
@@ -91,31 +91,6 @@ class Original:
         return normalise(x, self.norm, self.spec.norm_epsilon)
 
 
-class _Runner(LayerRunner):
-    """A layer whose inputs, queries, keys and values are rounded as the engine rounds them. groups: columns that share
-    an int8 scale, by entrance of PROJECTIONS; None: all stay as they are."""
-
-    def __init__(
-        self,
-        spec: DecoderSpec,
-        like: int,
-        weights: Mapping[str, Tensor],
-        cosines: Tensor,
-        sines: Tensor,
-        groups: Mapping[str, int] | None,
-    ) -> None:
-        super().__init__(spec, weights, cosines, sines, like)
-        self._groups = groups
-
-    def enter(self, name: str, x: Tensor) -> Tensor:
-        return x if self._groups is None else round_int8(x, self._groups[name])
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self._groups is not None:
-            q, k, v = round_attention(q, k, v)
-        return super().attend(q, k, v)
-
-
 class StudentLayer(nn.Module):
     """One decoder layer. like: the first that computes as it does (first_alike). matrices: by projection, without
     ".weight"; vectors: norms, biases and taps by our names, with dots as colons."""
@@ -136,8 +111,8 @@ class StudentLayer(nn.Module):
         return out
 
     def forward(self, hidden: Tensor, cosines: Tensor, sines: Tensor, int8: bool) -> Tensor:
-        runner = _Runner(self.spec, self.like, self.weights(), cosines, sines, self.groups if int8 else None)
-        return runner.forward(hidden)
+        layer = self.spec, self.weights(), cosines, sines, self.like
+        return (Int8Runner(self.groups, *layer) if int8 else LayerRunner(*layer)).forward(hidden)
 
 
 class Student(nn.Module):

@@ -19,6 +19,8 @@ from mobile_bundle.calibrate.decoder import soft_cap
 
 PIECE = 2048
 """Tokens whose logits are in memory together."""
+_CACHED = 16
+"""Tokens whose distributions a processor compares together: so many stay in its caches."""
 
 
 Slope = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
@@ -44,7 +46,7 @@ class _Divergence(torch.autograd.Function):
         for begin in range(0, len(x), PIECE):
             part = slice(begin, begin + PIECE)
             original = x_original[part].to(head_original.dtype) @ head_original.T
-            loss, slope = slope_of(x[part].to(low.dtype) @ low.T, original, cap, temperature)
+            loss, slope = _sloped(slope_of, x[part].to(low.dtype) @ low.T, original, cap, temperature)
             total += loss
             by_x[part] = slope @ low
             by_head += slope.T @ x[part].to(low.dtype)
@@ -56,6 +58,15 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
         by_x, by_head = ctx.saved_tensors
         return by_x * (slopes[0] / ctx.count), by_head * (slopes[0] / ctx.count), None, None, None, None, None
+
+
+def _sloped(slope_of: Slope, logits: Tensor, original: Tensor, cap: float, temperature: float) -> tuple[Tensor, Tensor]:
+    """slope_of's; on a processor a few tokens at a time."""
+    if logits.device.type != "cpu":
+        return slope_of(logits, original, cap, temperature)
+    parts = [slice(begin, begin + _CACHED) for begin in range(0, len(logits), _CACHED)]
+    found = [slope_of(logits[part], original[part], cap, temperature) for part in parts]
+    return torch.stack([loss for loss, _ in found]).sum(), torch.cat([slope for _, slope in found])
 
 
 def divergence_and_slope(logits: Tensor, original: Tensor, cap: float, temperature: float) -> tuple[Tensor, Tensor]:

@@ -33,9 +33,14 @@ class Held:
 
 
 @torch.no_grad()
-def evaluate_held(student: Student, original: Original, windows: Tokens, at_once: int, int8: bool) -> Held:
+def evaluate_held(
+    student: Student, original: Original, windows: Tokens, at_once: int, int8: bool, seen: list[Tensor] | None = None
+) -> Held:
     """windows: token ids int32 (count, tokens); every token but the first of each is scored. int8: with the engine's
-    rounding of activations. In float32, and not compiled: it would take longer to compile than to compute."""
+    rounding of activations. seen: what the original's head sees of them, at_once by at_once; filled where it is empty,
+    for the next evaluation of the same windows. In float32, and not compiled: it would take longer to compile than to
+    compute."""
+    seen = [] if seen is None else seen
     before, student.int8 = student.int8, int8
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -46,7 +51,9 @@ def evaluate_held(student: Student, original: Original, windows: Tokens, at_once
             for begin in range(0, len(windows), at_once):
                 tokens = torch.from_numpy(windows[begin : begin + at_once].astype("int64")).to(original.norm.device)
                 x, head = student(tokens)
-                y = original.hidden(tokens)
+                if begin // at_once == len(seen):
+                    seen.append(original.hidden(tokens))
+                y = seen[begin // at_once]
                 targets = tokens[:, 1:].reshape(-1)
                 x, y = x[:, :-1].flatten(0, 1), y[:, :-1].flatten(0, 1)
                 for first in range(0, len(targets), PIECE):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from mobile_bundle.healing.world import bf16_products
+
 _WARM = 2
 """Steps before one is recorded: compiling and the libraries' workspaces must not happen in a recording."""
 
@@ -75,7 +77,7 @@ class Gradients:
         self._recordings = {key: each for key, each in self._recordings.items() if key[-1] == variant}
 
     def _computed(self, tokens: Tensor, seen: Tensor, outputs: list[Tensor] | None, part: float) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16, self._device.type == "cuda", cache_enabled=False):
+        with bf16_products(self._device):
             loss: Tensor = self._module(tokens, seen, outputs) * part
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.corpus.openings import open_turn
@@ -42,12 +43,14 @@ from mobile_bundle.pipeline.request import BuildRequest, Listener
 from mobile_bundle.pipeline.source import Source, open_source
 from mobile_bundle.planning.recipe import Recipe
 
+Progress = Callable[[Trained], None]
+
 _HELD_OUT = 16
 """Sequences of each source that are kept for evaluation, or a tenth of a small source."""
 _BLOCKS_TOKENS = 24_576
 """That every layer is trained on, some rounds."""
 _LEAST_WINDOWS = 8
-_WARMUP, _EVALUATIONS = 20, 8
+_WARMUP, _EVALUATIONS = 20, 4
 """Steps, and how often held-out text is read, of the whole model after its layers."""
 _CALIBRATION = 48
 """Sequences that the start is calibrated on."""
@@ -72,7 +75,7 @@ def heal_checkpoint(
     recipe: Recipe,
     settings: Settings,
     listener: Listener,
-    progress: Callable[[Trained], None] = lambda trained: None,
+    progress: Progress = lambda trained: None,
 ) -> Healed:
     """Writes the healed checkpoint. An unfinished run lies in OUTPUT.heal beside it, and the same call goes on from
     there. listener: of the stages before and after training; progress: of the training.
@@ -107,35 +110,24 @@ class _Run:
         self._settings, self._world, self._listener = settings, world, listener
         self._work = output.with_name(output.name + ".heal")
 
-    def heal(self, progress: Callable[[Trained], None]) -> Healed:
+    def heal(self, progress: Progress) -> Healed:
         model, settings, world = self._source.model, self._settings, self._world
         model_digest = _digest([tensor_digest(model, tensor) for tensor in model.tensors])
-        folder = RunFolder(self._work, self._identity(model_digest), world.first)
         target = output_directory(self._output) if world.first else None
         if target is not None:
-            target.__enter__()
+            target.__enter__()  # first: an output that cannot be leaves no folder of a run
         try:
+            folder = RunFolder(self._work, self._identity(model_digest), world.first)
             dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
             original = Original(model, world.device, dtype)
             if settings.compile:
                 original.layer = torch.compile(run_layer, dynamic=False)  # `like` is a number, no size
             parts, held_out = self._texts(original, model_digest)
             mixture = Mixture(parts, settings.seed)
-            begun = time.monotonic()
-            student = self._student(original, mixture, (folder.path / STATE).exists())
-            if settings.shard and world.size > 1:
-                shard(student, world)
-            else:
-                student.to(world.device)
-            if settings.compile:
-                for layer in student.layers:
-                    layer.compile()
-            tell = self._listener.tell
-            asked = settings if settings.method == "distill" else self._finish(time.monotonic() - begun)
-            training = Training(student, original, mixture, held_out, asked, world, folder, progress, tell)
-            held = training.run() if settings.method == "distill" or settings.layers_share < 1 else training.finish()
+            run = self._blocks if settings.method == "blocks" else self._distill
+            training, held = run(original, mixture, held_out, folder, progress)
             lost = 0
-            tensors = student.tensors(world.first)
+            tensors = training.student.tensors(world.first)
             if target is not None:
                 facts = self._facts(held, training.tokens)
                 lost = write_result(target.path, model, tensors, facts, self._work / LOG, card_text(model, facts))
@@ -148,38 +140,75 @@ class _Run:
             if target is not None:
                 target.__exit__()
 
+    def _distill(
+        self, original: Original, mixture: Mixture, held_out: Tokens, folder: RunFolder, progress: Progress
+    ) -> tuple[Training, Held]:
+        """The whole model from its start to the end."""
+        settings, world = self._settings, self._world
+        student = self._student(original, mixture, (folder.path / STATE).exists())
+        if settings.shard and world.size > 1:
+            shard(student, world)
+        else:
+            student.to(world.device)
+        if settings.compile:
+            for layer in student.layers:
+                layer.compile()
+        tell = self._listener.tell
+        training = Training(student, original, mixture, held_out, settings, world, folder, progress, tell)
+        return training, training.run()
+
     def _student(self, original: Original, mixture: Mixture, goes_on: bool) -> Student:
         """At its start, the same in all processes. goes_on: its weights are read from a checkpoint afterwards."""
-        model, settings, world = self._source.model, self._settings, self._world
+        model, settings = self._source.model, self._settings
+        student = make_student(model, original, self._codecs, None)
+        if settings.start == "calibrated" and not goes_on:
+            student.load_state_dict(_loaded(self._calibrated(original, mixture)))
+        return student
+
+    def _calibrated(self, original: Original, mixture: Mixture) -> Path:
+        """The file of a student's state that has the calibrated code of every matrix."""
         path = self._work / "start.pt"
-        calibrated = settings.start == "calibrated" and not goes_on
-        if settings.method == "blocks" and not goes_on:
-            seconds = None if settings.minutes is None else 60 * settings.minutes * settings.layers_share
+        if self._world.first and not path.exists():
+            step = self._listener.stage("calibrating the start")
+            windows = mixture.sequences(0, _CALIBRATION)
+            student = make_student(self._source.model, original, self._codecs, windows, step)
+            save_whole(path, student.state_dict())
+        self._world.wait()
+        return path
+
+    def _blocks(
+        self, original: Original, mixture: Mixture, held_out: Tokens, folder: RunFolder, progress: Progress
+    ) -> tuple[Training, Held]:
+        """The layers one by one, or the calibrated code where that does better on held-out text; then the whole."""
+        settings, model, begun = self._settings, self._source.model, time.monotonic()
+        if (folder.path / STATE).exists():
+            student, asked = make_student(model, original, self._codecs, None), self._finish(0.0, 0.0)
+            training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
+        else:
+            calibrated = self._calibrated(original, mixture)
+            before = time.monotonic() - begun
+            seconds = None
+            if settings.minutes is not None:
+                seconds = max(60 * settings.minutes * settings.layers_share - before, 1.0)
             tokens = settings.tokens or _BLOCKS_TOKENS
-            windows = mixture.sequences(0, max(_LEAST_WINDOWS, tokens // settings.sequence))
-            return heal_blocks(
+            student = heal_blocks(
                 model,
                 original,
                 self._codecs,
-                windows,
+                mixture.sequences(0, max(_LEAST_WINDOWS, tokens // settings.sequence)),
                 BlockSettings(rate=settings.rate, seconds=seconds, seed=settings.seed),
                 self._work / "blocks.pt",
                 self._listener.stage("healing layer by layer"),
             )
-        if calibrated and world.first and not path.exists():
-            windows = mixture.sequences(0, _CALIBRATION)
-            student = make_student(
-                model, original, self._codecs, windows, self._listener.stage("calibrating the start")
-            )
-            save_whole(path, student.state_dict())
-        world.wait()
-        student = make_student(model, original, self._codecs, None)
-        if calibrated:
-            student.load_state_dict(torch.load(path, weights_only=True))
-        return student
+            asked = self._finish(before, time.monotonic() - begun - before)
+            training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
+            if training.offer(_loaded(calibrated)):
+                self._listener.tell("calibrated coding does better than its layers one by one: training starts there")
+        return training, training.run() if settings.layers_share < 1 else training.finish()
 
-    def _finish(self, seconds: float) -> Settings:
-        """The training of the whole model after `seconds` of layers; the same when a killed run goes on."""
+    def _finish(self, before: float, seconds: float) -> Settings:
+        """The training of the whole model after `seconds` of layers, and the calibration before them; the same when a
+        killed run goes on."""
         settings, path = self._settings, self._work / "finish.json"
         step, read = settings.batch * settings.sequence, settings.tokens or _BLOCKS_TOKENS
         if settings.minutes is None:
@@ -187,7 +216,7 @@ class _Run:
             rate = finish_rate(settings.rate, tokens / step)
             return replace(settings, tokens=tokens, rate=rate, warmup=_WARMUP, evaluations=_EVALUATIONS)
         if not path.exists():
-            left = max(60 * settings.minutes - seconds, 1.0)
+            left = max(60 * settings.minutes - before - seconds, 1.0)
             # a token costs the whole model about what it costs all layers
             steps = left / max(seconds, 1e-9) * read * BlockSettings.rounds / step
             decided = {"minutes": left / 60, "rate": finish_rate(settings.rate, steps)}
@@ -287,6 +316,11 @@ class _Run:
             "held_out": asdict(held),
             "settings": asked,
         }
+
+
+def _loaded(path: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return found
 
 
 _PROMPT_TOKENS = 32

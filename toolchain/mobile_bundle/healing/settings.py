@@ -72,7 +72,7 @@ class Settings:
         gpu = self.device == "cuda"
         blocks = self.method == "blocks"
         sequence = self.sequence or min(context, 1024 if gpu else 256)
-        batch = self.batch or (max(8, _GPU_STEP // sequence) if gpu else 8 if blocks else 4)
+        batch = self.batch or (max(8, _GPU_STEP // sequence) if gpu else 4)
         return replace(
             self,
             own_tokens=self.own_tokens or (40_000_000 if gpu else 0 if blocks else 200_000),

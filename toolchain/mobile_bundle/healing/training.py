@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ from mobile_bundle.healing.progress import Trained
 from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import gathered, spread, spread_optimiser
 from mobile_bundle.healing.state import RunFolder, RunState
-from mobile_bundle.healing.world import World
+from mobile_bundle.healing.world import World, bf16_products
 
 _LOWEST_RATE = 0.02
 _SHORT_RUN = 10
@@ -114,15 +112,36 @@ class Training:
         self._averaged = recorded
         self._share_now = 0.0
         self._told = -math.inf
+        self._seen_held: list[Tensor] = []
         self._states = KeptStates(original, len(mixture), lambda: free_memory(world.device))
         self._begun_at = self._state.step
         self._started = time.monotonic()
         self._saved = self._started
 
     @property
+    def student(self) -> Student:
+        """That is trained."""
+        return self._student
+
+    @property
     def tokens(self) -> int:
         """Trained on so far, those read twice counted twice."""
         return self._state.step * self._settings.batch * self._settings.sequence
+
+    def offer(self, weights: dict[str, Tensor]) -> bool:
+        """Before the run: another start, which is taken where it does better on held-out text. Returns whether it is.
+        A run that goes on has chosen."""
+        if self._state.best is not None:
+            return False
+        own = {name: value.clone() for name, value in self._student.state_dict().items()}
+        before = self._held()
+        self._student.load_state_dict(weights)
+        after = self._held()
+        taken = after.kl < before.kl
+        if not taken:
+            self._student.load_state_dict(own)
+        self._begin(after if taken else before)
+        return taken
 
     def run(self) -> Held:
         """Trains to the end and leaves the best weights in the student. Returns what they do on held-out text.
@@ -130,8 +149,7 @@ class Training:
         NotFinite when the gradient is not finite; a checkpoint of the last good state is kept then."""
         share = self._share(True)
         if self._state.best is None:  # training must not leave it worse than it was
-            start = self._evaluate()
-            self._tell(share, torch.tensor(start.kl), start)
+            self._begin(self._held())
         while share < 1.0:
             loss = self._step(share)
             self._state.step += 1
@@ -143,7 +161,8 @@ class Training:
             held = None
             if share >= (self._state.evaluated + 1) / self._settings.evaluations:
                 self._state.evaluated = max(self._state.evaluated + 1, int(share * self._settings.evaluations))
-                held = self._evaluate()
+                held = self._held()
+                self._judge(held)
             self._tell(share, loss, held)
             if self._state.worse >= self._settings.patience:
                 break
@@ -183,7 +202,7 @@ class Training:
         self._gradients.clear()
         total = torch.zeros((), device=self._world.device)
         for chosen, tokens, part, last in self._parts():
-            with self._mixed():
+            with bf16_products(self._world.device):
                 seen, outputs = self._seen(chosen, tokens)
             total += self._gradients.add(tokens, seen, outputs, part, last)
         if self._averaged:
@@ -221,9 +240,6 @@ class Training:
                 tokens = tokens.pin_memory().to(world.device, non_blocking=True)
             yield chosen, tokens, count / own, first + count == own
 
-    def _mixed(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cuda", torch.bfloat16) if self._cuda else nullcontext()
-
     @torch.no_grad()
     def _average(self, share: float) -> None:
         state = self._state
@@ -237,15 +253,18 @@ class Training:
         own, new = ([_shard(each[name]) for name in weights] for each in (state.mean, weights))
         torch._foreach_lerp_(own, new, 1 / state.mean_count)
 
-    def _evaluate(self) -> Held:
+    def _begin(self, held: Held) -> None:
+        self._judge(held)
+        self._tell(self._share(True), torch.tensor(held.kl), held)
+
+    def _judge(self, held: Held) -> None:
+        """Keeps the student if none before it did better."""
         state = self._state
-        held = self._held()
         if held.kl < state.best_kl:
             state.best_kl, state.worse = held.kl, 0
             state.best = {name: value.clone() for name, value in self._student.state_dict().items()}
         else:
             state.worse += 1
-        return held
 
     def _held(self) -> Held:
         self._student.soften(0.0)
@@ -255,6 +274,7 @@ class Training:
             self._windows,
             self._settings.micro_batch,
             self._settings.int8_share > 0,
+            self._seen_held,
         )
 
     def _tell(self, share: float, loss: Tensor, held: Held | None) -> None:
