@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layers-share",
         type=float,
         metavar="SHARE",
-        help="blocks: the layers' part of the minutes (default 0.3; 1: no more than the layers, in little memory)",
+        help="blocks: part of the minutes for calibration and layers (default 0.3; 1: no more than these, in little "
+        "memory)",
     )
     parser.add_argument("--minutes", type=positive_number, help="of training at most; writing own text comes before")
     parser.add_argument("--tokens", type=positive, help="to train on at most")

@@ -18,8 +18,9 @@ _MOST_SEQUENCES = 65_536
 @dataclass(frozen=True)
 class Settings:
     """method: "distill" trains the whole model against the original's distribution; "blocks" one layer after the other
-    against the original's hidden states, and then the whole. layers_share: the layers' part of the minutes of "blocks";
-    1: the layers alone, in the memory of one. minutes, tokens: how long; the first that is reached counts; tokens are
+    against the original's hidden states, and then the whole, from these layers or from the calibrated code, whichever
+    does better. layers_share: the part of the minutes of "blocks" for calibration and layers; 1: the layers alone, in
+    the memory of one. minutes, tokens: how long; the first that is reached counts; tokens are
     those trained on, for blocks those of each layer's text (24,576 without a word), and FINISH_TOKENS times as many of
     the whole model where there are no minutes. text: of the user, plain or chat JSONL; text_share: its part of the
     training tokens, the rest is text that the model writes itself. own_tokens: how many of those; own_text: a folder
