@@ -84,7 +84,7 @@ static void turn_heads(const attention_job *job, uint32_t n, float *queries, flo
 
 /* A block's codes, scale and sum of codes. */
 static void store_block(const float values[MB_KV_BLOCK], int8_t *codes, float *scale, int32_t *sum) {
-  *scale = mb_kv_quantise(values, MB_KV_BLOCK, codes);
+  *scale = mb_kv_quantise(values, codes);
   *sum = 0;
   for (uint32_t j = 0; j < MB_KV_BLOCK; j++) *sum += codes[j];
 }
@@ -306,13 +306,13 @@ static uint32_t alike(const attention_job *job, uint32_t first, uint32_t last) {
 static void attend_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread) {
   const attention_job *job = context;
   const mb_layout *layout = &job->session->layout;
-  const uint32_t kv_heads = job->session->model->weights.config.kv_heads;
+  const uint32_t shares = (job->count + job->tokens - 1) / job->tokens; /* one after the other over the same keys */
   for (uint32_t item = first; item < last; item++) {
-    const uint32_t begin = item / kv_heads * job->tokens, left = job->count - begin;
+    const uint32_t begin = item % shares * job->tokens, left = job->count - begin;
     const uint32_t end = begin + (left < job->tokens ? left : job->tokens);
     for (uint32_t n = begin; n < end;) {
       const uint32_t some = alike(job, n, end);
-      queries q = queries_of(job, item % kv_heads, n, n + some);
+      queries q = queries_of(job, item / shares, n, n + some);
       take_rows(job, &q, (size_t)thread * layout->thread_rows);
       score(job, &q, q.base, q.end);
       soften(job, &q, 0, rows_of(job, &q));

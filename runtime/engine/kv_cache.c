@@ -10,53 +10,75 @@
 #include "base/half.h"
 #include "engine/config.h"
 
-float mb_kv_quantise(const float *v, uint32_t n, int8_t *codes) {
-  float most = 0;
-  bool finite = true;
-  for (uint32_t i = 0; i < n; i++) {
-    most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
-    finite = finite && isfinite(v[i]);
+#define INLINE static inline __attribute__((always_inline))
+#define INFINITY_BITS 0x7f800000u
+#define MAGNITUDE_BITS 0x7fffffffu
+#define ROUND_TO_INTEGER 0x1.8p+23f /* added to |v| < 2^22: v, rounded to nearest even, in the low bits of the sum */
+
+/* As bits, of which infinities and NaNs have more than every number: so compilers vectorise it. */
+INLINE uint32_t largest_magnitude(const float v[MB_KV_BLOCK]) {
+  uint32_t most = 0;
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
+    const uint32_t magnitude = mb_float_bits(v[i]) & MAGNITUDE_BITS;
+    most = magnitude > most ? magnitude : most;
   }
-  if (!finite) {
-    memset(codes, 0, n);
+  return most;
+}
+
+float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
+  const uint32_t most = largest_magnitude(v);
+  if (most >= INFINITY_BITS) {
+    memset(codes, 0, MB_KV_BLOCK);
     return NAN;
   }
-  const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
-  for (uint32_t i = 0; i < n; i++) codes[i] = (int8_t)lrintf(v[i] * inverse);
-  return inverse > 0 ? most / 127.0f : 0.0f;
+  const float maximum = mb_bits_float(most), inverse = maximum > 1e-30f ? 127.0f / maximum : 0.0f;
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++)
+    codes[i] = (int8_t)(mb_float_bits(v[i] * inverse + ROUND_TO_INTEGER) - mb_float_bits(ROUND_TO_INTEGER));
+  return inverse > 0 ? maximum / 127.0f : 0.0f;
 }
 
 /* One block to codes in [-8, 7]; returns their scale. The largest value gets the code -8, by a scale of its opposite
  * sign: so all 16 codes are used. Then the scale that suits the codes best. */
 static float quantise_4_bits(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
-  float most = 0, products = 0, squares = 0;
-  bool finite = true;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    most = fabsf(v[i]) > fabsf(most) ? v[i] : most;
-    finite = finite && isfinite(v[i]);
+  const uint32_t magnitude = largest_magnitude(v);
+  if (magnitude >= INFINITY_BITS) {
+    memset(codes, 0, MB_KV_BLOCK);
+    return NAN;
   }
-  const float inverse = finite && fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
+  uint32_t first = 0;
+  while ((mb_float_bits(v[first]) & MAGNITUDE_BITS) != magnitude) first++;
+  const float most = v[first], inverse = fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
+  int32_t squares = 0;
   for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    const long code = inverse != 0 ? lrintf(v[i] * inverse) : 0;
+    const int32_t code = (int32_t)(mb_float_bits(v[i] * inverse + ROUND_TO_INTEGER) - mb_float_bits(ROUND_TO_INTEGER));
     codes[i] = (int8_t)(code > 7 ? 7 : code);
-    products += v[i] * (float)codes[i];
-    squares += (float)(codes[i] * codes[i]);
+    squares += codes[i] * codes[i];
   }
-  if (!finite) return NAN;
-  return inverse != 0 ? products / squares : 0.0f;
+  float products = 0;
+  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) products += v[i] * (float)codes[i];
+  return inverse != 0 ? products / (float)squares : 0.0f;
+}
+
+/* A stage of the fast transform adds and subtracts neighbours and leaves the sums before the differences: after five of
+ * them every value is at its place again, and every stage is the same loop over whole vectors. */
+INLINE void turn_stage(const float in[MB_KV_BLOCK], float out[MB_KV_BLOCK]) {
+  for (uint32_t i = 0; i < MB_KV_BLOCK / 2; i++) {
+    const float x = in[2 * i], y = in[2 * i + 1];
+    out[i] = x + y;
+    out[i + MB_KV_BLOCK / 2] = x - y;
+  }
 }
 
 void mb_kv_turn(float *v, uint32_t blocks) {
   const float scale = 0x1.6a09e6p-3f; /* 1 / sqrt(32) */
-  for (uint32_t b = 0; b < blocks; b++, v += MB_KV_BLOCK) {
-    for (uint32_t half = 1; half < MB_KV_BLOCK; half *= 2)
-      for (uint32_t i = 0; i < MB_KV_BLOCK; i += 2 * half)
-        for (uint32_t j = i; j < i + half; j++) {
-          const float x = v[j], y = v[j + half];
-          v[j] = x + y;
-          v[j + half] = x - y;
-        }
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] *= scale;
+  float a[MB_KV_BLOCK], b[MB_KV_BLOCK];
+  for (; blocks > 0; blocks--, v += MB_KV_BLOCK) {
+    turn_stage(v, a);
+    turn_stage(a, b);
+    turn_stage(b, a);
+    turn_stage(a, b);
+    turn_stage(b, a);
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = a[i] * scale;
   }
 }
 
@@ -97,58 +119,76 @@ static uint32_t fine_slot(const mb_layout *layout, uint32_t position) {
 typedef struct {
   uint8_t *codes;
   uint16_t *scales;
-  mb_kv_place (*place)(bool int4, size_t position, uint32_t d); /* mb_kv_key or mb_kv_value */
   uint32_t blocks, head_dim;
-  bool int4;
+  bool keys, int4;
 } integers;
 
 static integers keys_of(const mb_session *session, const mb_kv_part *part, bool int4) {
-  return (integers){part->keys,
-                    part->key_scales,
-                    mb_kv_key,
-                    session->layout.stride / MB_KV_BLOCK,
-                    session->model->weights.config.head_dim,
-                    int4};
+  return (integers){
+      part->keys, part->key_scales, session->layout.stride / MB_KV_BLOCK, session->model->weights.config.head_dim, true,
+      int4};
 }
 
 static integers values_of(const mb_session *session, const mb_kv_part *part, bool int4) {
   return (integers){part->values,
                     part->value_scales,
-                    mb_kv_value,
                     session->layout.stride / MB_KV_BLOCK,
                     session->model->weights.config.head_dim,
+                    false,
                     int4};
 }
 
-static void write_code(bool int4, uint8_t *block, mb_kv_place place, int32_t code) {
+INLINE mb_kv_place place_in(bool keys, bool int4, size_t position, uint32_t d) {
+  return keys ? mb_kv_key(int4, position, d) : mb_kv_value(int4, position, d);
+}
+
+INLINE void write_code(bool int4, uint8_t *block, mb_kv_place place, int32_t code) {
   uint8_t *byte = block + place.byte;
   *byte = (uint8_t)(int4 ? (*byte & ~(15u << place.shift)) | (uint32_t)(code + MB_INT4_ZERO) << place.shift
                          : (uint32_t)code);
 }
 
+INLINE void store_block(const integers *to, size_t at, uint32_t b, const float v[MB_KV_BLOCK], bool keys, bool int4) {
+  uint8_t *block = to->codes + mb_kv_block_at(to->blocks, at, b) * mb_kv_block_bytes(int4);
+  int8_t codes[MB_KV_BLOCK];
+  to->scales[mb_kv_scale_at(to->blocks, at, b)] =
+      mb_f32_to_f16(int4 ? quantise_4_bits(v, codes) : mb_kv_quantise(v, codes));
+  for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(int4, block, place_in(keys, int4, at, d), codes[d]);
+}
+
+INLINE void load_block(const integers *from, size_t at, uint32_t b, float v[MB_KV_BLOCK], bool keys, bool int4) {
+  const float scale = mb_f16_to_f32(from->scales[mb_kv_scale_at(from->blocks, at, b)]);
+  const uint8_t *block = from->codes + mb_kv_block_at(from->blocks, at, b) * mb_kv_block_bytes(int4);
+  for (uint32_t d = 0; d < MB_KV_BLOCK; d++) v[d] = (float)mb_kv_code(int4, block, place_in(keys, int4, at, d)) * scale;
+}
+
+/* The four kinds of blocks, each with places that are constants. */
+#define FOR_KIND(x, call)                         \
+  if ((x)->keys && (x)->int4) call(true, true);   \
+  if ((x)->keys && !(x)->int4) call(true, false); \
+  if (!(x)->keys && (x)->int4) call(false, true); \
+  if (!(x)->keys && !(x)->int4) call(false, false)
+
 /* One vector to integers at position `at` of all of them. */
 static void store_codes(const integers *to, size_t at, const float *v) {
   for (uint32_t b = 0; b < to->blocks; b++) {
     const uint32_t start = b * MB_KV_BLOCK, left = to->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    uint8_t *block = to->codes + mb_kv_block_at(to->blocks, at, b) * mb_kv_block_bytes(to->int4);
-    float values[MB_KV_BLOCK] = {0}, scale;
-    int8_t codes[MB_KV_BLOCK];
+    float values[MB_KV_BLOCK] = {0};
     memcpy(values, v + start, n * sizeof *v);
     if (to->int4) mb_kv_turn(values, 1);
-    scale = to->int4 ? quantise_4_bits(values, codes) : mb_kv_quantise(values, MB_KV_BLOCK, codes);
-    to->scales[mb_kv_scale_at(to->blocks, at, b)] = mb_f32_to_f16(scale);
-    for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(to->int4, block, to->place(to->int4, at, d), codes[d]);
+#define STORE(keys, int4) store_block(to, at, b, values, keys, int4)
+    FOR_KIND(to, STORE);
+#undef STORE
   }
 }
 
 static void load_codes(const integers *from, size_t at, float *v) {
   for (uint32_t b = 0; b < from->blocks; b++) {
     const uint32_t start = b * MB_KV_BLOCK, left = from->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    const float scale = mb_f16_to_f32(from->scales[mb_kv_scale_at(from->blocks, at, b)]);
-    const uint8_t *block = from->codes + mb_kv_block_at(from->blocks, at, b) * mb_kv_block_bytes(from->int4);
     float values[MB_KV_BLOCK];
-    for (uint32_t d = 0; d < MB_KV_BLOCK; d++)
-      values[d] = (float)mb_kv_code(from->int4, block, from->place(from->int4, at, d)) * scale;
+#define LOAD(keys, int4) load_block(from, at, b, values, keys, int4)
+    FOR_KIND(from, LOAD);
+#undef LOAD
     if (from->int4) mb_kv_turn(values, 1);
     memcpy(v + start, values, n * sizeof *v);
   }

@@ -5,9 +5,9 @@
 #include "engine/session.h"
 #include "kernels/kernels.h"
 
-/* One block of n <= MB_KV_BLOCK values, quantised to 8 bits: codes in [-127, 127], and the scale that belongs to them,
- * NaN where a value is not finite (as mb_activations). */
-float mb_kv_quantise(const float *v, uint32_t n, int8_t *codes);
+/* One block, quantised to 8 bits: codes in [-127, 127], and the scale that belongs to them, NaN where a value is not
+ * finite (as mb_activations). */
+float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
 
 /* int4: turns every block of a head, padded to `blocks` blocks, by a Hadamard matrix, in place. Outliers are spread
  * over their block, so that 4 bits are enough; products of two turned vectors are those of the vectors, and turning

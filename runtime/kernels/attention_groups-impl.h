@@ -2,11 +2,12 @@
  *
  * A fragment of them. Define before it is included:
  *   GROUP_ROWS                 queries that share what is loaded
+ *   SCORE_GROUPS               groups of keys that score_groups takes at once
  *   FOR_GROUP_ROWS(call)       the cases 1 to GROUP_ROWS of a switch, with the constant ROWS
  *   fetch_group(p, bytes)      fetches what will be read soon, which may lie behind the end
  *   TABLE_FUNCTION(name)       how the function of an entry begins
  * and behind it
- *   score_group, load_16_scales, weigh_positions, mix_tile
+ *   score_groups, load_16_scales, weigh_positions, mix_tile
  * It defines scores_int8(), scores_int4(), mix_int8() and mix_int4(), the table's entries. */
 #ifndef MB_KERNELS_ATTENTION_GROUPS_IMPL_H
 #define MB_KERNELS_ATTENTION_GROUPS_IMPL_H
@@ -25,9 +26,9 @@ typedef struct {
   uint32_t blocks;
 } some_queries;
 
-/* The keys of one group to MB_KV_GROUP scores of each of `rows` queries. */
-MB_INLINE void score_group(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
-                           size_t scores_stride, uint32_t rows, bool int4);
+/* The keys of `groups` groups, 1 or SCORE_GROUPS, to MB_KV_GROUP scores each of each of `rows` queries. */
+MB_INLINE void score_groups(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
+                            size_t scores_stride, uint32_t rows, uint32_t groups, bool int4);
 
 /* The weights of a tile of values: kernels.h, mix_int8. A weight is 128 * codes[1] + codes[0]. */
 typedef struct {
@@ -59,12 +60,18 @@ MB_INLINE void scores_of(const mb_queries *queries, const mb_kv_groups *keys, fl
       const size_t query = (size_t)r * blocks;
       const some_queries q = {queries->codes + query * MB_KV_BLOCK, queries->scales + query, queries->sums + query,
                               blocks};
-      for (uint32_t p = pass; p < end; p += MB_KV_GROUP) {
+      for (uint32_t p = pass; p < end;) {
         const uint8_t *k = keys->codes + (size_t)(p / MB_KV_GROUP) * bytes;
         const uint16_t *scales = keys->scales + (size_t)p * blocks;
+        const uint32_t left = (end - p) / MB_KV_GROUP, groups = left < SCORE_GROUPS ? 1 : SCORE_GROUPS;
         float *to = scores + r * scores_stride + p;
-        if (r == 0) fetch_group(k + (size_t)(GROUPS_AHEAD / MB_KV_GROUP) * bytes, bytes);
-        switch (rows) { FOR_GROUP_ROWS(score_group(&q, k, scales, to, scores_stride, ROWS, int4)) }
+        if (r == 0) fetch_group(k + (size_t)(GROUPS_AHEAD / MB_KV_GROUP) * bytes, groups * bytes);
+        if (groups == 1) {
+          switch (rows) { FOR_GROUP_ROWS(score_groups(&q, k, scales, to, scores_stride, ROWS, 1, int4)) }
+        } else {
+          switch (rows) { FOR_GROUP_ROWS(score_groups(&q, k, scales, to, scores_stride, ROWS, SCORE_GROUPS, int4)) }
+        }
+        p += groups * MB_KV_GROUP;
       }
     }
 }

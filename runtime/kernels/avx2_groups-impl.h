@@ -8,6 +8,7 @@
 #include "kernels/quantise.h"
 
 #define GROUP_ROWS 4 /* with 16 scores or dimensions of each: 8 accumulators */
+#define SCORE_GROUPS 1
 #define FOR_GROUP_ROWS(call) FOR_ROWS(1, call) FOR_ROWS(2, call) FOR_ROWS(3, call) FOR_ROWS(4, call)
 #define TABLE_FUNCTION(name) static void name
 
@@ -49,8 +50,9 @@ MB_INLINE void clear_sums(__m256i sums[GROUP_ROWS][2], uint32_t rows) {
   for (uint32_t r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
 }
 
-MB_INLINE void score_group(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
-                           size_t scores_stride, uint32_t rows, bool int4) {
+MB_INLINE void score_groups(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
+                            size_t scores_stride, uint32_t rows, uint32_t groups, bool int4) {
+  (void)groups;
   const size_t stride = (size_t)q->blocks * MB_KV_BLOCK;
   for (uint32_t b = 0; b < q->blocks; b++, key_scales += MB_KV_GROUP) {
     const int8_t *x = q->codes + b * MB_KV_BLOCK;

@@ -8,6 +8,7 @@
 #include "kernels/quantise.h"
 
 #define GROUP_ROWS 4
+#define SCORE_GROUPS 2 /* with 4 queries: 8 accumulators, and every byte of a query meets two registers of keys */
 #define TABLE_FUNCTION(name) void mb_avx512_##name
 #define FOR_GROUP_ROWS(call) FOR_ROWS(1, call) FOR_ROWS(2, call) FOR_ROWS(3, call) FOR_ROWS(4, call)
 
@@ -18,32 +19,42 @@ MB_INLINE __m512i codes_8(const uint8_t *p) { return _mm512_xor_si512(load_64_by
 MB_INLINE __m512i codes_4(__m512i bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
 #define ZERO (int4 ? MB_INT4_ZERO : 128)
 
-MB_INLINE void score_group(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
-                           size_t scores_stride, uint32_t rows, bool int4) {
-  const size_t stride = (size_t)q->blocks * MB_KV_BLOCK;
-  __m512 totals[GROUP_ROWS];
-  for (uint32_t r = 0; r < rows; r++) totals[r] = _mm512_setzero_ps();
+MB_INLINE void score_groups(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
+                            size_t scores_stride, uint32_t rows, uint32_t groups, bool int4) {
+  const size_t stride = (size_t)q->blocks * MB_KV_BLOCK, group_bytes = (size_t)q->blocks * mb_kv_block_bytes(int4);
+  __m512 totals[GROUP_ROWS][SCORE_GROUPS];
+  for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t g = 0; g < groups; g++) totals[r][g] = _mm512_setzero_ps();
   for (uint32_t b = 0; b < q->blocks; b++, key_scales += MB_KV_GROUP) {
     const int8_t *x = q->codes + b * MB_KV_BLOCK;
-    __m512i sums[GROUP_ROWS];
-    for (uint32_t r = 0; r < rows; r++) sums[r] = _mm512_set1_epi32(-ZERO * q->sums[r * q->blocks + b]);
+    __m512i sums[GROUP_ROWS][SCORE_GROUPS];
+    for (uint32_t r = 0; r < rows; r++)
+      for (uint32_t g = 0; g < groups; g++) sums[r][g] = _mm512_set1_epi32(-ZERO * q->sums[r * q->blocks + b]);
     for (uint32_t i = 0; i < MB_KV_BLOCK / 8; i++, x += 8) {
-      const __m512i bytes = load_64_bytes(keys);
-      const __m512i k0 = int4 ? codes_4(bytes) : codes_8(keys);
-      const __m512i k1 = int4 ? codes_4(_mm512_srli_epi16(bytes, 4)) : codes_8(keys + 64);
+      __m512i k[SCORE_GROUPS][2];
+      for (uint32_t g = 0; g < groups; g++) {
+        const uint8_t *from = keys + g * group_bytes;
+        const __m512i bytes = load_64_bytes(from);
+        k[g][0] = int4 ? codes_4(bytes) : codes_8(from);
+        k[g][1] = int4 ? codes_4(_mm512_srli_epi16(bytes, 4)) : codes_8(from + 64);
+      }
       keys += int4 ? 64 : 128;
+      for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t half = 0; half < 2; half++) {
+          const __m512i four = broadcast_4_bytes(x + r * stride + 4 * half);
+          for (uint32_t g = 0; g < groups; g++) sums[r][g] = _mm512_dpbusd_epi32(sums[r][g], k[g][half], four);
+        }
+    }
+    for (uint32_t g = 0; g < groups; g++) {
+      const __m512 key_scale = load_16_f16(key_scales + (size_t)g * q->blocks * MB_KV_GROUP);
       for (uint32_t r = 0; r < rows; r++) {
-        sums[r] = _mm512_dpbusd_epi32(sums[r], k0, broadcast_4_bytes(x + r * stride));
-        sums[r] = _mm512_dpbusd_epi32(sums[r], k1, broadcast_4_bytes(x + r * stride + 4));
+        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(q->scales[r * q->blocks + b]), key_scale);
+        totals[r][g] = _mm512_add_ps(totals[r][g], _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][g]), scale));
       }
     }
-    const __m512 key_scale = load_16_f16(key_scales);
-    for (uint32_t r = 0; r < rows; r++) {
-      const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(q->scales[r * q->blocks + b]), key_scale);
-      totals[r] = _mm512_add_ps(totals[r], _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), scale));
-    }
   }
-  for (uint32_t r = 0; r < rows; r++) _mm512_storeu_ps(scores + r * scores_stride, totals[r]);
+  for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t g = 0; g < groups; g++) _mm512_storeu_ps(scores + r * scores_stride + g * MB_KV_GROUP, totals[r][g]);
 }
 
 MB_INLINE void load_16_scales(const uint16_t *halves, float *scales) { _mm512_storeu_ps(scales, load_16_f16(halves)); }

@@ -25,6 +25,7 @@
 #define GROUP_ROWS 2
 #define FOR_GROUP_ROWS(call) FOR_ROWS(1, call) FOR_ROWS(2, call)
 #endif
+#define SCORE_GROUPS 1
 #define TABLE_FUNCTION(name) static void name
 
 MB_INLINE void fetch_group(const void *p, size_t bytes) {
@@ -92,8 +93,9 @@ MB_INLINE void score_4(const some_queries *q, const uint8_t *keys, const uint16_
   for (uint32_t r = 0; r < rows; r++) vst1q_f32(scores + r * scores_stride, totals[r]);
 }
 
-MB_INLINE void score_group(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
-                           size_t scores_stride, uint32_t rows, bool int4) {
+MB_INLINE void score_groups(const some_queries *q, const uint8_t *keys, const uint16_t *key_scales, float *scores,
+                            size_t scores_stride, uint32_t rows, uint32_t groups, bool int4) {
+  (void)groups;
   for (uint32_t p = 0; p < MB_KV_GROUP; p += 4)
     score_4(q, keys + 4 * p, key_scales + p, scores + p, scores_stride, rows, int4);
 }
