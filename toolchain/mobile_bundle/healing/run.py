@@ -52,8 +52,8 @@ _BLOCKS_TOKENS = 24_576
 _LEAST_WINDOWS = 8
 _WARMUP, _EVALUATIONS = 20, 4
 """Steps, and how often held-out text is read, of the whole model after its layers."""
-_CALIBRATION = 48
-"""Sequences that the start is calibrated on."""
+_CALIBRATION = 49_152
+"""Tokens that the start is calibrated on, as many as a build's calibration reads."""
 _AT_ONCE = {"cpu": 64, "cuda": 1536}
 """Sequences that the model writes side by side."""
 
@@ -170,7 +170,7 @@ class _Run:
         path = self._work / "start.pt"
         if self._world.first and not path.exists():
             step = self._listener.stage("calibrating the start")
-            windows = mixture.sequences(0, _CALIBRATION)
+            windows = mixture.sequences(0, min(len(mixture), -(-_CALIBRATION // self._settings.sequence)))
             student = make_student(self._source.model, original, self._codecs, windows, step)
             save_whole(path, student.state_dict())
         self._world.wait()
