@@ -244,8 +244,10 @@ def test_plans_keep_to_a_speed() -> None:
             if tensor.role != "vector"
         )
         assert fast.speed == sum(t.rows * t.columns for t in model.tensors if t.role != "vector") / time
-        with pytest.raises(UserError, match=r"`min_speed` 9 cannot be met within the other limits"):
+        with pytest.raises(UserError, match=r"`min_speed` 9 cannot be met: the fastest code decodes at 2.5 times"):
             plan_for(model, Budget(size, min_speed=9))
+        with pytest.raises(UserError, match=r"`min_speed` 2 cannot be met within the other limits"):
+            plan_for(model, Budget(size, min_speed=2))
         accurate, _ = plan_for(model, Budget(max_perplexity=math.exp(2.9 + 0.03), min_speed=0.9))
         assert accurate.speed >= 0.9
         assert accurate.loss <= 0.03
