@@ -279,7 +279,8 @@ def test_it_ends_early_when_nothing_gets_better(tmp_path: Path, model: Path) -> 
     assert len(log(tmp_path / "a")) <= 5
 
 
-def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path) -> None:
+def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobile_bundle.healing.run._CALIBRATION", 32)  # tokens: too few to do better than the layers
     text = tmp_path / "text.txt"
     text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
     asked = {"recipe": "affine-2bit", "method": "blocks", "text": text, "tokens": 256, "sequence": 32, "batch": 4}
@@ -308,15 +309,27 @@ def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path) -> N
     assert minutes.held.kl < healed.held.kl
 
 
-def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(tmp_path: Path, model: Path) -> None:
+def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its codes stay, the rest is trained."""
+    monkeypatch.setattr("mobile_bundle.healing.blocks._tune", lambda *_: (1.0, 1.0))  # layers that learn nothing
     text = tmp_path / "text.txt"
     text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
-    asked = {"recipe": "affine-2bit", "text": text, "tokens": 256, "sequence": 32, "batch": 4, "rate": 1e-12}
-    whole = asked | {"text_share": 1.0}
+    asked = {"recipe": "affine-2bit", "text": text, "tokens": 256, "sequence": 32, "batch": 4}
+    whole = asked | {"text_share": 1.0, "rate": 1e-12}
     rounded, calibrated = (heal(model, tmp_path / start, start=start, **whole) for start in ("rounded", "calibrated"))
     assert calibrated.held.kl < 0.9 * rounded.held.kl
-    blocks = heal(model, tmp_path / "blocks", method="blocks", layers_share=1.0, **asked)  # layers that learn nothing
-    assert blocks.held.kl == pytest.approx(calibrated.held.kl, rel=1e-6)
+    blocks = heal(model, tmp_path / "blocks", method="blocks", **asked | {"tokens": 1024, "rate": 5e-4})
+    assert log(tmp_path / "blocks")[0]["kl"] == pytest.approx(calibrated.held.kl, rel=1e-6)
+    assert blocks.held.kl < calibrated.held.kl
+    with open_model(calibrated.path) as before, open_model(blocks.path) as after:
+        for tensor in before.tensors:
+            if tensor.role == "body":
+                a, b = read_matrix(before, tensor), read_matrix(after, tensor)
+                for own, other in zip(a.reshape(-1, 32), b.reshape(-1, 32), strict=True):
+                    codes = [np.unique(each, return_inverse=True)[1] for each in (own, other)]
+                    assert (codes[0] == codes[1]).all()
 
 
 def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:

@@ -203,7 +203,9 @@ class _Run:
             asked = self._finish(before, time.monotonic() - begun - before)
             training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
             if training.offer(_loaded(calibrated)):
-                self._listener.tell("calibrated coding does better than its layers one by one: training starts there")
+                self._listener.tell(
+                    "calibrated coding does better than layers one by one: its codes stay, scales and norms are trained"
+                )
         return training, training.run() if settings.layers_share < 1 else training.finish()
 
     def _finish(self, before: float, seconds: float) -> Settings:

@@ -25,7 +25,8 @@ _IDENTITY = "run.json"
 @dataclass
 class RunState:
     """step: that are done; seconds: of training so far; evaluated: evaluations so far; best_kl, best: the best of them
-    and its student; worse: evaluations since; mean, mean_count: of the weights at the end."""
+    and its student; worse: evaluations since; mean, mean_count: of the weights at the end; codes_fixed: whether scales,
+    offsets and vectors alone are trained."""
 
     step: int = 0
     seconds: float = 0.0
@@ -35,6 +36,7 @@ class RunState:
     worse: int = 0
     mean: dict[str, Tensor] = field(default_factory=dict)
     mean_count: int = 0
+    codes_fixed: bool = False
 
 
 class RunFolder:

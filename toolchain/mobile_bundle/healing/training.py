@@ -23,6 +23,7 @@ from mobile_bundle.healing.divergence import Slope, distance, divergence, diverg
 from mobile_bundle.healing.evaluation import Held, evaluate_held
 from mobile_bundle.healing.gradients import Gradients
 from mobile_bundle.healing.kept_states import KeptStates, free_memory
+from mobile_bundle.healing.matrix import Matrix
 from mobile_bundle.healing.mixture import Mixture, Tokens
 from mobile_bundle.healing.optimiser import Optimiser
 from mobile_bundle.healing.progress import Trained
@@ -32,6 +33,8 @@ from mobile_bundle.healing.state import RunFolder, RunState
 from mobile_bundle.healing.world import World, bf16_products
 
 _LOWEST_RATE = 0.02
+_CODES_FIXED = 3.0
+"""Times the rate where the codes stay: nothing is rounded anew."""
 _SHORT_RUN = 10
 """The warm-up takes at most 1 / _SHORT_RUN of a run."""
 _STEPS_UNASKED = 8
@@ -102,6 +105,8 @@ class Training:
             self._state.mean = spread(self._state.mean, student)
             student.load_state_dict(spread(weights, student))
             self._optimiser.adam.load_state_dict(spread_optimiser(optimiser, self._optimiser.adam))
+        if self._state.codes_fixed:
+            self._fix_codes()
         folder.rewind_log(self._state.step)
         slope_of = torch.compile(divergence_and_slope) if settings.compile else divergence_and_slope
         module = Distillation(student, original, settings.temperature, settings.hidden_states, slope_of)
@@ -129,8 +134,12 @@ class Training:
         return self._state.step * self._settings.batch * self._settings.sequence
 
     def offer(self, weights: dict[str, Tensor]) -> bool:
-        """Before the run: another start, which is taken where it does better on held-out text. Returns whether it is.
-        A run that goes on has chosen."""
+        """Before the run: the calibrated code as a start, which is taken where it does better on held-out text.
+        Returns whether it is. A run that goes on has chosen.
+
+        Its codes stay then: they lean on each other, and training with the rounding in place breaks that first (wiki-6m
+        diverged). Scales, offsets and vectors alone make it better, as in EfficientQAT's second phase (Chen et al.
+        2024, arXiv:2407.11062)."""
         if self._state.best is not None:
             return False
         own = {name: value.clone() for name, value in self._student.state_dict().items()}
@@ -138,10 +147,18 @@ class Training:
         self._student.load_state_dict(weights)
         after = self._held()
         taken = after.kl < before.kl
-        if not taken:
+        if taken:
+            self._state.codes_fixed = True
+            self._fix_codes()
+        else:
             self._student.load_state_dict(own)
         self._begin(after if taken else before)
         return taken
+
+    def _fix_codes(self) -> None:
+        for module in self._student.modules():
+            if isinstance(module, Matrix):
+                module.weight.requires_grad_(False)
 
     def run(self) -> Held:
         """Trains to the end and leaves the best weights in the student. Returns what they do on held-out text.
@@ -196,6 +213,8 @@ class Training:
             warmup = min(warmup, max(1, settings.tokens // (settings.batch * settings.sequence) // _SHORT_RUN))
         rate = settings.rate * min(1.0, (self._state.step + 1) / warmup)
         rate *= _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
+        if self._state.codes_fixed:
+            rate *= _CODES_FIXED
         self._student.int8 = share >= 1 - settings.int8_share
         if settings.anneal_share:
             self._student.soften(max(0.0, 1 - share / settings.anneal_share))
