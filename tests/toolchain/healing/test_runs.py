@@ -320,7 +320,7 @@ def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(
     whole = asked | {"text_share": 1.0, "rate": 1e-12}
     rounded, calibrated = (heal(model, tmp_path / start, start=start, **whole) for start in ("rounded", "calibrated"))
     assert calibrated.held.kl < 0.9 * rounded.held.kl
-    blocks = heal(model, tmp_path / "blocks", method="blocks", **asked | {"tokens": 1024, "rate": 5e-4})
+    blocks = heal(model, tmp_path / "blocks", method="blocks", **asked | {"tokens": 1024, "rate": 1e-4})
     assert log(tmp_path / "blocks")[0]["kl"] == pytest.approx(calibrated.held.kl, rel=1e-6)
     assert blocks.held.kl < calibrated.held.kl
     with open_model(calibrated.path) as before, open_model(blocks.path) as after:
