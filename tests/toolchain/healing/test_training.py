@@ -19,6 +19,7 @@ from mobile_bundle.healing.decoders import Original, run_layer  # noqa: E402
 from mobile_bundle.healing.kept_states import KeptStates  # noqa: E402
 from mobile_bundle.healing.optimiser import Optimiser  # noqa: E402
 from mobile_bundle.healing.recipe import heal_codecs, heal_recipe  # noqa: E402
+from mobile_bundle.healing.settings import Settings  # noqa: E402
 from mobile_bundle.healing.start import make_student  # noqa: E402
 from mobile_bundle.healing.training import Distillation  # noqa: E402
 
@@ -157,3 +158,10 @@ def test_keys_and_values_are_rounded_as_the_engine_s_cache_rounds_them(
     assert seen[0][..., 63].unique().tolist() == pytest.approx([127 * step], rel=1e-6)
     for cached in seen[1:]:
         assert cached[..., 63].unique().tolist() == [127 * float(np.float16(step))]
+
+
+def test_a_gpu_trains_on_sequences_of_the_length_of_use_with_as_many_tokens_a_step() -> None:
+    found = [Settings(device="cuda", sequence=sequence).resolved(8192) for sequence in (0, 512, 2048)]
+    assert [each.sequence for each in found] == [1024, 512, 2048]
+    assert {each.sequence * each.batch for each in found} == {24_576}
+    assert Settings(device="cuda").resolved(768).sequence == 768  # what the model can have
