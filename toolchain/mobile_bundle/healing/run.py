@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
 from mobile_bundle.errors import ArgumentError, OutOfMemory, OutputError, UnsupportedError
 from mobile_bundle.files.disk import write_file
 from mobile_bundle.files.work_folder import scratch_folder
-from mobile_bundle.healing.blocks import FINISH_TOKENS, BlockSettings, finish_rate, heal_blocks
+from mobile_bundle.healing.blocks import BlockSettings, heal_blocks
 from mobile_bundle.healing.decoders import Original, Student, run_layer
 from mobile_bundle.healing.evaluation import Held
 from mobile_bundle.healing.mixture import Mixture, Part, Tokens
@@ -36,6 +37,7 @@ from mobile_bundle.healing.start import make_student
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
 from mobile_bundle.healing.text import openings_of_text, text_sequences
 from mobile_bundle.healing.training import Training
+from mobile_bundle.healing.way import Way, choose_way, finish_rate, seconds_per_token
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
@@ -47,8 +49,12 @@ Progress = Callable[[Trained], None]
 
 _HELD_OUT = 16
 """Sequences of each source that are kept for evaluation, or a tenth of a small source."""
-_BLOCKS_TOKENS = 24_576
-"""That every layer is trained on, some rounds."""
+_BLOCKS_TOKENS = 589_824
+"""That the whole model is trained on without a GPU, where nothing says how long."""
+_LAYER_PART = 24
+"""Of these tokens, one in so many is of the text that every layer is trained on, some rounds."""
+_LAYER_RATE = 2.0
+"""Of learning, for layers, times the rate."""
 _LEAST_WINDOWS = 8
 _WARMUP, _EVALUATIONS = 20, 4
 """Steps, and how often held-out text is read, of the whole model after its layers."""
@@ -170,61 +176,81 @@ class _Run:
         path = self._work / "start.pt"
         if self._world.first and not path.exists():
             step = self._listener.stage("calibrating the start")
-            windows = mixture.sequences(0, min(len(mixture), -(-_CALIBRATION // self._settings.sequence)))
+            windows = mixture.sequences(0, self._calibration(mixture))
             student = make_student(self._source.model, original, self._codecs, windows, step)
             save_whole(path, student.state_dict())
         self._world.wait()
         return path
 
+    def _calibration(self, mixture: Mixture) -> int:
+        """Sequences."""
+        return min(len(mixture), -(-_CALIBRATION // self._settings.sequence))
+
     def _blocks(
         self, original: Original, mixture: Mixture, held_out: Tokens, folder: RunFolder, progress: Progress
     ) -> tuple[Training, Held]:
-        """The layers one by one, or the calibrated code where that does better on held-out text; then the whole."""
-        settings, model, begun = self._settings, self._source.model, time.monotonic()
-        if (folder.path / STATE).exists():
-            student, asked = make_student(model, original, self._codecs, None), self._finish(0.0, 0.0)
-            training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
-        else:
+        """The whole model, from rounding or from the calibrated code (way.py); with a share for layers from these or
+        from the calibrated code, whichever does better on held-out text."""
+        settings, begun, goes_on = self._settings, time.monotonic(), (folder.path / STATE).exists()
+        student = make_student(self._source.model, original, self._codecs, None)
+        way = self._way(student, original, mixture)
+        calibrated = None
+        if way.calibrated and not goes_on:
             calibrated = self._calibrated(original, mixture)
-            before = time.monotonic() - begun
-            seconds = None
-            if settings.minutes is not None:
-                seconds = max(60 * settings.minutes * settings.layers_share - before, 1.0)
-            tokens = settings.tokens or _BLOCKS_TOKENS
-            student = heal_blocks(
-                model,
-                original,
-                self._codecs,
-                mixture.sequences(0, max(_LEAST_WINDOWS, tokens // settings.sequence)),
-                BlockSettings(rate=settings.rate, seconds=seconds, seed=settings.seed),
-                self._work / "blocks.pt",
-                self._listener.stage("healing layer by layer"),
-            )
-            asked = self._finish(before, time.monotonic() - begun - before)
-            training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
-            if training.offer(_loaded(calibrated)):
-                self._listener.tell(
-                    "calibrated coding does better than layers one by one: its codes stay, scales and norms are trained"
-                )
+        if settings.layers_share and not goes_on:
+            student = self._layers(original, mixture, time.monotonic() - begun)
+        asked = self._finish(way, time.monotonic() - begun)
+        training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
+        if calibrated is not None and training.offer(_loaded(calibrated), self._calibration(mixture)):
+            self._listener.tell("the calibrated code is the start: its codes stay, scales and norms are trained")
         return training, training.run() if settings.layers_share < 1 else training.finish()
 
-    def _finish(self, before: float, seconds: float) -> Settings:
-        """The training of the whole model after `seconds` of layers, and the calibration before them; the same when a
-        killed run goes on."""
-        settings, path = self._settings, self._work / "finish.json"
-        step, read = settings.batch * settings.sequence, settings.tokens or _BLOCKS_TOKENS
-        if settings.minutes is None:
-            tokens = FINISH_TOKENS * read
-            rate = finish_rate(settings.rate, tokens / step)
-            return replace(settings, tokens=tokens, rate=rate, warmup=_WARMUP, evaluations=_EVALUATIONS)
+    def _way(self, student: Student, original: Original, mixture: Mixture) -> Way:
+        """The same when a killed run goes on."""
+        settings, path = self._settings, self._work / "way.json"
         if not path.exists():
-            left = max(60 * settings.minutes - before - seconds, 1.0)
-            # a token costs the whole model about what it costs all layers
-            steps = left / max(seconds, 1e-9) * read * BlockSettings.rounds / step
-            decided = {"minutes": left / 60, "rate": finish_rate(settings.rate, steps)}
-            write_file(path, json.dumps(decided).encode())
-        decided = json.loads(path.read_text())
-        return replace(settings, tokens=None, warmup=_WARMUP, evaluations=_EVALUATIONS, **decided)
+            tokens: float = settings.tokens or _BLOCKS_TOKENS
+            if settings.minutes is not None:
+                each = seconds_per_token(student, original, mixture.sequences(0, 1))
+                tokens = min(settings.tokens or math.inf, 60 * settings.minutes / each)
+            found = choose_way(student, tokens)
+            if settings.layers_share:
+                found = replace(found, calibrated=True)
+            write_file(path, json.dumps(asdict(found)).encode())
+        return Way(**json.loads(path.read_text()))
+
+    def _layers(self, original: Original, mixture: Mixture, before: float) -> Student:
+        """One by one. before: seconds that calibration took."""
+        settings, seconds = self._settings, None
+        if settings.minutes is not None:
+            seconds = max(60 * settings.minutes * settings.layers_share - before, 1.0)
+        return heal_blocks(
+            self._source.model,
+            original,
+            self._codecs,
+            mixture.sequences(0, max(_LEAST_WINDOWS, self._layer_tokens() // settings.sequence)),
+            BlockSettings(rate=_LAYER_RATE * settings.rate, seconds=seconds, seed=settings.seed),
+            self._work / "blocks.pt",
+            self._listener.stage("healing layer by layer"),
+        )
+
+    def _layer_tokens(self) -> int:
+        """That every layer is trained on, some rounds."""
+        return (self._settings.tokens or _BLOCKS_TOKENS) // _LAYER_PART
+
+    def _finish(self, way: Way, seconds: float) -> Settings:
+        """The training of the whole model, after what took so many seconds; the same when a killed run goes on."""
+        settings, path = self._settings, self._work / "finish.json"
+        if not path.exists():
+            rate, minutes = settings.rate, None
+            if way.calibrated:
+                rate = finish_rate(rate, way.tokens / (settings.batch * settings.sequence))
+            if settings.minutes is not None:
+                minutes = max(settings.minutes - seconds / 60, 1 / 60)
+            write_file(path, json.dumps({"minutes": minutes, "rate": rate}).encode())
+        tokens = settings.tokens or (_BLOCKS_TOKENS if settings.minutes is None else None)
+        asked = replace(settings, tokens=tokens, warmup=_WARMUP, evaluations=_EVALUATIONS)
+        return replace(asked, **json.loads(path.read_text()))
 
     def _texts(self, original: Original, model_digest: str) -> tuple[list[Part], Tokens]:
         """What is trained on, and the held-out sequences."""
@@ -312,7 +338,7 @@ class _Run:
         return {
             "recipe": self._recipe.name,
             "method": settings.method,
-            "tokens": tokens if settings.method == "distill" else settings.tokens or _BLOCKS_TOKENS,
+            "tokens": tokens or self._layer_tokens(),
             "text": text,
             "int8": settings.int8_share > 0,
             "held_out": asdict(held),

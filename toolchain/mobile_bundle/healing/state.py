@@ -26,7 +26,7 @@ _IDENTITY = "run.json"
 class RunState:
     """step: that are done; seconds: of training so far; evaluated: evaluations so far; best_kl, best: the best of them
     and its student; worse: evaluations since; mean, mean_count: of the weights at the end; codes_fixed: whether scales,
-    offsets and vectors alone are trained."""
+    offsets and vectors alone are trained; skipped: sequences before the first that is trained on."""
 
     step: int = 0
     seconds: float = 0.0
@@ -37,6 +37,7 @@ class RunState:
     mean: dict[str, Tensor] = field(default_factory=dict)
     mean_count: int = 0
     codes_fixed: bool = False
+    skipped: int = 0
 
 
 class RunFolder:

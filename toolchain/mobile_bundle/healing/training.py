@@ -106,7 +106,7 @@ class Training:
             student.load_state_dict(spread(weights, student))
             self._optimiser.adam.load_state_dict(spread_optimiser(optimiser, self._optimiser.adam))
         if self._state.codes_fixed:
-            self._fix_codes()
+            self._fix_codes(True)
         folder.rewind_log(self._state.step)
         slope_of = torch.compile(divergence_and_slope) if settings.compile else divergence_and_slope
         module = Distillation(student, original, settings.temperature, settings.hidden_states, slope_of)
@@ -133,9 +133,10 @@ class Training:
         """Trained on so far, those read twice counted twice."""
         return self._state.step * self._settings.batch * self._settings.sequence
 
-    def offer(self, weights: dict[str, Tensor]) -> bool:
+    def offer(self, weights: dict[str, Tensor], read: int) -> bool:
         """Before the run: the calibrated code as a start, which is taken where it does better on held-out text.
-        Returns whether it is. A run that goes on has chosen.
+        Returns whether it is. A run that goes on has chosen. read: sequences, the first of the mixture, that it was
+        calibrated on. It does better on them than elsewhere, so training begins behind them.
 
         Its codes stay then: they lean on each other, and training with the rounding in place breaks that first (wiki-6m
         diverged). Scales, offsets and vectors alone make it better, as in EfficientQAT's second phase (Chen et al.
@@ -148,17 +149,17 @@ class Training:
         after = self._held()
         taken = after.kl < before.kl
         if taken:
-            self._state.codes_fixed = True
-            self._fix_codes()
+            self._state.codes_fixed, self._state.skipped = True, read
+            self._fix_codes(False)
         else:
             self._student.load_state_dict(own)
         self._begin(after if taken else before)
         return taken
 
-    def _fix_codes(self) -> None:
+    def _fix_codes(self, given: bool) -> None:
         for module in self._student.modules():
             if isinstance(module, Matrix):
-                module.weight.requires_grad_(False)
+                module.fix_codes(given)
 
     def run(self) -> Held:
         """Trains to the end and leaves the best weights in the student. Returns what they do on held-out text.
@@ -250,7 +251,7 @@ class Training:
         share, whether they are the last)."""
         settings, world = self._settings, self._world
         own = settings.batch // world.size
-        begin = self._state.step * settings.batch + world.rank * own
+        begin = self._state.skipped + self._state.step * settings.batch + world.rank * own
         for first in range(0, own, settings.micro_batch):
             count = min(settings.micro_batch, own - first)
             chosen = self._mixture.chosen(begin + first, begin + first + count)
