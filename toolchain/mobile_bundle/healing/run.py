@@ -47,8 +47,8 @@ from mobile_bundle.planning.recipe import Recipe
 
 Progress = Callable[[Trained], None]
 
-_VERSION = 2
-"""Of what a checkpoint holds and how it goes on: 2 has a rate per grid."""
+_VERSION = 3
+"""Of what a checkpoint holds and how it goes on: 2 has a rate per grid, 3 whole numbers for codes that stay."""
 _HELD_OUT = 16
 """Sequences of each source that are kept for evaluation, or a tenth of a small source."""
 _BLOCKS_TOKENS = 589_824
