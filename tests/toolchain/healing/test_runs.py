@@ -342,7 +342,7 @@ def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(
 
 @pytest.mark.parametrize("tokens", [512, 4096])
 def test_the_start_goes_by_the_tokens_that_there_are_for_each_weight(tmp_path: Path, model: Path, tokens: int) -> None:
-    """0.1 M weights: few tokens begin with the calibrated code, many with rounding."""
+    """57,344 weights: few tokens begin with the calibrated code, many with rounding."""
     asked = {"recipe": "affine-2bit", "text": letters(tmp_path), "sequence": 32, "batch": 4, "tokens": tokens}
     start = "calibrated" if tokens < 1000 else "rounded"
     untrained = heal(model, tmp_path / "start", start=start, **asked | {"text_share": 1.0, "rate": 1e-12})
@@ -350,6 +350,22 @@ def test_the_start_goes_by_the_tokens_that_there_are_for_each_weight(tmp_path: P
     assert log(healed.path)[0]["kl"] == pytest.approx(untrained.held.kl, rel=1e-4)
     assert healed.held.kl < untrained.held.kl
     assert not (tmp_path / "blocks.heal").exists()
+
+
+def test_codes_that_stay_outlast_a_kill(tmp_path: Path, model: Path) -> None:
+    """They are whole numbers in the state, beside scales that have moved."""
+    asked = {"method": "blocks", "text": letters(tmp_path), "sequence": 32, "batch": 4, "tokens": 768}
+    script = killing(
+        **{name: repr(str(value)) if isinstance(value, (str, Path)) else value for name, value in asked.items()}
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "a"), "4"], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
+    assert saved["run"]["codes_fixed"]
+    assert saved["student"]["embedding.weight"].frac().abs().max() == 0
+    for name in "ab":
+        assert heal(model, tmp_path / name, recipe="affine-2bit", **asked).lost == 0
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
 def test_time_is_measured_to_choose_the_start(tmp_path: Path, model: Path) -> None:

@@ -37,7 +37,7 @@ from mobile_bundle.healing.start import make_student
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
 from mobile_bundle.healing.text import openings_of_text, text_sequences
 from mobile_bundle.healing.training import Training
-from mobile_bundle.healing.way import Way, choose_way, finish_rate, seconds_per_token
+from mobile_bundle.healing.way import allows_rounding, seconds_per_token
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
@@ -57,6 +57,9 @@ _LAYER_PART = 24
 """Of these tokens, one in so many is of the text that every layer is trained on, some rounds."""
 _LAYER_RATE = 2.0
 """Of learning, for layers, times the rate."""
+_LATER_RATE = 0.6
+"""The same, for the whole model behind the layers or the calibrated code: a high one first undoes what is there. Of
+0.0018, 0.0006 and 0.00024, the second was best for scales and norms of SmolLM2 (docs/HEALING.md)."""
 _LEAST_WINDOWS = 8
 _WARMUP, _EVALUATIONS = 20, 4
 """Steps, and how often held-out text is read, of the whole model after its layers."""
@@ -194,32 +197,39 @@ class _Run:
         """The whole model, from rounding or from the calibrated code (way.py); with a share for layers from these or
         from the calibrated code, whichever does better on held-out text."""
         settings, begun, goes_on = self._settings, time.monotonic(), (folder.path / STATE).exists()
-        student = make_student(self._source.model, original, self._codecs, None)
-        way = self._way(student, original, mixture)
+        rounded = self._begins_rounded(original, mixture)
         calibrated = None
-        if way.calibrated and not goes_on:
+        if not rounded and not goes_on:
             calibrated = self._calibrated(original, mixture)
         if settings.layers_share and not goes_on:
             student = self._layers(original, mixture, time.monotonic() - begun)
-        asked = self._finish(way, time.monotonic() - begun)
+        else:
+            student = make_student(self._source.model, original, self._codecs, None)
+        asked = self._finish(rounded, time.monotonic() - begun)
         training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
-        if calibrated is not None and training.offer(_loaded(calibrated), self._calibration(mixture)):
-            self._listener.tell("the calibrated code is the start: its codes stay, scales and norms are trained")
+        if calibrated is not None:
+            taken, read = True, self._calibration(mixture)
+            if settings.layers_share:
+                taken = training.offer(_loaded(calibrated), read)
+            else:
+                training.take(_loaded(calibrated), read)
+            if taken:
+                self._listener.tell("the calibrated code is the start: its codes stay, scales and norms are trained")
         return training, training.run() if settings.layers_share < 1 else training.finish()
 
-    def _way(self, student: Student, original: Original, mixture: Mixture) -> Way:
+    def _begins_rounded(self, original: Original, mixture: Mixture) -> bool:
         """The same when a killed run goes on."""
-        settings, path = self._settings, self._work / "way.json"
+        settings, model, path = self._settings, self._source.model, self._work / "way.json"
+        if settings.layers_share:
+            return False
         if not path.exists():
             tokens: float = settings.tokens or _BLOCKS_TOKENS
             if settings.minutes is not None:
+                student = make_student(model, original, self._codecs, None)
                 each = seconds_per_token(student, original, mixture.sequences(0, 1))
                 tokens = min(settings.tokens or math.inf, 60 * settings.minutes / each)
-            found = choose_way(student, tokens)
-            if settings.layers_share:
-                found = replace(found, calibrated=True)
-            write_file(path, json.dumps(asdict(found)).encode())
-        return Way(**json.loads(path.read_text()))
+            write_file(path, json.dumps({"rounded": allows_rounding(model, tokens)}).encode())
+        return bool(json.loads(path.read_text())["rounded"])
 
     def _layers(self, original: Original, mixture: Mixture, before: float) -> Student:
         """One by one. before: seconds that calibration took."""
@@ -240,18 +250,16 @@ class _Run:
         """That every layer is trained on, some rounds."""
         return (self._settings.tokens or _BLOCKS_TOKENS) // _LAYER_PART
 
-    def _finish(self, way: Way, seconds: float) -> Settings:
+    def _finish(self, rounded: bool, seconds: float) -> Settings:
         """The training of the whole model, after what took so many seconds; the same when a killed run goes on."""
         settings, path = self._settings, self._work / "finish.json"
+        asked = replace(settings, warmup=_WARMUP, evaluations=_EVALUATIONS)
+        if not rounded:
+            asked = replace(asked, rate=_LATER_RATE * settings.rate)
+        if settings.minutes is None:
+            return replace(asked, tokens=settings.tokens or _BLOCKS_TOKENS)
         if not path.exists():
-            rate, minutes = settings.rate, None
-            if way.calibrated:
-                rate = finish_rate(rate, way.tokens / (settings.batch * settings.sequence))
-            if settings.minutes is not None:
-                minutes = max(settings.minutes - seconds / 60, 1 / 60)
-            write_file(path, json.dumps({"minutes": minutes, "rate": rate}).encode())
-        tokens = settings.tokens or (_BLOCKS_TOKENS if settings.minutes is None else None)
-        asked = replace(settings, tokens=tokens, warmup=_WARMUP, evaluations=_EVALUATIONS)
+            write_file(path, json.dumps({"minutes": max(settings.minutes - seconds / 60, 1 / 60)}).encode())
         return replace(asked, **json.loads(path.read_text()))
 
     def _texts(self, original: Original, model_digest: str) -> tuple[list[Part], Tokens]:
