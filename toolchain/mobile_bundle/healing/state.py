@@ -5,6 +5,7 @@ random draw, are functions of its number and of the seed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -90,6 +91,11 @@ class RunFolder:
         if self._write and path.exists():
             kept = [line for line in path.read_text().splitlines() if step and _step(line) <= step]
             write_file(path, "".join(line + "\n" for line in kept).encode())
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def save_whole(path: Path, value: Any) -> None:
