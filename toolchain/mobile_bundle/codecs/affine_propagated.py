@@ -59,10 +59,14 @@ class Rounding:
     counts: Floats
 
     @staticmethod
-    def of(hessian: Matrix, quick: bool = False) -> Rounding:
-        """quick: propagation.inverse_factor's. ValueError for a Hessian that is not finite."""
-        ordered = Ordered.of(hessian, energy_order(hessian), quick)
-        counts = np.empty(len(hessian), np.float32)
+    def of(hessian: Matrix) -> Rounding:
+        """ValueError for a Hessian that is not finite."""
+        return Rounding.by(Ordered.of(hessian, energy_order(hessian)))
+
+    @staticmethod
+    def by(ordered: Ordered) -> Rounding:
+        """Of a Hessian in its order of rounding, energy_order's."""
+        counts = np.empty(len(ordered.order), np.float32)
         counts[ordered.order] = importance(ordered.factor)
         return Rounding(ordered, counts)
 

@@ -25,7 +25,7 @@ from mobile_bundle.codecs.affine import power_of_two_scale
 from mobile_bundle.codecs.blob import Blob, BlobHeader
 from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
-from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Trial
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.matrices import Matrix, on_host, times
 from mobile_bundle.codecs.propagation import (
@@ -239,11 +239,15 @@ def encode_matrix(
     )
 
 
-def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
+def _trial_order(hessian: Matrix) -> Order:
+    return energy_order(hessian, _TRIED_LENGTH)
+
+
+def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
     """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
-    ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH), quick=True)
+    hessian = ordered.hessian
 
     def errors(size: int, refined: bool) -> Floats:
         layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
@@ -406,7 +410,7 @@ DECLARATION = Declaration(
         "vptq-v4-b9": 0.0712,
         "vptq-v4-b8": 0.0995,
     },
-    trial=_trial,
+    trial=Trial(_trial_order, _errors),
     full_name=_full_name,
     full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]",
 )
