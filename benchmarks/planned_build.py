@@ -1,6 +1,7 @@
 """How long a planned build takes, and how much memory of a GPU: a model of a published shape with random weights.
 
     python benchmarks/planned_build.py WORK [--device cuda] [--layers 28] [--max-size 480MB] [--calibration FILE]
+        [--profile FILE]
 
 The shape is Qwen2.5-1.5B's, the tokenizer that of examples/models/wiki-6m, whose tokens are the first of the
 vocabulary. Time and memory depend on shapes alone, but for the codes that the plan has; quality is not what this is
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +30,7 @@ import mobile_bundle as mb
 import torch
 from mobile_bundle.pipeline.request import Step
 from safetensors.torch import save_file
+from torch import profiler
 
 EXAMPLE = Path(__file__).parents[1] / "examples/models/wiki-6m"
 HIDDEN, INNER, HEADS, KV_HEADS, VOCABULARY = 1536, 8960, 12, 2, 151936
@@ -140,6 +143,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--max-size", default="480MB")
     parser.add_argument("--calibration", default=True, help="a text; default: the one that ships")
+    parser.add_argument("--profile", type=Path, help="a file for a table of torch's operations (for few layers)")
     options = parser.parse_args()
     model = options.work / f"random-{options.layers}"
     if not (model / "config.json").exists():
@@ -147,19 +151,26 @@ def main() -> None:
         shutil.rmtree(model, ignore_errors=True)
         write_checkpoint(model, options.layers, options.device)
         print(f"{'writing the checkpoint':40} {time.perf_counter() - begin:8.1f} s", flush=True)
+    if options.device == "cuda":
+        torch.zeros(1, device=options.device)  # the GPU's start counts to nothing
     logging.basicConfig(format="%(relativeCreated)8.0f ms %(message)s")
     logging.getLogger("mobile_bundle").setLevel(logging.INFO)
     stages = Stages()
-    mb.build(
-        model,
-        options.work / "planned.mbundle",
-        max_size=options.max_size,
-        calibration=options.calibration,
-        device=options.device,
-        progress=stages,
-    )
+    activities = [profiler.ProfilerActivity.CPU, profiler.ProfilerActivity.CUDA]
+    with profiler.profile(activities=activities) if options.profile else nullcontext() as profiled:
+        mb.build(
+            model,
+            options.work / "planned.mbundle",
+            max_size=options.max_size,
+            calibration=options.calibration,
+            device=options.device,
+            progress=stages,
+        )
     stages.end()
     stages.whole()
+    if profiled:
+        order = "self_device_time_total" if options.device == "cuda" else "self_cpu_time_total"
+        options.profile.write_text(profiled.key_averages().table(sort_by=order, row_limit=60))
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
     if options.device == "cuda":
         kinds = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
