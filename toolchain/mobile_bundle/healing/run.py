@@ -45,6 +45,8 @@ from mobile_bundle.planning.recipe import Recipe
 
 Progress = Callable[[Trained], None]
 
+_VERSION = 2
+"""Of what a checkpoint holds and how it goes on: 2 has a rate per grid."""
 _HELD_OUT = 16
 """Sequences of each source that are kept for evaluation, or a tenth of a small source."""
 _BLOCKS_TOKENS = 24_576
@@ -300,7 +302,9 @@ class _Run:
         }
         codecs = _digest(sorted((name, codec.name) for name, codec in self._codecs.items()))
         names = ("method", "text_share", "own_tokens", "sequence", "batch", "start", "seed")
-        return {"model": model_digest, "recipe": codecs, **texts} | {name: getattr(settings, name) for name in names}
+        return {"model": model_digest, "recipe": codecs, "version": _VERSION, **texts} | {
+            name: getattr(settings, name) for name in names
+        }
 
     def _facts(self, held: Held, tokens: int) -> dict[str, Any]:
         settings = self._settings
