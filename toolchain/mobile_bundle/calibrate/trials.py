@@ -37,15 +37,18 @@ def trials(device: torch.device) -> Iterator[Try]:
     processes = WorkerProcesses(default_jobs())
 
     def try_there(weight: Floats, hessian: Matrix, names: Sequence[str]) -> dict[str, Floats]:
+        kinds = tried_together(names)
+        if not kinds:
+            return {}
         with ExitStack() as stack:
             given = stack.enter_context(_shared(hessian))
             under_way = []
-            for kind in tried_together(names):
-                ordered = ordered_for(kind, hessian)
-                parts = [stack.enter_context(_shared(each)) for each in (ordered.damped, ordered.factor)]
-                under_way.append(processes.submit(try_shared, kind, weight, ordered.order, given, *parts))
-                del ordered  # the GPU's memory
             try:
+                for kind in kinds:
+                    ordered = ordered_for(kind, hessian)
+                    parts = [stack.enter_context(_shared(each)) for each in (ordered.damped, ordered.factor)]
+                    under_way.append(processes.submit(try_shared, kind, weight, ordered.order, given, *parts))
+                    del ordered  # the GPU's memory
                 return {name: errors for each in under_way for name, errors in each.result().items()}
             except BrokenExecutor as error:
                 raise worker_lost() from error
