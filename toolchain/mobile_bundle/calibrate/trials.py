@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,7 @@ def trials(device: torch.device) -> Iterator[Try]:
         yield try_candidates
         return
     processes = WorkerProcesses(default_jobs())
+    one_factor = threading.Lock()
 
     def try_there(weight: Floats, hessian: Matrix, names: Sequence[str]) -> dict[str, Floats]:
         kinds = tried_together(names)
@@ -45,7 +47,8 @@ def trials(device: torch.device) -> Iterator[Try]:
             under_way = []
             try:
                 for kind in kinds:
-                    ordered = ordered_for(kind, hessian)
+                    with one_factor:  # what it takes of the GPU's memory, not several times
+                        ordered = ordered_for(kind, hessian)
                     parts = [stack.enter_context(_shared(each)) for each in (ordered.damped, ordered.factor)]
                     under_way.append(processes.submit(try_shared, kind, weight, ordered.order, given, *parts))
                     del ordered  # the GPU's memory
