@@ -233,7 +233,8 @@ def student_layer(model: Model, grids: Grids, layer: int, stats: Mapping[str, St
 
 def _rounded(matrix: Matrix) -> Tensor:
     offset = None if matrix.offset is None else _whole(matrix.offset)
-    values = matrix.grid.values(_whole(matrix.weight), _whole(matrix.scale), offset, matrix.unit.cpu())
+    decode = matrix.grid.decoded if matrix.codes_fixed else matrix.grid.values
+    values = decode(_whole(matrix.weight), _whole(matrix.scale), offset, matrix.unit.cpu())
     return values.contiguous() + 0.0  # -0 becomes 0
 
 
