@@ -59,29 +59,6 @@ static float quantise_4_bits(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOC
   return inverse != 0 ? products / (float)squares : 0.0f;
 }
 
-/* A stage of the fast transform adds and subtracts neighbours and leaves the sums before the differences: after five of
- * them every value is at its place again, and every stage is the same loop over whole vectors. */
-INLINE void turn_stage(const float in[MB_KV_BLOCK], float out[MB_KV_BLOCK]) {
-  for (uint32_t i = 0; i < MB_KV_BLOCK / 2; i++) {
-    const float x = in[2 * i], y = in[2 * i + 1];
-    out[i] = x + y;
-    out[i + MB_KV_BLOCK / 2] = x - y;
-  }
-}
-
-void mb_kv_turn(float *v, uint32_t blocks) {
-  const float scale = 0x1.6a09e6p-3f; /* 1 / sqrt(32) */
-  float a[MB_KV_BLOCK], b[MB_KV_BLOCK];
-  for (; blocks > 0; blocks--, v += MB_KV_BLOCK) {
-    turn_stage(v, a);
-    turn_stage(a, b);
-    turn_stage(b, a);
-    turn_stage(a, b);
-    turn_stage(b, a);
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = a[i] * scale;
-  }
-}
-
 /* How many positions a layer keeps, and which is the first of them: position p lies in slot (p - first) % kept. */
 static uint32_t kept_positions(const mb_session *session, uint32_t layer) {
   return session->model->layers[layer].window ? session->layout.ring : session->layout.room;
@@ -121,21 +98,25 @@ typedef struct {
   uint16_t *scales;
   uint32_t blocks, head_dim;
   bool keys, int4;
+  const mb_kernels *kernels;
 } integers;
 
+static integers integers_of(const mb_session *session, const mb_kv_part *part, bool keys, bool int4) {
+  return (integers){.codes = keys ? part->keys : part->values,
+                    .scales = keys ? part->key_scales : part->value_scales,
+                    .blocks = session->layout.stride / MB_KV_BLOCK,
+                    .head_dim = session->model->weights.config.head_dim,
+                    .keys = keys,
+                    .int4 = int4,
+                    .kernels = session->model->kernels};
+}
+
 static integers keys_of(const mb_session *session, const mb_kv_part *part, bool int4) {
-  return (integers){
-      part->keys, part->key_scales, session->layout.stride / MB_KV_BLOCK, session->model->weights.config.head_dim, true,
-      int4};
+  return integers_of(session, part, true, int4);
 }
 
 static integers values_of(const mb_session *session, const mb_kv_part *part, bool int4) {
-  return (integers){part->values,
-                    part->value_scales,
-                    session->layout.stride / MB_KV_BLOCK,
-                    session->model->weights.config.head_dim,
-                    false,
-                    int4};
+  return integers_of(session, part, false, int4);
 }
 
 INLINE mb_kv_place place_in(bool keys, bool int4, size_t position, uint32_t d) {
@@ -153,7 +134,14 @@ INLINE void store_block(const integers *to, size_t at, uint32_t b, const float v
   int8_t codes[MB_KV_BLOCK];
   to->scales[mb_kv_scale_at(to->blocks, at, b)] =
       mb_f32_to_f16(int4 ? quantise_4_bits(v, codes) : mb_kv_quantise(v, codes));
-  for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(int4, block, place_in(keys, int4, at, d), codes[d]);
+  const uint32_t apart = keys ? 4 : 16; /* the two dimensions whose halves of 4 bits make a byte: kv_layout.h */
+  for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
+    const mb_kv_place place = place_in(keys, int4, at, d);
+    if (!int4)
+      block[place.byte] = (uint8_t)codes[d];
+    else if (place.shift == 0)
+      block[place.byte] = (uint8_t)((codes[d] + MB_INT4_ZERO) | (codes[d + apart] + MB_INT4_ZERO) << 4);
+  }
 }
 
 INLINE void load_block(const integers *from, size_t at, uint32_t b, float v[MB_KV_BLOCK], bool keys, bool int4) {
@@ -175,7 +163,7 @@ static void store_codes(const integers *to, size_t at, const float *v) {
     const uint32_t start = b * MB_KV_BLOCK, left = to->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
     float values[MB_KV_BLOCK] = {0};
     memcpy(values, v + start, n * sizeof *v);
-    if (to->int4) mb_kv_turn(values, 1);
+    if (to->int4) to->kernels->turn(values, 1);
 #define STORE(keys, int4) store_block(to, at, b, values, keys, int4)
     FOR_KIND(to, STORE);
 #undef STORE
@@ -189,7 +177,7 @@ static void load_codes(const integers *from, size_t at, float *v) {
 #define LOAD(keys, int4) load_block(from, at, b, values, keys, int4)
     FOR_KIND(from, LOAD);
 #undef LOAD
-    if (from->int4) mb_kv_turn(values, 1);
+    if (from->int4) from->kernels->turn(values, 1);
     memcpy(v + start, values, n * sizeof *v);
   }
 }

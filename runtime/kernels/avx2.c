@@ -42,6 +42,7 @@ const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead)
       .scores_int4 = mb_avx512_scores_int4,     \
       .mix_int8 = mb_avx512_mix_int8,           \
       .mix_int4 = mb_avx512_mix_int4,           \
+      .turn = mb_avx512_turn,                   \
       .scores_f16 = scores_f16,                 \
       .mix_f16 = mix_f16,                       \
       .sum_squares = sum_squares,               \

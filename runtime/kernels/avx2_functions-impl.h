@@ -140,4 +140,30 @@ static float softmax_terms(float *scores, uint32_t n) {
   return add_8_parts(sums);
 }
 
+/* A stage of turn: sums, but where `differences` has a sign the other value less this one. */
+MB_INLINE __m256 turn_stage(__m256 v, __m256 others, __m256 differences) {
+  return _mm256_add_ps(others, _mm256_xor_ps(v, differences));
+}
+
+static void turn(float *v, uint32_t blocks) {
+  const __m256 scale = _mm256_set1_ps(MB_TURN_SCALE), s = _mm256_set1_ps(-0.0f), zero = _mm256_setzero_ps();
+  const __m256 ones = _mm256_blend_ps(zero, s, 0xaa), twos = _mm256_blend_ps(zero, s, 0xcc);
+  const __m256 fours = _mm256_blend_ps(zero, s, 0xf0);
+  for (; blocks > 0; blocks--, v += MB_KV_BLOCK) {
+    __m256 q[4];
+    for (uint32_t i = 0; i < 4; i++) {
+      q[i] = _mm256_loadu_ps(v + 8 * i);
+      q[i] = turn_stage(q[i], _mm256_permute_ps(q[i], 0xb1), ones);
+      q[i] = turn_stage(q[i], _mm256_permute_ps(q[i], 0x4e), twos);
+      q[i] = turn_stage(q[i], _mm256_permute2f128_ps(q[i], q[i], 1), fours);
+    }
+    const __m256 a = _mm256_add_ps(q[0], q[1]), b = _mm256_sub_ps(q[0], q[1]);
+    const __m256 c = _mm256_add_ps(q[2], q[3]), d = _mm256_sub_ps(q[2], q[3]);
+    _mm256_storeu_ps(v, _mm256_mul_ps(_mm256_add_ps(a, c), scale));
+    _mm256_storeu_ps(v + 8, _mm256_mul_ps(_mm256_add_ps(b, d), scale));
+    _mm256_storeu_ps(v + 16, _mm256_mul_ps(_mm256_sub_ps(a, c), scale));
+    _mm256_storeu_ps(v + 24, _mm256_mul_ps(_mm256_sub_ps(b, d), scale));
+  }
+}
+
 #endif

@@ -111,6 +111,13 @@ typedef struct {
   void (*mix_int4)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
                    float *out);
 
+  /* What comes into a cache of 4 bits is turned first: outliers are spread over their block, products of two turned
+   * vectors are those of the vectors, and turning twice gives the vector again (QuaRot, Ashkboos et al. 2024, section
+   * 4). v = MB_TURN_SCALE * (H v) for every block of MB_KV_BLOCK floats, H the Hadamard matrix by its fast transform:
+   * for the bits of an element's index from the lowest on, x + y replaces the x that lacks the bit, x - y the y that
+   * has it. */
+  void (*turn)(float *v, uint32_t blocks);
+
   /* Attention over an fp16 cache, in floats.
    * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes then add as (i, i + 4), (i, i + 2),
    *   (0 + 1). */

@@ -2,6 +2,7 @@
 #include "kernels/neon_common.h"
 #include "kernels/neon_functions-impl.h"
 #include "kernels/tables.h"
+#include "kernels/turn-impl.h"
 
 /* Four rows x four columns side by side in 16 bits; a step adds one product to each. */
 typedef struct {

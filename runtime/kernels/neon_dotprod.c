@@ -2,6 +2,7 @@
 #include "kernels/neon_common.h"
 #include "kernels/neon_functions-impl.h"
 #include "kernels/tables.h"
+#include "kernels/turn-impl.h"
 
 typedef int32x4_t quad; /* sums of four columns, one row per lane */
 typedef int32x4_t quad_sums;

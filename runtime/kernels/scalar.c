@@ -9,6 +9,7 @@
 #include "kernels/scalar_sparse-impl.h"
 #include "kernels/scalar_vector-impl.h"
 #include "kernels/tables.h"
+#include "kernels/turn-impl.h"
 #include "packed/layout.h"
 
 /* ---- activations ---- */

@@ -62,12 +62,20 @@ class Rounding:
     blocks: list[tuple[int, int]]
 
     @staticmethod
-    def of(hessian: Matrix, quick: bool = False) -> Rounding:
-        """hessian: float32 (columns, columns); quick: propagation.inverse_factor's. ValueError for one that is not
-        finite."""
-        order = _circle_order(energy_order(hessian, CIRCLE))
-        starts = np.flatnonzero(np.diff(order // CIRCLE, prepend=-1)).tolist()
-        return Rounding(Ordered.of(hessian, order, quick), list(zip(starts, [*starts[1:], len(order)], strict=True)))
+    def of(hessian: Matrix) -> Rounding:
+        """hessian: float32 (columns, columns). ValueError for one that is not finite."""
+        return Rounding.by(Ordered.of(hessian, block_order(hessian)))
+
+    @staticmethod
+    def by(ordered: Ordered) -> Rounding:
+        """Of a Hessian in its order of rounding, block_order's."""
+        starts = np.flatnonzero(np.diff(ordered.order // CIRCLE, prepend=-1)).tolist()
+        return Rounding(ordered, list(zip(starts, [*starts[1:], len(ordered.order)], strict=True)))
+
+
+def block_order(hessian: Matrix) -> NDArray[np.intp]:
+    """Blocks of 16 columns, those with the most energy first, the columns of each in the order of their places."""
+    return _circle_order(energy_order(hessian, CIRCLE))
 
 
 def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined: bool = True) -> Coded:

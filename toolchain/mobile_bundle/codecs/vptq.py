@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine import power_of_two_scale
 from mobile_bundle.codecs.blob import Blob, BlobHeader
+from mobile_bundle.codecs.chunks import coded_pieces
 from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
-from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Trial
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.matrices import Matrix, on_host, times
 from mobile_bundle.codecs.propagation import (
@@ -206,22 +207,31 @@ def encode_matrix(
     real = halves.astype(np.float32) * np.float32(scale)  # what one code is worth, row by row
     inverse = np.divide(np.float32(1), real, out=np.zeros_like(real), where=real > 0)
     codes = weight * inverse[:, None]  # in units of a code
-    encoder = _Encoder(layout, books, order, rows, columns)
-    if factor is None:
-        factor = np.eye(columns, dtype=np.float32)
-    if layout.outliers == 0 and stats.hessian is None:
-        encoder.quantise_apart(codes)
+    if ordered is None:
+        encoder = _Encoder(layout, books, order, rows, columns)
+        if layout.outliers == 0:
+            encoder.quantise_apart(codes)
+        else:
+            work = np.ascontiguousarray(codes.T[order])
+            propagate(work, np.eye(columns, dtype=np.float32), encoder.blocks, encoder.quantise)
     else:
-        own = np.ascontiguousarray(codes.T[order])
-        work = own.copy()
-        propagate(work, factor, encoder.blocks, encoder.quantise)
-    if ordered is not None:
-        if refined:
-            refine(own, work, ordered.damped, encoder.blocks, encoder.quantise)
-        work[:] = work * real  # as values
-        values = np.empty_like(weight)
-        values[:, order] = work.T
-        halves = (halves * row_gains(weight, values, times(weight, ordered.hessian))).astype(np.float16)
+        used = ordered
+
+        def code(part: slice) -> tuple[_Encoder, Floats]:
+            encoder = _Encoder(layout, books, order, part.stop - part.start, columns)
+            own = np.ascontiguousarray(codes[part].T[order])
+            work = own.copy()
+            propagate(work, used.factor, encoder.blocks, encoder.quantise)
+            if refined:
+                refine(own, work, used.damped, encoder.blocks, encoder.quantise)
+            work[:] = work * real[part]  # as values
+            values = np.empty_like(weight[part])
+            values[:, order] = work.T
+            return encoder, row_gains(weight[part], values, times(weight[part], used.hessian))
+
+        encoders, gains = zip(*coded_pieces(rows, used.factor, code), strict=True)
+        encoder = _Encoder.joined(encoders)
+        halves = (halves * np.concatenate(gains)).astype(np.float16)
     outlier_columns, outlier_values = encoder.outliers()
     return pack_vector(
         VectorParts(
@@ -239,11 +249,15 @@ def encode_matrix(
     )
 
 
-def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
+def _trial_order(hessian: Matrix) -> Order:
+    return energy_order(hessian, _TRIED_LENGTH)
+
+
+def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
     """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
-    ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH), quick=True)
+    hessian = ordered.hessian
 
     def errors(size: int, refined: bool) -> Floats:
         layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
@@ -322,6 +336,18 @@ class _Encoder:
         starts = np.flatnonzero(np.diff(vector_of, prepend=-1)) + outliers
         self.blocks = [(i, i + 1) for i in range(outliers)]
         self.blocks += [(int(a), int(b)) for a, b in pairwise([*starts, columns])]
+
+    @staticmethod
+    def joined(parts: Sequence[_Encoder]) -> _Encoder:
+        """One that has rounded the rows of all of them."""
+        whole = parts[0]
+        whole.indices = np.concatenate([part.indices for part in parts])
+        if whole.residual_indices is not None:
+            whole.residual_indices = np.concatenate(
+                [part.residual_indices for part in parts if part.residual_indices is not None]
+            )
+        whole._outlier_codes = np.concatenate([part._outlier_codes for part in parts])
+        return whole
 
     def quantise_apart(self, codes: Floats) -> None:
         """Every vector of the matrix to its nearest entry; codes: float32 (rows, columns) in units of a code."""
@@ -406,7 +432,7 @@ DECLARATION = Declaration(
         "vptq-v4-b9": 0.0712,
         "vptq-v4-b8": 0.0995,
     },
-    trial=_trial,
+    trial=Trial(_trial_order, _errors),
     full_name=_full_name,
     full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]",
 )

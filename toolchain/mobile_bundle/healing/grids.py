@@ -35,8 +35,6 @@ from mobile_bundle.errors import UnsupportedError
 _STRETCH = 0.49
 """Steps beyond the outermost level in which a weight keeps its gradient. Less than a half: at 0.5 it would round to a
 level that the format does not have."""
-_FULL_RATE = 3.0
-"""Steps from the lowest to the highest level of the finest grid that learns at the full rate: 2 bits."""
 _HEADROOM = 8
 """Growth of the largest weight that fp16 scales have room for in training."""
 _LARGEST_HALF = 65504.0
@@ -74,12 +72,6 @@ class Grid(ABC):
         group = self.codec.activation_group
         assert group is not None  # no grid multiplies by float32
         return group
-
-    @property
-    def rate_share(self) -> float:
-        """Of the learning rate. 1 for up to four levels; for finer grids in proportion to their step: 3 bits 3 / 7,
-        4 bits a fifth."""
-        return 1.0
 
     @abstractmethod
     def start(self, weight: Floats, stats: Stats | None) -> Start:
@@ -131,11 +123,6 @@ class AffineGrid(Grid):
     """d (and m) in fp16 per row and group of columns."""
 
     codec: AffineCodec
-
-    @property
-    def rate_share(self) -> float:
-        low, high = self.codec.levels
-        return min(1.0, _FULL_RATE / (high - low))
 
     def start(self, weight: Floats, stats: Stats | None) -> Start:
         blob = self.codec.encode(weight, stats)

@@ -43,7 +43,7 @@ from mobile_bundle.planning.recipe import Recipe
 Progress = Callable[[Trained], None]
 
 _VERSION = 3
-"""Of what a checkpoint holds and how it goes on: 2 has a rate per grid, 3 whole numbers for codes that stay."""
+"""Of what a checkpoint holds and how it goes on: since 3, whole numbers for codes that stay."""
 _BLOCKS_TOKENS = 589_824
 """That the whole model is trained on without a GPU, where nothing says how long."""
 _LAYER_PART = 24
