@@ -217,8 +217,7 @@ class _Run:
         if not path.exists():
             tokens: float = settings.tokens or _BLOCKS_TOKENS
             if settings.minutes is not None:
-                student = make_student(model, original, self._codecs, None)
-                each = seconds_per_token(student, original, mixture.sequences(0, 1))
+                each = seconds_per_token(original, mixture.sequences(0, 1))
                 tokens = min(settings.tokens or math.inf, 60 * settings.minutes / each)
             write_file(path, json.dumps({"rounded": allows_rounding(model, tokens)}).encode())
         return bool(json.loads(path.read_text())["rounded"])
