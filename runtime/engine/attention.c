@@ -84,8 +84,9 @@ static void turn_heads(const attention_job *job, uint32_t n, float *queries, flo
 }
 
 /* A block's codes, scale and sum of codes. */
-static void store_block(const float values[MB_KV_BLOCK], int8_t *codes, float *scale, int32_t *sum) {
-  *scale = mb_kv_quantise(values, codes);
+static void store_block(const mb_kernels *kernels, const float values[MB_KV_BLOCK], int8_t *codes, float *scale,
+                        int32_t *sum) {
+  *scale = kernels->kv_codes_8(values, codes);
   *sum = 0;
   for (uint32_t j = 0; j < MB_KV_BLOCK; j++) *sum += codes[j];
 }
@@ -96,6 +97,7 @@ static void store_query(const attention_job *job, const float *q, size_t row) {
   const mb_buffers *b = &layout->buffers;
   const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
   const uint32_t dim = job->session->model->weights.config.head_dim;
+  const mb_kernels *kernels = job->session->model->kernels;
   if (!layout->kv_scaled) {
     memcpy(b->query_padded + row * stride, q, dim * sizeof *q);
     return;
@@ -105,10 +107,10 @@ static void store_query(const attention_job *job, const float *q, size_t row) {
     const size_t codes = row * stride + start, block = row * blocks + i;
     float values[MB_KV_BLOCK] = {0};
     memcpy(values, q + start, n * sizeof *q);
-    store_block(values, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
+    store_block(kernels, values, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
     if (!job->coarse) continue;
-    job->session->model->kernels->turn(values, 1);
-    store_block(values, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
+    kernels->turn(values, 1);
+    store_block(kernels, values, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
   }
 }
 

@@ -5,10 +5,6 @@
 #include "engine/session.h"
 #include "kernels/kernels.h"
 
-/* One block, quantised to 8 bits: codes in [-127, 127], and the scale that belongs to them, NaN where a value is not
- * finite (as mb_activations). */
-float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
-
 /* Stores one KV head's key and value of a position, head_dim floats each; with int4 in 8 bits. */
 void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
                  const float *value);

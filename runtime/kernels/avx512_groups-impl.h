@@ -141,17 +141,16 @@ MB_INLINE void make_codes(weighing *w, const mb_terms *terms, const float (*scal
         weights[i] = _mm512_cvtps_epi32(_mm512_mul_ps(scaled, inverse));
       }
       for (uint32_t i = 0; i < 2; i++) words[i] = _mm512_packs_epi32(weights[2 * i], weights[2 * i + 1]);
-      __m512i high = _mm512_setzero_si512();
+      __m512i high = _mm512_setzero_si512(), sum = high;
       if (fine[r]) {
         high = _mm512_packs_epi16(_mm512_srai_epi16(words[0], 7), _mm512_srai_epi16(words[1], 7));
         for (uint32_t i = 0; i < 2; i++) words[i] = _mm512_and_si512(words[i], bits);
+        if (int4) sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(sum, one, high), 7);
       }
       const __m512i low = _mm512_packs_epi16(words[0], words[1]);
       _mm512_storeu_si512(tiles[b].codes[0][r], low);
       _mm512_storeu_si512(tiles[b].codes[1][r], high);
-      if (int4) /* 8 bits need no sum */
-        w->registers[at] =
-            _mm512_dpbusd_epi32(_mm512_slli_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), one, high), 7), one, low);
+      if (int4) w->registers[at] = _mm512_dpbusd_epi32(sum, one, low); /* 8 bits need no sum */
       tiles[b].scales[r] = w->scales[at];
     }
 }

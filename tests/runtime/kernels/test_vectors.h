@@ -332,6 +332,28 @@ static void check_gelu(const float *gate, const float *up, const float *out, uin
   }
 }
 
+static void test_kv_codes(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  static const float special[] = {0, INFINITY, -INFINITY, NAN, 1e-31f, 1e30f};
+  for (uint32_t round = 0; round < 400; round++) {
+    float v[MB_KV_BLOCK], largest = 0, scale, got;
+    int8_t codes[MB_KV_BLOCK], others[MB_KV_BLOCK];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = round == 0 ? 0 : random_unit() * (round % 3 == 0 ? 1e-3f : 40);
+    if (round % 5 == 1) v[random_below(MB_KV_BLOCK)] = special[round / 5 % 6];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) largest = fabsf(v[i]) > largest ? fabsf(v[i]) : largest;
+    for (int bits = 4; bits <= 8; bits += 4) {
+      scale = bits == 4 ? scalar->kv_codes_4(v, codes) : scalar->kv_codes_8(v, codes);
+      for (uint32_t i = 0; i < MB_KV_BLOCK && isfinite(scale); i++)
+        check(fabsf(codes[i] * scale - v[i]) <= largest / (bits == 4 ? 6 : 250),
+              "scalar code of %d bits: %d * %g is not %g", bits, codes[i], scale, v[i]);
+      for (int t = 0; tables[t] != NULL; t++) {
+        got = bits == 4 ? tables[t]->kv_codes_4(v, others) : tables[t]->kv_codes_8(v, others);
+        check(memcmp(codes, others, sizeof codes) == 0 && (isnan(scale) ? isnan(got) : memcmp(&got, &scale, 4) == 0),
+              "%s codes of %d bits", tables[t]->name, bits);
+      }
+    }
+  }
+}
+
 /* A Hadamard matrix has the sign of the parity of the bits that row and column share. */
 static void test_turn(const mb_kernels *scalar, const mb_kernels *const *tables) {
   for (uint32_t blocks = 0; blocks < 6; blocks++) {

@@ -19,9 +19,9 @@ P = TypeVar("P")
 
 AT_ONCE = 8192
 """Rows: several copies of them are in RAM."""
-_GPU_AT_ONCE, _GPU_LEAST = 2048, 384
-"""Where a GPU takes the products, the rest is shared among threads: at most and at least so many rows. With 512 rows a
-tenth of the time is Python's own, in which threads take turns; with 48, most of it."""
+_GPU_AT_ONCE, _GPU_LEAST = 2048, 256
+"""Where a GPU takes the products, the rest is shared among threads: at most and at least so many rows. With 256 rows a
+seventh of the time is Python's own, in which threads take turns; with 48, most of it."""
 
 
 def coded_chunks(source: MatrixSource, hessian: Matrix, code: Callable[[Floats], T]) -> Iterator[T]:
