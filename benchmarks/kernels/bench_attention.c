@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
           const uint32_t tokens = kind < 2 ? 1 : TOKENS, streamed = kind % 2;
           const bool small = which == MIX8_SMALL || which == MIX4_SMALL;
           const mb_kernels *kernels = mb_kernels_select(tables[t]);
-          for (size_t j = 0; j < rows * positions; j++) weights[j] = (float)(j % 97) * 0.01f;
+          for (size_t j = 0; j < rows * positions; j++) weights[j] = (float)(j % 97 + 1) * 0.01f;
           for (size_t j = 0; j < rows; j++) term_sums[j] = small ? 1000 : 1;
           if (!streamed) step(kernels, which, heads * tokens, 0);
           const double start = now();

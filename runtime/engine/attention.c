@@ -19,6 +19,7 @@ typedef struct {
   uint32_t layer;
   uint32_t count;
   uint32_t group; /* query heads of one KV head */
+  bool coarse;    /* int4: some of the chunk's tokens see positions in 4 bits */
   size_t scores_stride;
   uint32_t tokens; /* attend_tokens: those of one item */
   uint32_t pieces; /* score_pieces: of the positions */
@@ -83,18 +84,20 @@ static void turn_heads(const attention_job *job, uint32_t n, float *queries, flo
 }
 
 /* A block's codes, scale and sum of codes. */
-static void store_block(const float values[MB_KV_BLOCK], int8_t *codes, float *scale, int32_t *sum) {
-  *scale = mb_kv_quantise(values, codes);
+static void store_block(const mb_kernels *kernels, const float values[MB_KV_BLOCK], int8_t *codes, float *scale,
+                        int32_t *sum) {
+  *scale = kernels->kv_codes_8(values, codes);
   *sum = 0;
   for (uint32_t j = 0; j < MB_KV_BLOCK; j++) *sum += codes[j];
 }
 
-/* A query head in the form that meets the cache's keys, with int4 in both. */
+/* A query head in the form that meets the cache's keys, with int4 in both where both are met. */
 static void store_query(const attention_job *job, const float *q, size_t row) {
   const mb_layout *layout = &job->session->layout;
   const mb_buffers *b = &layout->buffers;
   const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
   const uint32_t dim = job->session->model->weights.config.head_dim;
+  const mb_kernels *kernels = job->session->model->kernels;
   if (!layout->kv_scaled) {
     memcpy(b->query_padded + row * stride, q, dim * sizeof *q);
     return;
@@ -104,10 +107,10 @@ static void store_query(const attention_job *job, const float *q, size_t row) {
     const size_t codes = row * stride + start, block = row * blocks + i;
     float values[MB_KV_BLOCK] = {0};
     memcpy(values, q + start, n * sizeof *q);
-    store_block(values, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
-    if (!layout->keys_int4) continue;
-    mb_kv_turn(values, 1);
-    store_block(values, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
+    store_block(kernels, values, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
+    if (!job->coarse) continue;
+    kernels->turn(values, 1);
+    store_block(kernels, values, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
   }
 }
 
@@ -140,7 +143,7 @@ typedef struct {
   uint32_t coarse_end;  /* int4: mb_coarse_end, the same of all of these tokens */
   float *scores;        /* [rows][job->scores_stride] */
   float *mixed;         /* [rows][stride] */
-  float *turned_mixed;  /* [rows][stride]: what comes of values of 4 bits */
+  float *turned_mixed;  /* [rows][stride]: what comes of values of 4 bits; NULL where there are none */
   float *sums;          /* [rows]: of the softmax terms */
 } queries;
 
@@ -167,7 +170,9 @@ static void take_rows(const attention_job *job, queries *q, size_t row) {
   const mb_buffers *b = &job->session->layout.buffers;
   q->scores = b->scores + row * job->scores_stride;
   q->mixed = b->mixed + row * job->session->layout.stride;
-  q->turned_mixed = job->session->layout.values_int4 ? b->turned_mixed + row * job->session->layout.stride : NULL;
+  const mb_layout *layout = &job->session->layout;
+  const bool int4 = layout->values_int4 && (!layout->keys_int4 || q->coarse_end > MB_KV_TILE);
+  q->turned_mixed = int4 ? b->turned_mixed + row * layout->stride : NULL;
   q->sums = b->term_sums + row;
 }
 
@@ -275,7 +280,7 @@ static void mix(const attention_job *job, const queries *q, uint32_t first_block
     const float inverse = 1.0f / q->sums[r];
     if (q->turned_mixed) {
       float *turned = q->turned_mixed + (size_t)r * stride;
-      mb_kv_turn(turned + from, last_block - first_block);
+      session->model->kernels->turn(turned + from, last_block - first_block);
       for (uint32_t i = from; i < to; i++) mixed[i] += turned[i];
     }
     for (uint32_t i = from; i < to; i++) out[i] = mixed[i] * inverse;
@@ -372,15 +377,16 @@ void mb_attention(mb_session *session, uint32_t layer, uint32_t count) {
   const mb_model_config *c = &session->model->weights.config;
   const mb_layout *layout = &session->layout;
   const uint32_t group = c->heads / c->kv_heads, threads = mb_pool_threads(session->pool);
+  const uint32_t coarse_end = mb_coarse_end(session->position + count - 1); /* of the last token */
   attention_job job = {.session = session,
                        .layer = layer,
                        .count = count,
                        .group = group,
+                       .coarse = layout->keys_int4 && coarse_end > MB_KV_TILE,
                        .scores_stride = mb_round_up(layout->options.context, MB_KV_TILE)};
   mb_pool_run(session->pool, prepare_tokens, &job, count, count == 1 ? 1 : 2);
   const uint64_t work = (uint64_t)count * c->heads * c->head_dim * (session->position + count);
-  if (layout->keys_int4 && mb_coarse_end(session->position + count - 1) >
-                               (session->position ? mb_coarse_end(session->position - 1) : MB_KV_TILE))
+  if (layout->keys_int4 && coarse_end > (session->position ? mb_coarse_end(session->position - 1) : MB_KV_TILE))
     mb_pool_run(session->pool, make_coarse, &job, c->kv_heads, 1);
   job.tokens = layout->thread_rows / group;
   const uint32_t items = (count + job.tokens - 1) / job.tokens * c->kv_heads;

@@ -4,83 +4,12 @@
  * same way, so that scores are integer products. */
 #include "engine/kv_cache.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/half.h"
 #include "engine/config.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define INFINITY_BITS 0x7f800000u
-#define MAGNITUDE_BITS 0x7fffffffu
-#define ROUND_TO_INTEGER 0x1.8p+23f /* added to |v| < 2^22: v, rounded to nearest even, in the low bits of the sum */
-
-/* As bits, of which infinities and NaNs have more than every number: so compilers vectorise it. */
-INLINE uint32_t largest_magnitude(const float v[MB_KV_BLOCK]) {
-  uint32_t most = 0;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    const uint32_t magnitude = mb_float_bits(v[i]) & MAGNITUDE_BITS;
-    most = magnitude > most ? magnitude : most;
-  }
-  return most;
-}
-
-float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
-  const uint32_t most = largest_magnitude(v);
-  if (most >= INFINITY_BITS) {
-    memset(codes, 0, MB_KV_BLOCK);
-    return NAN;
-  }
-  const float maximum = mb_bits_float(most), inverse = maximum > 1e-30f ? 127.0f / maximum : 0.0f;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++)
-    codes[i] = (int8_t)(mb_float_bits(v[i] * inverse + ROUND_TO_INTEGER) - mb_float_bits(ROUND_TO_INTEGER));
-  return inverse > 0 ? maximum / 127.0f : 0.0f;
-}
-
-/* One block to codes in [-8, 7]; returns their scale. The largest value gets the code -8, by a scale of its opposite
- * sign: so all 16 codes are used. Then the scale that suits the codes best. */
-static float quantise_4_bits(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
-  const uint32_t magnitude = largest_magnitude(v);
-  if (magnitude >= INFINITY_BITS) {
-    memset(codes, 0, MB_KV_BLOCK);
-    return NAN;
-  }
-  uint32_t first = 0;
-  while ((mb_float_bits(v[first]) & MAGNITUDE_BITS) != magnitude) first++;
-  const float most = v[first], inverse = fabsf(most) > 1e-30f ? -8.0f / most : 0.0f;
-  int32_t squares = 0;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) {
-    const int32_t code = (int32_t)(mb_float_bits(v[i] * inverse + ROUND_TO_INTEGER) - mb_float_bits(ROUND_TO_INTEGER));
-    codes[i] = (int8_t)(code > 7 ? 7 : code);
-    squares += codes[i] * codes[i];
-  }
-  float products = 0;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++) products += v[i] * (float)codes[i];
-  return inverse != 0 ? products / (float)squares : 0.0f;
-}
-
-/* A stage of the fast transform adds and subtracts neighbours and leaves the sums before the differences: after five of
- * them every value is at its place again, and every stage is the same loop over whole vectors. */
-INLINE void turn_stage(const float in[MB_KV_BLOCK], float out[MB_KV_BLOCK]) {
-  for (uint32_t i = 0; i < MB_KV_BLOCK / 2; i++) {
-    const float x = in[2 * i], y = in[2 * i + 1];
-    out[i] = x + y;
-    out[i + MB_KV_BLOCK / 2] = x - y;
-  }
-}
-
-void mb_kv_turn(float *v, uint32_t blocks) {
-  const float scale = 0x1.6a09e6p-3f; /* 1 / sqrt(32) */
-  float a[MB_KV_BLOCK], b[MB_KV_BLOCK];
-  for (; blocks > 0; blocks--, v += MB_KV_BLOCK) {
-    turn_stage(v, a);
-    turn_stage(a, b);
-    turn_stage(b, a);
-    turn_stage(a, b);
-    turn_stage(b, a);
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = a[i] * scale;
-  }
-}
 
 /* How many positions a layer keeps, and which is the first of them: position p lies in slot (p - first) % kept. */
 static uint32_t kept_positions(const mb_session *session, uint32_t layer) {
@@ -121,21 +50,25 @@ typedef struct {
   uint16_t *scales;
   uint32_t blocks, head_dim;
   bool keys, int4;
+  const mb_kernels *kernels;
 } integers;
 
+static integers integers_of(const mb_session *session, const mb_kv_part *part, bool keys, bool int4) {
+  return (integers){.codes = keys ? part->keys : part->values,
+                    .scales = keys ? part->key_scales : part->value_scales,
+                    .blocks = session->layout.stride / MB_KV_BLOCK,
+                    .head_dim = session->model->weights.config.head_dim,
+                    .keys = keys,
+                    .int4 = int4,
+                    .kernels = session->model->kernels};
+}
+
 static integers keys_of(const mb_session *session, const mb_kv_part *part, bool int4) {
-  return (integers){
-      part->keys, part->key_scales, session->layout.stride / MB_KV_BLOCK, session->model->weights.config.head_dim, true,
-      int4};
+  return integers_of(session, part, true, int4);
 }
 
 static integers values_of(const mb_session *session, const mb_kv_part *part, bool int4) {
-  return (integers){part->values,
-                    part->value_scales,
-                    session->layout.stride / MB_KV_BLOCK,
-                    session->model->weights.config.head_dim,
-                    false,
-                    int4};
+  return integers_of(session, part, false, int4);
 }
 
 INLINE mb_kv_place place_in(bool keys, bool int4, size_t position, uint32_t d) {
@@ -152,8 +85,15 @@ INLINE void store_block(const integers *to, size_t at, uint32_t b, const float v
   uint8_t *block = to->codes + mb_kv_block_at(to->blocks, at, b) * mb_kv_block_bytes(int4);
   int8_t codes[MB_KV_BLOCK];
   to->scales[mb_kv_scale_at(to->blocks, at, b)] =
-      mb_f32_to_f16(int4 ? quantise_4_bits(v, codes) : mb_kv_quantise(v, codes));
-  for (uint32_t d = 0; d < MB_KV_BLOCK; d++) write_code(int4, block, place_in(keys, int4, at, d), codes[d]);
+      mb_f32_to_f16((int4 ? to->kernels->kv_codes_4 : to->kernels->kv_codes_8)(v, codes));
+  const uint32_t apart = keys ? 4 : 16; /* the two dimensions whose halves of 4 bits make a byte: kv_layout.h */
+  for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
+    const mb_kv_place place = place_in(keys, int4, at, d);
+    if (!int4)
+      block[place.byte] = (uint8_t)codes[d];
+    else if (place.shift == 0)
+      block[place.byte] = (uint8_t)((codes[d] + MB_INT4_ZERO) | (codes[d + apart] + MB_INT4_ZERO) << 4);
+  }
 }
 
 INLINE void load_block(const integers *from, size_t at, uint32_t b, float v[MB_KV_BLOCK], bool keys, bool int4) {
@@ -175,7 +115,7 @@ static void store_codes(const integers *to, size_t at, const float *v) {
     const uint32_t start = b * MB_KV_BLOCK, left = to->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
     float values[MB_KV_BLOCK] = {0};
     memcpy(values, v + start, n * sizeof *v);
-    if (to->int4) mb_kv_turn(values, 1);
+    if (to->int4) to->kernels->turn(values, 1);
 #define STORE(keys, int4) store_block(to, at, b, values, keys, int4)
     FOR_KIND(to, STORE);
 #undef STORE
@@ -189,7 +129,7 @@ static void load_codes(const integers *from, size_t at, float *v) {
 #define LOAD(keys, int4) load_block(from, at, b, values, keys, int4)
     FOR_KIND(from, LOAD);
 #undef LOAD
-    if (from->int4) mb_kv_turn(values, 1);
+    if (from->int4) from->kernels->turn(values, 1);
     memcpy(v + start, values, n * sizeof *v);
   }
 }

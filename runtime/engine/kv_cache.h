@@ -5,15 +5,6 @@
 #include "engine/session.h"
 #include "kernels/kernels.h"
 
-/* One block, quantised to 8 bits: codes in [-127, 127], and the scale that belongs to them, NaN where a value is not
- * finite (as mb_activations). */
-float mb_kv_quantise(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
-
-/* int4: turns every block of a head, padded to `blocks` blocks, by a Hadamard matrix, in place. Outliers are spread
- * over their block, so that 4 bits are enough; products of two turned vectors are those of the vectors, and turning
- * twice gives the vector again (QuaRot, Ashkboos et al. 2024, section 4). */
-void mb_kv_turn(float *v, uint32_t blocks);
-
 /* Stores one KV head's key and value of a position, head_dim floats each; with int4 in 8 bits. */
 void mb_kv_store(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t position, const float *key,
                  const float *value);

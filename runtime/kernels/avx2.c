@@ -9,6 +9,7 @@
 #include "kernels/avx2_sparse-impl.h"
 #include "kernels/avx2_vector-impl.h"
 #include "kernels/avx512.h"
+#include "kernels/kv_codes-impl.h"
 #include "kernels/tables.h"
 
 static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
@@ -42,6 +43,9 @@ const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead)
       .scores_int4 = mb_avx512_scores_int4,     \
       .mix_int8 = mb_avx512_mix_int8,           \
       .mix_int4 = mb_avx512_mix_int4,           \
+      .kv_codes_8 = kv_codes_8,                 \
+      .kv_codes_4 = kv_codes_4,                 \
+      .turn = mb_avx512_turn,                   \
       .scores_f16 = scores_f16,                 \
       .mix_f16 = mix_f16,                       \
       .sum_squares = sum_squares,               \

@@ -55,19 +55,27 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
 
 /* ---- vector functions; see exponential.h ---- */
 
-MB_INLINE __m256 exp_8(__m256 x) {
-  x = _mm256_max_ps(_mm256_set1_ps(MB_EXP_MIN), x);
-  x = _mm256_min_ps(_mm256_set1_ps(MB_EXP_MAX), x);
-  __m256 t = _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(MB_EXP_LOG2E)), _mm256_set1_ps(MB_EXP_ROUND));
-  __m256 n = _mm256_sub_ps(t, _mm256_set1_ps(MB_EXP_ROUND));
-  __m256 r = _mm256_sub_ps(x, _mm256_mul_ps(n, _mm256_set1_ps(MB_EXP_LN2_HIGH)));
-  r = _mm256_sub_ps(r, _mm256_mul_ps(n, _mm256_set1_ps(MB_EXP_LN2_LOW)));
-  __m256 p = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(MB_EXP_C5), r), _mm256_set1_ps(MB_EXP_C4));
-  p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(MB_EXP_C3));
-  p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(MB_EXP_C2));
-  p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(MB_EXP_C1));
-  p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(1.0f));
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+enum { EXP_REGISTERS = 4 };
+
+/* exp of `n` registers, a constant: a register's 20 steps wait for each other, so every step is taken for all of them.
+ */
+MB_INLINE void exp_8(__m256 *x, uint32_t n) {
+  __m256 t[EXP_REGISTERS], p[EXP_REGISTERS];
+#define EACH for (uint32_t j = 0; j < n; j++)
+  EACH x[j] = _mm256_max_ps(_mm256_set1_ps(MB_EXP_MIN), x[j]);
+  EACH x[j] = _mm256_min_ps(_mm256_set1_ps(MB_EXP_MAX), x[j]);
+  EACH t[j] = _mm256_add_ps(_mm256_mul_ps(x[j], _mm256_set1_ps(MB_EXP_LOG2E)), _mm256_set1_ps(MB_EXP_ROUND));
+  EACH p[j] = _mm256_sub_ps(t[j], _mm256_set1_ps(MB_EXP_ROUND));
+  EACH x[j] = _mm256_sub_ps(x[j], _mm256_mul_ps(p[j], _mm256_set1_ps(MB_EXP_LN2_HIGH)));
+  EACH x[j] = _mm256_sub_ps(x[j], _mm256_mul_ps(p[j], _mm256_set1_ps(MB_EXP_LN2_LOW)));
+  EACH p[j] = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(MB_EXP_C5), x[j]), _mm256_set1_ps(MB_EXP_C4));
+  EACH p[j] = _mm256_add_ps(_mm256_mul_ps(p[j], x[j]), _mm256_set1_ps(MB_EXP_C3));
+  EACH p[j] = _mm256_add_ps(_mm256_mul_ps(p[j], x[j]), _mm256_set1_ps(MB_EXP_C2));
+  EACH p[j] = _mm256_add_ps(_mm256_mul_ps(p[j], x[j]), _mm256_set1_ps(MB_EXP_C1));
+  EACH p[j] = _mm256_add_ps(_mm256_mul_ps(p[j], x[j]), _mm256_set1_ps(1.0f));
+  EACH x[j] = _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(p[j]), _mm256_slli_epi32(_mm256_castps_si256(t[j]), 23)));
+#undef EACH
 }
 
 static float sum_squares(const float *v, uint32_t n) {
@@ -86,26 +94,33 @@ static float sum_squares(const float *v, uint32_t n) {
   return add_8_parts(sums);
 }
 
-/* gelu: a constant. */
-MB_INLINE void gate_multiply_8(float *gate, const float *up, bool gelu) {
-  __m256 g = _mm256_loadu_ps(gate), u = g;
-  if (gelu) {
-    u = _mm256_mul_ps(_mm256_set1_ps(MB_GELU_CUBIC), _mm256_mul_ps(g, g));
-    u = _mm256_mul_ps(g, _mm256_add_ps(u, _mm256_set1_ps(MB_GELU_LINEAR)));
+/* Of `registers` times 8 values; gelu and registers are constants. */
+MB_INLINE void gate_multiply_8(float *gate, const float *up, uint32_t registers, bool gelu) {
+  __m256 g[EXP_REGISTERS], e[EXP_REGISTERS];
+  for (uint32_t j = 0; j < registers; j++) {
+    __m256 u = g[j] = _mm256_loadu_ps(gate + 8 * j);
+    if (gelu) {
+      u = _mm256_mul_ps(_mm256_set1_ps(MB_GELU_CUBIC), _mm256_mul_ps(u, u));
+      u = _mm256_mul_ps(g[j], _mm256_add_ps(u, _mm256_set1_ps(MB_GELU_LINEAR)));
+    }
+    e[j] = _mm256_xor_ps(u, _mm256_set1_ps(-0.0f));
   }
-  __m256 minus = _mm256_xor_ps(u, _mm256_set1_ps(-0.0f));
-  __m256 product = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), exp_8(minus)));
-  _mm256_storeu_ps(gate, _mm256_mul_ps(product, _mm256_loadu_ps(up)));
+  exp_8(e, registers);
+  for (uint32_t j = 0; j < registers; j++) {
+    const __m256 quotient = _mm256_div_ps(g[j], _mm256_add_ps(_mm256_set1_ps(1.0f), e[j]));
+    _mm256_storeu_ps(gate + 8 * j, _mm256_mul_ps(quotient, _mm256_loadu_ps(up + 8 * j)));
+  }
 }
 
 MB_INLINE void gate_multiply(float *gate, const float *up, uint32_t n, bool gelu) {
   uint32_t i = 0;
-  for (; i + 8 <= n; i += 8) gate_multiply_8(gate + i, up + i, gelu);
+  for (; i + 8 * EXP_REGISTERS <= n; i += 8 * EXP_REGISTERS) gate_multiply_8(gate + i, up + i, EXP_REGISTERS, gelu);
+  for (; i + 8 <= n; i += 8) gate_multiply_8(gate + i, up + i, 1, gelu);
   if (i < n) {
     float g[8] = {0}, u[8] = {0};
     memcpy(g, gate + i, (n - i) * sizeof *g);
     memcpy(u, up + i, (n - i) * sizeof *u);
-    gate_multiply_8(g, u, gelu);
+    gate_multiply_8(g, u, 1, gelu);
     memcpy(gate + i, g, (n - i) * sizeof *g);
   }
 }
@@ -114,30 +129,71 @@ static void silu_multiply(float *gate, const float *up, uint32_t n) { gate_multi
 
 static void gelu_multiply(float *gate, const float *up, uint32_t n) { gate_multiply(gate, up, n, true); }
 
-static float softmax_terms(float *scores, uint32_t n) {
-  if (n == 0) return 0;
-  float maximum = scores[0], last[8] = {0};
+/* The largest of the scores, or NaN where the first one is. */
+static float largest_score(const float *scores, uint32_t n) {
+  const __m256 first = _mm256_set1_ps(scores[0]);
+  __m256 tops[4] = {first, first, first, first}; /* each waits for itself alone */
   uint32_t i = 0;
-  __m256 top = _mm256_set1_ps(scores[0]), sums = _mm256_setzero_ps();
-  for (; i + 8 <= n; i += 8) top = _mm256_max_ps(top, _mm256_loadu_ps(scores + i));
-  _mm256_storeu_ps(last, top);
+  for (; i + 32 <= n; i += 32)
+    for (uint32_t j = 0; j < 4; j++) tops[j] = _mm256_max_ps(_mm256_loadu_ps(scores + i + 8 * j), tops[j]);
+  float last[8], maximum = scores[0];
+  _mm256_storeu_ps(last, _mm256_max_ps(_mm256_max_ps(tops[0], tops[1]), _mm256_max_ps(tops[2], tops[3])));
   for (int j = 0; j < 8; j++) maximum = last[j] > maximum ? last[j] : maximum;
   for (; i < n; i++) maximum = scores[i] > maximum ? scores[i] : maximum;
+  return maximum;
+}
 
-  top = _mm256_set1_ps(maximum);
-  for (i = 0; i + 8 <= n; i += 8) {
-    __m256 e = exp_8(_mm256_sub_ps(_mm256_loadu_ps(scores + i), top));
-    _mm256_storeu_ps(scores + i, e);
-    sums = _mm256_add_ps(sums, e);
+static float softmax_terms(float *scores, uint32_t n) {
+  if (n == 0) return 0;
+  const __m256 top = _mm256_set1_ps(largest_score(scores, n));
+  __m256 sums = _mm256_setzero_ps(), e[EXP_REGISTERS];
+  uint32_t i = 0;
+  for (; i + 8 * EXP_REGISTERS <= n; i += 8 * EXP_REGISTERS) {
+    for (uint32_t j = 0; j < EXP_REGISTERS; j++) e[j] = _mm256_sub_ps(_mm256_loadu_ps(scores + i + 8 * j), top);
+    exp_8(e, EXP_REGISTERS);
+    for (uint32_t j = 0; j < EXP_REGISTERS; j++) {
+      _mm256_storeu_ps(scores + i + 8 * j, e[j]);
+      sums = _mm256_add_ps(sums, e[j]);
+    }
   }
-  if (i < n) {
-    memcpy(last, scores + i, (n - i) * sizeof *last);
-    _mm256_storeu_ps(last, exp_8(_mm256_sub_ps(_mm256_loadu_ps(last), top)));
-    memset(last + (n - i), 0, (8 - (n - i)) * sizeof *last);
-    memcpy(scores + i, last, (n - i) * sizeof *last);
+  for (; i < n; i += 8) {
+    float last[8] = {0};
+    const uint32_t some = n - i < 8 ? n - i : 8;
+    memcpy(last, scores + i, some * sizeof *last);
+    e[0] = _mm256_sub_ps(_mm256_loadu_ps(last), top);
+    exp_8(e, 1);
+    _mm256_storeu_ps(last, e[0]);
+    memset(last + some, 0, (8 - some) * sizeof *last);
+    memcpy(scores + i, last, some * sizeof *last);
     sums = _mm256_add_ps(sums, _mm256_loadu_ps(last));
   }
   return add_8_parts(sums);
+}
+
+/* A stage of turn: sums, but where `differences` has a sign the other value less this one. */
+MB_INLINE __m256 turn_stage(__m256 v, __m256 others, __m256 differences) {
+  return _mm256_add_ps(others, _mm256_xor_ps(v, differences));
+}
+
+static void turn(float *v, uint32_t blocks) {
+  const __m256 scale = _mm256_set1_ps(MB_TURN_SCALE), s = _mm256_set1_ps(-0.0f), zero = _mm256_setzero_ps();
+  const __m256 ones = _mm256_blend_ps(zero, s, 0xaa), twos = _mm256_blend_ps(zero, s, 0xcc);
+  const __m256 fours = _mm256_blend_ps(zero, s, 0xf0);
+  for (; blocks > 0; blocks--, v += MB_KV_BLOCK) {
+    __m256 q[4];
+    for (uint32_t i = 0; i < 4; i++) {
+      q[i] = _mm256_loadu_ps(v + 8 * i);
+      q[i] = turn_stage(q[i], _mm256_permute_ps(q[i], 0xb1), ones);
+      q[i] = turn_stage(q[i], _mm256_permute_ps(q[i], 0x4e), twos);
+      q[i] = turn_stage(q[i], _mm256_permute2f128_ps(q[i], q[i], 1), fours);
+    }
+    const __m256 a = _mm256_add_ps(q[0], q[1]), b = _mm256_sub_ps(q[0], q[1]);
+    const __m256 c = _mm256_add_ps(q[2], q[3]), d = _mm256_sub_ps(q[2], q[3]);
+    _mm256_storeu_ps(v, _mm256_mul_ps(_mm256_add_ps(a, c), scale));
+    _mm256_storeu_ps(v + 8, _mm256_mul_ps(_mm256_add_ps(b, d), scale));
+    _mm256_storeu_ps(v + 16, _mm256_mul_ps(_mm256_sub_ps(a, c), scale));
+    _mm256_storeu_ps(v + 24, _mm256_mul_ps(_mm256_sub_ps(b, d), scale));
+  }
 }
 
 #endif

@@ -88,7 +88,7 @@ MB_INLINE void load_16_scales(const uint16_t *halves, float *scales) {
   _mm256_storeu_ps(scales + 8, load_8_f16(halves + 8));
 }
 
-MB_INLINE void weigh_positions(const float *terms, float limit, const float *value_scales, uint32_t positions,
+MB_INLINE bool weigh_positions(const float *terms, float limit, const float *value_scales, uint32_t positions,
                                tile_weights *tile, uint32_t row, bool int4) {
   const __m256 zero = _mm256_setzero_ps();
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), bits = _mm256_set1_epi16(127);
@@ -127,7 +127,7 @@ MB_INLINE void weigh_positions(const float *terms, float limit, const float *val
     tile->sums[row] = _mm_cvtsi128_si32(t);
   }
   tile->scales[row] = s.scale;
-  tile->fine = tile->fine || fine;
+  return fine;
 }
 
 /* The products of a tile with one part of its weights, for 16 dimensions: added to the sums. */
@@ -149,22 +149,22 @@ MB_INLINE void add_tile(__m256i sums[GROUP_ROWS][2], const int8_t (*weights)[MB_
 }
 
 MB_INLINE void mix_tile(const tile_weights *tile, const uint8_t *values, size_t group_bytes, uint32_t positions,
-                        float *out, size_t stride, uint32_t rows, bool int4) {
+                        float *out, size_t stride, uint32_t first, uint32_t rows, bool fine, bool int4) {
   for (uint32_t high = 0; high < 2; high++, out += 16) {
     __m256i sums[GROUP_ROWS][2];
     clear_sums(sums, rows);
-    if (tile->fine) {
-      add_tile(sums, tile->codes[1], values, group_bytes, positions, high != 0, rows, int4);
+    if (fine) {
+      add_tile(sums, tile->codes[1] + first, values, group_bytes, positions, high != 0, rows, int4);
       for (uint32_t r = 0; r < rows; r++)
         for (int j = 0; j < 2; j++) sums[r][j] = _mm256_slli_epi32(sums[r][j], 7);
     }
-    add_tile(sums, tile->codes[0], values, group_bytes, positions, high != 0, rows, int4);
+    add_tile(sums, tile->codes[0] + first, values, group_bytes, positions, high != 0, rows, int4);
     for (uint32_t r = 0; r < rows; r++)
       for (int j = 0; j < 2; j++) {
         float *to = out + r * stride + 8 * j;
-        const __m256i zeros = _mm256_set1_epi32(int4 ? MB_INT4_ZERO * tile->sums[r] : 0);
-        const __m256 part =
-            _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sums[r][j], zeros)), _mm256_set1_ps(tile->scales[r]));
+        const __m256i zeros = _mm256_set1_epi32(int4 ? MB_INT4_ZERO * tile->sums[first + r] : 0);
+        const __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sums[r][j], zeros)),
+                                          _mm256_set1_ps(tile->scales[first + r]));
         _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), part));
       }
   }

@@ -11,6 +11,7 @@ void mb_avx512_mix_int8(const mb_terms *terms, const mb_kv_groups *values, uint3
                         float *out);
 void mb_avx512_mix_int4(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
                         float *out);
+void mb_avx512_turn(float *v, uint32_t blocks);
 float mb_avx512_softmax_terms(float *scores, uint32_t n);
 
 #endif

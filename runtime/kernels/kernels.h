@@ -111,6 +111,18 @@ typedef struct {
   void (*mix_int4)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
                    float *out);
 
+  /* A block of MB_KV_BLOCK floats to codes of a KV cache, returning their scale; NaN, with codes of 0, where a value is
+   * not finite. 8 bits, also of queries: codes in [-127, 127], scale max|v| / 127. 4 bits: codes in [-8, 7], the
+   * largest value -8, and the scale that suits the codes best: sum v c / sum c c, the products added in order. */
+  float (*kv_codes_8)(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
+  float (*kv_codes_4)(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
+  /* What comes into a cache of 4 bits is turned first: outliers are spread over their block, products of two turned
+   * vectors are those of the vectors, and turning twice gives the vector again (QuaRot, Ashkboos et al. 2024, section
+   * 4). v = MB_TURN_SCALE * (H v) for every block of MB_KV_BLOCK floats, H the Hadamard matrix by its fast transform:
+   * for the bits of an element's index from the lowest on, x + y replaces the x that lacks the bit, x - y the y that
+   * has it. */
+  void (*turn)(float *v, uint32_t blocks);
+
   /* Attention over an fp16 cache, in floats.
    * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes then add as (i, i + 4), (i, i + 2),
    *   (0 + 1). */

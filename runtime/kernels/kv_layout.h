@@ -26,6 +26,8 @@
 #define MB_KV_TILE 64  /* positions whose weights have one scale when values are mixed */
 #define MB_INT4_ZERO 8 /* the code of 0 */
 
+#define MB_TURN_SCALE 0x1.6a09e6p-3f /* 1 / sqrt(MB_KV_BLOCK): a Hadamard matrix times this is its own inverse */
+
 /* Of a block of a group. */
 static inline uint32_t mb_kv_block_bytes(bool int4) { return MB_KV_GROUP * MB_KV_BLOCK / (int4 ? 2 : 1); }
 

@@ -1,7 +1,9 @@
 /* The NEON table, aarch64 without dot products and armv7: multiply-accumulate into 16 bits. */
+#include "kernels/kv_codes-impl.h"
 #include "kernels/neon_common.h"
 #include "kernels/neon_functions-impl.h"
 #include "kernels/tables.h"
+#include "kernels/turn-impl.h"
 
 /* Four rows x four columns side by side in 16 bits; a step adds one product to each. */
 typedef struct {

@@ -1,7 +1,9 @@
 /* The NEON table with dot products (sdot, Armv8.2 on): what they speed up; the rest is as in neon.c. */
+#include "kernels/kv_codes-impl.h"
 #include "kernels/neon_common.h"
 #include "kernels/neon_functions-impl.h"
 #include "kernels/tables.h"
+#include "kernels/turn-impl.h"
 
 typedef int32x4_t quad; /* sums of four columns, one row per lane */
 typedef int32x4_t quad_sums;

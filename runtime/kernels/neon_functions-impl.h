@@ -53,23 +53,35 @@ static void quantise_group(const float *values, uint32_t columns, int8_t *codes,
 
 /* ---- vector functions; see exponential.h ---- */
 
+#if defined(__aarch64__)
+enum { EXP_REGISTERS = 4 };
+#else
+enum { EXP_REGISTERS = 2 };
+#endif
+
 MB_INLINE float32x4_t multiply_add(float32x4_t a, float32x4_t b, float c) {
   return vaddq_f32(vmulq_f32(a, b), vdupq_n_f32(c));
 }
 
-MB_INLINE float32x4_t exp_4(float32x4_t x) {
-  x = vmaxq_f32(vdupq_n_f32(MB_EXP_MIN), x);
-  x = vminq_f32(vdupq_n_f32(MB_EXP_MAX), x);
-  const float32x4_t t = multiply_add(x, vdupq_n_f32(MB_EXP_LOG2E), MB_EXP_ROUND);
-  const float32x4_t n = vsubq_f32(t, vdupq_n_f32(MB_EXP_ROUND));
-  float32x4_t r = vsubq_f32(x, vmulq_f32(n, vdupq_n_f32(MB_EXP_LN2_HIGH)));
-  r = vsubq_f32(r, vmulq_f32(n, vdupq_n_f32(MB_EXP_LN2_LOW)));
-  float32x4_t p = multiply_add(vdupq_n_f32(MB_EXP_C5), r, MB_EXP_C4);
-  p = multiply_add(p, r, MB_EXP_C3);
-  p = multiply_add(p, r, MB_EXP_C2);
-  p = multiply_add(p, r, MB_EXP_C1);
-  p = multiply_add(p, r, 1.0f);
-  return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
+/* exp of `n` registers, a constant: a register's 20 steps wait for each other, and small cores do nothing meanwhile; so
+ * every step is taken for all of them. */
+MB_INLINE void exp_4(float32x4_t *x, uint32_t n) {
+  float32x4_t t[EXP_REGISTERS], p[EXP_REGISTERS];
+#define EACH for (uint32_t j = 0; j < n; j++)
+  EACH x[j] = vmaxq_f32(vdupq_n_f32(MB_EXP_MIN), x[j]);
+  EACH x[j] = vminq_f32(vdupq_n_f32(MB_EXP_MAX), x[j]);
+  EACH t[j] = multiply_add(x[j], vdupq_n_f32(MB_EXP_LOG2E), MB_EXP_ROUND);
+  EACH p[j] = vsubq_f32(t[j], vdupq_n_f32(MB_EXP_ROUND));
+  EACH x[j] = vsubq_f32(x[j], vmulq_f32(p[j], vdupq_n_f32(MB_EXP_LN2_HIGH)));
+  EACH x[j] = vsubq_f32(x[j], vmulq_f32(p[j], vdupq_n_f32(MB_EXP_LN2_LOW)));
+  EACH p[j] = multiply_add(vdupq_n_f32(MB_EXP_C5), x[j], MB_EXP_C4);
+  EACH p[j] = multiply_add(p[j], x[j], MB_EXP_C3);
+  EACH p[j] = multiply_add(p[j], x[j], MB_EXP_C2);
+  EACH p[j] = multiply_add(p[j], x[j], MB_EXP_C1);
+  EACH p[j] = multiply_add(p[j], x[j], 1.0f);
+  EACH x[j] =
+      vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p[j]), vshlq_n_s32(vreinterpretq_s32_f32(t[j]), 23)));
+#undef EACH
 }
 
 static float sum_squares(const float *v, uint32_t n) {
@@ -87,29 +99,36 @@ static float sum_squares(const float *v, uint32_t n) {
   return add_8_parts(low, high);
 }
 
-/* gelu: a constant. */
-MB_INLINE void gate_multiply_4(float *gate, const float *up, bool gelu) {
-  const float32x4_t g = vld1q_f32(gate);
-  float32x4_t u = g;
-  if (gelu) u = vmulq_f32(g, multiply_add(vdupq_n_f32(MB_GELU_CUBIC), vmulq_f32(g, g), MB_GELU_LINEAR));
-  const float32x4_t divisor = vaddq_f32(vdupq_n_f32(1.0f), exp_4(vnegq_f32(u)));
+/* Of `registers` times 4 values; gelu and registers are constants. */
+MB_INLINE void gate_multiply_4(float *gate, const float *up, uint32_t registers, bool gelu) {
+  float32x4_t g[EXP_REGISTERS], e[EXP_REGISTERS];
+  for (uint32_t j = 0; j < registers; j++) {
+    float32x4_t u = g[j] = vld1q_f32(gate + 4 * j);
+    if (gelu) u = vmulq_f32(u, multiply_add(vdupq_n_f32(MB_GELU_CUBIC), vmulq_f32(u, u), MB_GELU_LINEAR));
+    e[j] = vnegq_f32(u);
+  }
+  exp_4(e, registers);
+  for (uint32_t j = 0; j < registers; j++) {
+    const float32x4_t divisor = vaddq_f32(vdupq_n_f32(1.0f), e[j]);
 #if defined(__aarch64__)
-  vst1q_f32(gate, vmulq_f32(vdivq_f32(g, divisor), vld1q_f32(up)));
+    vst1q_f32(gate + 4 * j, vmulq_f32(vdivq_f32(g[j], divisor), vld1q_f32(up + 4 * j)));
 #else
-  float d[4]; /* armv7 divides in VFP, one by one; subnormal results stay as they are there */
-  vst1q_f32(d, divisor);
-  for (int i = 0; i < 4; i++) gate[i] = gate[i] / d[i] * up[i];
+    float d[4]; /* armv7 divides in VFP, one by one; subnormal results stay as they are there */
+    vst1q_f32(d, divisor);
+    for (uint32_t i = 4 * j; i < 4 * j + 4; i++) gate[i] = gate[i] / d[i % 4] * up[i];
 #endif
+  }
 }
 
 MB_INLINE void gate_multiply(float *gate, const float *up, uint32_t n, bool gelu) {
   uint32_t i = 0;
-  for (; i + 4 <= n; i += 4) gate_multiply_4(gate + i, up + i, gelu);
+  for (; i + 4 * EXP_REGISTERS <= n; i += 4 * EXP_REGISTERS) gate_multiply_4(gate + i, up + i, EXP_REGISTERS, gelu);
+  for (; i + 4 <= n; i += 4) gate_multiply_4(gate + i, up + i, 1, gelu);
   if (i < n) {
     float g[4] = {0}, u[4] = {0};
     memcpy(g, gate + i, (n - i) * sizeof *g);
     memcpy(u, up + i, (n - i) * sizeof *u);
-    gate_multiply_4(g, u, gelu);
+    gate_multiply_4(g, u, 1, gelu);
     memcpy(gate + i, g, (n - i) * sizeof *g);
   }
 }
@@ -118,36 +137,50 @@ static void silu_multiply(float *gate, const float *up, uint32_t n) { gate_multi
 
 static void gelu_multiply(float *gate, const float *up, uint32_t n) { gate_multiply(gate, up, n, true); }
 
-static float softmax_terms(float *scores, uint32_t n) {
-  if (n == 0) return 0;
-  float maximum = scores[0], last[8];
+static float largest_score(const float *scores, uint32_t n) {
+  const float32x4_t first = vdupq_n_f32(scores[0]);
+  float32x4_t tops[4] = {first, first, first, first}; /* each waits for itself alone */
+  float last[4], maximum = scores[0];
   uint32_t i = 0;
-  float32x4_t top = vdupq_n_f32(scores[0]), low = vdupq_n_f32(0), high = low;
-  for (; i + 4 <= n; i += 4) top = vmaxq_f32(top, vld1q_f32(scores + i));
-  vst1q_f32(last, top);
+  for (; i + 16 <= n; i += 16)
+    for (uint32_t j = 0; j < 4; j++) tops[j] = vmaxq_f32(tops[j], vld1q_f32(scores + i + 4 * j));
+  vst1q_f32(last, vmaxq_f32(vmaxq_f32(tops[0], tops[1]), vmaxq_f32(tops[2], tops[3])));
   for (int j = 0; j < 4; j++) maximum = last[j] > maximum ? last[j] : maximum;
   for (; i < n; i++) maximum = scores[i] > maximum ? scores[i] : maximum;
+  return maximum;
+}
 
-  top = vdupq_n_f32(maximum);
-  for (i = 0; i + 8 <= n; i += 8) {
-    const float32x4_t a = exp_4(vsubq_f32(vld1q_f32(scores + i), top));
-    const float32x4_t b = exp_4(vsubq_f32(vld1q_f32(scores + i + 4), top));
-    vst1q_f32(scores + i, a);
-    vst1q_f32(scores + i + 4, b);
-    low = vaddq_f32(low, a);
-    high = vaddq_f32(high, b);
+/* The terms of 4 * registers scores in place, added to the sums of every eighth: sums[0] holds those of the lower four.
+ * registers: a constant, even. */
+MB_INLINE void soften_4(float *scores, float32x4_t top, uint32_t registers, float32x4_t sums[2]) {
+  float32x4_t e[EXP_REGISTERS];
+  for (uint32_t j = 0; j < registers; j++) e[j] = vsubq_f32(vld1q_f32(scores + 4 * j), top);
+  exp_4(e, registers);
+  for (uint32_t j = 0; j < registers; j++) {
+    vst1q_f32(scores + 4 * j, e[j]);
+    sums[j % 2] = vaddq_f32(sums[j % 2], e[j]);
   }
+}
+
+static float softmax_terms(float *scores, uint32_t n) {
+  if (n == 0) return 0;
+  const float32x4_t top = vdupq_n_f32(largest_score(scores, n));
+  float32x4_t sums[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+  uint32_t i = 0;
+  for (; i + 4 * EXP_REGISTERS <= n; i += 4 * EXP_REGISTERS) soften_4(scores + i, top, EXP_REGISTERS, sums);
+  for (; i + 8 <= n; i += 8) soften_4(scores + i, top, 2, sums);
   if (i < n) {
-    memset(last, 0, sizeof last);
+    float last[8] = {0};
+    float32x4_t e[EXP_REGISTERS];
     memcpy(last, scores + i, (n - i) * sizeof *last);
-    vst1q_f32(last, exp_4(vsubq_f32(vld1q_f32(last), top)));
-    vst1q_f32(last + 4, exp_4(vsubq_f32(vld1q_f32(last + 4), top)));
+    for (uint32_t j = 0; j < 2; j++) e[j] = vsubq_f32(vld1q_f32(last + 4 * j), top);
+    exp_4(e, 2);
+    for (uint32_t j = 0; j < 2; j++) vst1q_f32(last + 4 * j, e[j]);
     memset(last + (n - i), 0, (8 - (n - i)) * sizeof *last);
     memcpy(scores + i, last, (n - i) * sizeof *last);
-    low = vaddq_f32(low, vld1q_f32(last));
-    high = vaddq_f32(high, vld1q_f32(last + 4));
+    for (uint32_t j = 0; j < 2; j++) sums[j] = vaddq_f32(sums[j], vld1q_f32(last + 4 * j));
   }
-  return add_8_parts(low, high);
+  return add_8_parts(sums[0], sums[1]);
 }
 
 #endif

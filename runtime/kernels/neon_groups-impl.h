@@ -110,7 +110,7 @@ MB_INLINE uint32_t largest_of_4(uint32x4_t v) {
   return vget_lane_u32(m, 0);
 }
 
-MB_INLINE void weigh_positions(const float *terms, float limit, const float *value_scales, uint32_t positions,
+MB_INLINE bool weigh_positions(const float *terms, float limit, const float *value_scales, uint32_t positions,
                                tile_weights *tile, uint32_t row, bool int4) {
   float scaled[MB_KV_TILE];
   uint32x4_t most = vdupq_n_u32(0), large = most;
@@ -134,7 +134,7 @@ MB_INLINE void weigh_positions(const float *terms, float limit, const float *val
   }
   (void)int4; /* codes have their sign here, so that no sum is needed */
   tile->scales[row] = s.scale;
-  tile->fine = tile->fine || fine;
+  return fine;
 }
 
 /* The sums of 4 dimensions' products with one part of a tile's weights. values: of the dimensions' first positions. */
@@ -148,22 +148,22 @@ MB_INLINE void add_tile(quads *s, const int8_t (*weights)[MB_KV_TILE], const uin
 }
 
 MB_INLINE void mix_tile(const tile_weights *tile, const uint8_t *values, size_t group_bytes, uint32_t positions,
-                        float *out, size_t stride, uint32_t rows, bool int4) {
+                        float *out, size_t stride, uint32_t first, uint32_t rows, bool fine, bool int4) {
   for (uint32_t d = 0; d < MB_KV_BLOCK; d += 4) {
     const bool high = d >= 16;
     const uint8_t *v = values + d % 16 * 4 + (high && !int4 ? MB_KV_GROUP * 16 : 0);
     int32x4_t sums[GROUP_ROWS];
     quads s;
     for (uint32_t r = 0; r < rows; r++) sums[r] = vdupq_n_s32(0);
-    if (tile->fine) {
-      add_tile(&s, tile->codes[1], v, group_bytes, positions, high, rows, int4);
+    if (fine) {
+      add_tile(&s, tile->codes[1] + first, v, group_bytes, positions, high, rows, int4);
       for (uint32_t r = 0; r < rows; r++) sums[r] = vshlq_n_s32(quad_rows(s.sums[r]), 7);
     }
-    add_tile(&s, tile->codes[0], v, group_bytes, positions, high, rows, int4);
+    add_tile(&s, tile->codes[0] + first, v, group_bytes, positions, high, rows, int4);
     for (uint32_t r = 0; r < rows; r++) {
       const float32x4_t sum = vcvtq_f32_s32(vaddq_s32(sums[r], quad_rows(s.sums[r])));
       float *to = out + r * stride + d;
-      vst1q_f32(to, vaddq_f32(vld1q_f32(to), vmulq_f32(sum, vdupq_n_f32(tile->scales[r]))));
+      vst1q_f32(to, vaddq_f32(vld1q_f32(to), vmulq_f32(sum, vdupq_n_f32(tile->scales[first + r]))));
     }
   }
 }

@@ -5,10 +5,12 @@
 #include "base/half.h"
 #include "kernels/exponential.h"
 #include "kernels/kernels.h"
+#include "kernels/kv_codes-impl.h"
 #include "kernels/quantise.h"
 #include "kernels/scalar_sparse-impl.h"
 #include "kernels/scalar_vector-impl.h"
 #include "kernels/tables.h"
+#include "kernels/turn-impl.h"
 #include "packed/layout.h"
 
 /* ---- activations ---- */

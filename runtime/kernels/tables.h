@@ -22,6 +22,9 @@ extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */
       .scores_int4 = scores_int4,                      \
       .mix_int8 = mix_int8,                            \
       .mix_int4 = mix_int4,                            \
+      .kv_codes_8 = kv_codes_8,                        \
+      .kv_codes_4 = kv_codes_4,                        \
+      .turn = turn,                                    \
       .scores_f16 = scores_f16,                        \
       .mix_f16 = mix_f16,                              \
       .sum_squares = sum_squares,                      \

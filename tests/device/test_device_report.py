@@ -167,6 +167,8 @@ def test_the_verdict():
         ("long-context", replace(whole(), peak=Peak(88 * MB, 88 * MB, 88 * MB)), "(-12.0%)"),
         ("long-context", replace(whole(), peak_anon_bytes=23 * MB), "anonymous as predicted"),
         ("long-context", replace(whole(), peak=Peak(100 * MB, 96 * MB, 100 * MB)), "witnesses agree"),
+        ("long-context", replace(whole(), peak=Peak(103 * MB, 100 * MB, 100 * MB)), "witnesses agree"),
+        ("long-context", replace(whole(), peak=Peak(89 * MB, 100 * MB, 100 * MB)), "witnesses agree: sampler"),
         ("warm-load", replace(whole(), answer=[1, 3]), "same tokens: other tokens than this machine's: [1, 3]"),
         ("cancel", replace(whole(), reason="length"), "cancelled: it went on to its end"),
         ("cancel", Run(0, Outcome("oom", "killed")), "ran: killed"),
@@ -174,6 +176,8 @@ def test_the_verdict():
     ):
         (found,) = missed(figured(PHONE, MANIFEST, {cell: [run]}))
         assert words in found
+    late = replace(whole(), peak=Peak(91 * MB, 100 * MB, 100 * MB))  # the last sample was taken before the end
+    assert missed(figured(PHONE, MANIFEST, {"long-context": [late]})) == []
     states = {"save": [whole(state_seconds=0.01)], "resume": [whole(kept_tokens=9, prompt_tokens=10)]}
     assert missed(figured(PHONE, MANIFEST, states)) == []
     for cells, words in (

@@ -412,6 +412,8 @@ int main(void) {
   test_attention(scalar, tables);
   test_attention_groups(scalar, tables);
   test_functions(scalar, tables);
+  test_kv_codes(scalar, tables);
+  test_turn(scalar, tables);
   printf("kernels: %ld checks, %ld failures\n", checks, failures);
   return failures != 0;
 }

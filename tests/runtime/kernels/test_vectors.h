@@ -332,6 +332,54 @@ static void check_gelu(const float *gate, const float *up, const float *out, uin
   }
 }
 
+static void test_kv_codes(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  static const float special[] = {0, INFINITY, -INFINITY, NAN, 1e-31f, 1e30f};
+  for (uint32_t round = 0; round < 400; round++) {
+    float v[MB_KV_BLOCK], largest = 0, scale, got;
+    int8_t codes[MB_KV_BLOCK], others[MB_KV_BLOCK];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = round == 0 ? 0 : random_unit() * (round % 3 == 0 ? 1e-3f : 40);
+    if (round % 5 == 1) v[random_below(MB_KV_BLOCK)] = special[round / 5 % 6];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) largest = fabsf(v[i]) > largest ? fabsf(v[i]) : largest;
+    for (int bits = 4; bits <= 8; bits += 4) {
+      scale = bits == 4 ? scalar->kv_codes_4(v, codes) : scalar->kv_codes_8(v, codes);
+      for (uint32_t i = 0; i < MB_KV_BLOCK && isfinite(scale); i++)
+        check(fabsf(codes[i] * scale - v[i]) <= largest / (bits == 4 ? 6 : 250),
+              "scalar code of %d bits: %d * %g is not %g", bits, codes[i], scale, v[i]);
+      for (int t = 0; tables[t] != NULL; t++) {
+        got = bits == 4 ? tables[t]->kv_codes_4(v, others) : tables[t]->kv_codes_8(v, others);
+        check(memcmp(codes, others, sizeof codes) == 0 && (isnan(scale) ? isnan(got) : memcmp(&got, &scale, 4) == 0),
+              "%s codes of %d bits", tables[t]->name, bits);
+      }
+    }
+  }
+}
+
+/* A Hadamard matrix has the sign of the parity of the bits that row and column share. */
+static void test_turn(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  for (uint32_t blocks = 0; blocks < 6; blocks++) {
+    const uint32_t n = blocks * MB_KV_BLOCK;
+    guarded in = guarded_new(n * 4), a = guarded_new(n * 4), b = guarded_new(n * 4);
+    float *values = in.at, *turned = a.at;
+    for (uint32_t i = 0; i < n; i++) values[i] = turned[i] = random_unit() * 50;
+    scalar->turn(turned, blocks);
+    for (uint32_t i = 0; i < n; i++) {
+      double sum = 0;
+      for (uint32_t j = 0; j < MB_KV_BLOCK; j++)
+        sum += (__builtin_parity(i % MB_KV_BLOCK & j) ? -1 : 1) * (double)values[i / MB_KV_BLOCK * MB_KV_BLOCK + j];
+      check(fabs(turned[i] - sum / sqrt(MB_KV_BLOCK)) <= 1e-4, "scalar turn of %u blocks: %g for %g", blocks, turned[i],
+            sum / sqrt(MB_KV_BLOCK));
+    }
+    for (int t = 0; tables[t] != NULL; t++) {
+      memcpy(b.at, in.at, n * 4);
+      tables[t]->turn(b.at, blocks);
+      check(memcmp(a.at, b.at, n * 4) == 0, "%s turn of %u blocks", tables[t]->name, blocks);
+    }
+    guarded_free(&in);
+    guarded_free(&a);
+    guarded_free(&b);
+  }
+}
+
 static void test_functions(const mb_kernels *scalar, const mb_kernels *const *tables) {
   for (uint32_t round = 0; round < 80; round++) {
     uint32_t n = round < 40 ? round : round < 79 ? random_below(700) : 8960;

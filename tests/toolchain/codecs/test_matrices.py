@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mobile_bundle.codecs import Stats, codec_by_name
 from mobile_bundle.codecs.matrices import beside, on_host, times
-from mobile_bundle.codecs.propagation import energy_order, inverse_factor
+from mobile_bundle.codecs.propagation import energy_order, inverse_factor, squares_of_runs
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR, try_candidates
 
 torch = pytest.importorskip("torch")
@@ -53,6 +53,21 @@ def test_trials_are_those_of_arrays() -> None:
     assert found[0].keys() == found[1].keys() == GAUSSIAN_ERROR.keys()
     for name, errors in found[0].items():
         np.testing.assert_allclose(found[1][name].sum(), errors.sum(), rtol=5e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("widths", [[1] * 150, [16] * 9 + [6], [3, *[16] * 9, 3], [100, 50]])
+def test_what_runs_need_comes_over_at_once(widths: list[int]) -> None:
+    """Runs of single columns, of circles, with outliers before them, and of blocks wider than a run."""
+    _, hessian, _ = problem(1, sum(widths))
+    ends = np.cumsum(widths).tolist()
+    blocks = list(zip([0, *ends[:-1]], ends, strict=True))
+    here = squares_of_runs(hessian, blocks)
+    there = squares_of_runs(torch.from_numpy(hessian), blocks)
+    assert list(here) == list(there)
+    starts = [blocks[first][0] for first in here]
+    for start, stop, own, other in zip(starts, [*starts[1:], ends[-1]], here.values(), there.values(), strict=True):
+        np.testing.assert_array_equal(own, hessian[start:stop, start:stop])
+        np.testing.assert_array_equal(own, other)
 
 
 def test_factors_are_those_of_arrays() -> None:

@@ -16,7 +16,7 @@ from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.trellis import _TABLE, _windows
 from mobile_bundle.codecs.trellis_fit import PLACES, _circle_order
 from mobile_bundle.native import trellis as native_trellis
-from mobile_bundle.native.trellis import search_trellis
+from mobile_bundle.native.trellis import search_circles, search_trellis
 from numpy.typing import NDArray
 from support.paths import ROOT
 
@@ -136,3 +136,19 @@ def test_calibrated_it_beats_rounding_of_the_same_bits(columns: int) -> None:
         assert calibrated < 0.7 * lost(f"trellis-{bits}bit-g64", None)
         share = 0.75 if bits == 2 else 0.95
         assert calibrated < share * lost(AffineCodec(bits, 64, False).name, Stats(hessian=hessian))
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_circles_side_by_side_are_those_alone(bits: int) -> None:
+    generator = np.random.default_rng(5)
+    weights = generator.standard_normal((3, 20, 16)).astype(np.float32)
+    steps = np.linspace(0.05, 0.3, 20, dtype=np.float32)
+    factors = np.stack([np.diag(np.exp(generator.standard_normal(16))) for _ in range(3)]).astype(np.float32)
+    factors[1, 3, 3] = np.inf
+    codes, levels = search_circles(bits, weights, steps, factors)
+    for number in range(3):
+        own = search_trellis(bits, weights[number], steps, factors[number])
+        np.testing.assert_array_equal(codes[number], own[0])
+        np.testing.assert_array_equal(levels[number], own[1])
+    with pytest.raises(ValueError, match="do not go together"):
+        search_circles(bits, weights, steps, factors[:2])

@@ -159,3 +159,32 @@ def test_the_loss_and_its_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch, 
     assert torch.allclose(loss, expected, atol=1e-5)
     assert torch.allclose(found[0], by_x, atol=1e-5)
     assert torch.allclose(found[1], by_head, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [192, 200])
+@pytest.mark.parametrize("name", FORMATS)
+def test_scales_learn_alone_where_codes_stay(name: str, columns: int) -> None:
+    """From weights that lie on their levels: there, training with the rounding in place moves no scale."""
+    grid = make_grid(codec_by_name(name), columns)
+    matrix = Matrix(grid, grid.start(weights(columns), None))
+    begin = matrix().detach()
+    with torch.no_grad():
+        matrix.weight.copy_(begin)
+    matrix.fix_codes(given=False)
+    assert torch.equal(matrix(), begin)
+    codes = matrix.weight.detach().clone()
+    wanted = begin * 1.1
+    optimiser = torch.optim.Adam([each for each in matrix.parameters() if each.requires_grad], lr=3e-4)
+    losses = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss = (matrix() - wanted).square().sum()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        optimiser.step()
+    assert losses[-1] < 0.85 * losses[0]
+    assert torch.equal(matrix.weight, codes)
+    values = matrix().detach().numpy() + np.float32(0)
+    codec = find_grid(ArraySource(values))
+    assert codec is not None
+    assert codec.blob_bytes(48, columns) <= codec_by_name(name).blob_bytes(48, columns)

@@ -71,6 +71,13 @@ def text_windows(directory: Path, count: int, context: int) -> np.ndarray:
         return text_sequences(VALIDATION_TEXT, tokenizer, source.tokenizer.bos, None, context)[:count]
 
 
+def letters(directory: Path) -> Path:
+    """A text of chance."""
+    path = directory / "text.txt"
+    path.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
+    return path
+
+
 def weights(path: Path) -> bytes:
     return (path / "model.safetensors").read_bytes()
 
@@ -281,10 +288,9 @@ def test_it_ends_early_when_nothing_gets_better(tmp_path: Path, model: Path) -> 
 
 def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mobile_bundle.healing.run._CALIBRATION", 32)  # tokens: too few to do better than the layers
-    text = tmp_path / "text.txt"
-    text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
-    asked = {"recipe": "affine-2bit", "method": "blocks", "text": text, "tokens": 256, "sequence": 32, "batch": 4}
-    asked |= {"layers_share": 1.0}
+    text = letters(tmp_path)
+    asked = {"recipe": "affine-2bit", "method": "blocks", "text": text, "tokens": 6144, "sequence": 32, "batch": 4}
+    asked |= {"layers_share": 1.0, "rate": 1e-3}
     healed = heal(model, tmp_path / "a", **asked)
     assert build(tmp_path / "a", tmp_path / "a.mbundle")["recipe"] == "exact"
 
@@ -300,7 +306,9 @@ def test_layer_by_layer_and_again_after_a_kill(tmp_path: Path, model: Path, monk
     assert (tmp_path / "b.heal" / "blocks.pt").exists()
     heal(model, tmp_path / "b", **asked)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
-    rounded = heal(model, tmp_path / "c", **asked | {"method": "distill", "text_share": 1.0, "rate": 1e-9})
+    rounded = heal(
+        model, tmp_path / "c", **asked | {"method": "distill", "tokens": 256, "text_share": 1.0, "rate": 1e-9}
+    )
     assert healed.held.kl < rounded.held.kl
     whole = heal(model, tmp_path / "d", **asked | {"layers_share": 0.3})  # and then the whole model
     assert whole.held.kl < 0.9 * healed.held.kl
@@ -314,13 +322,13 @@ def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(
 ) -> None:
     """Its codes stay, the rest is trained."""
     monkeypatch.setattr("mobile_bundle.healing.blocks._tune", lambda *_: (1.0, 1.0))  # layers that learn nothing
-    text = tmp_path / "text.txt"
-    text.write_bytes(np.random.default_rng(0).integers(97, 123, 12000).astype(np.uint8).tobytes())
+    text = letters(tmp_path)
     asked = {"recipe": "affine-2bit", "text": text, "tokens": 256, "sequence": 32, "batch": 4}
     whole = asked | {"text_share": 1.0, "rate": 1e-12}
     rounded, calibrated = (heal(model, tmp_path / start, start=start, **whole) for start in ("rounded", "calibrated"))
     assert calibrated.held.kl < 0.9 * rounded.held.kl
-    blocks = heal(model, tmp_path / "blocks", method="blocks", **asked | {"tokens": 1024, "rate": 1e-4})
+    longer = {"tokens": 24576, "rate": 1e-4, "layers_share": 0.3}
+    blocks = heal(model, tmp_path / "blocks", method="blocks", **asked | longer)
     assert log(tmp_path / "blocks")[0]["kl"] == pytest.approx(calibrated.held.kl, rel=1e-6)
     assert blocks.held.kl < calibrated.held.kl
     with open_model(calibrated.path) as before, open_model(blocks.path) as after:
@@ -330,6 +338,48 @@ def test_layers_that_do_worse_than_calibrated_coding_give_way_to_it(
                 for own, other in zip(a.reshape(-1, 32), b.reshape(-1, 32), strict=True):
                     codes = [np.unique(each, return_inverse=True)[1] for each in (own, other)]
                     assert (codes[0] == codes[1]).all()
+
+
+@pytest.mark.parametrize("tokens", [512, 4096])
+def test_the_start_goes_by_the_tokens_that_there_are_for_each_weight(tmp_path: Path, model: Path, tokens: int) -> None:
+    """57,344 weights: few tokens begin with the calibrated code, many with rounding."""
+    asked = {"recipe": "affine-2bit", "text": letters(tmp_path), "sequence": 32, "batch": 4, "tokens": tokens}
+    start = "calibrated" if tokens < 1000 else "rounded"
+    untrained = heal(model, tmp_path / "start", start=start, **asked | {"text_share": 1.0, "rate": 1e-12})
+    healed = heal(model, tmp_path / "blocks", method="blocks", **asked)
+    assert log(healed.path)[0]["kl"] == pytest.approx(untrained.held.kl, rel=1e-4)
+    assert healed.held.kl < untrained.held.kl
+    assert not (tmp_path / "blocks.heal").exists()
+
+
+def test_codes_that_stay_outlast_a_kill(tmp_path: Path, model: Path) -> None:
+    """They are whole numbers in the state, beside scales that have moved."""
+    asked = {"method": "blocks", "text": letters(tmp_path), "sequence": 32, "batch": 4, "tokens": 768}
+    script = killing(
+        **{name: repr(str(value)) if isinstance(value, (str, Path)) else value for name, value in asked.items()}
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "a"), "4"], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
+    assert saved["run"]["codes_fixed"]
+    assert saved["student"]["embedding.weight"].frac().abs().max() == 0
+    for name in "ab":
+        assert heal(model, tmp_path / name, recipe="affine-2bit", **asked).lost == 0
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_time_is_measured_to_choose_the_start(tmp_path: Path, model: Path) -> None:
+    asked = {"recipe": "affine-2bit", "text": letters(tmp_path), "sequence": 32, "batch": 4, "method": "blocks"}
+    ways = []
+    for name, minutes in (("a", 1e-9), ("b", 0.05)):
+        told: list[Any] = []
+
+        def step(what: Any, seen: list[Any] = told) -> None:
+            seen.append(getattr(what, "stage", ""))
+
+        heal(model, tmp_path / name, progress=step, minutes=minutes, **asked)
+        ways.append("calibrating the start" in told)
+    assert ways == [True, False]
 
 
 def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:

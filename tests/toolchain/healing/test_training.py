@@ -165,20 +165,3 @@ def test_a_gpu_trains_on_sequences_of_the_length_of_use_with_as_many_tokens_a_st
     assert [each.sequence for each in found] == [1024, 512, 2048]
     assert {each.sequence * each.batch for each in found} == {24_576}
     assert Settings(device="cuda").resolved(768).sequence == 768  # what the model can have
-
-
-def test_the_first_step_moves_every_weight_by_its_grid_s_share_of_the_rate(tmp_path: Path) -> None:
-    """AdamW's first step is the rate itself: 1 for ternary and 2 bits, 3 steps of 7 at 3 bits, of 15 at 4."""
-    for recipe, body in (("bitnet-row", 1.0), ("affine-2bit", 1.0), ("affine-3bit", 3 / 7)):
-        with open_model(write_tiny(tmp_path / recipe, "llama")) as model:
-            original = Original(model, torch.device("cpu"), torch.float32)
-            student = make_student(model, original, heal_codecs(heal_recipe(recipe), model.spec, model.tensors), None)
-        before = {name: value.detach().clone() for name, value in student.named_parameters()}
-        tokens = torch.randint(3, model.spec.vocabulary, (2, 24))
-        Distillation(student, original)(tokens, original.hidden(tokens)).backward()
-        Optimiser(student, 1.0, torch.device("cpu")).step(0.001)
-        moved = {n: float((v.detach() - before[n]).abs().max()) / 0.001 for n, v in student.named_parameters()}
-        for name, share in (("embedding", 3 / 15), ("layers.0.matrices.attention:query", body)):
-            assert moved[f"{name}.weight"] == pytest.approx(share, rel=0.01)
-            assert moved[f"{name}.scale"] == pytest.approx(0.3 * share, rel=0.01)
-        assert moved["norm"] == pytest.approx(1.0, rel=0.01)

@@ -188,6 +188,13 @@ def test_statistics_travel_unchanged(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(mine, theirs)
         assert stats_digest(loaded) == stats_digest(stats)
     assert stats_digest(statistics(24, 16)) != stats_digest(statistics(24, 16, seed=1))
+    # of several pieces, which threads take
+    wide = np.zeros((2100, 2100), np.float32)
+    assert stats_digest(Stats(wide)) == stats_digest(Stats(wide.copy()))
+    for place in ((0, 0), (2099, 2099)):
+        other = wide.copy()
+        other[place] = 1
+        assert stats_digest(Stats(wide)) != stats_digest(Stats(other))
     (tmp_path / "s.npz").write_bytes(b"PK\3\4 nonsense")
     with pytest.raises(UserError, match="cannot read the statistics"):
         load_stats(tmp_path / "s.npz")

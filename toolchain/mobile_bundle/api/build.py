@@ -77,7 +77,8 @@ def build(
     progress: called with every Step, in this thread; `print` will do. Messages for a person (the plan, what was tried)
     go to the logger "mobile_bundle", level INFO. cancel: stops the build between two steps.
 
-    Call it from any thread; one build per output at a time. With jobs, a script needs `if __name__ == "__main__":`.
+    Call it from any thread; one build per output at a time. With jobs, or on a GPU, a script needs `if __name__
+    == "__main__":`.
     Raises UserError: InputError for the checkpoint, ArgumentError for the arguments, BudgetError, OutputError,
     ResumableError, InstallationError for a package that is missing, Cancelled."""
 

@@ -28,15 +28,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobile_bundle.calibrate.decoder import STAGES, fast_product, readers
-from mobile_bundle.calibrate.device import CPU
+from mobile_bundle.calibrate.device import CPU, is_gpu
 from mobile_bundle.calibrate.head import Head
 from mobile_bundle.calibrate.threads import side_by_side
+from mobile_bundle.calibrate.trials import Try, trials
 from mobile_bundle.calibrate.unfitted import grouped_squares, rounding_noise, unfitted_share
-from mobile_bundle.calibrate.walk import Walk, added, layer_weights, moved, read_matrix, tensor_named
+from mobile_bundle.calibrate.walk import Walk, added, layers_in_turn, moved, read_matrix, tensor_named
 from mobile_bundle.codecs.affine import GROUPS
-from mobile_bundle.codecs.matrices import Matrix, on_host
+from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.propagation import importance, inverse_factor
-from mobile_bundle.codecs.registry import try_candidates
 from mobile_bundle.codecs.vptq import row_scales
 from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models import Model
@@ -51,6 +51,9 @@ _OTHER_TOKENS = 2048
 _DRAWN_TOKENS = 4096
 _TRIED_ROWS = 48
 _TRIED_EMBEDDING_ROWS = 512
+_LAYERS_TRIED = {False: 2, True: 4}
+"""Layers whose candidates are tried at a time, without and with a GPU, which is done with a layer in a fraction of the
+time of its trials. Of the 1.5 B shape's, a layer has 2.2 GB of Hessians and factors in RAM then."""
 _INPUT_GROUPS = (*GROUPS, 0)
 
 
@@ -93,6 +96,19 @@ def profile_model(
     the same; names: of the candidate codecs to try; device: where it computes. Hidden states of some windows go to a
     temporary file meanwhile."""
     torch.manual_seed(0)
+    with trials(device) as tries:
+        return _profile_model(model, windows, held_out, names, progress, device, tries)
+
+
+def _profile_model(
+    model: Model,
+    windows: NDArray[np.int32],
+    held_out: NDArray[np.int32],
+    names: Sequence[str],
+    progress: Progress | None,
+    device: torch.device,
+    tries: Try,
+) -> Profile:
     spec = model.spec
     steps = 2 * spec.layers + 1
     embedding = read_matrix(model, tensor_named(model, "embedding.weight"))
@@ -107,15 +123,14 @@ def profile_model(
         with disk_errors(Path(tempfile.gettempdir()), size):
             reserve(file.fileno(), size)
         kept = np.memmap(file, np.float32, "w+", shape=shape)
-        for layer in range(spec.layers):
+        for layer, weights in layers_in_turn(model, range(spec.layers), device):
             kept[layer] = walk.hidden[:count].cpu().numpy()
-            weights = layer_weights(model, layer)
             there = moved(weights, device)
             hessians, entered = walk.hessians(there), other.entered(there)
             for stage, hessian in hessians.items():
                 matrices = [weights[f"{name}.weight"].numpy() for name in readers(stage, weights)]
-                tried[layer, stage] = pool.submit(_try, matrices, hessian, names, _TRIED_ROWS, entered[stage], fitted)
-            for key in list(tried)[: -2 * len(hessians)]:
+                tried[layer, stage] = pool.submit(_try, matrices, hessian, names, tries, entered[stage], fitted)
+            for key in list(tried)[: -_LAYERS_TRIED[is_gpu(device)] * len(hessians)]:
                 tried[key].result()  # so that not all layers' weights wait in RAM
             if progress:
                 progress(layer + 1, steps, f"layer {layer}")
@@ -129,8 +144,8 @@ def profile_model(
         if progress:
             progress(spec.layers + 1, steps, "output")
         found = {}
-        for layer in reversed(range(spec.layers)):
-            weights = moved(layer_weights(model, layer), device)
+        for layer, own in layers_in_turn(model, reversed(range(spec.layers)), device):
+            weights = moved(own, device)
             hidden = torch.from_numpy(kept[layer].copy()).to(device)
             gradient, rows, _ = _back(walk, layer, weights, hidden, gradient)
             drawn, drawn_rows, inputs = _back(walk, layer, weights, hidden[:few], drawn)
@@ -164,7 +179,7 @@ def profile_model(
     def table(
         hessian: Floats, row_weights: Floats, weight: Floats, share: float, inputs: Mapping[int, float]
     ) -> MatrixProfile:
-        return _table(weight, hessian, row_weights, share, inputs, names)
+        return _table(weight, hessian, row_weights, share, inputs, names, tries)
 
     if spec.tied:
         # one matrix, two uses: rows are weighted by how often they are read, and by how much the logits mind
@@ -206,18 +221,20 @@ class _Tried:
 
 
 def _try(
-    matrices: Sequence[Floats], hessian: Matrix, names: Sequence[str], count: int, entered: Floats, share: float
+    matrices: Sequence[Floats], hessian: Matrix, names: Sequence[str], tries: Try, entered: Floats, share: float
 ) -> list[_Tried]:
-    """Matrices that read one input, each by itself; count: rows of each that are coded, all of them together; entered:
+    """Matrices that read one input, each by itself, of which a few rows each are coded, all of them together; entered:
     the input on text held out, float32 (tokens, columns); share: of the text that coding will use, how much the
     Hessian has seen."""
-    chosen = [np.arange(min(count, len(each))) * len(each) // min(count, len(each)) for each in matrices]
+    counts = [min(_TRIED_ROWS, len(each)) for each in matrices]
+    chosen = [np.arange(count) * len(each) // count for each, count in zip(matrices, counts, strict=True)]
     rows = [each[some] for each, some in zip(matrices, chosen, strict=True)]
     together = np.concatenate(rows)
-    errors = try_candidates(together, hessian, names)
     factor = inverse_factor(hessian, quick=True)
     columns = importance(factor)
-    optimism = unfitted_share(together, on_host(factor), hessian, entered, share)
+    optimism = unfitted_share(together, factor, hessian, entered, share)
+    del factor
+    errors = tries(together, hessian, names)
     tried, begin = [], 0
     for each, some in zip(matrices, chosen, strict=True):
         own = {name: values[begin : begin + len(some)] for name, values in errors.items()}
@@ -248,6 +265,7 @@ def _table(
     share: float,
     inputs: Mapping[int, float],
     names: Sequence[str],
+    tries: Try,
 ) -> MatrixProfile:
     """Of an embedding or output head, whose rows matter very unequally: rows are tried as often as their share of the
     loss has it. (Rows at even steps are mostly tokens that hardly ever occur; on SmolLM2-135M these have 1.3 times the
@@ -256,7 +274,7 @@ def _table(
     counts = np.cumsum(row_weights.astype(np.float64) * energy)
     places = (np.arange(_TRIED_EMBEDDING_ROWS) + 0.5) * (counts[-1] / _TRIED_EMBEDDING_ROWS)
     chosen = np.minimum(np.searchsorted(counts, places), len(weight) - 1)
-    errors = try_candidates(weight[chosen], hessian, names)
+    errors = tries(weight[chosen], hessian, names)
     columns = importance(inverse_factor(hessian, quick=True))
     total = 0.5 * float(counts[-1])
     losses = {name: total * float((own / energy[chosen]).mean(dtype=np.float64)) for name, own in errors.items()}

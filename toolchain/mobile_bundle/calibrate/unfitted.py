@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mobile_bundle.codecs.matrices import Matrix
+from mobile_bundle.codecs.matrices import Matrix, on_host, times
 from mobile_bundle.codecs.propagation import row_errors
 
 Floats = NDArray[np.float32]
@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 _DRAWN_ROWS = 64
 
 
-def unfitted_share(weight: Floats, factor: Floats, hessian: Matrix, entered: Floats, share: float) -> float:
+def unfitted_share(weight: Floats, factor: Matrix, hessian: Matrix, entered: Floats, share: float) -> float:
     """What D H D^T is on other text once the whole text was coded with, divided by what it is on the part of the text
     that the trial is fitted to and judged by.
 
@@ -31,7 +31,7 @@ def unfitted_share(weight: Floats, factor: Floats, hessian: Matrix, entered: Flo
     Hessian; entered: inputs of other text, float32 (tokens, columns); share: how much of the text the Hessian has seen.
     """
     steps = np.random.default_rng(0).uniform(-1, 1, (_DRAWN_ROWS, len(hessian)))
-    difference: Floats = (steps / factor.diagonal()).astype(np.float32) @ factor
+    difference = times((steps / on_host(factor.diagonal())).astype(np.float32), factor)
     strength = _energy(weight, entered) / max(float(row_errors(weight, hessian).sum(dtype=np.float64)), 1e-30)
     seen = strength * float(row_errors(difference, hessian).sum(dtype=np.float64))
     ratio = _energy(difference, entered) / max(seen, 1e-30)

@@ -6,7 +6,9 @@ Hessians of one layer's four inputs are in RAM.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -22,6 +24,7 @@ from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.codecs.matrices import Matrix, on_host
 from mobile_bundle.models import Model, TensorSpec
 from mobile_bundle.native.products import bf16_products, has_bf16_products
+from mobile_bundle.processors import default_jobs
 
 _AT_ONCE = 2048
 """Tokens that go through a layer together."""
@@ -278,10 +281,32 @@ def moved(weights: Mapping[str, Tensor], device: torch.device) -> dict[str, Tens
     return {name: value.to(device) for name, value in weights.items()}
 
 
-def layer_weights(model: Model, layer: int) -> dict[str, Tensor]:
-    """The layer's weights as LayerRunner takes them: matrices (rows, columns), vectors (size,)."""
-    out = {}
-    for name, tensor in layer_tensors(model, layer).items():
-        matrix = torch.from_numpy(read_matrix(model, tensor))
-        out[name] = matrix if tensor.role == "body" else matrix[0]
-    return out
+def layer_weights(model: Model, layer: int, threads: Executor | None = None) -> dict[str, Tensor]:
+    """The layer's weights as LayerRunner takes them: matrices (rows, columns), vectors (size,). threads: read its
+    tensors side by side."""
+    tensors = layer_tensors(model, layer)
+    matrices = (threads.map if threads else map)(partial(read_matrix, model), tensors.values())
+    return {
+        name: torch.from_numpy(matrix if tensor.role == "body" else matrix[0])
+        for (name, tensor), matrix in zip(tensors.items(), matrices, strict=True)
+    }
+
+
+def layers_in_turn(
+    model: Model, layers: Iterable[int], device: torch.device
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Layers and their weights. device: where they are used. A GPU is through with a layer before one thread has read
+    it: several read then, the next layer while this one is in use."""
+    if not is_gpu(device):
+        for layer in layers:
+            yield layer, layer_weights(model, layer)
+        return
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(default_jobs()) as threads:
+        coming: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
+        for layer in layers:
+            coming.append((layer, ahead.submit(layer_weights, model, layer, threads)))
+            if len(coming) > 1:
+                now, weights = coming.popleft()
+                yield now, weights.result()
+        for now, weights in coming:
+            yield now, weights.result()

@@ -58,14 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("distill", "blocks"),
-        help="distill: the whole model (default); blocks: layer by layer, then the whole, in minutes on a CPU",
+        help="distill: the whole model from rounding (default); blocks: what is best in minutes on a CPU: the same, or "
+        "from the calibrated code",
     )
     parser.add_argument(
         "--layers-share",
         type=float,
         metavar="SHARE",
-        help="blocks: part of the minutes for calibration and layers (default 0.3; 1: no more than these, in little "
-        "memory)",
+        help="blocks: part of the minutes for calibration and layers one by one (default 0: no layers; 1: no more than "
+        "these, in little memory)",
     )
     parser.add_argument("--minutes", type=positive_number, help="of training at most; writing own text comes before")
     parser.add_argument("--tokens", type=positive, help="to train on at most")

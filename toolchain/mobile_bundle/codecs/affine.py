@@ -32,11 +32,10 @@ from mobile_bundle.codecs.codec import (
     source_chunks,
     sum_squares,
 )
-from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, SizeRule, Trial
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.matrices import Matrix
-from mobile_bundle.codecs.propagation import refined_share, row_errors
+from mobile_bundle.codecs.propagation import Ordered, energy_order, refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
 
@@ -279,10 +278,10 @@ def _full_name(name: str) -> AffineCodec | None:
     return AffineCodec(int(match[1]), int(match[2]), match[3] == "a") if match else None
 
 
-def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
+def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     grids = [codec.lossy_grid for codec in codecs if isinstance(codec, AffineCodec)]
-    w, rounding = weight / scale, Rounding.of(hessian, quick=True)
+    w, rounding, hessian = weight / scale, Rounding.by(ordered), ordered.hessian
     rounded = try_grids(w, rounding, grids)
     errors = np.stack([row_errors(values - w, hessian) for values in rounded])
     coarsest = int(errors.sum(axis=1).argmax())
@@ -345,7 +344,7 @@ DECLARATION = Declaration(
         "affine-2bit-g32-asym": 0.1014,
         "affine-2bit-g64-asym": 0.1185,
     },
-    trial=_trial,
+    trial=Trial(energy_order, _errors),
     full_name=_full_name,
     full_names="affine-<2|3|4|5|6|8>bit-g<32|64|128>-<sym|asym>",
 )

@@ -9,14 +9,14 @@ again (propagation.refine), and at last every row gets back the strength that ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine_fit import Fit, Halves
-from mobile_bundle.codecs.matrices import Matrix, beside, on_host, times
+from mobile_bundle.codecs.matrices import Matrix, beside, times
 from mobile_bundle.codecs.propagation import (
     Ordered,
     energy_order,
@@ -24,6 +24,7 @@ from mobile_bundle.codecs.propagation import (
     propagate_runs,
     refine_runs,
     row_gains,
+    squares_of_runs,
 )
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.native.affine import AffineGrids, round_run
@@ -59,10 +60,14 @@ class Rounding:
     counts: Floats
 
     @staticmethod
-    def of(hessian: Matrix, quick: bool = False) -> Rounding:
-        """quick: propagation.inverse_factor's. ValueError for a Hessian that is not finite."""
-        ordered = Ordered.of(hessian, energy_order(hessian), quick)
-        counts = np.empty(len(hessian), np.float32)
+    def of(hessian: Matrix) -> Rounding:
+        """ValueError for a Hessian that is not finite."""
+        return Rounding.by(Ordered.of(hessian, energy_order(hessian)))
+
+    @staticmethod
+    def by(ordered: Ordered) -> Rounding:
+        """Of a Hessian in its order of rounding, energy_order's."""
+        counts = np.empty(len(ordered.order), np.float32)
         counts[ordered.order] = importance(ordered.factor)
         return Rounding(ordered, counts)
 
@@ -135,25 +140,30 @@ def _grids(at: NDArray[np.intp], steps: Floats, offsets: Floats, lows: Floats, h
 def _propagate(work: Floats, factor: Matrix, grids: AffineGrids, codes: Floats) -> None:
     """propagation.propagate, column by column. work, codes: float32 (columns, rows), overwritten."""
 
-    def rounded(first: int, end: int) -> Floats:
-        return round_run(work[first:end], None, *_run(factor, grids, first, end), codes[first:end])
+    columns = _single(work)
+    runs = squares_of_runs(factor, columns)
 
-    propagate_runs(work, factor, _single(work), rounded)
+    def rounded(first: int, end: int) -> Floats:
+        return round_run(work[first:end], None, *_run(runs, grids, first, end), codes[first:end])
+
+    propagate_runs(work, factor, columns, rounded)
 
 
 def _refine(own: Floats, work: Floats, h: Matrix, grids: AffineGrids, codes: Floats) -> None:
     """propagation.refine, column by column."""
 
+    columns = _single(work)
+    runs = squares_of_runs(h, columns)
+
     def rounded(first: int, end: int, slopes: Floats) -> Floats:
-        return round_run(work[first:end], slopes, *_run(h, grids, first, end), codes[first:end])
+        return round_run(work[first:end], slopes, *_run(runs, grids, first, end), codes[first:end])
 
-    refine_runs(h @ beside(own - work, h), h, _single(work), rounded)
+    refine_runs(h @ beside(own - work, h), h, columns, rounded)
 
 
-def _run(matrix: Matrix, grids: AffineGrids, first: int, end: int) -> tuple[Floats, int, AffineGrids]:
+def _run(runs: Mapping[int, Floats], grids: AffineGrids, first: int, end: int) -> tuple[Floats, int, AffineGrids]:
     """round_run's matrix, begin and grids for columns first..end-1."""
-    block = np.ascontiguousarray(on_host(matrix[first:end, first:end]))
-    return block, 0, replace(grids, at=grids.at[first:end])
+    return np.ascontiguousarray(runs[first]), 0, replace(grids, at=grids.at[first:end])
 
 
 def _single(work: Floats) -> list[tuple[int, int]]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 
+from mobile_bundle.codecs.blob import STRIP_ROWS
 from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.processors import default_jobs
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 AT_ONCE = 8192
 """Rows: several copies of them are in RAM."""
-_GPU_AT_ONCE = 2048
-"""Where a GPU takes the products, the rest is shared among threads, down to so many rows."""
+_GPU_AT_ONCE, _GPU_LEAST = 2048, 256
+"""Where a GPU takes the products, the rest is shared among threads: at most and at least so many rows. With 256 rows a
+seventh of the time is Python's own, in which threads take turns; with 48, most of it."""
 
 
 def coded_chunks(source: MatrixSource, hessian: Matrix, code: Callable[[Floats], T]) -> Iterator[T]:
@@ -30,11 +33,30 @@ def coded_chunks(source: MatrixSource, hessian: Matrix, code: Callable[[Floats],
     if isinstance(hessian, np.ndarray):
         yield from map(code, source.chunks(AT_ONCE))
         return
+    yield from _in_threads(source.chunks(_gpu_rows(source.rows)), code)
+
+
+def coded_pieces(rows: int, hessian: Matrix, code: Callable[[slice], T]) -> list[T]:
+    """What `code` makes of rows of a matrix that is in RAM, as coded_chunks does: of all of them, or in threads."""
+    if isinstance(hessian, np.ndarray):
+        return [code(slice(0, rows))]
+    step = _gpu_rows(rows)
+    return list(_in_threads((slice(begin, min(begin + step, rows)) for begin in range(0, rows, step)), code))
+
+
+def _gpu_rows(rows: int) -> int:
+    """How many rows a thread takes: most of the time two matrices are coded at once."""
+    own = -(-2 * rows // default_jobs())
+    return min(max(-(-own // STRIP_ROWS) * STRIP_ROWS, _GPU_LEAST), _GPU_AT_ONCE)
+
+
+def _in_threads(items: Iterable[P], code: Callable[[P], T]) -> Iterator[T]:
+    """The results in the order of the items, of which few wait."""
     threads = default_jobs()
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for chunk in source.chunks(_GPU_AT_ONCE):
-            waiting.append(pool.submit(code, chunk))
+        for item in items:
+            waiting.append(pool.submit(code, item))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:

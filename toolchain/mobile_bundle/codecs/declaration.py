@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, BlobError, Format
 
 if TYPE_CHECKING:  # blob.py asks for sizes, codec.py for decoders: both import this file
     from mobile_bundle.codecs.blob import BlobHeader
     from mobile_bundle.codecs.codec import StreamCodec
     from mobile_bundle.codecs.matrices import Matrix
+    from mobile_bundle.codecs.propagation import Ordered
     from mobile_bundle.codecs.source import Floats
 
 SizeRule = Callable[[int, int, int, int], int]
@@ -24,9 +28,14 @@ SizeRule = Callable[[int, int, int, int], int]
 is set but those of `flags`. BlobError where they do not go together all the same."""
 
 
-Trial = Callable[["Floats", "Matrix", "Sequence[StreamCodec]"], "Floats"]
-"""(a few rows of a matrix, float32 (rows, columns); hessian as Stats has it; codecs of one file) -> D H D^T of every
-row if it were coded with error propagation, float32 (codecs, rows)."""
+@dataclass(frozen=True)
+class Trial:
+    """How the codecs of one file are tried. order: (hessian as Stats has it) -> the sequence in which they round its
+    columns. errors: (a few rows of a matrix, float32 (rows, columns); the Hessian in that order; codecs of the file) ->
+    D H D^T of every row if it were coded with error propagation, float32 (codecs, rows)."""
+
+    order: Callable[[Matrix], NDArray[np.intp]]
+    errors: Callable[[Floats, Ordered, Sequence[StreamCodec]], Floats]
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,12 @@ def propagate(weight: Floats, factor: Matrix, blocks: Sequence[tuple[int, int]],
 
     weight: float32 (columns, rows), columns in the order of rounding; overwritten by what `quantise` returns.
     factor: U of the same order. blocks: (begin, end) columns that are rounded together, in order, without gaps."""
+    runs = squares_of_runs(factor, blocks)
 
     def round_run(first: int, at: int) -> Floats:
         start, stop = blocks[first][0], blocks[at - 1][1]
         errors = np.empty((stop - start, weight.shape[1]), np.float32)
-        run = on_host(factor[start:stop, start:stop])
+        run = runs[first]
         for number in range(first, at):
             begin, end = blocks[number]
             own = run[begin - start : end - start, begin - start : end - start]
@@ -176,14 +177,20 @@ def refine(weight: Floats, values: Floats, h: Matrix, blocks: Sequence[tuple[int
 
     weight: float32 (columns, rows) as they were before `propagate`; values: as it left them, overwritten; h:
     Ordered.damped; blocks, quantise: as propagate's."""
-    inner = [on_host(h[a:b, a:b]).astype(np.float64) for a, b in blocks]
+    runs = squares_of_runs(h, blocks)
+    inner = [
+        runs[first][a - blocks[first][0] : b - blocks[first][0], a - blocks[first][0] : b - blocks[first][0]]
+        for first, at in _runs(blocks)
+        for a, b in blocks[first:at]
+    ]
+    inner = [own.astype(np.float64) for own in inner]
     inverses = [_single(np.linalg.inv(own)) if len(own) > 1 else None for own in inner]
     factors = [_inverse_upper(own) if len(own) > 1 else _single(own**-0.5) for own in inner]
 
     def round_run(first: int, at: int, slopes: Floats) -> Floats:
         start, stop = blocks[first][0], blocks[at - 1][1]
         changes = np.empty((stop - start, weight.shape[1]), np.float32)
-        run = on_host(h[start:stop, start:stop])
+        run = runs[first]
         for number in range(first, at):
             begin, end = blocks[number]
             inverse, block, own = inverses[number], values[begin:end], slice(begin - start, end - start)
@@ -214,6 +221,20 @@ def refine_runs(slopes: Matrix, h: Matrix, blocks: Sequence[tuple[int, int]], ro
             own[:] = beside(moved, h)
         slopes[:start] -= h[:start, start:stop] @ changes
         slopes[stop:] -= h[stop:, start:stop] @ changes
+
+
+def squares_of_runs(matrix: Matrix, blocks: Sequence[tuple[int, int]]) -> dict[int, Floats]:
+    """Of every run, by the number of its first block: what a matrix (columns, columns) has where its own columns meet,
+    float32. Of a tensor all of them come over at once: one wait for the GPU instead of one for each."""
+    ends = {first: (blocks[first][0], blocks[at - 1][1]) for first, at in _runs(blocks)}
+    squares = {first: matrix[start:stop, start:stop] for first, (start, stop) in ends.items()}
+    if isinstance(matrix, np.ndarray):
+        return squares
+    import torch
+
+    whole = on_host(torch.cat([square.reshape(-1) for square in squares.values()]))
+    pieces = np.split(whole, np.cumsum([square.numel() for square in squares.values()])[:-1])
+    return {first: piece.reshape(squares[first].shape) for first, piece in zip(squares, pieces, strict=True)}
 
 
 def _runs(blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -6,16 +6,17 @@ a full name, such as `affine-4bit-g32-asym`, asks for exactly that one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.codec import StreamCodec
-from mobile_bundle.codecs.declaration import Declaration, all_rules, declare
+from mobile_bundle.codecs.declaration import Declaration, Trial, all_rules, declare
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
 from mobile_bundle.codecs.formats import CODEC_FILES, Format
 from mobile_bundle.codecs.kept import PREFIX, KeptCodec
 from mobile_bundle.codecs.matrices import Matrix
+from mobile_bundle.codecs.propagation import Ordered
 from mobile_bundle.codecs.sign import SignCodec
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.errors import ArgumentError
@@ -51,14 +52,32 @@ def try_candidates(weight: Floats, hessian: Matrix, names: Iterable[str]) -> dic
 
     weight: float32 (rows, columns), as the values are; hessian: (columns, columns), as Stats has it; names: of
     GAUSSIAN_ERROR."""
-    wanted = set(names)
     tried: dict[str, Floats] = {}
-    for declaration in _DECLARATIONS:
-        own = [name for name in declaration.gaussian_error if name in wanted]
-        if own and declaration.trial:
-            errors = declaration.trial(weight, hessian, [codec_by_name(name) for name in own])
-            tried |= dict(zip(own, errors, strict=True))
+    for kind in tried_together(names):
+        tried |= try_kind(kind, weight, ordered_for(kind, hessian))
     return tried
+
+
+def tried_together(names: Iterable[str]) -> list[list[str]]:
+    """The names by their codecs' files: one Hessian in one order of rounding serves each of these lists."""
+    wanted = set(names)
+    kinds = ([name for name in each.gaussian_error if name in wanted] for each in _DECLARATIONS if each.trial)
+    return [kind for kind in kinds if kind]
+
+
+def ordered_for(kind: Sequence[str], hessian: Matrix) -> Ordered:
+    """The Hessian in the order in which codecs that are tried together round its columns, for a trial."""
+    return Ordered.of(hessian, _trial(kind).order(hessian), quick=True)
+
+
+def try_kind(kind: Sequence[str], weight: Floats, ordered: Ordered) -> dict[str, Floats]:
+    """try_candidates of codecs that are tried together; ordered: ordered_for's."""
+    errors = _trial(kind).errors(weight, ordered, [codec_by_name(name) for name in kind])
+    return dict(zip(kind, errors, strict=True))
+
+
+def _trial(kind: Sequence[str]) -> Trial:
+    return next(each.trial for each in _DECLARATIONS if each.trial and kind[0] in each.gaussian_error)
 
 
 def codec_names() -> list[str]:

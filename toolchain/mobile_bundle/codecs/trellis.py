@@ -31,14 +31,13 @@ from mobile_bundle.codecs.codec import (
     source_chunks,
     sum_squares,
 )
-from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Trial
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.interleave import from_strips, pack_words, to_strips, unpack_words
-from mobile_bundle.codecs.matrices import Matrix
-from mobile_bundle.codecs.propagation import refined_share, row_errors
+from mobile_bundle.codecs.propagation import Ordered, refined_share, row_errors
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.codecs.stats import Stats
-from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Rounding, fit, fit_propagated
+from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Rounding, block_order, fit, fit_propagated
 from mobile_bundle.native.trellis import CIRCLE
 
 _FORMAT = {2: Format.TRELLIS2, 3: Format.TRELLIS3}
@@ -151,14 +150,14 @@ def _full_name(name: str) -> TrellisCodec | None:
     return TrellisCodec(int(match[1]), int(match[2])) if match else None
 
 
-def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
+def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
     scale = np.float32(power_of_two_scale(float(np.abs(weight).max())))
     own = [codec for codec in codecs if isinstance(codec, TrellisCodec)]
-    w, rounding = weight / scale, Rounding.of(hessian, quick=True)
+    w, rounding = weight / scale, Rounding.by(ordered)
 
     def errors(codec: TrellisCodec, refined: bool) -> Floats:
         coded = fit_propagated(w, rounding, codec.bits, codec.group, refined)
-        return row_errors(coded.values - w, hessian)
+        return row_errors(coded.values - w, ordered.hessian)
 
     found = np.stack([errors(codec, refined=False) for codec in own])
     coarsest = int(found.sum(axis=1).argmax())
@@ -189,7 +188,7 @@ DECLARATION = Declaration(
         "trellis-2bit-g64": 0.0930,
         "trellis-2bit": 0.0956,
     },
-    trial=_trial,
+    trial=Trial(block_order, _errors),
     full_name=_full_name,
     full_names="trellis-<2|3>bit-g<32|64|128>",
 )

@@ -7,6 +7,7 @@ Shapes: w float32 (rows, columns); counts float32 (columns,), what a squared err
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from mobile_bundle.codecs.matrices import Matrix, times
 from mobile_bundle.codecs.propagation import Ordered, energy_order, importance, propagate, refine, row_gains
 from mobile_bundle.codecs.source import Floats
-from mobile_bundle.native.trellis import CIRCLE, search_trellis
+from mobile_bundle.native.trellis import CIRCLE, search_circles, search_trellis
 
 Codes = NDArray[np.uint8]
 Halves = NDArray[np.float16]
@@ -62,12 +63,20 @@ class Rounding:
     blocks: list[tuple[int, int]]
 
     @staticmethod
-    def of(hessian: Matrix, quick: bool = False) -> Rounding:
-        """hessian: float32 (columns, columns); quick: propagation.inverse_factor's. ValueError for one that is not
-        finite."""
-        order = _circle_order(energy_order(hessian, CIRCLE))
-        starts = np.flatnonzero(np.diff(order // CIRCLE, prepend=-1)).tolist()
-        return Rounding(Ordered.of(hessian, order, quick), list(zip(starts, [*starts[1:], len(order)], strict=True)))
+    def of(hessian: Matrix) -> Rounding:
+        """hessian: float32 (columns, columns). ValueError for one that is not finite."""
+        return Rounding.by(Ordered.of(hessian, block_order(hessian)))
+
+    @staticmethod
+    def by(ordered: Ordered) -> Rounding:
+        """Of a Hessian in its order of rounding, block_order's."""
+        starts = np.flatnonzero(np.diff(ordered.order // CIRCLE, prepend=-1)).tolist()
+        return Rounding(ordered, list(zip(starts, [*starts[1:], len(ordered.order)], strict=True)))
+
+
+def block_order(hessian: Matrix) -> NDArray[np.intp]:
+    """Blocks of 16 columns, those with the most energy first, the columns of each in the order of their places."""
+    return _circle_order(energy_order(hessian, CIRCLE))
 
 
 def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined: bool = True) -> Coded:
@@ -79,20 +88,26 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined
     counts = np.empty(columns, np.float32)
     counts[order] = importance(factor)
     first = fit(w, counts, bits, group)
-    codes, steps = first.codes, first.d.astype(np.float32)
+    steps = first.d.astype(np.float32)
+    circles = np.ascontiguousarray(first.codes.reshape(rows, -1, CIRCLE)[..., PLACES].transpose(1, 0, 2))
+    by_group = np.ascontiguousarray(steps.T)
 
     def code_block(number: int, block: Floats, own: Floats) -> Floats:
         begin, end = rounding.blocks[number]
         column = int(order[begin]) // CIRCLE * CIRCLE
-        places = PLACES[order[begin:end] - column]
-        targets = np.zeros((rows, CIRCLE), np.float32)
-        targets[:, places] = block.T
-        whole = np.diag(np.full(CIRCLE, np.inf, np.float32))  # places without a column do not matter
-        whole[np.ix_(places, places)] = own
-        step = steps[:, column // group]
-        found, levels = search_trellis(bits, targets, step, whole)
-        codes[:, column : column + CIRCLE] = found[:, PLACES]
-        rounded: Floats = (levels[:, places].astype(np.float32) * step[:, None]).T
+        step = by_group[column // group]
+        if end - begin == CIRCLE:  # in the order of the places already
+            found, levels = search_trellis(bits, block.T, step, own)
+        else:
+            places = PLACES[order[begin:end] - column]
+            targets = np.zeros((rows, CIRCLE), np.float32)
+            targets[:, places] = block.T
+            whole = np.diag(np.full(CIRCLE, np.inf, np.float32))  # places without a column do not matter
+            whole[np.ix_(places, places)] = own
+            found, levels = search_trellis(bits, targets, step, whole)
+            levels = levels[:, places]
+        circles[column // CIRCLE] = found
+        rounded: Floats = (levels * step[:, None]).T
         return rounded
 
     own = np.ascontiguousarray(w.T[order])
@@ -106,7 +121,7 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined
     d = np.minimum(steps * gains, _LARGEST).astype(np.float16)
     used = np.repeat(d.astype(np.float32), group, axis=1)[:, :columns]
     levels = np.divide(values, np.repeat(steps, group, axis=1)[:, :columns], out=np.zeros_like(w), where=values != 0)
-    return Coded(codes, d, np.rint(levels) * used)
+    return Coded(_in_columns(circles), d, np.rint(levels) * used)
 
 
 def _circle_order(order: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -121,15 +136,29 @@ def _fit_group(w: Floats, counts: Floats, bits: int) -> Coded:
     """The best of a few scales for one group of columns of every row, refined by regression on its levels."""
     energy = np.einsum("rc,rc,c->r", w, w, counts) / np.float32(counts.sum())
     start = np.sqrt(energy) / np.float32(_PER_DEVIATION[bits])
-    best, least = _code(w, counts, start * np.float32(_TRIED[0]), bits)
+    columns = np.arange(0, w.shape[1], CIRCLE)[:, None] + PLACES
+    targets = np.ascontiguousarray(w[:, columns].transpose(1, 0, 2))
+    factors = np.zeros((len(columns), CIRCLE, CIRCLE), np.float32)
+    with np.errstate(divide="ignore"):
+        factors[:, np.arange(CIRCLE), np.arange(CIRCLE)] = 1 / np.sqrt(counts[columns])
+
+    def code(step: Floats) -> tuple[Coded, Floats]:
+        """With these steps, float32 (rows,), rounded to fp16: d is (rows, 1). And the loss of every row."""
+        d = np.minimum(step, _LARGEST).astype(np.float16)
+        used = d.astype(np.float32)
+        found, levels = (_in_columns(each) for each in search_circles(bits, targets, used, factors))
+        values = levels * used[:, None]
+        return Coded(found, d[:, None], values), np.einsum("rc,rc,c->r", w - values, w - values, counts)
+
+    best, least = code(start * np.float32(_TRIED[0]))
     for factor in _TRIED[1:]:
-        _keep_better(best, least, *_code(w, counts, start * np.float32(factor), bits))
+        _keep_better(best, least, *code(start * np.float32(factor)))
     for _ in range(_REFITS):
         d = best.d.astype(np.float32)
         levels = np.divide(best.values, d, out=np.zeros_like(w), where=d > 0)  # whole numbers again, nearly
         products, squares = np.einsum("rc,rc,c->r", levels, w, counts), np.einsum("rc,rc,c->r", levels, levels, counts)
         step = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
-        _keep_better(best, least, *_code(w, counts, np.maximum(step, 0), bits))
+        _keep_better(best, least, *code(np.maximum(step, 0)))
     return best
 
 
@@ -139,16 +168,6 @@ def _keep_better(best: Coded, least: Floats, other: Coded, loss: Floats) -> None
     least[better] = loss[better]
 
 
-def _code(w: Floats, counts: Floats, step: Floats, bits: int) -> tuple[Coded, Floats]:
-    """One group with these steps, float32 (rows,), rounded to fp16: d is (rows, 1). And the loss of every row."""
-    d = np.minimum(step, _LARGEST).astype(np.float16)
-    used = d.astype(np.float32)
-    codes, values = np.empty(w.shape, np.uint8), np.empty_like(w)
-    for begin in range(0, w.shape[1], CIRCLE):
-        columns = begin + PLACES
-        with np.errstate(divide="ignore"):
-            factor = np.diag(1 / np.sqrt(counts[columns]))
-        found, levels = search_trellis(bits, w[:, columns], used, factor)
-        codes[:, begin : begin + CIRCLE] = found[:, PLACES]
-        values[:, begin : begin + CIRCLE] = levels[:, PLACES] * used[:, None]
-    return Coded(codes, d[:, None], values), np.einsum("rc,rc,c->r", w - values, w - values, counts)
+def _in_columns(circles: NDArray[Any]) -> NDArray[Any]:
+    """(circles, rows, places) by rows and columns."""
+    return circles[..., PLACES].transpose(1, 0, 2).reshape(circles.shape[1], -1)

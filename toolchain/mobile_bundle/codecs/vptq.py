@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine import power_of_two_scale
 from mobile_bundle.codecs.blob import Blob, BlobHeader
+from mobile_bundle.codecs.chunks import coded_pieces
 from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
-from mobile_bundle.codecs.declaration import Declaration, FormatRules
+from mobile_bundle.codecs.declaration import Declaration, FormatRules, Trial
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.matrices import Matrix, on_host, times
 from mobile_bundle.codecs.propagation import (
@@ -208,16 +209,22 @@ def encode_matrix(
     scale = power_of_two_scale(float(unit.max()) * books.step)
     halves = (unit * np.float32(books.step / scale)).astype(np.float16)
     real = halves.astype(np.float32) * np.float32(scale)  # what one code is worth, row by row
-    encoder = _Encoder(layout, books, order, rows, columns)
-    if ordered is None or factor is None:
+    if ordered is None:
+        encoder = _Encoder(layout, books, order, rows, columns)
         if layout.outliers:
             encoder.propagate(weight, real, np.eye(columns, dtype=np.float32))
         else:
             encoder.quantise_apart(_in_codes(weight, real))
     else:
-        damped = ordered.damped if refined else None
-        values = encoder.propagate(weight, real, factor, damped)
-        if damped is not None and _code_wild_rows_again(encoder, weight, values, real, factor, damped):
+        given, damped = ordered.factor, ordered.damped if refined else None
+
+        def code(part: slice) -> tuple[_Encoder, Floats]:
+            encoder = _Encoder(layout, books, order, part.stop - part.start, columns)
+            return encoder, encoder.propagate(weight[part], real[part], given, damped)
+
+        encoders, coded = zip(*coded_pieces(rows, given, code), strict=True)
+        encoder, values = _Encoder.joined(encoders), np.concatenate(coded)
+        if damped is not None and _code_wild_rows_again(encoder, weight, values, real, given, damped):
             scale = power_of_two_scale(float(real.max()))
             halves = (real / np.float32(scale)).astype(np.float16)
         halves = (halves * row_gains(weight, values, times(weight, ordered.hessian))).astype(np.float16)
@@ -275,11 +282,15 @@ def _in_codes(weight: Floats, real: Floats) -> Floats:
     return codes
 
 
-def _trial(weight: Floats, hessian: Matrix, codecs: Sequence[StreamCodec]) -> Floats:
+def _trial_order(hessian: Matrix) -> Order:
+    return energy_order(hessian, _TRIED_LENGTH)
+
+
+def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
     """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
     error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
     bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
-    ordered = Ordered.of(hessian, energy_order(hessian, _TRIED_LENGTH), quick=True)
+    hessian = ordered.hessian
 
     def errors(size: int, refined: bool) -> Floats:
         layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
@@ -358,6 +369,18 @@ class _Encoder:
         starts = np.flatnonzero(np.diff(vector_of, prepend=-1)) + outliers
         self.blocks = [(i, i + 1) for i in range(outliers)]
         self.blocks += [(int(a), int(b)) for a, b in pairwise([*starts, columns])]
+
+    @staticmethod
+    def joined(parts: Sequence[_Encoder]) -> _Encoder:
+        """One that has rounded the rows of all of them."""
+        whole = parts[0]
+        whole.indices = np.concatenate([part.indices for part in parts])
+        if whole.residual_indices is not None:
+            whole.residual_indices = np.concatenate(
+                [part.residual_indices for part in parts if part.residual_indices is not None]
+            )
+        whole._outlier_codes = np.concatenate([part._outlier_codes for part in parts])
+        return whole
 
     def of_rows(self, rows: int) -> _Encoder:
         """One for so many rows of the same matrix."""
@@ -466,7 +489,7 @@ DECLARATION = Declaration(
         "vptq-v4-b9": 0.0712,
         "vptq-v4-b8": 0.0995,
     },
-    trial=_trial,
+    trial=Trial(_trial_order, _errors),
     full_name=_full_name,
     full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]",
 )

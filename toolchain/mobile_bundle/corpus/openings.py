@@ -1,4 +1,4 @@
-"""How a conversation begins that the model writes itself, the user's words included."""
+"""How a conversation begins that the model writes itself, the user's words included, and how it is sampled."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.native.chat import render_chat
 from mobile_bundle.native.tokenizer import Tokenizer
 
+TEMPERATURE = 0.9
+"""Of all text that a model writes itself."""
 TEMPLATE_DATE = datetime.datetime(2026, 1, 1)
 """What templates write as today: fixed, so that the same model gives the same text on every day."""
 _MARK = "\u2603mobile-bundle\u2603"

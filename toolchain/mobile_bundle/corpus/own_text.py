@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.corpus.openings import open_turn
+from mobile_bundle.corpus.openings import TEMPERATURE, open_turn
+from mobile_bundle.corpus.windows import after_bos
 from mobile_bundle.errors import InputError
 from mobile_bundle.native.engine import Model
 from mobile_bundle.native.sampler import Sampler, Sampling
@@ -25,7 +26,6 @@ Progress = Callable[[int, int, str], None]
 
 TOKENS = 8192
 """How much it writes: a minute's work for a model of 135 million weights on two cores."""
-TEMPERATURE = 0.9
 TOP_P = 0.99
 """The last hundredth of the probability is hardly text, and ordering the whole vocabulary for it takes as long as the
 model's own work."""
@@ -107,7 +107,7 @@ def known_languages(model: Model, tokenizer: Tokenizer) -> list[str]:
     whose sentence is longer than the model's context are not known."""
     costs: dict[str, float] = {}
     for name, sentence in LANGUAGES.items():
-        ids = _started(model, tokenizer.encode(sentence))
+        ids = after_bos(tokenizer.encode(sentence), model.bos)
         if len(ids) <= model.context:
             costs[name] = _loss(model, ids)
     if not costs:
@@ -129,11 +129,6 @@ def _loss(model: Model, ids: NDArray[np.int32]) -> float:
     return total
 
 
-def _started(model: Model, ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """With BOS, where the model has one."""
-    return ids if model.bos is None else np.concatenate([np.array([model.bos], np.int32), ids])
-
-
 @dataclass(frozen=True)
 class _Opening:
     """ids: what a text begins with; ends: whether an end token ends it."""
@@ -145,7 +140,7 @@ class _Opening:
 def _openings(model: Model, tokenizer: Tokenizer, languages: Sequence[str]) -> Callable[[int], _Opening]:
     """The opening of the text of that number."""
     sentences = [tokenizer.encode(LANGUAGES[name]) for name in languages[1:]]
-    bare = _started(model, np.zeros(0, np.int32))
+    bare = after_bos(np.zeros(0, np.int32), model.bos)
     if not len(bare):  # a model without BOS needs something to start from
         bare = tokenizer.encode(LANGUAGES[languages[0]])
     chat = open_turn(tokenizer)
@@ -155,7 +150,7 @@ def _openings(model: Model, tokenizer: Tokenizer, languages: Sequence[str]) -> C
             return _Opening(chat, False)
         number = number // 2 if chat is not None else number
         if sentences and number % _EVERY == _EVERY - 1:
-            return _Opening(_started(model, sentences[number // _EVERY % len(sentences)]), True)
+            return _Opening(after_bos(sentences[number // _EVERY % len(sentences)], model.bos), True)
         return _Opening(bare, True)
 
     return opening

@@ -28,9 +28,7 @@ def token_windows(tokenizer: Tokenizer, bos: int | None, text: str, context: int
     for document in text.split(DOCUMENT_SEPARATOR):
         if not document.strip():
             continue
-        ids = tokenizer.encode(document)
-        if bos is not None:
-            ids = np.concatenate([np.array([bos], np.int32), ids])
+        ids = after_bos(tokenizer.encode(document), bos)
         pieces.append(ids)
         total += len(ids)
         if wanted is not None and total >= wanted:
@@ -42,3 +40,8 @@ def token_windows(tokenizer: Tokenizer, bos: int | None, text: str, context: int
             "give a longer text, or a smaller `context`",
         )
     return np.concatenate(pieces)[: found * context].reshape(found, context)
+
+
+def after_bos(ids: NDArray[np.int32], bos: int | None) -> NDArray[np.int32]:
+    """A document's tokens behind BOS, where the model has one."""
+    return ids if bos is None else np.concatenate([np.array([bos], np.int32), ids])

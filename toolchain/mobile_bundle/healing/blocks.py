@@ -41,17 +41,6 @@ _STEP_TOKENS = 512
 Progress = Callable[[int, int, str], None]
 
 
-FINISH_TOKENS = 24
-"""Tokens that the whole model is trained on afterwards, for each of a layer's, where no time is given."""
-
-
-def finish_rate(rate: float, steps: float) -> float:
-    """Of learning, for so many steps of the whole model after the layers. rate: theirs. A high one first undoes what
-    the layers have learned, which a short run does not make up for (wiki-6m, 2 bits: 0.3 of it was best for 250
-    steps)."""
-    return 0.3 * rate * min(1.0, math.sqrt(steps / 250))
-
-
 @dataclass(frozen=True)
 class BlockSettings:
     """rounds: how often a layer reads the text. rate: of learning at its peak. seconds: for all layers; the rounds of

@@ -184,23 +184,18 @@ class Student(nn.Module):
         return out
 
 
-_SCALE_RATE = 0.3
-"""Of a matrix's rate, for its scales and offsets."""
+SCALE_RATE = 0.3
+"""Of the learning rate, for scales and offsets."""
 
 
 def rated(module: nn.Module, rate: float) -> list[dict[str, Any]]:
-    """Parameters with their rates, for an optimiser; `share` is their part of a rate that changes. A matrix has its
-    grid's share: AdamW moves every weight by about the rate, so finer grids would be crossed in fewer steps."""
-    shares = {id(parameter): 1.0 for parameter in module.parameters()}
-    for matrix in module.modules():
-        if isinstance(matrix, Matrix):
-            share = matrix.grid.rate_share
-            for name, parameter in matrix.named_parameters():
-                shares[id(parameter)] = share if name == "weight" else share * _SCALE_RATE
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in module.parameters():
-        groups.setdefault(shares[id(parameter)], []).append(parameter)
-    return [{"params": found, "lr": rate * share, "share": share} for share, found in sorted(groups.items())]
+    """Parameters with their rates, for an optimiser; `share` is their part of a rate that changes."""
+    fine: list[nn.Parameter] = []
+    coarse: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        (fine if name.endswith((".scale", ".offset")) else coarse).append(parameter)
+    groups = ((coarse, 1.0), (fine, SCALE_RATE))
+    return [{"params": found, "lr": rate * share, "share": share} for found, share in groups]
 
 
 class Grids:
@@ -238,7 +233,8 @@ def student_layer(model: Model, grids: Grids, layer: int, stats: Mapping[str, St
 
 def _rounded(matrix: Matrix) -> Tensor:
     offset = None if matrix.offset is None else _whole(matrix.offset)
-    values = matrix.grid.values(_whole(matrix.weight), _whole(matrix.scale), offset, matrix.unit.cpu())
+    decode = matrix.grid.decoded if matrix.codes_fixed else matrix.grid.values
+    values = decode(_whole(matrix.weight), _whole(matrix.scale), offset, matrix.unit.cpu())
     return values.contiguous() + 0.0  # -0 becomes 0
 
 

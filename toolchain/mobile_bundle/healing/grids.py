@@ -35,8 +35,6 @@ from mobile_bundle.errors import UnsupportedError
 _STRETCH = 0.49
 """Steps beyond the outermost level in which a weight keeps its gradient. Less than a half: at 0.5 it would round to a
 level that the format does not have."""
-_FULL_RATE = 3.0
-"""Steps from the lowest to the highest level of the finest grid that learns at the full rate: 2 bits."""
 _HEADROOM = 8
 """Growth of the largest weight that fp16 scales have room for in training."""
 _LARGEST_HALF = 65504.0
@@ -75,12 +73,6 @@ class Grid(ABC):
         assert group is not None  # no grid multiplies by float32
         return group
 
-    @property
-    def rate_share(self) -> float:
-        """Of the learning rate. 1 for up to four levels; for finer grids in proportion to their step: 3 bits 3 / 7,
-        4 bits a fifth."""
-        return 1.0
-
     @abstractmethod
     def start(self, weight: Floats, stats: Stats | None) -> Start:
         """Scales of least squared error; with stats, the calibrated code of the matrix. weight: float32 (rows,
@@ -93,6 +85,15 @@ class Grid(ABC):
         """The matrix as the packed format decodes it, of the weight's shape.
 
         softness: a scalar, 0 or None for the format; up to 1, for a format that can begin softer: SparseGrid."""
+
+    @abstractmethod
+    def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        """What the weights are rounded to: levels, or numbers of vectors; float32 of the weight's shape."""
+
+    @abstractmethod
+    def decoded(self, codes: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        """The values of these codes, with gradients by scale and offset. Those of `values` are none where a weight lies
+        on its level, as in a calibrated code: rounding passes the weight through, whatever the scale."""
 
 
 def make_grid(codec: StreamCodec, columns: int) -> Grid:
@@ -123,11 +124,6 @@ class AffineGrid(Grid):
 
     codec: AffineCodec
 
-    @property
-    def rate_share(self) -> float:
-        low, high = self.codec.levels
-        return min(1.0, _FULL_RATE / (high - low))
-
     def start(self, weight: Floats, stats: Stats | None) -> Start:
         blob = self.codec.encode(weight, stats)
         scale, offset = self.codec.steps(blob)
@@ -137,14 +133,23 @@ class AffineGrid(Grid):
     def values(
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
-        rows, columns = weight.shape
-        groups, group = scale.shape[1], self.codec.group
-        if groups * group > columns:
-            weight = functional.pad(weight, (0, groups * group - columns))
-        d = _half(scale, unit)[..., None]
-        m = None if offset is None else _half(offset, unit)[..., None]
-        out = _uniform(weight.view(rows, groups, group), d, m, *self.codec.levels)
-        return out.view(rows, groups * group)[:, :columns]
+        d, m = _steps(scale, offset, unit)
+        return self._ungrouped(_values(_levels(self._grouped(weight), d, m, *self.codec.levels), d, m))
+
+    def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        d, m = _steps(scale, offset, unit)
+        return self._ungrouped(_levels(self._grouped(weight), d, m, *self.codec.levels))
+
+    def decoded(self, codes: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        return self._ungrouped(_values(self._grouped(codes), *_steps(scale, offset, unit)))
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        """(rows, groups, group), with zeros behind the last column."""
+        padded = functional.pad(values, (0, -self.columns % self.codec.group))
+        return padded.view(len(values), -1, self.codec.group)
+
+    def _ungrouped(self, values: Tensor) -> Tensor:
+        return values.flatten(1)[:, : self.columns]
 
 
 class TernaryGrid(Grid):
@@ -160,7 +165,13 @@ class TernaryGrid(Grid):
     def values(
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
-        return _uniform(weight, scale, None, -1, 1)
+        return _values(_levels(weight, scale, None, -1, 1), scale, None)
+
+    def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        return _levels(weight, scale, None, -1, 1)
+
+    def decoded(self, codes: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        return codes * scale
 
 
 class SparseGrid(Grid):
@@ -191,6 +202,12 @@ class SparseGrid(Grid):
             level = torch.where(groups < 0, -1.0, 1.0).scatter(2, smallest, kept)
         return (v + (level.view_as(v) - v).detach()) * scale
 
+    def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        return self.values(weight, torch.ones_like(scale), offset, unit)
+
+    def decoded(self, codes: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        return codes * scale
+
 
 class VectorGrid(Grid):
     """Vectors of a row are entries of the matrix's codebook, times the row's scale. The codebook, in units of
@@ -210,16 +227,34 @@ class VectorGrid(Grid):
     def values(
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
-        assert offset is not None
-        rows, columns = weight.shape
-        length = self.codec.layout.length
-        d = _half(scale.abs() / _BOOK_STEPS, unit)
-        scaled = (offset * _BOOK_STEPS).clamp(-_LARGEST_CODE, _LARGEST_CODE)
-        book = scaled + (scaled.round() - scaled).detach()
-        v = functional.pad(weight / _not_zero(d), (0, -columns % length)).view(-1, length)
+        d, book = self._steps(scale, offset, unit)
+        v = self._vectors(weight / _not_zero(d))
         chosen = book[_nearest(v.detach(), book.detach())]
         codes = chosen + (v - v.detach())  # the second part is zero; by it the weights have their gradient
-        return codes.view(rows, -1)[:, :columns] * d
+        return self._rows(codes, weight) * d
+
+    def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        """The number of a column's vector."""
+        d, book = self._steps(scale, offset, unit)
+        numbers = _nearest(self._vectors(weight / _not_zero(d)), book)
+        return self._rows(numbers[:, None].expand(-1, self.codec.layout.length), weight).to(weight.dtype)
+
+    def decoded(self, codes: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
+        d, book = self._steps(scale, offset, unit)
+        return self._rows(book[self._vectors(codes)[:, 0].long()], codes) * d
+
+    def _steps(self, scale: Tensor, offset: Tensor | None, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows' scales and the codebook, as they are stored."""
+        assert offset is not None
+        scaled = (offset * _BOOK_STEPS).clamp(-_LARGEST_CODE, _LARGEST_CODE)
+        return _half(scale.abs() / _BOOK_STEPS, unit), scaled + (scaled.round() - scaled).detach()
+
+    def _vectors(self, values: Tensor) -> Tensor:
+        length = self.codec.layout.length
+        return functional.pad(values, (0, -self.columns % length)).view(-1, length)
+
+    def _rows(self, vectors: Tensor, like: Tensor) -> Tensor:
+        return vectors.reshape(len(like), -1)[:, : self.columns]
 
 
 def _nearest(points: Tensor, book: Tensor) -> Tensor:
@@ -229,11 +264,19 @@ def _nearest(points: Tensor, book: Tensor) -> Tensor:
         return torch.cat([(far - part @ book.T).argmin(1) for part in points.split(_POINTS)])  # type: ignore[no-untyped-call]
 
 
-def _uniform(w: Tensor, d: Tensor, m: Tensor | None, low: int, high: int) -> Tensor:
-    """d * level + m, with level a whole number from low to high. d, m: broadcast to w."""
+def _steps(scale: Tensor, offset: Tensor | None, unit: Tensor) -> tuple[Tensor, Tensor | None]:
+    """d and m of groups as they are stored, (rows, groups, 1)."""
+    return _half(scale, unit)[..., None], None if offset is None else _half(offset, unit)[..., None]
+
+
+def _levels(w: Tensor, d: Tensor, m: Tensor | None, low: int, high: int) -> Tensor:
+    """Whole numbers from low to high. d, m: broadcast to w."""
     v = (w if m is None else w - m) / _not_zero(d)
     v = v.clamp(low - _STRETCH, high + _STRETCH)
-    level = v + (v.round() - v).detach()  # exactly the whole number: the difference is exact
+    return v + (v.round() - v).detach()  # exactly the whole number: the difference is exact
+
+
+def _values(level: Tensor, d: Tensor, m: Tensor | None) -> Tensor:
     return level * d if m is None else level * d + m
 
 

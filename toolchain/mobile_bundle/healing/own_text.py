@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_bundle.corpus.openings import TEMPERATURE
 from mobile_bundle.files.disk import disk_errors
 from mobile_bundle.healing.decoders import Original
 from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.healing.writer import Tell, Writer
 
-TEMPERATURE = 0.9
 CHAT_SHARE = 0.5
 """Of the sequences that begin as a conversation, where the model has a chat template."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,32 +13,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mobile_bundle.codecs import StreamCodec
-from mobile_bundle.corpus.openings import open_turn
-from mobile_bundle.corpus.text import DEFAULT_TEXT, read_text
+from mobile_bundle.corpus.text import read_text
 from mobile_bundle.errors import ArgumentError, OutOfMemory, OutputError, UnsupportedError
 from mobile_bundle.files.disk import write_file
-from mobile_bundle.files.work_folder import scratch_folder
-from mobile_bundle.healing.blocks import FINISH_TOKENS, BlockSettings, finish_rate, heal_blocks
+from mobile_bundle.healing.blocks import BlockSettings, heal_blocks
 from mobile_bundle.healing.decoders import Original, Student, run_layer
 from mobile_bundle.healing.evaluation import Held
-from mobile_bundle.healing.mixture import Mixture, Part, Tokens
-from mobile_bundle.healing.own_text import Openings, distinct, own_text
+from mobile_bundle.healing.mixture import Mixture, Tokens
 from mobile_bundle.healing.progress import Trained
 from mobile_bundle.healing.recipe import heal_codecs
 from mobile_bundle.healing.result import card_text, output_directory, write_result
 from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import shard
+from mobile_bundle.healing.sources import Sources
 from mobile_bundle.healing.start import make_student
-from mobile_bundle.healing.state import LOG, STATE, RunFolder, save_whole
-from mobile_bundle.healing.text import openings_of_text, text_sequences
+from mobile_bundle.healing.state import LOG, STATE, RunFolder, digest, save_whole
 from mobile_bundle.healing.training import Training
+from mobile_bundle.healing.way import allows_rounding, seconds_per_token
 from mobile_bundle.healing.world import World, join_world
-from mobile_bundle.native.tokenizer import Tokenizer
 from mobile_bundle.pipeline.identity import tensor_digest
 from mobile_bundle.pipeline.request import BuildRequest, Listener
 from mobile_bundle.pipeline.source import Source, open_source
@@ -45,19 +42,22 @@ from mobile_bundle.planning.recipe import Recipe
 
 Progress = Callable[[Trained], None]
 
-_VERSION = 2
-"""Of what a checkpoint holds and how it goes on: 2 has a rate per grid."""
-_HELD_OUT = 16
-"""Sequences of each source that are kept for evaluation, or a tenth of a small source."""
-_BLOCKS_TOKENS = 24_576
-"""That every layer is trained on, some rounds."""
+_VERSION = 3
+"""Of what a checkpoint holds and how it goes on: since 3, whole numbers for codes that stay."""
+_BLOCKS_TOKENS = 589_824
+"""That the whole model is trained on without a GPU, where nothing says how long."""
+_LAYER_PART = 24
+"""Of these tokens, one in so many is of the text that every layer is trained on, some rounds."""
+_LAYER_RATE = 2.0
+"""Of learning, for layers, times the rate."""
+_LATER_RATE = 0.6
+"""The same, for the whole model behind the layers or the calibrated code: a high one first undoes what is there. Of
+0.0018, 0.0006 and 0.00024, the second was best for scales and norms of SmolLM2 (docs/HEALING.md)."""
 _LEAST_WINDOWS = 8
 _WARMUP, _EVALUATIONS = 20, 4
 """Steps, and how often held-out text is read, of the whole model after its layers."""
 _CALIBRATION = 49_152
 """Tokens that the start is calibrated on, as many as a build's calibration reads."""
-_AT_ONCE = {"cpu": 64, "cuda": 1536}
-"""Sequences that the model writes side by side."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,11 @@ class _Run:
         self._source, self._output, self._recipe, self._codecs = source, output, recipe, codecs
         self._settings, self._world, self._listener = settings, world, listener
         self._work = output.with_name(output.name + ".heal")
+        self._sources = Sources(source, settings, world, listener, self._work)
 
     def heal(self, progress: Progress) -> Healed:
         model, settings, world = self._source.model, self._settings, self._world
-        model_digest = _digest([tensor_digest(model, tensor) for tensor in model.tensors])
+        model_digest = digest([tensor_digest(model, tensor) for tensor in model.tensors])
         target = output_directory(self._output) if world.first else None
         if target is not None:
             target.__enter__()  # first: an output that cannot be leaves no folder of a run
@@ -124,7 +125,7 @@ class _Run:
             original = Original(model, world.device, dtype)
             if settings.compile:
                 original.layer = torch.compile(run_layer, dynamic=False)  # `like` is a number, no size
-            parts, held_out = self._texts(original, model_digest)
+            parts, held_out = self._sources.read(original, model_digest)
             mixture = Mixture(parts, settings.seed)
             run = self._blocks if settings.method == "blocks" else self._distill
             training, held = run(original, mixture, held_out, folder, progress)
@@ -172,126 +173,85 @@ class _Run:
         path = self._work / "start.pt"
         if self._world.first and not path.exists():
             step = self._listener.stage("calibrating the start")
-            windows = mixture.sequences(0, min(len(mixture), -(-_CALIBRATION // self._settings.sequence)))
+            windows = mixture.sequences(0, self._calibration(mixture))
             student = make_student(self._source.model, original, self._codecs, windows, step)
             save_whole(path, student.state_dict())
         self._world.wait()
         return path
 
+    def _calibration(self, mixture: Mixture) -> int:
+        """Sequences."""
+        return min(len(mixture), -(-_CALIBRATION // self._settings.sequence))
+
     def _blocks(
         self, original: Original, mixture: Mixture, held_out: Tokens, folder: RunFolder, progress: Progress
     ) -> tuple[Training, Held]:
-        """The layers one by one, or the calibrated code where that does better on held-out text; then the whole."""
-        settings, model, begun = self._settings, self._source.model, time.monotonic()
-        if (folder.path / STATE).exists():
-            student, asked = make_student(model, original, self._codecs, None), self._finish(0.0, 0.0)
-            training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
-        else:
+        """The whole model, from rounding or from the calibrated code (way.py); with a share for layers from these or
+        from the calibrated code, whichever does better on held-out text."""
+        settings, begun, goes_on = self._settings, time.monotonic(), (folder.path / STATE).exists()
+        rounded = self._begins_rounded(original, mixture)
+        calibrated = None
+        if not rounded and not goes_on:
             calibrated = self._calibrated(original, mixture)
-            before = time.monotonic() - begun
-            seconds = None
-            if settings.minutes is not None:
-                seconds = max(60 * settings.minutes * settings.layers_share - before, 1.0)
-            tokens = settings.tokens or _BLOCKS_TOKENS
-            student = heal_blocks(
-                model,
-                original,
-                self._codecs,
-                mixture.sequences(0, max(_LEAST_WINDOWS, tokens // settings.sequence)),
-                BlockSettings(rate=settings.rate, seconds=seconds, seed=settings.seed),
-                self._work / "blocks.pt",
-                self._listener.stage("healing layer by layer"),
-            )
-            asked = self._finish(before, time.monotonic() - begun - before)
-            training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
-            if training.offer(_loaded(calibrated)):
-                self._listener.tell(
-                    "calibrated coding does better than layers one by one: its codes stay, scales and norms are trained"
-                )
+        if settings.layers_share and not goes_on:
+            student = self._layers(original, mixture, time.monotonic() - begun)
+        else:
+            student = make_student(self._source.model, original, self._codecs, None)
+        asked = self._finish(rounded, time.monotonic() - begun)
+        training = Training(student, original, mixture, held_out, asked, self._world, folder, progress)
+        if calibrated is not None:
+            taken, read = True, self._calibration(mixture)
+            if settings.layers_share:
+                taken = training.offer(_loaded(calibrated), read)
+            else:
+                training.take(_loaded(calibrated), read)
+            if taken:
+                self._listener.tell("the calibrated code is the start: its codes stay, scales and norms are trained")
         return training, training.run() if settings.layers_share < 1 else training.finish()
 
-    def _finish(self, before: float, seconds: float) -> Settings:
-        """The training of the whole model after `seconds` of layers, and the calibration before them; the same when a
-        killed run goes on."""
-        settings, path = self._settings, self._work / "finish.json"
-        step, read = settings.batch * settings.sequence, settings.tokens or _BLOCKS_TOKENS
-        if settings.minutes is None:
-            tokens = FINISH_TOKENS * read
-            rate = finish_rate(settings.rate, tokens / step)
-            return replace(settings, tokens=tokens, rate=rate, warmup=_WARMUP, evaluations=_EVALUATIONS)
+    def _begins_rounded(self, original: Original, mixture: Mixture) -> bool:
+        """The same when a killed run goes on."""
+        settings, model, path = self._settings, self._source.model, self._work / "way.json"
+        if settings.layers_share:
+            return False
         if not path.exists():
-            left = max(60 * settings.minutes - before - seconds, 1.0)
-            # a token costs the whole model about what it costs all layers
-            steps = left / max(seconds, 1e-9) * read * BlockSettings.rounds / step
-            decided = {"minutes": left / 60, "rate": finish_rate(settings.rate, steps)}
-            write_file(path, json.dumps(decided).encode())
-        decided = json.loads(path.read_text())
-        return replace(settings, tokens=None, warmup=_WARMUP, evaluations=_EVALUATIONS, **decided)
+            tokens: float = settings.tokens or _BLOCKS_TOKENS
+            if settings.minutes is not None:
+                each = seconds_per_token(original, mixture.sequences(0, 1))
+                tokens = min(settings.tokens or math.inf, 60 * settings.minutes / each)
+            write_file(path, json.dumps({"rounded": allows_rounding(model, tokens)}).encode())
+        return bool(json.loads(path.read_text())["rounded"])
 
-    def _texts(self, original: Original, model_digest: str) -> tuple[list[Part], Tokens]:
-        """What is trained on, and the held-out sequences."""
-        settings = self._settings
-        text, share = settings.text, settings.text_share if settings.text else 0.0
-        if settings.method == "blocks":  # text of its own would take longer than the layers, but where it is asked for
-            text, share = text or DEFAULT_TEXT, settings.text_share if settings.own_tokens else 1.0
-        found: list[tuple[Tokens, float]] = []
-        with self._tokenizer() as tokenizer:
-            if text is not None and share > 0:
-                compiled = self._source.tokenizer
-                sequences = text_sequences(text, tokenizer, compiled.bos, compiled.chat_end, settings.sequence)
-                found.append((sequences, share))
-            if share < 1:
-                found.append((self._own(original, tokenizer, model_digest), 1 - share))
-        parts, held_out = [], []
-        for sequences, weight in found:
-            held = min(_HELD_OUT, len(sequences) // 10)
-            if held == 0:
-                raise ArgumentError(
-                    f"a source of the text has {len(sequences)} sequences of {settings.sequence} tokens, which leaves "
-                    "none to hold out",
-                    "give a longer text, more `own_tokens` or a shorter `sequence`",
-                )
-            parts.append(Part(sequences[:-held], weight))
-            held_out.append(sequences[-held:])
-        return parts, np.concatenate(held_out)
-
-    def _own(self, original: Original, tokenizer: Tokenizer, model_digest: str) -> Tokens:
-        settings, world = self._settings, self._world
-        bos = self._source.tokenizer.bos
-        documents = [_document_start(tokenizer, bos, self._source.spec.eos)]
-        if settings.prompts is not None:
-            documents = openings_of_text(settings.prompts, tokenizer, bos, _PROMPT_TOKENS)
-        openings = Openings(open_turn(tokenizer), documents)
-        at_once = min(_AT_ONCE[settings.device], -(-settings.own_tokens // settings.sequence))
-        key = [model_digest, settings.sequence, at_once, settings.seed, settings.device]
-        key += [_digest([opening.tolist() for opening in documents])]
-        folder = (settings.own_text or self._work) / f"own-{_digest(key)[:12]}"
-        step = self._listener.stage("writing own text")
-        files = own_text(
+    def _layers(self, original: Original, mixture: Mixture, before: float) -> Student:
+        """One by one. before: seconds that calibration took."""
+        settings, seconds = self._settings, None
+        if settings.minutes is not None:
+            seconds = max(60 * settings.minutes * settings.layers_share - before, 1.0)
+        return heal_blocks(
+            self._source.model,
             original,
-            openings,
-            folder,
-            tokens=settings.own_tokens,
-            length=settings.sequence,
-            at_once=at_once,
-            seed=settings.seed,
-            share=(world.rank, world.size),
-            progress=lambda done, total: step(done, total, ""),
-            tell=self._listener.tell,
+            self._codecs,
+            mixture.sequences(0, max(_LEAST_WINDOWS, self._layer_tokens() // settings.sequence)),
+            BlockSettings(rate=_LAYER_RATE * settings.rate, seconds=seconds, seed=settings.seed),
+            self._work / "blocks.pt",
+            self._listener.stage("healing layer by layer"),
         )
-        world.wait()
-        return distinct(np.concatenate([np.load(path) for path in files]))
 
-    @contextmanager
-    def _tokenizer(self) -> Iterator[Tokenizer]:
-        with scratch_folder() as directory:
-            path = directory / "tokenizer.bin"
-            write_file(path, bytes(self._source.tokenizer.data))
-            opened = Tokenizer(path)
-            try:
-                yield opened
-            finally:
-                opened.close()
+    def _layer_tokens(self) -> int:
+        """That every layer is trained on, some rounds."""
+        return (self._settings.tokens or _BLOCKS_TOKENS) // _LAYER_PART
+
+    def _finish(self, rounded: bool, seconds: float) -> Settings:
+        """The training of the whole model, after what took so many seconds; the same when a killed run goes on."""
+        settings, path = self._settings, self._work / "finish.json"
+        asked = replace(settings, warmup=_WARMUP, evaluations=_EVALUATIONS)
+        if not rounded:
+            asked = replace(asked, rate=_LATER_RATE * settings.rate)
+        if settings.minutes is None:
+            return replace(asked, tokens=settings.tokens or _BLOCKS_TOKENS)
+        if not path.exists():
+            write_file(path, json.dumps({"minutes": max(settings.minutes - seconds / 60, 1 / 60)}).encode())
+        return replace(asked, **json.loads(path.read_text()))
 
     def _identity(self, model_digest: str) -> dict[str, Any]:
         """What decides the result; other settings may change when a run goes on."""
@@ -300,7 +260,7 @@ class _Run:
             name: hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
             for name, path in (("text", settings.text), ("prompts", settings.prompts))
         }
-        codecs = _digest(sorted((name, codec.name) for name, codec in self._codecs.items()))
+        codecs = digest(sorted((name, codec.name) for name, codec in self._codecs.items()))
         names = ("method", "text_share", "own_tokens", "sequence", "batch", "start", "seed")
         return {"model": model_digest, "recipe": codecs, "version": _VERSION, **texts} | {
             name: getattr(settings, name) for name in names
@@ -309,15 +269,11 @@ class _Run:
     def _facts(self, held: Held, tokens: int) -> dict[str, Any]:
         settings = self._settings
         asked = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-        own = "text that the model wrote itself"
-        text = (
-            own if settings.text is None else f"{100 * settings.text_share:.0f} % {settings.text.name}, the rest {own}"
-        )
         return {
             "recipe": self._recipe.name,
             "method": settings.method,
-            "tokens": tokens if settings.method == "distill" else settings.tokens or _BLOCKS_TOKENS,
-            "text": text,
+            "tokens": tokens or self._layer_tokens(),
+            "text": self._sources.description,
             "int8": settings.int8_share > 0,
             "held_out": asdict(held),
             "settings": asked,
@@ -327,10 +283,6 @@ class _Run:
 def _loaded(path: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = torch.load(path, weights_only=True)
     return found
-
-
-_PROMPT_TOKENS = 32
-"""Of each of the user's openings."""
 
 
 def _check_places(settings: Settings, output: Path) -> None:
@@ -352,19 +304,6 @@ def _check(settings: Settings, world: World, source: Source) -> None:
         raise ArgumentError(f"`batch` {settings.batch}: must be a multiple of the {world.size} processes")
     if settings.sequence > source.spec.context:
         raise ArgumentError(f"`sequence` {settings.sequence}: this model was trained for {source.spec.context} tokens")
-
-
-def _document_start(tokenizer: Tokenizer, bos: int | None, ends: tuple[int, ...]) -> Tokens:
-    """The token that documents begin with in the model's own training: <|endoftext|> where there is one, else BOS, else
-    an end token."""
-    text_end = tokenizer.encode("<|endoftext|>")
-    if len(text_end) == 1:
-        return text_end.copy()
-    return np.array([bos if bos is not None else ends[0] if ends else 0], np.int32)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 @contextmanager

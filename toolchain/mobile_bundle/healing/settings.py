@@ -17,16 +17,16 @@ _MOST_SEQUENCES = 65_536
 
 @dataclass(frozen=True)
 class Settings:
-    """method: "distill" trains the whole model against the original's distribution; "blocks" one layer after the other
-    against the original's hidden states, and then the whole, from these layers or from the calibrated code, whichever
-    does better. layers_share: the part of the minutes of "blocks" for calibration and layers; 1: the layers alone, in
-    the memory of one. minutes, tokens: how long; the first that is reached counts; tokens are
-    those trained on, for blocks those of each layer's text (24,576 without a word), and FINISH_TOKENS times as many of
-    the whole model where there are no minutes. text: of the user, plain or chat JSONL; text_share: its part of the
-    training tokens, the rest is text that the model writes itself. own_tokens: how many of those; own_text: a folder
-    that keeps them for other runs, None: with the run. prompts: a text whose lines begin documents that the model
-    writes, to set its language. sequence: tokens of a sequence; batch: sequences of a step, over all processes;
-    micro_batch: sequences that one device computes together. rate: of learning, at its peak; warmup: steps until then.
+    """method: "distill" trains the whole model against the original's distribution; "blocks" is for a CPU: the whole
+    model as well, from the calibrated code where there is no time to train it from rounding. layers_share: of "blocks",
+    the part of the minutes for calibration and for layers one after the other against the original's hidden states,
+    the better of which is the start then; 0: no layers; 1: no more than these, in the memory of one layer. minutes,
+    tokens: how long; the first that is reached counts, and "blocks" ends after 589,824 tokens without a word. text: of
+    the user, plain or chat JSONL; text_share: its part of the training tokens, the rest is text that the model writes
+    itself. own_tokens: how many of those; own_text: a folder that keeps them for other runs, None: with the run.
+    prompts: a text whose lines begin documents that the model writes, to set its language. sequence: tokens of a
+    sequence; batch: sequences of a step, over all processes; micro_batch: sequences that one device computes together.
+    rate: of learning, at its peak; warmup: steps until then.
     temperature: softens both distributions of the loss. hidden_states: weight of the distance between the hidden states
     of all layers, added to the divergence; 0: none. anneal_share: part of the run, its first, in which the zeros of
     1.25 bits come bit by bit. start: from the calibrated code or from rounding. int8_share: part of the run, its last,
@@ -39,7 +39,7 @@ class Settings:
     0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
 
     method: str = "distill"
-    layers_share: float = 0.3
+    layers_share: float = 0.0
     minutes: float | None = None
     tokens: int | None = None
     text: Path | None = None
@@ -80,7 +80,7 @@ class Settings:
             sequence=sequence,
             batch=batch,
             micro_batch=min(batch, self.micro_batch or batch),
-            rate=self.rate or (2e-3 if blocks else 1e-3),
+            rate=self.rate or 1e-3,
         )
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ random draw, are functions of its number and of the seed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ _IDENTITY = "run.json"
 class RunState:
     """step: that are done; seconds: of training so far; evaluated: evaluations so far; best_kl, best: the best of them
     and its student; worse: evaluations since; mean, mean_count: of the weights at the end; codes_fixed: whether scales,
-    offsets and vectors alone are trained."""
+    offsets and vectors alone are trained; skipped: sequences before the first that is trained on."""
 
     step: int = 0
     seconds: float = 0.0
@@ -37,6 +38,7 @@ class RunState:
     mean: dict[str, Tensor] = field(default_factory=dict)
     mean_count: int = 0
     codes_fixed: bool = False
+    skipped: int = 0
 
 
 class RunFolder:
@@ -89,6 +91,11 @@ class RunFolder:
         if self._write and path.exists():
             kept = [line for line in path.read_text().splitlines() if step and _step(line) <= step]
             write_file(path, "".join(line + "\n" for line in kept).encode())
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def save_whole(path: Path, value: Any) -> None:

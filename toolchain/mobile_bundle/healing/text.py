@@ -13,7 +13,7 @@ import numpy as np
 
 from mobile_bundle.corpus.openings import TEMPLATE_DATE
 from mobile_bundle.corpus.text import read_text
-from mobile_bundle.corpus.windows import DOCUMENT_SEPARATOR, token_windows
+from mobile_bundle.corpus.windows import DOCUMENT_SEPARATOR, after_bos, token_windows
 from mobile_bundle.errors import InputError, UserError
 from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.native.chat import ROLES, render_chat
@@ -41,7 +41,7 @@ def openings_of_text(path: Path, tokenizer: Tokenizer, bos: int | None, most: in
         for number, line in enumerate(lines):
             if line.strip():
                 ids = tokenizer.encode("\n".join(lines[number : number + most])[: 16 * most].lstrip())[:most]
-                found.append(ids if bos is None else np.concatenate([np.array([bos], np.int32), ids]))
+                found.append(after_bos(ids, bos))
     return found
 
 

@@ -33,8 +33,6 @@ from mobile_bundle.healing.state import RunFolder, RunState
 from mobile_bundle.healing.world import World, bf16_products
 
 _LOWEST_RATE = 0.02
-_CODES_FIXED = 3.0
-"""Times the rate where the codes stay: nothing is rounded anew."""
 _SHORT_RUN = 10
 """The warm-up takes at most 1 / _SHORT_RUN of a run."""
 _STEPS_UNASKED = 8
@@ -106,7 +104,7 @@ class Training:
             student.load_state_dict(spread(weights, student))
             self._optimiser.adam.load_state_dict(spread_optimiser(optimiser, self._optimiser.adam))
         if self._state.codes_fixed:
-            self._fix_codes()
+            self._fix_codes(True)
         folder.rewind_log(self._state.step)
         slope_of = torch.compile(divergence_and_slope) if settings.compile else divergence_and_slope
         module = Distillation(student, original, settings.temperature, settings.hidden_states, slope_of)
@@ -133,32 +131,36 @@ class Training:
         """Trained on so far, those read twice counted twice."""
         return self._state.step * self._settings.batch * self._settings.sequence
 
-    def offer(self, weights: dict[str, Tensor]) -> bool:
-        """Before the run: the calibrated code as a start, which is taken where it does better on held-out text.
-        Returns whether it is. A run that goes on has chosen.
+    def take(self, weights: dict[str, Tensor], read: int) -> None:
+        """Before the run: the calibrated code as a start. read: sequences, the first of the mixture, that it was
+        calibrated on. It does better on them than elsewhere, so training begins behind them.
 
-        Its codes stay then: they lean on each other, and training with the rounding in place breaks that first (wiki-6m
+        Its codes stay: they lean on each other, and training with the rounding in place breaks that first (wiki-6m
         diverged). Scales, offsets and vectors alone make it better, as in EfficientQAT's second phase (Chen et al.
         2024, arXiv:2407.11062)."""
-        if self._state.best is not None:
-            return False
+        self._student.load_state_dict(weights)
+        self._state.codes_fixed, self._state.skipped = True, read
+        self._fix_codes(False)
+
+    def offer(self, weights: dict[str, Tensor], read: int) -> bool:
+        """take, where the calibrated code does better on held-out text than what the student holds. Returns whether it
+        does."""
         own = {name: value.clone() for name, value in self._student.state_dict().items()}
         before = self._held()
         self._student.load_state_dict(weights)
         after = self._held()
         taken = after.kl < before.kl
         if taken:
-            self._state.codes_fixed = True
-            self._fix_codes()
+            self.take(weights, read)
         else:
             self._student.load_state_dict(own)
         self._begin(after if taken else before)
         return taken
 
-    def _fix_codes(self) -> None:
+    def _fix_codes(self, given: bool) -> None:
         for module in self._student.modules():
             if isinstance(module, Matrix):
-                module.weight.requires_grad_(False)
+                module.fix_codes(given)
 
     def run(self) -> Held:
         """Trains to the end and leaves the best weights in the student. Returns what they do on held-out text.
@@ -213,8 +215,6 @@ class Training:
             warmup = min(warmup, max(1, settings.tokens // (settings.batch * settings.sequence) // _SHORT_RUN))
         rate = settings.rate * min(1.0, (self._state.step + 1) / warmup)
         rate *= _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
-        if self._state.codes_fixed:
-            rate *= _CODES_FIXED
         self._student.int8 = share >= 1 - settings.int8_share
         if settings.anneal_share:
             self._student.soften(max(0.0, 1 - share / settings.anneal_share))
@@ -250,7 +250,7 @@ class Training:
         share, whether they are the last)."""
         settings, world = self._settings, self._world
         own = settings.batch // world.size
-        begin = self._state.step * settings.batch + world.rank * own
+        begin = self._state.skipped + self._state.step * settings.batch + world.rank * own
         for first in range(0, own, settings.micro_batch):
             count = min(settings.micro_batch, own - first)
             chosen = self._mixture.chosen(begin + first, begin + first + count)

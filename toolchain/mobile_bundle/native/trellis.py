@@ -31,18 +31,28 @@ def search_trellis(
     its diagonal is infinite the weight does not matter. Other threads of Python run meanwhile.
 
     ValueError for shapes that do not belong together or values that are not finite."""
+    codes, levels = search_circles(bits, weights[None], steps, factor[None], threads)
+    return codes[0], levels[0]
+
+
+def search_circles(
+    bits: int, weights: Floats, steps: Floats, factors: Floats, threads: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """search_trellis of several circles of the same rows: all arguments and results but the steps have one more
+    dimension, (circles, n, 16) or (circles, 16, 16)."""
     weights, steps = np.ascontiguousarray(weights, np.float32), np.ascontiguousarray(steps, np.float32)
-    factor = np.ascontiguousarray(factor, np.float32)
-    count = len(weights)
-    if weights.shape != (count, CIRCLE) or steps.shape != (count,) or factor.shape != (CIRCLE, CIRCLE):
-        raise ValueError(f"weights {weights.shape}, steps {steps.shape} and factor {factor.shape} do not go together")
+    factors = np.ascontiguousarray(factors, np.float32)
+    circles, count = weights.shape[:2]
+    shapes = weights.shape, steps.shape, factors.shape
+    if shapes != ((circles, count, CIRCLE), (count,), (circles, CIRCLE, CIRCLE)):
+        raise ValueError(f"weights {weights.shape}, steps {steps.shape} and factor {factors.shape} do not go together")
     if not (np.isfinite(weights).all() and np.isfinite(steps).all()):
         raise ValueError("the weights or steps hold NaN or infinite values")
-    codes, levels = np.empty((count, CIRCLE), np.uint8), np.empty((count, CIRCLE), np.int8)
-    given = weights.ctypes.data, steps.ctypes.data
-    check(
-        _library().mb_trellis_search(
-            bits, *given, count, factor.ctypes.data, threads, codes.ctypes.data, levels.ctypes.data
-        )
-    )
+    codes, levels = np.empty(weights.shape, np.uint8), np.empty(weights.shape, np.int8)
+    given, step, factor = weights.ctypes.data, steps.ctypes.data, factors.ctypes.data
+    found, level = codes.ctypes.data, levels.ctypes.data
+    search = _library().mb_trellis_search
+    for number in range(circles):
+        at, own = number * count * CIRCLE, factor + 4 * number * CIRCLE * CIRCLE
+        check(search(bits, given + 4 * at, step, count, own, threads, found + at, level + at))
     return codes, levels

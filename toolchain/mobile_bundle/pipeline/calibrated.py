@@ -23,7 +23,7 @@ from mobile_bundle.calibrate.walk import (
     Floats,
     Walk,
     layer_tensors,
-    layer_weights,
+    layers_in_turn,
     moved,
     read_matrix,
     tensor_named,
@@ -85,9 +85,9 @@ def _write(
     reference, held_out_reference = walks(read_matrix(model, embedding))
     coded: dict[str, Tensor] = {}  # the layer before
     groups: dict[str, int | None] = {}
-    for layer in range(spec.layers):
+    for layer, read in layers_in_turn(model, range(spec.layers), device):
         give_memory_back()
-        weights = moved(layer_weights(model, layer), device)
+        weights = moved(read, device)
         original = dict(weights)
         tensors = layer_tensors(model, layer)
         for tensor in tensors.values():

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
-import signal
-import threading
 from abc import ABC, abstractmethod
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import parent_process
-from multiprocessing.context import SpawnContext, SpawnProcess
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mobile_bundle.errors import ArgumentError, InstallationError, ResumableError, UserError
 from mobile_bundle.pipeline.identity import tool_identity
+from mobile_bundle.processors import WorkerProcesses, worker_lost
 
 _ADDRESS = re.compile(r"[a-z]+://.+")
 _BEGINNING = 1 << 20
 """Bytes of a file that tell whether a worker sees the same one."""
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class Workers(ABC):
@@ -40,10 +35,7 @@ class Workers(ABC):
     def explain(self, error: BaseException) -> UserError | None:
         """What to tell a person if the exception means that a worker died; None for any other."""
         if isinstance(error, BrokenExecutor):
-            return ResumableError(
-                "a worker process was killed, perhaps because it ran out of memory",
-                "try again with fewer `jobs`; a Python script must build under if __name__ == '__main__'",
-            )
+            return worker_lost()
         if isinstance(error, MemoryError):
             return ResumableError("out of memory", "try again with fewer `jobs`")
         return None
@@ -62,20 +54,14 @@ class ThreadWorkers(Workers):
 
 
 class ProcessWorkers(Workers):
-    """Processes of this machine, started when there is work for them, with one BLAS thread each.
-
-    They are spawned, not forked: the fork of a process that has threads or a GPU may hang. A script that comes here
-    needs the usual `if __name__ == "__main__":`. They end with this process, even if it is killed."""
+    """Processes of this machine (WorkerProcesses)."""
 
     def __init__(self, count: int) -> None:
-        self._context = _Context()
-        super().__init__(ProcessPoolExecutor(count, mp_context=self._context, initializer=_start_worker), count)
+        self._processes = WorkerProcesses(count)
+        super().__init__(self._processes, count)
 
     def close(self) -> None:
-        for process in self._context.processes:
-            if process.pid is not None:
-                process.terminate()  # what it has not finished is a temporary file
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        self._processes.stop()  # what they have not finished is a temporary file
 
 
 class ClusterWorkers(Workers):
@@ -123,49 +109,6 @@ class ClusterWorkers(Workers):
         return ResumableError(
             f"the Dask cluster failed ({what})", "check that its workers are still running, and try again"
         )
-
-
-class _Process(SpawnProcess):
-    """A process that is born with one BLAS thread: libraries read these variables when they are loaded."""
-
-    def start(self) -> None:
-        before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
-        os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
-        try:
-            super().start()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-
-
-class _Context(SpawnContext):
-    """Remembers the processes that it makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.processes: list[_Process] = []
-
-    def Process(self, *arguments: Any, **named: Any) -> _Process:  # type: ignore[override]
-        process = _Process(*arguments, **named)
-        self.processes.append(process)
-        return process
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the parent's to handle. If the parent is killed the worker ends too: it would wait for work for ever,
-    because it holds both ends of its own queue."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _check_workers(client: Any, address: str, checkpoint: Path, parts: Path) -> None:

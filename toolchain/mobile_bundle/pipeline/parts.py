@@ -21,6 +21,7 @@ import os
 import secrets
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,12 @@ from mobile_bundle.errors import InputError, OutputError
 from mobile_bundle.files.disk import disk_errors
 from mobile_bundle.models import Model, TensorSpec, open_model
 from mobile_bundle.pipeline.identity import config_digest, tensor_digest, tool_identity
+from mobile_bundle.processors import default_jobs
 
 PIECE = 1 << 20
 """Bytes that are read or copied at a time."""
+_HASHED = 16 << 20
+"""Bytes of statistics that one thread hashes."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,19 @@ def stats_digest(inputs: Stats | Path | None) -> str:
             if matrix is not None:
                 array = on_host(matrix)
                 digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data.cast("B"))
+                digest.update(_tree_digest(np.ascontiguousarray(array).data.cast("B")))
     return digest.hexdigest()
+
+
+def _tree_digest(data: memoryview) -> bytes:
+    """Of the digests of pieces, which several threads take: the Hessian of a wide matrix has hundreds of megabytes, and
+    the thread that submits it has the whole build wait."""
+    pieces = [data[begin : begin + _HASHED] for begin in range(0, len(data), _HASHED)]
+    if len(pieces) <= 1:
+        return hashlib.sha256(data).digest()
+    with ThreadPoolExecutor(min(default_jobs(), len(pieces))) as pool:
+        digests = pool.map(lambda piece: hashlib.sha256(piece).digest(), pieces)
+        return hashlib.sha256(b"".join(digests)).digest()
 
 
 def save_stats(path: Path, stats: Stats) -> Path:
