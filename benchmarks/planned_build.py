@@ -79,6 +79,7 @@ class Stages:
         self._stage, self._step, self._begin = "opening", "", self._now()
         self._first, self._told = self._begin, self._begin[0]
         self._main, self._seen = threading.get_ident(), (Counter[str](), Counter[str]())
+        self._counting = threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self, step: Step) -> None:
@@ -102,7 +103,8 @@ class Stages:
             time.sleep(_SAMPLE_SECONDS)
             for thread, frame in sys._current_frames().items():
                 if place := _place(frame):
-                    self._seen[thread != self._main][place] += 1
+                    with self._counting:
+                        self._seen[thread != self._main][place] += 1
             if time.perf_counter() - self._told > _TELL_SECONDS:
                 self._told = time.perf_counter()
                 self._print(f"... {self._stage} ({self._step})", self._begin)
@@ -110,10 +112,11 @@ class Stages:
 
     def _tell_functions(self) -> None:
         for who, seen in zip(("main thread", "other threads"), self._seen, strict=True):
-            most = ", ".join(f"{name} {_SAMPLE_SECONDS * count:.1f}" for name, count in seen.most_common(6))
+            with self._counting:
+                most = ", ".join(f"{name} {_SAMPLE_SECONDS * count:.1f}" for name, count in seen.most_common(6))
+                seen.clear()
             if most:
                 print(f"        {who}, s: {most}", flush=True)
-            seen.clear()
 
     @staticmethod
     def _now() -> tuple[float, float]:

@@ -38,11 +38,11 @@ class WorkerProcesses(ProcessPoolExecutor):
         self.shutdown(wait=True, cancel_futures=True)
 
 
-def worker_lost() -> ResumableError:
-    """What a BrokenExecutor of WorkerProcesses means."""
+def worker_lost(remedy: str = "try again with fewer `jobs`") -> ResumableError:
+    """What a BrokenExecutor of WorkerProcesses means. remedy: against want of memory."""
     return ResumableError(
         "a worker process was killed, perhaps because it ran out of memory",
-        "try again with fewer `jobs`; a Python script must build under if __name__ == '__main__'",
+        f"{remedy}; a Python script must build under if __name__ == '__main__'",
     )
 
 

@@ -363,6 +363,9 @@ def test_codes_that_stay_outlast_a_kill(tmp_path: Path, model: Path) -> None:
     saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
     assert saved["run"]["codes_fixed"]
     assert saved["student"]["embedding.weight"].frac().abs().max() == 0
+    with pytest.raises(OutputError, match="another layers_share"):
+        heal(model, tmp_path / "a", recipe="affine-2bit", layers_share=1.0, **asked)
+    (tmp_path / "a.heal" / "way.json").write_text("")  # as a kill in the middle of writing leaves it
     for name in "ab":
         assert heal(model, tmp_path / name, recipe="affine-2bit", **asked).lost == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
@@ -441,6 +444,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
     for settings, message in (
         ({}, "nothing says how long"),
         ({"tokens": 10, "method": "magic"}, "`method` 'magic'"),
+        ({"method": "blocks", "start": "calibrated"}, "`start` is for `method` distill"),
         ({"tokens": 10, "text_share": 2}, "`text_share` 2"),
         ({"tokens": 10, "sequence": 512}, "this model was trained for 256"),
         ({"tokens": 10, "own_tokens": 32, "sequence": 32}, "none to hold out"),

@@ -54,7 +54,7 @@ def trials(device: torch.device) -> Iterator[Try]:
                     del ordered  # the GPU's memory
                 return {name: errors for each in under_way for name, errors in each.result().items()}
             except BrokenExecutor as error:
-                raise worker_lost() from error
+                raise worker_lost("use `device` cpu, or fewer processors (taskset)") from error
 
     try:
         yield try_there

@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("distill", "blocks"),
-        help="distill: the whole model from rounding (default); blocks: what is best in minutes on a CPU: the same, or "
-        "from the calibrated code",
+        help="distill: the whole model from rounding (default); blocks: for a CPU, from rounding or calibrated code, "
+        "whichever suits the time",
     )
     parser.add_argument(
         "--layers-share",
@@ -76,12 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a text to train on besides the model's own: UTF-8, .xz, or conversations (.jsonl, a line each: "
         '{"messages": [{"role": "user", "content": "..."}, ...]})',
     )
-    parser.add_argument("--text-share", type=float, metavar="SHARE", help="its part of the tokens (default 0.25)")
+    parser.add_argument(
+        "--text-share", type=float, metavar="SHARE", help="its part of the tokens (default 0.25; blocks: 1)"
+    )
     parser.add_argument(
         "--own-tokens",
         type=positive,
         metavar="N",
-        help="tokens that the model writes itself (default 40,000,000 on a GPU, else 200,000)",
+        help="tokens that the model writes itself (default 40,000,000 on a GPU, else 200,000; blocks: none)",
     )
     parser.add_argument("--own-text", type=Path, metavar="FOLDER", help="keeps what the model wrote for other runs")
     parser.add_argument(

@@ -1,5 +1,5 @@
-"""Healing in minutes on a CPU: one decoder layer after the other, against the original's hidden states. What is left of
-the time trains the whole model from there (run.py).
+"""One decoder layer after the other, against the original's hidden states: what `layers_share` puts before the training
+of the whole model (run.py).
 
 A layer's weights, scales, norms and biases are trained, with the rounding in place, for the inputs that the healed
 layers before it give, until its output is near what the original's layer gives for the original's inputs: so it also

@@ -15,7 +15,8 @@ from mobile_bundle.healing.divergence import PIECE
 from mobile_bundle.healing.mixture import Tokens
 
 _PIECE = 256
-"""The same as PIECE, on a processor: six values of every logit are in memory together."""
+"""Tokens that are scored at a time on a processor, as PIECE is on a GPU: six values of every logit are in memory
+together."""
 
 
 @dataclass(frozen=True)

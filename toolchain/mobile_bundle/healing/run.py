@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -19,7 +18,6 @@ from torch import Tensor
 from mobile_bundle.codecs import StreamCodec
 from mobile_bundle.corpus.text import read_text
 from mobile_bundle.errors import ArgumentError, OutOfMemory, OutputError, UnsupportedError
-from mobile_bundle.files.disk import write_file
 from mobile_bundle.healing.blocks import BlockSettings, heal_blocks
 from mobile_bundle.healing.decoders import Original, Student, run_layer
 from mobile_bundle.healing.evaluation import Held
@@ -31,7 +29,7 @@ from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import shard
 from mobile_bundle.healing.sources import Sources
 from mobile_bundle.healing.start import make_student
-from mobile_bundle.healing.state import LOG, STATE, RunFolder, digest, save_whole
+from mobile_bundle.healing.state import LOG, STATE, RunFolder, decided, digest, save_whole
 from mobile_bundle.healing.training import Training
 from mobile_bundle.healing.way import allows_rounding, seconds_per_token
 from mobile_bundle.healing.world import World, join_world
@@ -63,7 +61,8 @@ _CALIBRATION = 49_152
 @dataclass(frozen=True)
 class Healed:
     """path: the checkpoint; held: what it does on held-out text; lost: matrices that a build would not store without
-    loss (none is expected); rounds: how often the source that was read most was read, 0 for blocks."""
+    loss (none is expected); rounds: how often the source that was read most was read by the training of the whole
+    model."""
 
     path: Path
     held: Held
@@ -214,13 +213,15 @@ class _Run:
         settings, model, path = self._settings, self._source.model, self._work / "way.json"
         if settings.layers_share:
             return False
-        if not path.exists():
+
+        def decide() -> dict[str, Any]:
             tokens: float = settings.tokens or _BLOCKS_TOKENS
             if settings.minutes is not None:
                 each = seconds_per_token(original, mixture.sequences(0, 1))
                 tokens = min(settings.tokens or math.inf, 60 * settings.minutes / each)
-            write_file(path, json.dumps({"rounded": allows_rounding(model, tokens)}).encode())
-        return bool(json.loads(path.read_text())["rounded"])
+            return {"rounded": allows_rounding(model, tokens)}
+
+        return bool(decided(path, decide)["rounded"])
 
     def _layers(self, original: Original, mixture: Mixture, before: float) -> Student:
         """One by one. before: seconds that calibration took."""
@@ -243,15 +244,14 @@ class _Run:
 
     def _finish(self, rounded: bool, seconds: float) -> Settings:
         """The training of the whole model, after what took so many seconds; the same when a killed run goes on."""
-        settings, path = self._settings, self._work / "finish.json"
+        settings = self._settings
         asked = replace(settings, warmup=_WARMUP, evaluations=_EVALUATIONS)
         if not rounded:
             asked = replace(asked, rate=_LATER_RATE * settings.rate)
         if settings.minutes is None:
             return replace(asked, tokens=settings.tokens or _BLOCKS_TOKENS)
-        if not path.exists():
-            write_file(path, json.dumps({"minutes": max(settings.minutes - seconds / 60, 1 / 60)}).encode())
-        return replace(asked, **json.loads(path.read_text()))
+        left = max(settings.minutes - seconds / 60, 1 / 60)
+        return replace(asked, **decided(self._work / "finish.json", lambda: {"minutes": left}))
 
     def _identity(self, model_digest: str) -> dict[str, Any]:
         """What decides the result; other settings may change when a run goes on."""
@@ -261,7 +261,7 @@ class _Run:
             for name, path in (("text", settings.text), ("prompts", settings.prompts))
         }
         codecs = digest(sorted((name, codec.name) for name, codec in self._codecs.items()))
-        names = ("method", "text_share", "own_tokens", "sequence", "batch", "start", "seed")
+        names = ("method", "text_share", "own_tokens", "sequence", "batch", "start", "layers_share", "seed")
         return {"model": model_digest, "recipe": codecs, "version": _VERSION, **texts} | {
             name: getattr(settings, name) for name in names
         }
@@ -300,6 +300,8 @@ def _check(settings: Settings, world: World, source: Source) -> None:
         raise UnsupportedError(f"{source.spec.name} is ternary as trained: there is nothing to heal")
     if settings.method == "blocks" and (world.size > 1 or settings.device != "cpu"):
         raise ArgumentError("`method` blocks: is for one process on a CPU; a GPU does better with distill")
+    if settings.method == "blocks" and settings.start != "rounded":
+        raise ArgumentError("`start` is for `method` distill: blocks begins as the time allows")
     if settings.batch % world.size:
         raise ArgumentError(f"`batch` {settings.batch}: must be a multiple of the {world.size} processes")
     if settings.sequence > source.spec.context:

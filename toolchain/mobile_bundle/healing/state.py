@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,15 @@ def save_whole(path: Path, value: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
+
+
+def decided(path: Path, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was decided when a run began: the same when it goes on. A file that a kill cut off was not used yet."""
+    found = _read_json(path)
+    if not found:
+        found = decide()
+        write_file(path, json.dumps(found).encode())
+    return found
 
 
 def load_saved(path: Path) -> list[Any]:
