@@ -1,0 +1,62 @@
+"""How many bytes of weights a second each packed format's kernel reads from memory, beside the 4-bit one.
+
+    python benchmarks/kernels/streamed.py
+
+One thread, this machine's best kernels, 200 MB of weights of each format, which fit into no cache. The fastest of some
+rounds is kept, with the formats in turn, so that a busy machine hits all of them.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from mobile_bundle.codecs import codec_by_name
+from mobile_bundle.native.linear import linear
+from numpy.typing import NDArray
+
+NAMES = (
+    "affine-4bit",
+    "affine-2bit",
+    "affine-3bit",
+    "affine-5bit",
+    "affine-6bit",
+    "affine-8bit",
+    "sign-1bit",
+    "bitnet",
+)
+ROWS, COLUMNS = 4096, 1536
+BYTES = 200_000_000
+ROUNDS = 12
+
+
+def aligned(data: bytes) -> NDArray[np.uint8]:
+    """A copy that begins at a multiple of 64."""
+    room = np.zeros(len(data) + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    room[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
+    return room[begin : begin + len(data)]
+
+
+def main() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((1, COLUMNS)).astype(np.float32)
+    weights = generator.standard_normal((ROWS, COLUMNS)).astype(np.float32)
+    blobs = {}
+    for name in NAMES:
+        data = codec_by_name(name).encode(weights).to_bytes()
+        blobs[name] = [aligned(data) for _ in range(BYTES // len(data))]
+    best = dict.fromkeys(NAMES, float("inf"))
+    for _ in range(ROUNDS):
+        for name, each in blobs.items():
+            begin = time.perf_counter()
+            for blob in each:
+                linear(blob, x, ROWS)
+            best[name] = min(best[name], time.perf_counter() - begin)
+    speed = {name: sum(map(len, each)) / best[name] / 1e9 for name, each in blobs.items()}
+    for name in NAMES:
+        print(f"{name:12} {speed[name]:6.2f} GB/s  {speed[name] / speed[NAMES[0]]:.2f} of {NAMES[0]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
