@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from decode_cost import COLUMNS, aligned
 from mobile_bundle.codecs import codec_by_name
 from mobile_bundle.native.linear import linear
-from numpy.typing import NDArray
 
 NAMES = (
     "affine-4bit",
@@ -25,17 +25,9 @@ NAMES = (
     "sign-1bit",
     "bitnet",
 )
-ROWS, COLUMNS = 4096, 1536
+ROWS = 4096
 BYTES = 200_000_000
 ROUNDS = 12
-
-
-def aligned(data: bytes) -> NDArray[np.uint8]:
-    """A copy that begins at a multiple of 64."""
-    room = np.zeros(len(data) + 64, np.uint8)
-    begin = -room.ctypes.data % 64
-    room[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
-    return room[begin : begin + len(data)]
 
 
 def main() -> None:

@@ -365,7 +365,7 @@ def test_codes_that_stay_outlast_a_kill(tmp_path: Path, model: Path) -> None:
     assert saved["student"]["embedding.weight"].frac().abs().max() == 0
     with pytest.raises(OutputError, match="another layers_share"):
         heal(model, tmp_path / "a", recipe="affine-2bit", layers_share=1.0, **asked)
-    (tmp_path / "a.heal" / "way.json").write_text("")  # as a kill in the middle of writing leaves it
+    (tmp_path / "a.heal" / "start.json").write_text("")  # as a kill in the middle of writing leaves it
     for name in "ab":
         assert heal(model, tmp_path / name, recipe="affine-2bit", **asked).lost == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b")

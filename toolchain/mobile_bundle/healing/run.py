@@ -29,9 +29,9 @@ from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import shard
 from mobile_bundle.healing.sources import Sources
 from mobile_bundle.healing.start import make_student
+from mobile_bundle.healing.start_by_time import allows_rounding, seconds_per_token
 from mobile_bundle.healing.state import LOG, STATE, RunFolder, decided, digest, save_whole
 from mobile_bundle.healing.training import Training
-from mobile_bundle.healing.way import allows_rounding, seconds_per_token
 from mobile_bundle.healing.world import World, join_world
 from mobile_bundle.pipeline.identity import tensor_digest
 from mobile_bundle.pipeline.request import BuildRequest, Listener
@@ -185,8 +185,8 @@ class _Run:
     def _blocks(
         self, original: Original, mixture: Mixture, held_out: Tokens, folder: RunFolder, progress: Progress
     ) -> tuple[Training, Held]:
-        """The whole model, from rounding or from the calibrated code (way.py); with a share for layers from these or
-        from the calibrated code, whichever does better on held-out text."""
+        """The whole model, from rounding or from the calibrated code (start_by_time.py); with a share for layers from
+        these or from the calibrated code, whichever does better on held-out text."""
         settings, begun, goes_on = self._settings, time.monotonic(), (folder.path / STATE).exists()
         rounded = self._begins_rounded(original, mixture)
         calibrated = None
@@ -210,7 +210,7 @@ class _Run:
 
     def _begins_rounded(self, original: Original, mixture: Mixture) -> bool:
         """The same when a killed run goes on."""
-        settings, model, path = self._settings, self._source.model, self._work / "way.json"
+        settings, model, path = self._settings, self._source.model, self._work / "start.json"
         if settings.layers_share:
             return False
 
