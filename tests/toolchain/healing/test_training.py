@@ -118,11 +118,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted() -> None:
         assert torch.allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.parametrize("room", [0, 1 << 30])
-def test_the_original_reads_kept_sequences_once(tmp_path: Path, room: int) -> None:
+@pytest.mark.parametrize(
+    ("room", "expected"),  # room: for so many sequences; what comes first is read before any is kept
+    [(0, [4, 4, 4, 4, 4, 4]), (3, [4, 4, 2, 3, 1, 2]), (99, [4, 4, 2, 2, 0, 0])],
+)
+def test_the_original_reads_kept_sequences_once(tmp_path: Path, room: int, expected: list[int]) -> None:
     with open_model(write_tiny(tmp_path / "m", "llama")) as model:
         original = Original(model, torch.device("cpu"), torch.float32)
-    tokens = torch.randint(3, model.spec.vocabulary, (6, 16))
+    tokens = torch.randint(3, model.spec.vocabulary, (9, 16))
     read: list[int] = []
     real = original.hidden
 
@@ -131,11 +134,36 @@ def test_the_original_reads_kept_sequences_once(tmp_path: Path, room: int) -> No
         return real(found)
 
     original.hidden = counted  # type: ignore[method-assign]
-    states = KeptStates(original, 6, lambda: room)
-    for chosen in ([0, 1], [2, 3], [4, 5], [0, 1], [3, 0], [5, 2], [1, 4]):  # the first two before there is room
+    each = 4 * 16 * original.head.shape[1]
+    states = KeptStates(original, 9, lambda: room * each)
+    for chosen in ([0, 1, 2, 3], [4, 5, 6, 7], [4, 0, 1, 6], [2, 7, 6, 8], [4, 5, 6, 7], [6, 5, 1, 8]):
+        before = len(read)
         found = states.of(np.array(chosen), tokens[chosen])
         assert torch.allclose(found, real(tokens[chosen]), atol=1e-5)
-    assert len(read) == (7 if room == 0 else 4)
+        if len(read) == before:
+            read.append(0)
+    assert read == expected
+
+
+def test_few_sizes_of_batches_are_computed(tmp_path: Path) -> None:
+    """Each is compiled."""
+    with open_model(write_tiny(tmp_path / "m", "llama")) as model:
+        original = Original(model, torch.device("cpu"), torch.float32)
+    sizes: set[int] = set()
+    real = original.hidden
+
+    def counted(found: torch.Tensor) -> torch.Tensor:
+        sizes.add(len(found))
+        return real(found)
+
+    original.hidden = counted  # type: ignore[method-assign]
+    states = KeptStates(original, 40, lambda: 1 << 30)
+    random = np.random.default_rng(0)
+    tokens = torch.randint(3, model.spec.vocabulary, (40, 8))
+    for _ in range(40):
+        chosen = random.permutation(40)[:16]
+        assert torch.allclose(states.of(chosen, tokens[chosen]), real(tokens[chosen]), atol=1e-5)
+    assert sizes <= {4, 8, 12, 16}
 
 
 def test_keys_and_values_are_rounded_as_the_engine_s_cache_rounds_them(

@@ -24,30 +24,57 @@ def free_memory(device: torch.device) -> int:
 
 class KeptStates:
     """count: different sequences of the training text. room: bytes that may be filled; asked after the first step,
-    when it is known what training itself needs."""
+    when it is known what training itself needs. Sequences that come once it is full are computed every time."""
 
     def __init__(self, original: Original, count: int, room: Callable[[], int]) -> None:
         self._original, self._room = original, room
-        self._known = np.zeros(count, np.bool_)
+        self._places = np.full(count, -1, np.int64)  # in _kept
+        self._used = 0
         self._kept: Tensor | None = None
         self._calls = 0
 
     def of(self, chosen: NDArray[np.int64], tokens: Tensor) -> Tensor:
         """(sequences, tokens, hidden) of the sequences with these numbers; in the head's dtype where they are kept."""
-        if self._kept is not None and self._known[chosen].all():
-            return self._kept[torch.from_numpy(chosen).to(self._kept.device)]
-        found = self._original.hidden(tokens)
+        places = self._places[chosen]
+        missing = np.flatnonzero(places < 0)
+        if len(missing) == 0 and self._kept is not None:
+            return self._kept[self._on_device(places)]
+        read = _in_quarters(missing, len(chosen))
+        found = self._original.hidden(tokens if len(read) == len(chosen) else tokens[self._on_device(read)])
         self._calls += 1
         if self._calls == 2:
             self._kept = self._memory(found)
-        if self._kept is not None:
-            self._kept[torch.from_numpy(chosen).to(self._kept.device)] = found.to(self._kept.dtype)
-            self._known[chosen] = True
-        return found
+        self._keep(chosen[read], found)
+        if self._kept is None or len(read) == len(chosen):
+            return found
+        whole = self._kept[self._on_device(np.maximum(places, 0))]
+        whole[self._on_device(read)] = found.to(whole.dtype)
+        return whole
+
+    def _keep(self, numbers: NDArray[np.int64], found: Tensor) -> None:
+        if self._kept is None:
+            return
+        new = np.flatnonzero(self._places[numbers] < 0)[: len(self._kept) - self._used]
+        if len(new):
+            places = np.arange(self._used, self._used + len(new))
+            self._kept[self._on_device(places)] = found[self._on_device(new)].to(self._kept.dtype)
+            self._places[numbers[new]] = places
+            self._used += len(new)
+
+    def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self._original.head.device)
 
     def _memory(self, found: Tensor) -> Tensor | None:
-        """For all sequences; None where that takes too much."""
-        dtype, shape = self._original.head.dtype, (len(self._known), *found.shape[1:])
-        if dtype.itemsize * shape[0] * shape[1] * shape[2] > self._room():
-            return None
-        return torch.empty(shape, dtype=dtype, device=found.device)
+        """For as many sequences as there is room for; None where that is none."""
+        dtype, each = self._original.head.dtype, found.shape[1:]
+        count = min(len(self._places), self._room() // (dtype.itemsize * each.numel()))
+        return torch.empty((count, *each), dtype=dtype, device=found.device) if count else None
+
+
+def _in_quarters(missing: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """These places of a batch of `count`, and others up to the next quarter of it: compiled code is made for a size, so
+    there must be few."""
+    quarter = -(-count // 4)
+    size = min(count, -(-len(missing) // quarter) * quarter)
+    others = np.setdiff1d(np.arange(count), missing)
+    return np.concatenate([missing, others[: size - len(missing)]])

@@ -249,11 +249,14 @@ class Training:
         """What this process reads of a step's batch: (which sequences, their tokens, their part of this process's
         share, whether they are the last)."""
         settings, world = self._settings, self._world
+        begin = self._state.skipped + self._state.step * settings.batch
+        step = self._mixture.chosen(begin, begin + settings.batch)
+        if world.size > 1:  # a sequence that comes again is most often this process's again, which has kept it
+            step.sort()
         own = settings.batch // world.size
-        begin = self._state.skipped + self._state.step * settings.batch + world.rank * own
         for first in range(0, own, settings.micro_batch):
             count = min(settings.micro_batch, own - first)
-            chosen = self._mixture.chosen(begin + first, begin + first + count)
+            chosen = step[world.rank * own + first :][:count]
             tokens = torch.from_numpy(self._mixture.read(chosen).astype("int64"))
             if self._cuda:
                 tokens = tokens.pin_memory().to(world.device, non_blocking=True)
