@@ -250,9 +250,8 @@ class Training:
         share, whether they are the last)."""
         settings, world = self._settings, self._world
         begin = self._state.skipped + self._state.step * settings.batch
-        step = self._mixture.chosen(begin, begin + settings.batch)
-        if world.size > 1:  # a sequence that comes again is most often this process's again, which has kept it
-            step.sort()
+        # sorted: of several processes, a sequence that comes again most often meets the one that has kept it
+        step = np.sort(self._mixture.chosen(begin, begin + settings.batch))
         own = settings.batch // world.size
         for first in range(0, own, settings.micro_batch):
             count = min(settings.micro_batch, own - first)
