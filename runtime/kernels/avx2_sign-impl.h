@@ -46,13 +46,11 @@ static void sign_totals(int32_t *totals, const int8_t *x, uint32_t columns, uint
 }
 
 /* 2 * V of the rows 0..7 and 8..15, `columns` (32, 64 or 128) columns at p: at most 2 * 128 * 127 = 32,512. */
-MB_INLINE row_sums group_signs(const uint8_t *p, const uint8_t *tables, uint32_t columns, bool ahead) {
+MB_INLINE row_sums group_signs(const uint8_t *p, const uint8_t *tables, uint32_t columns) {
   const __m256i nibble = _mm256_set1_epi8(15), twice = _mm256_set1_epi16(2 | 2 * MB_SIGN_BASE << 8);
   __m256i a = _mm256_setzero_si256(), b = a; /* 16 bits: rows 0..7, 8..15; the lanes hold different columns */
   for (uint32_t c = 0; c < columns; c += 64) {
     __m256i low = _mm256_setzero_si256(), high = low;
-    prefetch_64(p, ahead);
-    if (columns > 32) prefetch_64(p + 64, ahead);
     for (uint32_t i = c; i < c + 64 && i < columns; i += 16, p += 32, tables += 128) {
       const __m256i q = load_bytes(p);
       const __m256i first = _mm256_and_si256(q, nibble), second = _mm256_and_si256(_mm256_srli_epi16(q, 4), nibble);
@@ -75,7 +73,8 @@ MB_INLINE void sign_strip(float *sums, const uint8_t *p, const uint8_t *tables, 
   const size_t head = mb_record_head_bytes(false), record = head + mb_code_bytes(1, group);
   __m256 low = _mm256_load_ps(sums), high = _mm256_load_ps(sums + 8);
   for (uint32_t g = 0; g < groups; g++, p += record, tables += (size_t)group * 8) {
-    const row_sums s = group_signs(p + head, tables, group, ahead);
+    for (uint32_t i = 0; i < record; i += 64) prefetch_64(p + i, ahead);
+    const row_sums s = group_signs(p + head, tables, group);
     const __m256i total = _mm256_set1_epi32(totals[g]);
     const __m256 scale = _mm256_set1_ps(scales[g]);
     const __m256 t_low = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(s.low, total)), load_8_f16(p));
