@@ -33,7 +33,23 @@ static void multiply_ahead(const mb_matrix *w, const mb_activations *x, float *y
 const mb_kernels mb_avx2_kernels = MB_KERNEL_TABLE("avx2", multiply);
 const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead);
 
-/* The same with attention by AVX-512. */
+static void multiply_512(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
+                         uint32_t row_end) {
+  if (w->format == MB_FORMAT_SIGN1 && x->count == 1)
+    mb_avx512_multiply_signs(w, x, y, row_begin, mb_last_row(w, row_end));
+  else
+    multiply(w, x, y, y_stride, row_begin, row_end);
+}
+
+static void multiply_512_ahead(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride,
+                               uint32_t row_begin, uint32_t row_end) {
+  if (w->format == MB_FORMAT_SIGN1 && x->count == 1)
+    mb_avx512_multiply_signs_ahead(w, x, y, row_begin, mb_last_row(w, row_end));
+  else
+    multiply_ahead(w, x, y, y_stride, row_begin, row_end);
+}
+
+/* The same with signs and attention by AVX-512. */
 #define AVX512_TABLE(multiply_function)         \
   {                                             \
       .name = "avx512",                         \
@@ -54,5 +70,5 @@ const mb_kernels mb_avx2_ahead_kernels = MB_KERNEL_TABLE("avx2", multiply_ahead)
       .softmax_terms = mb_avx512_softmax_terms, \
   }
 
-const mb_kernels mb_avx512_kernels = AVX512_TABLE(multiply);
-const mb_kernels mb_avx512_ahead_kernels = AVX512_TABLE(multiply_ahead);
+const mb_kernels mb_avx512_kernels = AVX512_TABLE(multiply_512);
+const mb_kernels mb_avx512_ahead_kernels = AVX512_TABLE(multiply_512_ahead);

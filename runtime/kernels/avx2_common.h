@@ -35,6 +35,15 @@ MB_INLINE void fetch_group(const void *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
+/* How far ahead of the codes to ask for memory. Measured: on Intel servers 2 KB make one thread a quarter faster from
+ * memory (the hardware's own prefetch does not keep up with one stream), on AMD's Zen 4 any distance costs. Asking for
+ * what lies behind the payload is harmless: a prefetch never faults. */
+#define PREFETCH_BYTES 2048
+
+MB_INLINE void prefetch_64(const uint8_t *p, bool ahead) {
+  if (ahead) _mm_prefetch((const char *)p + PREFETCH_BYTES, _MM_HINT_T0);
+}
+
 /* Four neighbouring columns of a vector against eight rows. */
 MB_INLINE __m256i broadcast_4(const int8_t *x) {
   int32_t four;

@@ -14,15 +14,6 @@ typedef struct {
   __m256i low, high;
 } row_sums;
 
-/* How far ahead of the codes to ask for memory. Measured: on Intel servers 2 KB make one thread a quarter faster from
- * memory (the hardware's own prefetch does not keep up with one stream), on AMD's Zen 4 any distance costs. Asking for
- * what lies behind the payload is harmless: a prefetch never faults. */
-#define PREFETCH_BYTES 2048
-
-MB_INLINE void prefetch_64(const uint8_t *p, bool ahead) {
-  if (ahead) _mm_prefetch((const char *)p + PREFETCH_BYTES, _MM_HINT_T0);
-}
-
 /* Hides that a loop count is a constant: gcc unrolls the loops of 2 and 8 bits completely otherwise, and the longer
  * code is 10 to 25 % slower. (3 and 4 bits gain from being unrolled.) */
 MB_INLINE uint32_t not_constant(uint32_t n) {

@@ -34,25 +34,12 @@ static void sign_tables(uint8_t *tables, const int8_t *x, uint32_t columns) {
   }
 }
 
-/* The sums of |x| of every group of `columns` activations. */
-static void sign_totals(int32_t *totals, const int8_t *x, uint32_t columns, uint32_t group) {
-  for (uint32_t c = 0; c < columns; c += group) {
-    __m256i s = _mm256_setzero_si256();
-    for (uint32_t i = c; i < c + group; i += 32)
-      s = _mm256_add_epi64(s, _mm256_sad_epu8(_mm256_abs_epi8(load_bytes(x + i)), _mm256_setzero_si256()));
-    const __m128i t = _mm_add_epi64(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    *totals++ = _mm_cvtsi128_si32(_mm_add_epi64(t, _mm_unpackhi_epi64(t, t)));
-  }
-}
-
 /* 2 * V of the rows 0..7 and 8..15, `columns` (32, 64 or 128) columns at p: at most 2 * 128 * 127 = 32,512. */
-MB_INLINE row_sums group_signs(const uint8_t *p, const uint8_t *tables, uint32_t columns, bool ahead) {
+MB_INLINE row_sums group_signs(const uint8_t *p, const uint8_t *tables, uint32_t columns) {
   const __m256i nibble = _mm256_set1_epi8(15), twice = _mm256_set1_epi16(2 | 2 * MB_SIGN_BASE << 8);
   __m256i a = _mm256_setzero_si256(), b = a; /* 16 bits: rows 0..7, 8..15; the lanes hold different columns */
   for (uint32_t c = 0; c < columns; c += 64) {
     __m256i low = _mm256_setzero_si256(), high = low;
-    prefetch_64(p, ahead);
-    if (columns > 32) prefetch_64(p + 64, ahead);
     for (uint32_t i = c; i < c + 64 && i < columns; i += 16, p += 32, tables += 128) {
       const __m256i q = load_bytes(p);
       const __m256i first = _mm256_and_si256(q, nibble), second = _mm256_and_si256(_mm256_srli_epi16(q, 4), nibble);
@@ -75,11 +62,12 @@ MB_INLINE void sign_strip(float *sums, const uint8_t *p, const uint8_t *tables, 
   const size_t head = mb_record_head_bytes(false), record = head + mb_code_bytes(1, group);
   __m256 low = _mm256_load_ps(sums), high = _mm256_load_ps(sums + 8);
   for (uint32_t g = 0; g < groups; g++, p += record, tables += (size_t)group * 8) {
-    const row_sums s = group_signs(p + head, tables, group, ahead);
+    for (uint32_t i = 0; i < record; i += 64) prefetch_64(p + i, ahead);
+    const row_sums s = group_signs(p + head, tables, group);
     const __m256i total = _mm256_set1_epi32(totals[g]);
     const __m256 scale = _mm256_set1_ps(scales[g]);
-    const __m256 t_low = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(s.low, total)), load_8_f16(p));
-    const __m256 t_high = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(s.high, total)), load_8_f16(p + 16));
+    const __m256 t_low = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(s.low, total)), load_8_f16(p));
+    const __m256 t_high = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(s.high, total)), load_8_f16(p + 16));
     low = _mm256_add_ps(low, _mm256_mul_ps(t_low, scale));
     high = _mm256_add_ps(high, _mm256_mul_ps(t_high, scale));
   }
@@ -87,35 +75,6 @@ MB_INLINE void sign_strip(float *sums, const uint8_t *p, const uint8_t *tables, 
   _mm256_store_ps(sums + 8, high);
 }
 
-MB_INLINE void sign_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, uint32_t row_end,
-                           bool ahead) {
-  _Alignas(64) uint8_t tables[MB_SIGN_TILE * 8];
-  _Alignas(64) float sums[MB_SIGN_ROWS];
-  int32_t totals[MB_SIGN_TILE / 32];
-  const uint32_t columns = mb_round_up(w->columns, w->group);
-  const size_t strip_bytes = mb_affine_strip_bytes(w), record = mb_record_bytes(w);
-  const __m256 scale = _mm256_set1_ps(w->scale);
-  for (uint32_t first = row_begin; first < row_end; first += MB_SIGN_ROWS) {
-    const uint32_t rows = row_end - first < MB_SIGN_ROWS ? row_end - first : MB_SIGN_ROWS;
-    memset(sums, 0, sizeof sums);
-    for (uint32_t c = 0; c < columns; c += MB_SIGN_TILE) {
-      const uint32_t width = columns - c < MB_SIGN_TILE ? columns - c : MB_SIGN_TILE, groups = width / w->group;
-      const uint8_t *p = w->data + first / MB_STRIP_ROWS * strip_bytes + c / w->group * record;
-      const float *scales = x->scales + c / w->group;
-      sign_tables(tables, x->codes + c, width);
-      sign_totals(totals, x->codes + c, width, w->group);
-      for (uint32_t r = 0; r < rows; r += MB_STRIP_ROWS, p += strip_bytes)
-        if (w->group == 128)
-          sign_strip(sums + r, p, tables, totals, scales, groups, 128, ahead);
-        else if (w->group == 64)
-          sign_strip(sums + r, p, tables, totals, scales, groups, 64, ahead);
-        else
-          sign_strip(sums + r, p, tables, totals, scales, groups, 32, ahead);
-    }
-    for (uint32_t r = 0; r < rows; r += MB_STRIP_ROWS)
-      store_rows(y + first + r, _mm256_mul_ps(_mm256_load_ps(sums + r), scale),
-                 _mm256_mul_ps(_mm256_load_ps(sums + r + 8), scale), w->rows - first - r);
-  }
-}
+#include "kernels/avx2_sign_tiles-impl.h"
 
 #endif

@@ -1,9 +1,10 @@
-/* Attention for AVX-512 with VNNI. Compiled with the flags of avx2.c and -mavx512f -mavx512bw -mavx512dq -mavx512vl
- * -mavx512vnni; select.c runs it only where all of them exist. */
+/* Attention and signs for AVX-512 with VNNI. Compiled with the flags of avx2.c and -mavx512f -mavx512bw -mavx512dq
+ * -mavx512vl -mavx512vnni; select.c runs it only where all of them exist. */
 #include "kernels/avx512.h"
 
 #include "kernels/avx512_common.h"
 #include "kernels/avx512_groups-impl.h"
+#include "kernels/avx512_sign-impl.h"
 #include "kernels/exponential.h"
 
 enum { EXP_REGISTERS = 6 };
