@@ -200,11 +200,16 @@ def killing(**settings: Any) -> str:
     return KILLED.replace("{settings}", ", ".join(f"{name}={value}" for name, value in settings.items()))
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, model: Path) -> None:
-    command = [sys.executable, "-c", killing(**SHORT), str(model), str(tmp_path / "a"), "13"]
+@pytest.mark.parametrize(("after", "means"), [(13, {}), (20, {0.1: 1, 0.2: 3})])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    tmp_path: Path, model: Path, after: int, means: dict[float, int]
+) -> None:
+    """means: how many steps' weights are in them when it is killed."""
+    command = [sys.executable, "-c", killing(**SHORT), str(model), str(tmp_path / "a"), str(after)]
     ended = subprocess.run(command, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    assert (tmp_path / "a.heal" / "state.pt").exists()
+    saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
+    assert {part: mean["count"] for part, mean in saved["run"]["means"].items()} == means
     assert not (tmp_path / "a").exists()
     steps: list[int] = []
 
@@ -213,7 +218,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, model: Path) -> 
             steps.append(what.step)
 
     heal(model, tmp_path / "a", recipe="affine-2bit", progress=step, **SHORT)
-    assert steps == list(range(13, 21))
+    assert steps == list(range(after, 21))
     heal(model, tmp_path / "b", recipe="affine-2bit", **SHORT)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     same = ("step", "kl", "perplexity")
@@ -254,7 +259,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path, model: Path, how: tuple[
 def test_two_processes_in_shards_go_on_to_the_same_bytes(tmp_path: Path, model: Path) -> None:
     """Killed where there are a best state, an optimiser and a mean of weights to gather and to spread again."""
     script = tmp_path / "heal.py"
-    script.write_text(killing(**SHORT, average_share=0.5, shard=True))
+    script.write_text(killing(**SHORT, average_shares=(0.5,), shard=True))
 
     def ran(output: str, after: int) -> subprocess.CompletedProcess[bytes]:
         command = [*TORCHRUN, str(script), str(model), str(tmp_path / output), str(after)]
@@ -263,7 +268,7 @@ def test_two_processes_in_shards_go_on_to_the_same_bytes(tmp_path: Path, model: 
     assert ran("a", 15).returncode != 0
     saved = torch.load(tmp_path / "a.heal" / "state.pt", weights_only=True)
     assert saved["run"]["step"] == 14
-    assert saved["run"]["mean"]
+    assert saved["run"]["means"][0.5]["count"] == 4
     assert saved["run"]["best"]
     for output in ("a", "b"):
         ended = ran(output, -1)

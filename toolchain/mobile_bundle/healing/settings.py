@@ -30,11 +30,12 @@ class Settings:
     temperature: softens both distributions of the loss. hidden_states: weight of the distance between the hidden states
     of all layers, added to the divergence; 0: none. anneal_share: part of the run, its first, in which the zeros of
     1.25 bits come bit by bit. start: from the calibrated code or from rounding. int8_share: part of the run, its last,
-    in which inputs are rounded to int8 as in the engine. average_share: part of the run, its last, over whose weights
-    the mean is taken. evaluations: how often the held-out text is read; patience: evaluations without a better KL that
-    end the run. save_minutes: between checkpoints. device: "cpu" or "cuda". checkpointing: compute activations again
-    rather than keep them. compile: by torch.compile. graph: record steps as CUDA graphs. shard: spread weights,
-    gradients and optimiser over the processes, for models whose states exceed one card. seed: of everything random.
+    in which inputs are rounded to int8 as in the engine. average_shares: parts of the run, its last, over whose
+    weights means are taken; the best of them counts. evaluations: how often the held-out text is read; patience:
+    evaluations without a better KL that end the run. save_minutes: between checkpoints. device: "cpu" or "cuda".
+    checkpointing: compute activations again rather than keep them. compile: by torch.compile. graph: record steps as
+    CUDA graphs. shard: spread weights, gradients and optimiser over the processes, for models whose states exceed one
+    card. seed: of everything random.
 
     0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
 
@@ -57,7 +58,7 @@ class Settings:
     warmup: int = 100
     start: str = "rounded"
     int8_share: float = 0.3
-    average_share: float = 0.1
+    average_shares: tuple[float, ...] = (0.1, 0.2)
     evaluations: int = 20
     patience: int = 5
     save_minutes: float = 3.0
@@ -112,6 +113,8 @@ class Settings:
             raise ArgumentError(f"`seed` {self.seed}: must be a whole number from 0, below 2 ** 63")
         if 0 != self.sequence < 8:
             raise ArgumentError(f"`sequence` {self.sequence}: must be at least 8")
-        for name in ("text_share", "int8_share", "average_share", "anneal_share", "layers_share"):
+        for name in ("text_share", "int8_share", "anneal_share", "layers_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")
+        if not all(0 <= share <= 1 for share in self.average_shares):
+            raise ArgumentError(f"`average_shares` {self.average_shares}: must be from 0 to 1")

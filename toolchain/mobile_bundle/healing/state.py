@@ -25,10 +25,19 @@ _IDENTITY = "run.json"
 
 
 @dataclass
+class Mean:
+    """weights: of `count` steps."""
+
+    count: int
+    weights: dict[str, Tensor]
+
+
+@dataclass
 class RunState:
     """step: that are done; seconds: of training so far; evaluated: evaluations so far; best_kl, best: the best of them
-    and its student; worse: evaluations since; mean, mean_count: of the weights at the end; codes_fixed: whether scales,
-    offsets and vectors alone are trained; skipped: sequences before the first that is trained on."""
+    and its student; worse: evaluations since; means: of the weights at the end, by the part of the run that they are
+    taken over; codes_fixed: whether scales, offsets and vectors alone are trained; skipped: sequences before the first
+    that is trained on."""
 
     step: int = 0
     seconds: float = 0.0
@@ -36,8 +45,7 @@ class RunState:
     best_kl: float = float("inf")
     best: dict[str, Tensor] | None = None
     worse: int = 0
-    mean: dict[str, Tensor] = field(default_factory=dict)
-    mean_count: int = 0
+    means: dict[float, Mean] = field(default_factory=dict)
     codes_fixed: bool = False
     skipped: int = 0
 
@@ -67,7 +75,8 @@ class RunFolder:
         """Replaces the checkpoint in one step. ResumableError if the disk is full."""
         if not self._write:
             return
-        save_whole(self.path / STATE, {"run": vars(state), "student": student, "optimiser": optimiser})
+        run = vars(state) | {"means": {share: vars(mean) for share, mean in state.means.items()}}
+        save_whole(self.path / STATE, {"run": run, "student": student, "optimiser": optimiser})
 
     def load(self, device: torch.device) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | None:
         """What was saved last; None if nothing was. InputError if it is damaged."""
@@ -76,7 +85,8 @@ class RunFolder:
             return None
         try:
             found = torch.load(path, map_location=device, weights_only=True)
-            return RunState(**found["run"]), found["student"], found["optimiser"]
+            means = {share: Mean(**mean) for share, mean in found["run"]["means"].items()}
+            return RunState(**found["run"] | {"means": means}), found["student"], found["optimiser"]
         except Exception as error:  # a damaged file shows as almost anything
             raise InputError(f"{path} is damaged ({type(error).__name__})", "delete it: the run begins anew") from error
 

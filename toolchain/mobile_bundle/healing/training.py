@@ -1,7 +1,7 @@
 """The training loop: distillation of the whole model.
 
 AdamW (0.9, 0.95) without decay, gradient norm 1, warm-up and cosine to 2 %, float32 master weights, bf16 on a GPU. At
-the end the mean of the last weights is taken where it does better on held-out text."""
+the end a mean of the last weights is taken where it does better on held-out text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mobile_bundle.healing.optimiser import Optimiser
 from mobile_bundle.healing.progress import Trained
 from mobile_bundle.healing.settings import Settings
 from mobile_bundle.healing.sharding import gathered, spread, spread_optimiser
-from mobile_bundle.healing.state import RunFolder, RunState
+from mobile_bundle.healing.state import Mean, RunFolder, RunState
 from mobile_bundle.healing.world import World, bf16_products
 
 _LOWEST_RATE = 0.02
@@ -100,7 +100,8 @@ class Training:
         if saved is not None:
             self._state, weights, optimiser = saved
             self._state.best = None if self._state.best is None else spread(self._state.best, student)
-            self._state.mean = spread(self._state.mean, student)
+            for mean in self._state.means.values():
+                mean.weights = spread(mean.weights, student)
             student.load_state_dict(spread(weights, student))
             self._optimiser.adam.load_state_dict(spread_optimiser(optimiser, self._optimiser.adam))
         if self._state.codes_fixed:
@@ -263,16 +264,17 @@ class Training:
 
     @torch.no_grad()
     def _average(self, share: float) -> None:
-        state = self._state
-        if share <= 1 - self._settings.average_share:
-            return
-        state.mean_count += 1
-        weights = self._student.state_dict()
-        if not state.mean:
-            state.mean = {name: value.clone() for name, value in weights.items()}
-            return
-        own, new = ([_shard(each[name]) for name in weights] for each in (state.mean, weights))
-        torch._foreach_lerp_(own, new, 1 / state.mean_count)
+        means = self._state.means
+        for part in self._settings.average_shares:
+            if share <= 1 - part:
+                continue
+            weights = self._student.state_dict()
+            if part not in means:
+                means[part] = Mean(1, {name: value.clone() for name, value in weights.items()})
+                continue
+            means[part].count += 1
+            own, new = ([_shard(each[name]) for name in weights] for each in (means[part].weights, weights))
+            torch._foreach_lerp_(own, new, 1 / means[part].count)
 
     def _begin(self, held: Held) -> None:
         self._judge(held)
@@ -332,20 +334,22 @@ class Training:
         self._state.seconds += now - self._started
         self._started = self._saved = now
         self._begun_at = self._state.step
+        means = {part: Mean(mean.count, gathered(mean.weights)) for part, mean in self._state.means.items()}
         self._folder.save(
-            replace(self._state, best=gathered(self._state.best), mean=gathered(self._state.mean)),
+            replace(self._state, best=gathered(self._state.best), means=means),
             gathered(self._student.state_dict()),
             gathered(self._optimiser.adam.state_dict()),
         )
 
     def finish(self) -> Held:
-        """The last weights, their mean, or the best before them, the start among these: whichever does best on held-out
-        text."""
+        """The last weights, their means, or the best before them, the start among these: whichever does best on
+        held-out text."""
         self._save()
         state, student = self._state, self._student
         last = {name: value.clone() for name, value in student.state_dict().items()}
         found: list[tuple[float, str, dict[str, Tensor], Held]] = []
-        for name, weights in (("last", last), ("mean", state.mean or None), ("best", state.best)):
+        means = [(f"mean over {part}", mean.weights) for part, mean in state.means.items()]
+        for name, weights in (("last", last), *means, ("best", state.best)):
             if weights is not None:
                 student.load_state_dict(weights)
                 held = self._held()
