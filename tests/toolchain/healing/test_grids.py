@@ -13,6 +13,7 @@ from mobile_bundle.errors import UnsupportedError
 torch = pytest.importorskip("torch")
 
 from mobile_bundle.calibrate.activations import round_int8  # noqa: E402
+from mobile_bundle.healing import grids  # noqa: E402
 from mobile_bundle.healing.divergence import divergence  # noqa: E402
 from mobile_bundle.healing.grids import make_grid  # noqa: E402
 from mobile_bundle.healing.matrix import Matrix  # noqa: E402
@@ -60,6 +61,30 @@ def test_trained_values_are_what_a_packed_blob_decodes_to(name: str, columns: in
     assert codec.blob_bytes(48, columns) <= codec_by_name(name).blob_bytes(48, columns)
     decoded = codec.decode(codec.encode(values))
     assert (decoded + np.float32(0)).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("name", ["bitnet-row", "bitnet", "affine-2bit-g64-asym", "affine-3bit"])
+def test_a_processor_s_rounding_is_that_of_plain_operations(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Values to the bit, gradients within a float's; weights beyond both ends and scales of zero among them."""
+    matrix = trained(name, 200)
+    slopes = torch.randn(48, 200)
+    with torch.no_grad():
+        matrix.weight[:4] *= 4
+        matrix.scale[0] = 0
+
+    def found() -> list[torch.Tensor]:
+        matrix.zero_grad()
+        values = matrix()
+        (values * slopes).sum().backward()
+        return [values.detach(), *(each.grad.clone() for each in matrix.parameters())]
+
+    own = found()
+    monkeypatch.setattr(grids, "_rounded", lambda w, d, m, *ends: grids._values(grids._levels(w, d, m, *ends), d, m))
+    plain = found()
+    assert torch.equal(own[0], plain[0])
+    assert (own[1] == 0).any()
+    for one, other in zip(own[1:], plain[1:], strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("name", FORMATS)

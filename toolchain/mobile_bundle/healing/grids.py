@@ -31,6 +31,7 @@ from mobile_bundle.codecs.vector_blob import unpack_vector
 from mobile_bundle.codecs.vector_layout import VectorLayout
 from mobile_bundle.codecs.vptq import VptqCodec
 from mobile_bundle.errors import UnsupportedError
+from mobile_bundle.healing.rounding import not_zero, rounded, steps_of
 
 _STRETCH = 0.49
 """Steps beyond the outermost level in which a weight keeps its gradient. Less than a half: at 0.5 it would round to a
@@ -134,7 +135,7 @@ class AffineGrid(Grid):
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
         d, m = _steps(scale, offset, unit)
-        return self._ungrouped(_values(_levels(self._grouped(weight), d, m, *self.codec.levels), d, m))
+        return self._ungrouped(_rounded(self._grouped(weight), d, m, *self.codec.levels))
 
     def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
         d, m = _steps(scale, offset, unit)
@@ -145,7 +146,8 @@ class AffineGrid(Grid):
 
     def _grouped(self, values: Tensor) -> Tensor:
         """(rows, groups, group), with zeros behind the last column."""
-        padded = functional.pad(values, (0, -self.columns % self.codec.group))
+        missing = -self.columns % self.codec.group
+        padded = functional.pad(values, (0, missing)) if missing else values  # a pad of nothing is a copy
         return padded.view(len(values), -1, self.codec.group)
 
     def _ungrouped(self, values: Tensor) -> Tensor:
@@ -165,7 +167,7 @@ class TernaryGrid(Grid):
     def values(
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
-        return _values(_levels(weight, scale, None, -1, 1), scale, None)
+        return _rounded(weight, scale, None, -1, 1)
 
     def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
         return _levels(weight, scale, None, -1, 1)
@@ -193,7 +195,7 @@ class SparseGrid(Grid):
     def values(
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
-        v = (weight / _not_zero(scale)).clamp(-1 - _STRETCH, 1 + _STRETCH)
+        v = (weight / not_zero(scale)).clamp(-1 - _STRETCH, 1 + _STRETCH)
         with torch.no_grad():
             groups = weight.view(len(weight), -1, 4)
             smallest = groups.abs().argmin(2, keepdim=True)
@@ -228,7 +230,7 @@ class VectorGrid(Grid):
         self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor, softness: Tensor | None = None
     ) -> Tensor:
         d, book = self._steps(scale, offset, unit)
-        v = self._vectors(weight / _not_zero(d))
+        v = self._vectors(weight / not_zero(d))
         chosen = book[_nearest(v.detach(), book.detach())]
         codes = chosen + (v - v.detach())  # the second part is zero; by it the weights have their gradient
         return self._rows(codes, weight) * d
@@ -236,7 +238,7 @@ class VectorGrid(Grid):
     def codes(self, weight: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
         """The number of a column's vector."""
         d, book = self._steps(scale, offset, unit)
-        numbers = _nearest(self._vectors(weight / _not_zero(d)), book)
+        numbers = _nearest(self._vectors(weight / not_zero(d)), book)
         return self._rows(numbers[:, None].expand(-1, self.codec.layout.length), weight).to(weight.dtype)
 
     def decoded(self, codes: Tensor, scale: Tensor, offset: Tensor | None, unit: Tensor) -> Tensor:
@@ -271,17 +273,19 @@ def _steps(scale: Tensor, offset: Tensor | None, unit: Tensor) -> tuple[Tensor, 
 
 def _levels(w: Tensor, d: Tensor, m: Tensor | None, low: int, high: int) -> Tensor:
     """Whole numbers from low to high. d, m: broadcast to w."""
-    v = (w if m is None else w - m) / _not_zero(d)
-    v = v.clamp(low - _STRETCH, high + _STRETCH)
+    v = steps_of(w, d, m).clamp(low - _STRETCH, high + _STRETCH)
     return v + (v.round() - v).detach()  # exactly the whole number: the difference is exact
+
+
+def _rounded(w: Tensor, d: Tensor, m: Tensor | None, low: int, high: int) -> Tensor:
+    """_values of _levels."""
+    if w.device.type == "cpu":
+        return rounded(w, d, m, low - _STRETCH, high + _STRETCH)
+    return _values(_levels(w, d, m, low, high), d, m)
 
 
 def _values(level: Tensor, d: Tensor, m: Tensor | None) -> Tensor:
     return level * d if m is None else level * d + m
-
-
-def _not_zero(d: Tensor) -> Tensor:
-    return torch.where(d == 0, 1.0, d)
 
 
 def _half(x: Tensor, unit: Tensor) -> Tensor:
