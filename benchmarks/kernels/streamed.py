@@ -39,6 +39,7 @@ def main() -> None:
     for name in NAMES:
         codec = codec_by_name(name)
         rows[name] = MATRIX // (len(codec.encode(weights[:64]).to_bytes()) // 64) // 16 * 16
+        assert rows[name] <= len(weights)
         data = codec.encode(weights[: rows[name]]).to_bytes()
         blobs[name] = [aligned(data) for _ in range(BYTES // len(data))]
     best = dict.fromkeys(NAMES, float("inf"))

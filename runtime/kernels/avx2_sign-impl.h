@@ -1,7 +1,7 @@
 /* MB_FORMAT_SIGN1, decoding, AVX2: sums of four activations are looked up, for 16 rows and two quads of columns at a
  * time. What the tables hold is said in sign_layout.h.
  *
- * A fragment of avx2_matvec-impl.h, whose row_sums and prefetch_64() it uses. It defines sign_vector(). */
+ * A fragment of avx2_matvec-impl.h, whose row_sums it uses. It defines sign_vector(). */
 #ifndef MB_KERNELS_AVX2_SIGN_IMPL_H
 #define MB_KERNELS_AVX2_SIGN_IMPL_H
 

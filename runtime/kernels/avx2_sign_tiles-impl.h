@@ -3,7 +3,8 @@
  * A fragment of avx2_sign-impl.h and avx512_sign-impl.h. Define before it is included:
  *   sign_tables(tables, x, columns)  the tables of a tile's activations, 8 bytes a column
  *   sign_strip(sums, p, tables, totals, scales, groups, group, ahead)
- *                                    adds `groups` groups of the strip at p to the strip's 16 sums
+ *                                    adds `groups` groups of the strip at p to the strip's 16 sums; totals: of each
+ *                                    group the sum of |x|, negated
  * It defines sign_vector(). */
 #ifndef MB_KERNELS_AVX2_SIGN_TILES_IMPL_H
 #define MB_KERNELS_AVX2_SIGN_TILES_IMPL_H
@@ -11,7 +12,7 @@
 #include "kernels/avx2_common.h"
 #include "kernels/sign_layout.h"
 
-/* Of every group of `columns` activations the sum of |x|, negated. */
+/* Of every group of `columns` activations the sum of |x|, negated: what is added to 2 * V (sign_layout.h). */
 static void sign_totals(int32_t *totals, const int8_t *x, uint32_t columns, uint32_t group) {
   for (uint32_t c = 0; c < columns; c += group) {
     __m256i s = _mm256_setzero_si256();

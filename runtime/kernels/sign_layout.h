@@ -5,7 +5,7 @@
  * V = MB_SIGN_BASE * high + low. The digits of a pair of activations, V at most 254, are at most 15, those of two pairs
  * are added without a carry: at most 30. So MB_SIGN_EXACT look-ups add up to 240 in a byte.
  * Tables of a tile of MB_SIGN_TILE columns stay in the first-level cache; every call builds them anew, which costs as
- * much as some 30 rows. The rows' float sums are kept while the tiles pass, SIGN_ROWS of them. */
+ * much as some 30 rows. The rows' float sums are kept while the tiles pass, MB_SIGN_ROWS of them. */
 #ifndef MB_KERNELS_SIGN_LAYOUT_H
 #define MB_KERNELS_SIGN_LAYOUT_H
 

@@ -6,8 +6,8 @@
 
 extern const mb_kernels mb_scalar_kernels;
 extern const mb_kernels mb_avx2_kernels;       /* MB_HAVE_AVX2 */
-extern const mb_kernels mb_avx2_ahead_kernels; /* the same, prefetching: see avx2_matvec-impl.h */
-extern const mb_kernels mb_avx512_kernels;     /* both again, with attention by AVX-512: avx512.h */
+extern const mb_kernels mb_avx2_ahead_kernels; /* the same, prefetching: see avx2_common.h */
+extern const mb_kernels mb_avx512_kernels;     /* both again, signs and attention by AVX-512: avx512.h */
 extern const mb_kernels mb_avx512_ahead_kernels;
 extern const mb_kernels mb_neon_kernels;         /* MB_HAVE_NEON */
 extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */

@@ -3,6 +3,7 @@ original that are kept."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,52 +119,62 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted() -> None:
         assert torch.allclose(a, b, atol=1e-6)
 
 
+class Counted:
+    """An original that has kept nothing yet, and how many sequences it was asked for, call by call."""
+
+    def __init__(self, directory: Path, sequences: int) -> None:
+        with open_model(write_tiny(directory / "m", "llama")) as model:
+            original = Original(model, torch.device("cpu"), torch.float32)
+        self.tokens = torch.randint(3, model.spec.vocabulary, (sequences, 16))
+        self.read: list[int] = []
+        self.hidden = original.hidden
+        self.each = 4 * 16 * original.head.shape[1]  # bytes
+        original.hidden = self._counted  # type: ignore[method-assign]
+        self.states = KeptStates(original, sequences, 16)
+
+    def _counted(self, tokens: torch.Tensor, outputs: list[torch.Tensor] | None = None) -> torch.Tensor:
+        self.read.append(len(tokens))
+        return self.hidden(tokens, outputs)
+
+    def ask(self, chosen: Sequence[int]) -> int:
+        """How many sequences were computed for these. What comes back is theirs."""
+        before = len(self.read)
+        found = self.states.of(np.array(chosen), self.tokens[list(chosen)])
+        assert torch.allclose(found, self.hidden(self.tokens[list(chosen)]), atol=1e-5)
+        return sum(self.read[before:])
+
+
 @pytest.mark.parametrize(
-    ("room", "expected"),  # room: for so many sequences; what comes first is read before any is kept
-    [(0, [4, 4, 4, 4, 4, 4]), (3, [4, 4, 2, 3, 1, 2]), (99, [4, 4, 2, 2, 0, 0])],
+    ("room", "expected"),  # room: for so many sequences
+    [(0, [4, 4, 4, 4, 4, 4]), (3, [4, 4, 4, 4, 4, 1]), (99, [4, 4, 0, 1, 0, 0])],
 )
 def test_the_original_reads_kept_sequences_once(tmp_path: Path, room: int, expected: list[int]) -> None:
-    with open_model(write_tiny(tmp_path / "m", "llama")) as model:
-        original = Original(model, torch.device("cpu"), torch.float32)
-    tokens = torch.randint(3, model.spec.vocabulary, (9, 16))
-    read: list[int] = []
-    real = original.hidden
-
-    def counted(found: torch.Tensor) -> torch.Tensor:
-        read.append(len(found))
-        return real(found)
-
-    original.hidden = counted  # type: ignore[method-assign]
-    each = 4 * 16 * original.head.shape[1]
-    states = KeptStates(original, 9, lambda: room * each)
-    for chosen in ([0, 1, 2, 3], [4, 5, 6, 7], [4, 0, 1, 6], [2, 7, 6, 8], [4, 5, 6, 7], [6, 5, 1, 8]):
-        before = len(read)
-        found = states.of(np.array(chosen), tokens[chosen])
-        assert torch.allclose(found, real(tokens[chosen]), atol=1e-5)
-        if len(read) == before:
-            read.append(0)
-    assert read == expected
+    original = Counted(tmp_path, 9)
+    assert original.ask([0, 1, 2, 3]) == 4  # before there is room
+    original.states.make_room(room * original.each)
+    batches = ([4, 5, 6, 7], [0, 1, 2, 3], [4, 0, 2, 1], [2, 8, 6, 4], [3, 7, 5, 6], [4, 5, 6, 8])
+    assert [original.ask(batch) for batch in batches] == expected
 
 
-def test_few_sizes_of_batches_are_computed(tmp_path: Path) -> None:
-    """Each is compiled."""
-    with open_model(write_tiny(tmp_path / "m", "llama")) as model:
-        original = Original(model, torch.device("cpu"), torch.float32)
-    sizes: set[int] = set()
-    real = original.hidden
-
-    def counted(found: torch.Tensor) -> torch.Tensor:
-        sizes.add(len(found))
-        return real(found)
-
-    original.hidden = counted  # type: ignore[method-assign]
-    states = KeptStates(original, 40, lambda: 1 << 30)
+def test_what_is_kept_belongs_to_its_sequence(tmp_path: Path) -> None:
+    """Whatever part of a batch is missing, in whatever order, and where a sequence comes twice in it."""
+    original = Counted(tmp_path, 60)
+    original.states.make_room(40 * original.each)
     random = np.random.default_rng(0)
-    tokens = torch.randint(3, model.spec.vocabulary, (40, 8))
-    for _ in range(40):
-        chosen = random.permutation(40)[:16]
-        assert torch.allclose(states.of(chosen, tokens[chosen]), real(tokens[chosen]), atol=1e-5)
-    assert sizes <= {4, 8, 12, 16}
+    for known in range(9):
+        begin = 6 * known
+        original.ask([*range(begin, begin + known), *[begin] * (8 - known)])
+        original.ask(random.permutation(range(begin, begin + 8)).tolist())
+        original.ask(range(begin, begin + 8))
+    assert set(original.read) <= {2, 8}  # compiled for each size
+
+
+def test_a_sequence_that_comes_twice_takes_one_place(tmp_path: Path) -> None:
+    original = Counted(tmp_path, 6)
+    original.states.make_room(6 * original.each)
+    original.ask([0, 0, 1, 1, 2, 2, 3, 3])
+    original.ask([4, 4, 4, 4, 5, 5, 5, 5])
+    assert original.ask(range(6)) == 0
 
 
 def test_keys_and_values_are_rounded_as_the_engine_s_cache_rounds_them(

@@ -3,7 +3,7 @@ the original once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import numpy as np
 import torch
@@ -23,38 +23,42 @@ def free_memory(device: torch.device) -> int:
 
 
 class KeptStates:
-    """count: different sequences of the training text. room: bytes that may be filled; asked after the first step,
-    when it is known what training itself needs. Sequences that come once it is full are computed every time."""
+    """count: different sequences of the training text; length: tokens of each. Nothing is kept before make_room.
+    Sequences that come once the room is full are computed every time."""
 
-    def __init__(self, original: Original, count: int, room: Callable[[], int]) -> None:
-        self._original, self._room = original, room
+    def __init__(self, original: Original, count: int, length: int) -> None:
+        self._original, self._shape = original, (length, original.head.shape[1])
         self._places = np.full(count, -1, np.int64)  # in _kept
         self._used = 0
         self._kept: Tensor | None = None
-        self._calls = 0
+
+    def make_room(self, room: int) -> None:
+        """room: bytes that may be filled."""
+        head = self._original.head
+        count = min(len(self._places), max(room, 0) // (head.dtype.itemsize * math.prod(self._shape)))
+        self._kept = torch.empty((count, *self._shape), dtype=head.dtype, device=head.device) if count else None
 
     def of(self, chosen: NDArray[np.int64], tokens: Tensor) -> Tensor:
         """(sequences, tokens, hidden) of the sequences with these numbers; in the head's dtype where they are kept."""
+        if self._kept is None:
+            return self._original.hidden(tokens)
         places = self._places[chosen]
-        missing = np.flatnonzero(places < 0)
-        if len(missing) == 0 and self._kept is not None:
+        read = _few_sizes(np.flatnonzero(places < 0), len(chosen))
+        if len(read) == 0:
             return self._kept[self._on_device(places)]
-        read = _in_quarters(missing, len(chosen))
         found = self._original.hidden(tokens if len(read) == len(chosen) else tokens[self._on_device(read)])
-        self._calls += 1
-        if self._calls == 2:
-            self._kept = self._memory(found)
         self._keep(chosen[read], found)
-        if self._kept is None or len(read) == len(chosen):
+        if len(read) == len(chosen):
             return found
         whole = self._kept[self._on_device(np.maximum(places, 0))]
         whole[self._on_device(read)] = found.to(whole.dtype)
         return whole
 
     def _keep(self, numbers: NDArray[np.int64], found: Tensor) -> None:
-        if self._kept is None:
-            return
-        new = np.flatnonzero(self._places[numbers] < 0)[: len(self._kept) - self._used]
+        """found: of the sequences with these numbers, in their order."""
+        assert self._kept is not None
+        _, first = np.unique(numbers, return_index=True)
+        new = first[self._places[numbers[first]] < 0][: len(self._kept) - self._used]
         if len(new):
             places = np.arange(self._used, self._used + len(new))
             self._kept[self._on_device(places)] = found[self._on_device(new)].to(self._kept.dtype)
@@ -62,19 +66,16 @@ class KeptStates:
             self._used += len(new)
 
     def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(numbers).to(self._original.head.device)
-
-    def _memory(self, found: Tensor) -> Tensor | None:
-        """For as many sequences as there is room for; None where that is none."""
-        dtype, each = self._original.head.dtype, found.shape[1:]
-        count = min(len(self._places), self._room() // (dtype.itemsize * each.numel()))
-        return torch.empty((count, *each), dtype=dtype, device=found.device) if count else None
+        """Without waiting for what the device still computes."""
+        device, found = self._original.head.device, torch.from_numpy(numbers)
+        return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
 
-def _in_quarters(missing: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """These places of a batch of `count`, and others up to the next quarter of it: compiled code is made for a size, so
-    there must be few."""
+def _few_sizes(missing: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Places of a batch of `count` to compute, in order: none, a quarter, or all, with the missing ones among them.
+    Compiled code is made for a size, so there must be few."""
     quarter = -(-count // 4)
-    size = min(count, -(-len(missing) // quarter) * quarter)
+    if not len(missing) or len(missing) > quarter:
+        return np.arange(count if len(missing) else 0)
     others = np.setdiff1d(np.arange(count), missing)
-    return np.concatenate([missing, others[: size - len(missing)]])
+    return np.sort(np.concatenate([missing, others[: quarter - len(missing)]]))

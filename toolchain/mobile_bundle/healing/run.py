@@ -41,7 +41,8 @@ from mobile_bundle.planning.recipe import Recipe
 Progress = Callable[[Trained], None]
 
 _VERSION = 4
-"""Of what a checkpoint holds and how it goes on: since 4, several means of the weights."""
+"""Of what a checkpoint holds and how it goes on: since 4, several means of the weights,
+and the sequences of a step in their order."""
 _BLOCKS_TOKENS = 589_824
 """That the whole model is trained on without a GPU, where nothing says how long."""
 _LAYER_PART = 24

@@ -31,11 +31,11 @@ class Settings:
     of all layers, added to the divergence; 0: none. anneal_share: part of the run, its first, in which the zeros of
     1.25 bits come bit by bit. start: from the calibrated code or from rounding. int8_share: part of the run, its last,
     in which inputs are rounded to int8 as in the engine. average_shares: parts of the run, its last, over whose
-    weights means are taken; the best of them counts. evaluations: how often the held-out text is read; patience:
-    evaluations without a better KL that end the run. save_minutes: between checkpoints. device: "cpu" or "cuda".
-    checkpointing: compute activations again rather than keep them. compile: by torch.compile. graph: record steps as
-    CUDA graphs. shard: spread weights, gradients and optimiser over the processes, for models whose states exceed one
-    card. seed: of everything random.
+    weights means are taken; the result is the best of them, of the last weights and of those of the best evaluation.
+    evaluations: how often the held-out text is read; patience: evaluations without a better KL that end the run.
+    save_minutes: between checkpoints. device: "cpu" or "cuda". checkpointing: compute activations again rather than
+    keep them. compile: by torch.compile. graph: record steps as CUDA graphs. shard: spread weights, gradients and
+    optimiser over the processes, for models whose states exceed one card. seed: of everything random.
 
     0 of own_tokens, sequence, batch, micro_batch and rate: what `resolved` puts there."""
 
@@ -116,5 +116,8 @@ class Settings:
         for name in ("text_share", "int8_share", "anneal_share", "layers_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")
-        if not all(0 <= share <= 1 for share in self.average_shares):
-            raise ArgumentError(f"`average_shares` {self.average_shares}: must be from 0 to 1")
+        shares: object = self.average_shares
+        if not isinstance(shares, tuple) or not all(
+            isinstance(each, (int, float)) and 0 < each <= 1 for each in shares
+        ):
+            raise ArgumentError(f"`average_shares` {shares}: must be a tuple of numbers above 0, at most 1")

@@ -57,5 +57,5 @@ def spread_optimiser(state: dict[str, Any], optimiser: torch.optim.Optimizer) ->
 def _as(value: Tensor, own: Tensor) -> Tensor:
     """Every process has the whole value and takes its part."""
     if not isinstance(own, DTensor):
-        return value
+        return value.to(own.device)
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)

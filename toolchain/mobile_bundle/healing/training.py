@@ -96,12 +96,15 @@ class Training:
         student.checkpointing = settings.checkpointing
         self._optimiser = Optimiser(student, settings.rate, world.device)
         self._state = RunState()
-        saved = folder.load(world.device)
+        saved = folder.load(torch.device("cpu") if settings.shard else world.device)  # whole, it may exceed a card
         if saved is not None:
             self._state, weights, optimiser = saved
             self._state.best = None if self._state.best is None else spread(self._state.best, student)
-            for mean in self._state.means.values():
-                mean.weights = spread(mean.weights, student)
+            self._state.means = {
+                part: Mean(mean.count, spread(mean.weights, student))
+                for part, mean in self._state.means.items()
+                if part in settings.average_shares
+            }
             student.load_state_dict(spread(weights, student))
             self._optimiser.adam.load_state_dict(spread_optimiser(optimiser, self._optimiser.adam))
         if self._state.codes_fixed:
@@ -117,7 +120,7 @@ class Training:
         self._share_now = 0.0
         self._told = -math.inf
         self._seen_held: list[Tensor] = []
-        self._states = KeptStates(original, len(mixture), lambda: free_memory(world.device))
+        self._states = KeptStates(original, len(mixture), settings.sequence)
         self._begun_at = self._state.step
         self._started = time.monotonic()
         self._saved = self._started
@@ -170,9 +173,13 @@ class Training:
         share = self._share(True)
         if self._state.best is None:  # training must not leave it worse than it was
             self._begin(self._held())
+        roomy = False
         while share < 1.0:
             loss = self._step(share)
             self._state.step += 1
+            if not roomy:  # what training itself needs is there now, but for the end's weights
+                self._states.make_room(free_memory(self._world.device) - self._needed_at_the_end())
+                roomy = True
             asked = self._asked()
             if asked:
                 self._stop_if_diverged()
@@ -225,6 +232,7 @@ class Training:
             with bf16_products(self._world.device):
                 seen, outputs = self._seen(chosen, tokens)
             total += self._gradients.add(tokens, seen, outputs, part, last)
+        self._world.average([total])  # they read different sources
         if self._averaged:
             self._world.average([each.grad for each in self._student.parameters() if each.grad is not None])
         self._optimiser.step(rate)
@@ -251,7 +259,7 @@ class Training:
         share, whether they are the last)."""
         settings, world = self._settings, self._world
         begin = self._state.skipped + self._state.step * settings.batch
-        # sorted: of several processes, a sequence that comes again most often meets the one that has kept it
+        # sorted: where several processes share a step, a sequence mostly comes to the process that has kept it
         step = np.sort(self._mixture.chosen(begin, begin + settings.batch))
         own = settings.batch // world.size
         for first in range(0, own, settings.micro_batch):
@@ -289,9 +297,16 @@ class Training:
         else:
             state.worse += 1
 
+    def _needed_at_the_end(self) -> int:
+        """Bytes of the weights' means that are not there yet, and of the last weights, which are kept beside them."""
+        weights = [_shard(value) for value in self._student.state_dict().values()]
+        copies = len(self._settings.average_shares) - len(self._state.means) + 1
+        return copies * sum(value.numel() * value.element_size() for value in weights)
+
     def _held(self) -> Held:
+        """The same KL in all processes: it decides."""
         self._student.soften(0.0)
-        return evaluate_held(
+        held = evaluate_held(
             self._student,
             self._original,
             self._windows,
@@ -299,6 +314,7 @@ class Training:
             self._settings.int8_share > 0,
             self._seen_held,
         )
+        return replace(held, kl=self._world.agreed(held.kl))
 
     def _tell(self, share: float, loss: Tensor, held: Held | None) -> None:
         """On a GPU at most once in _SECONDS, because it waits for the loss."""
