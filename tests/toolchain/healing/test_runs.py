@@ -111,7 +111,7 @@ def test_the_healed_model_is_nearer_to_the_original(tmp_path: Path, model: Path)
     longer = SHORT | {"tokens": 10240}
     healed = heal(model, tmp_path / "healed", recipe="affine-2bit", progress=told.append, **longer)
     entries = log(healed.path)
-    assert healed.held.kl < 0.8 * entries[0]["kl"]
+    assert healed.held.kl < 0.9 * entries[0]["kl"]
     trained = [each for each in told if isinstance(each, Trained)]
     assert trained[-1].share == 1
     assert [each.kl for each in trained if each.kl is not None] == [each["kl"] for each in entries[:-1]]

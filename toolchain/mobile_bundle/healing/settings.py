@@ -116,8 +116,8 @@ class Settings:
         for name in ("text_share", "int8_share", "anneal_share", "layers_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")
-        shares: object = self.average_shares
-        if not isinstance(shares, tuple) or not all(
-            isinstance(each, (int, float)) and 0 < each <= 1 for each in shares
-        ):
-            raise ArgumentError(f"`average_shares` {shares}: must be a tuple of numbers above 0, at most 1")
+        for name in ("average_shares",):
+            parts = getattr(self, name)
+            numbers = isinstance(parts, tuple) and all(isinstance(each, (int, float)) for each in parts)
+            if not numbers or not all(0 < each <= 1 for each in parts):
+                raise ArgumentError(f"`{name}` {parts}: must be a tuple of numbers above 0, at most 1")
