@@ -456,8 +456,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path, model: Path, capsys: pytest.C
         ({"tokens": 10, "rates": 1}, "no setting 'rates'"),
         ({"tokens": 10, "batch": 10**11}, "`batch` 100000000000: must be at most 65,536"),
         ({"tokens": 10, "seed": -1}, "`seed` -1: must be a whole number from 0"),
-        ({"tokens": 10, "average_shares": 0.1}, "`average_shares` 0.1: must be a tuple of numbers"),
-        ({"tokens": 10, "average_shares": (0.1, 1.5)}, r"`average_shares` \(0.1, 1.5\): must be a tuple of numbers"),
+        ({"tokens": 10, "average_shares": 0.1}, "average_shares 0.1: must be a tuple of numbers"),
+        ({"tokens": 10, "average_shares": (0.1, 1.5)}, r"average_shares \(0.1, 1.5\): must be a tuple of numbers"),
         ({"tokens": 10, "seed": 10**22}, "`seed` 10000000000000000000000: must be"),
     ):
         with pytest.raises(ArgumentError, match=message):

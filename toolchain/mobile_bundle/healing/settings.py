@@ -116,8 +116,7 @@ class Settings:
         for name in ("text_share", "int8_share", "anneal_share", "layers_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"`{name}` {getattr(self, name)}: must be from 0 to 1")
-        for name in ("average_shares",):
-            parts = getattr(self, name)
-            numbers = isinstance(parts, tuple) and all(isinstance(each, (int, float)) for each in parts)
-            if not numbers or not all(0 < each <= 1 for each in parts):
-                raise ArgumentError(f"`{name}` {parts}: must be a tuple of numbers above 0, at most 1")
+        parts: object = self.average_shares  # from Python alone: no option of the command names it
+        numbers = isinstance(parts, tuple) and all(isinstance(each, (int, float)) for each in parts)
+        if not numbers or not all(0 < each <= 1 for each in self.average_shares):
+            raise ArgumentError(f"average_shares {parts}: must be a tuple of numbers above 0, at most 1")
