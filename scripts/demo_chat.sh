@@ -11,7 +11,7 @@ answers=$(mktemp)
 trap 'rm -f "$answers"' EXIT
 for question in "${questions[@]}"; do
   echo "> $question"
-  mobile-bundle run "$1" --chat --prompt "$question" --max-new-tokens 160 | tee -a "$answers"
+  mobile-bundle run "$1" --chat --prompt "$question" --max-new-tokens 160 2>&1 | tee -a "$answers"
   echo
 done
 grep -q Nairobi "$answers" || { echo "demo_chat.sh: the model does not name Nairobi, the capital of Kenya" >&2; exit 1; }
