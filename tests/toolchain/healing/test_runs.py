@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ pytest.importorskip("safetensors")
 
 from mobile_bundle import heal  # noqa: E402
 from mobile_bundle.calibrate.walk import read_matrix  # noqa: E402
+from mobile_bundle.healing import training  # noqa: E402
 from mobile_bundle.healing.decoders import Original  # noqa: E402
 from mobile_bundle.healing.evaluation import evaluate_held  # noqa: E402
 from mobile_bundle.healing.progress import Trained  # noqa: E402
@@ -388,6 +390,28 @@ def test_time_is_measured_to_choose_the_start(tmp_path: Path, model: Path) -> No
         heal(model, tmp_path / name, progress=step, minutes=minutes, **asked)
         ways.append("calibrating the start" in told)
     assert ways == [True, False]
+
+
+def test_minutes_include_the_evaluations_at_the_end(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by a second in a step, and by six in an evaluation."""
+    clock = [0.0]
+    take_step = training.Training._step
+
+    def step(self: training.Training, share: float) -> torch.Tensor:
+        clock[0] += 1
+        return take_step(self, share)
+
+    def evaluated(*given: Any) -> Any:
+        clock[0] += 6
+        return evaluate_held(*given)
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(training, "evaluate_held", evaluated)
+    monkeypatch.setattr(training.Training, "_step", step)
+    heal(model, tmp_path / "healed", recipe="affine-2bit", **SHORT | {"tokens": None, "minutes": 2})
+    assert 115 < clock[0] <= 121
 
 
 def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from mobile_bundle.healing.world import World, bf16_products
 _LOWEST_RATE = 0.02
 _SHORT_RUN = 10
 """The warm-up takes at most 1 / _SHORT_RUN of a run."""
+_END_AT_MOST = 0.5
+"""Part of `minutes` that the evaluations at the end may take away from training."""
 _STEPS_UNASKED = 8
 """That a GPU works through between two questions of the processor."""
 _SECONDS = 2.0
@@ -118,6 +120,7 @@ class Training:
         self._gradients = Gradients(shared, world.device, recorded, lambda: student.int8, tell)
         self._averaged = recorded
         self._share_now = 0.0
+        self._evaluation_seconds = 0.0
         self._told = -math.inf
         self._seen_held: list[Tensor] = []
         self._states = KeptStates(original, len(mixture), settings.sequence)
@@ -208,8 +211,15 @@ class Training:
         if settings.tokens is not None:
             found = self._state.step / max(1, math.ceil(settings.tokens / (settings.batch * settings.sequence)))
         if settings.minutes is not None and ask:
-            self._share_now = self._world.agreed(self._seconds() / (60 * settings.minutes))
+            allowed = 60 * settings.minutes
+            allowed -= min(self._seconds_at_the_end(), _END_AT_MOST * allowed)
+            self._share_now = max(self._share_now, self._world.agreed(self._seconds() / allowed))
         return min(1.0, max(found, self._share_now))
+
+    def _seconds_at_the_end(self) -> float:
+        """The held-out text is read behind the last step, and in `finish` with the last weights, each of their means
+        and the best."""
+        return (len(self._settings.average_shares) + 3) * self._evaluation_seconds
 
     def _seconds(self) -> float:
         """Of training, over all runs that this one goes on from."""
@@ -305,6 +315,7 @@ class Training:
 
     def _held(self) -> Held:
         """The same KL in all processes: it decides."""
+        begun = time.monotonic()
         self._student.soften(0.0)
         held = evaluate_held(
             self._student,
@@ -314,6 +325,7 @@ class Training:
             self._settings.int8_share > 0,
             self._seen_held,
         )
+        self._evaluation_seconds = time.monotonic() - begun
         return replace(held, kl=self._world.agreed(held.kl))
 
     def _tell(self, share: float, loss: Tensor, held: Held | None) -> None:
