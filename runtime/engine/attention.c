@@ -83,34 +83,34 @@ static void turn_heads(const attention_job *job, uint32_t n, float *queries, flo
   for (uint32_t i = 0; i < c->heads * dim; i++) queries[i] *= query_scale;
 }
 
-/* A block's codes, scale and sum of codes. */
-static void store_block(const mb_kernels *kernels, const float values[MB_KV_BLOCK], int8_t *codes, float *scale,
-                        int32_t *sum) {
-  *scale = kernels->kv_codes_8(values, codes);
-  *sum = 0;
-  for (uint32_t j = 0; j < MB_KV_BLOCK; j++) *sum += codes[j];
-}
-
-/* A query head in the form that meets the cache's keys, with int4 in both where both are met. */
-static void store_query(const attention_job *job, const float *q, size_t row) {
+/* Query heads, padded to whole blocks, as codes from a row on; with int4 in both forms where both are met. The heads
+ * are lost. */
+static void code_queries(const attention_job *job, float *heads, uint32_t count, size_t row) {
   const mb_layout *layout = &job->session->layout;
   const mb_buffers *b = &layout->buffers;
-  const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
-  const uint32_t dim = job->session->model->weights.config.head_dim;
   const mb_kernels *kernels = job->session->model->kernels;
-  if (!layout->kv_scaled) {
-    memcpy(b->query_padded + row * stride, q, dim * sizeof *q);
+  const uint32_t head_blocks = layout->stride / MB_KV_BLOCK, blocks = count * head_blocks;
+  const size_t codes = row * layout->stride, block = row * head_blocks;
+  kernels->kv_codes_8(heads, blocks, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
+  if (!job->coarse) return;
+  kernels->turn(heads, blocks);
+  kernels->kv_codes_8(heads, blocks, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
+}
+
+/* The query heads of a KV head and token in the form that meets the cache's keys. They may be lost. */
+static void store_queries(const attention_job *job, float *q, size_t row) {
+  const mb_layout *layout = &job->session->layout;
+  const uint32_t dim = job->session->model->weights.config.head_dim, stride = layout->stride;
+  if (layout->kv_scaled && dim == stride) {
+    code_queries(job, q, job->group, row);
     return;
   }
-  for (uint32_t i = 0; i < blocks; i++) {
-    const uint32_t start = i * MB_KV_BLOCK, left = dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    const size_t codes = row * stride + start, block = row * blocks + i;
-    float values[MB_KV_BLOCK] = {0};
-    memcpy(values, q + start, n * sizeof *q);
-    store_block(kernels, values, b->query_codes + codes, b->query_scales + block, b->query_sums + block);
-    if (!job->coarse) continue;
-    kernels->turn(values, 1);
-    store_block(kernels, values, b->turned_codes + codes, b->turned_scales + block, b->turned_sums + block);
+  for (uint32_t h = 0; h < job->group; h++, q += dim, row++) {
+    float padded[MB_MOST_HEAD_DIM], *head = layout->kv_scaled ? padded : layout->buffers.query_padded + row * stride;
+    memcpy(head, q, dim * sizeof *q);
+    if (!layout->kv_scaled) continue;
+    memset(padded + dim, 0, (stride - dim) * sizeof *q);
+    code_queries(job, padded, 1, row);
   }
 }
 
@@ -123,8 +123,8 @@ static void prepare_tokens(void *context, uint32_t first, uint32_t last, uint32_
   const uint32_t dim = c->head_dim;
   for (uint32_t n = first; n < last; n++) {
     turn_heads(job, n, b->query + (size_t)n * c->heads * dim, b->key + (size_t)n * c->kv_heads * dim);
-    for (uint32_t h = 0; h < c->heads; h++)
-      store_query(job, b->query + ((size_t)n * c->heads + h) * dim, query_row(job, h / job->group, n) + h % job->group);
+    for (uint32_t h = 0; h < c->kv_heads; h++)
+      store_queries(job, b->query + ((size_t)n * c->heads + h * job->group) * dim, query_row(job, h, n));
     for (uint32_t h = 0; h < c->kv_heads; h++) {
       const size_t vector = ((size_t)n * c->kv_heads + h) * dim;
       mb_kv_store(session, job->layer, h, session->position + n, b->key + vector, b->value + vector);

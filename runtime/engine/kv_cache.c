@@ -81,11 +81,8 @@ INLINE void write_code(bool int4, uint8_t *block, mb_kv_place place, int32_t cod
                          : (uint32_t)code);
 }
 
-INLINE void store_block(const integers *to, size_t at, uint32_t b, const float v[MB_KV_BLOCK], bool keys, bool int4) {
+INLINE void store_block(const integers *to, size_t at, uint32_t b, const int8_t *codes, bool keys, bool int4) {
   uint8_t *block = to->codes + mb_kv_block_at(to->blocks, at, b) * mb_kv_block_bytes(int4);
-  int8_t codes[MB_KV_BLOCK];
-  to->scales[mb_kv_scale_at(to->blocks, at, b)] =
-      mb_f32_to_f16((int4 ? to->kernels->kv_codes_4 : to->kernels->kv_codes_8)(v, codes));
   const uint32_t apart = keys ? 4 : 16; /* the two dimensions whose halves of 4 bits make a byte: kv_layout.h */
   for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
     const mb_kv_place place = place_in(keys, int4, at, d);
@@ -111,12 +108,23 @@ INLINE void load_block(const integers *from, size_t at, uint32_t b, float v[MB_K
 
 /* One vector to integers at position `at` of all of them. */
 static void store_codes(const integers *to, size_t at, const float *v) {
+  enum { MOST_BLOCKS = MB_MOST_HEAD_DIM / MB_KV_BLOCK };
+  _Alignas(64) float values[MB_MOST_HEAD_DIM];
+  float scales[MOST_BLOCKS];
+  int8_t codes[MB_MOST_HEAD_DIM];
+  int32_t sums[MOST_BLOCKS]; /* which the cache does not need */
+  memcpy(values, v, to->head_dim * sizeof *v);
+  memset(values + to->head_dim, 0, (to->blocks * MB_KV_BLOCK - to->head_dim) * sizeof *v);
+  if (to->int4) {
+    to->kernels->turn(values, to->blocks);
+    for (uint32_t b = 0; b < to->blocks; b++)
+      scales[b] = to->kernels->kv_codes_4(values + b * MB_KV_BLOCK, codes + b * MB_KV_BLOCK);
+  } else {
+    to->kernels->kv_codes_8(values, to->blocks, codes, scales, sums);
+  }
   for (uint32_t b = 0; b < to->blocks; b++) {
-    const uint32_t start = b * MB_KV_BLOCK, left = to->head_dim - start, n = left < MB_KV_BLOCK ? left : MB_KV_BLOCK;
-    float values[MB_KV_BLOCK] = {0};
-    memcpy(values, v + start, n * sizeof *v);
-    if (to->int4) to->kernels->turn(values, 1);
-#define STORE(keys, int4) store_block(to, at, b, values, keys, int4)
+    to->scales[mb_kv_scale_at(to->blocks, at, b)] = mb_f32_to_f16(scales[b]);
+#define STORE(keys, int4) store_block(to, at, b, codes + b * MB_KV_BLOCK, keys, int4)
     FOR_KIND(to, STORE);
 #undef STORE
   }
@@ -179,14 +187,16 @@ void mb_kv_store_coarse(const mb_session *session, uint32_t layer, uint32_t kv_h
 
 void mb_kv_make_coarse(const mb_session *session, uint32_t layer, uint32_t kv_head, uint32_t first, uint32_t end) {
   const mb_layout *layout = &session->layout;
-  const integers keys = keys_of(session, &layout->buffers.fine, false);
-  const integers values = values_of(session, &layout->buffers.fine, false);
-  float key[MB_MOST_HEAD_DIM], value[MB_MOST_HEAD_DIM];
-  for (uint32_t p = first; p < end; p++) {
+  const mb_kv_part *fine = &layout->buffers.fine, *to = &layout->buffers.cache;
+  const uint32_t stride = layout->stride, blocks = stride / MB_KV_BLOCK;
+  for (uint32_t p = first; p < end; p += MB_KV_GROUP) { /* a ring's end is the end of a group */
     const size_t at = fine_begin(session, layer, kv_head) + fine_slot(layout, p);
-    load_codes(&keys, at, key);
-    load_codes(&values, at, value);
-    mb_kv_store_coarse(session, layer, kv_head, p, key, value);
+    const size_t place = place_of(session, layer, kv_head, p);
+    const mb_kv_groups keys = {fine->keys + at * stride, fine->key_scales + at * blocks, blocks, MB_KV_GROUP};
+    const mb_kv_groups values = {fine->values + at * stride, fine->value_scales + at * blocks, blocks, MB_KV_GROUP};
+    const mb_kernels *kernels = session->model->kernels;
+    kernels->coarsen(&keys, true, to->keys + place * layout->key_bytes, to->key_scales + place * blocks);
+    kernels->coarsen(&values, false, to->values + place * layout->value_bytes, to->value_scales + place * blocks);
   }
 }
 

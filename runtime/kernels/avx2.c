@@ -9,6 +9,7 @@
 #include "kernels/avx2_sparse-impl.h"
 #include "kernels/avx2_vector-impl.h"
 #include "kernels/avx512.h"
+#include "kernels/coarsen-impl.h"
 #include "kernels/kv_codes-impl.h"
 #include "kernels/tables.h"
 
@@ -62,6 +63,7 @@ static void multiply_512_ahead(const mb_matrix *w, const mb_activations *x, floa
       .kv_codes_8 = kv_codes_8,                 \
       .kv_codes_4 = kv_codes_4,                 \
       .turn = mb_avx512_turn,                   \
+      .coarsen = coarsen,                       \
       .scores_f16 = scores_f16,                 \
       .mix_f16 = mix_f16,                       \
       .sum_squares = sum_squares,               \

@@ -195,7 +195,7 @@ MB_INLINE void mix_tile(const tile_weights *tile, const uint8_t *values, size_t 
       for (uint32_t i = 0; i < MB_KV_GROUP; i += 4) {
         const __m512i bytes = load_64_bytes(v + 16 * i);
         const __m512i v0 = int4 ? codes_4(bytes) : bytes;
-        const __m512i v1 = int4 ? codes_4(_mm512_srli_epi16(bytes, 4)) : load_64_bytes(v + 16 * (MB_KV_GROUP + i));
+        const __m512i v1 = int4 ? bytes : load_64_bytes(v + 16 * (MB_KV_GROUP + i));
         for (uint32_t r = 0; r < rows; r++) { /* the unsigned factor: values of 4 bits, weights of 8 */
           const __m512i w = broadcast_4_bytes(tile->codes[part][first + r] + weight_place(group, i));
           sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], int4 ? v0 : w, int4 ? w : v0);
@@ -205,6 +205,8 @@ MB_INLINE void mix_tile(const tile_weights *tile, const uint8_t *values, size_t 
     for (uint32_t r = 0; r < rows && part == 1; r++)
       for (int j = 0; j < 2; j++) sums[r][j] = _mm512_slli_epi32(sums[r][j], 7);
   }
+  for (uint32_t r = 0; r < rows && int4; r++)
+    sums[r][1] = _mm512_srai_epi32(_mm512_sub_epi32(sums[r][1], sums[r][0]), 4);
   for (uint32_t r = 0; r < rows; r++, out += stride)
     for (int j = 0; j < 2; j++) {
       const __m512i zeros = _mm512_set1_epi32(int4 ? MB_INT4_ZERO * tile->sums[first + r] : 0);

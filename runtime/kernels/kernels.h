@@ -111,10 +111,11 @@ typedef struct {
   void (*mix_int4)(const mb_terms *terms, const mb_kv_groups *values, uint32_t first_block, uint32_t last_block,
                    float *out);
 
-  /* A block of MB_KV_BLOCK floats to codes of a KV cache, returning their scale; NaN, with codes of 0, where a value is
-   * not finite. 8 bits, also of queries: codes in [-127, 127], scale max|v| / 127. 4 bits: codes in [-8, 7], the
-   * largest value -8, and the scale that suits the codes best: sum v c / sum c c, the products added in order. */
-  float (*kv_codes_8)(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
+  /* Blocks of MB_KV_BLOCK floats to codes of a KV cache and their scales; NaN, with codes of 0, where a value of the
+   * block is not finite. 8 bits, also of queries: codes in [-127, 127], scale max|v| / 127; and the sum of a block's
+   * codes. 4 bits, one block: codes in [-8, 7], the largest value -8, and the scale that suits the codes best:
+   * sum v c / sum c c, the products added in order. */
+  void (*kv_codes_8)(const float *v, uint32_t blocks, int8_t *codes, float *scales, int32_t *sums);
   float (*kv_codes_4)(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]);
   /* What comes into a cache of 4 bits is turned first: outliers are spread over their block, products of two turned
    * vectors are those of the vectors, and turning twice gives the vector again (QuaRot, Ashkboos et al. 2024, section
@@ -122,6 +123,9 @@ typedef struct {
    * for the bits of an element's index from the lowest on, x + y replaces the x that lacks the bit, x - y the y that
    * has it. */
   void (*turn)(float *v, uint32_t blocks);
+  /* Whole groups of keys, or of values, of 8 bits to codes and scales of 4: of every block, codes times their scale,
+   * turned, then as kv_codes_4. */
+  void (*coarsen)(const mb_kv_groups *fine, bool keys, uint8_t *codes, uint16_t *scales);
 
   /* Attention over an fp16 cache, in floats.
    * scores: 8 lanes, lane j += q[8i + j] * k[p][8i + j] for i in order; lanes then add as (i, i + 4), (i, i + 2),

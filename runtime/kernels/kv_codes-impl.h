@@ -21,16 +21,25 @@ static inline uint32_t kv_largest(const float v[MB_KV_BLOCK]) {
   return most;
 }
 
-static float kv_codes_8(const float v[MB_KV_BLOCK], int8_t codes[MB_KV_BLOCK]) {
-  const uint32_t most = kv_largest(v);
-  if (most >= MB_INFINITY_BITS) {
-    memset(codes, 0, MB_KV_BLOCK);
-    return NAN;
+static void kv_codes_8(const float *v, uint32_t blocks, int8_t *codes, float *scales, int32_t *sums) {
+  for (uint32_t b = 0; b < blocks; b++, v += MB_KV_BLOCK, codes += MB_KV_BLOCK) {
+    const uint32_t most = kv_largest(v);
+    int32_t sum = 0;
+    if (most >= MB_INFINITY_BITS) {
+      memset(codes, 0, MB_KV_BLOCK);
+      scales[b] = NAN;
+      sums[b] = 0;
+      continue;
+    }
+    const float maximum = mb_bits_float(most), inverse = maximum > 1e-30f ? 127.0f / maximum : 0.0f;
+    int32_t all[MB_KV_BLOCK];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++)
+      all[i] = (int32_t)(mb_float_bits(v[i] * inverse + MB_ROUND_TO_INTEGER) - MB_ROUND_TO_INTEGER_BITS);
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) codes[i] = (int8_t)all[i];
+    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) sum += all[i];
+    sums[b] = sum;
+    scales[b] = inverse > 0 ? maximum / 127.0f : 0.0f;
   }
-  const float maximum = mb_bits_float(most), inverse = maximum > 1e-30f ? 127.0f / maximum : 0.0f;
-  for (uint32_t i = 0; i < MB_KV_BLOCK; i++)
-    codes[i] = (int8_t)(mb_float_bits(v[i] * inverse + MB_ROUND_TO_INTEGER) - MB_ROUND_TO_INTEGER_BITS);
-  return inverse > 0 ? maximum / 127.0f : 0.0f;
 }
 
 /* One block to codes in [-8, 7]; returns their scale. The largest value gets the code -8, by a scale of its opposite

@@ -1,4 +1,5 @@
 /* The NEON table, aarch64 without dot products and armv7: multiply-accumulate into 16 bits. */
+#include "kernels/coarsen-impl.h"
 #include "kernels/kv_codes-impl.h"
 #include "kernels/neon_common.h"
 #include "kernels/neon_functions-impl.h"

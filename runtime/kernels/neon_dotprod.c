@@ -1,4 +1,5 @@
 /* The NEON table with dot products (sdot, Armv8.2 on): what they speed up; the rest is as in neon.c. */
+#include "kernels/coarsen-impl.h"
 #include "kernels/kv_codes-impl.h"
 #include "kernels/neon_common.h"
 #include "kernels/neon_functions-impl.h"

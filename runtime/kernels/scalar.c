@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "kernels/coarsen-impl.h"
 #include "kernels/exponential.h"
 #include "kernels/kernels.h"
 #include "kernels/kv_codes-impl.h"

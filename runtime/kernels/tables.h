@@ -25,6 +25,7 @@ extern const mb_kernels mb_neon_dotprod_kernels; /* MB_HAVE_NEON_DOTPROD */
       .kv_codes_8 = kv_codes_8,                        \
       .kv_codes_4 = kv_codes_4,                        \
       .turn = turn,                                    \
+      .coarsen = coarsen,                              \
       .scores_f16 = scores_f16,                        \
       .mix_f16 = mix_f16,                              \
       .sum_squares = sum_squares,                      \

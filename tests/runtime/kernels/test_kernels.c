@@ -414,6 +414,7 @@ int main(void) {
   test_functions(scalar, tables);
   test_kv_codes(scalar, tables);
   test_turn(scalar, tables);
+  test_coarsen(scalar, tables);
   printf("kernels: %ld checks, %ld failures\n", checks, failures);
   return failures != 0;
 }

@@ -332,25 +332,96 @@ static void check_gelu(const float *gate, const float *up, const float *out, uin
   }
 }
 
+/* Some blocks' codes, as a table makes them; those of 4 bits have no sums. */
+typedef struct {
+  int8_t codes[3 * MB_KV_BLOCK];
+  float scales[3];
+  int32_t sums[3];
+} coded_blocks;
+
+static coded_blocks code_blocks(const mb_kernels *k, int bits, const float *v, uint32_t blocks) {
+  coded_blocks to;
+  memset(&to, 0, sizeof to);
+  if (bits == 8) k->kv_codes_8(v, blocks, to.codes, to.scales, to.sums);
+  for (uint32_t b = 0; b < blocks && bits == 4; b++)
+    to.scales[b] = k->kv_codes_4(v + b * MB_KV_BLOCK, to.codes + b * MB_KV_BLOCK);
+  for (uint32_t b = 0; b < blocks; b++)
+    if (isnan(to.scales[b])) to.scales[b] = -1; /* whichever NaN it is */
+  return to;
+}
+
 static void test_kv_codes(const mb_kernels *scalar, const mb_kernels *const *tables) {
   static const float special[] = {0, INFINITY, -INFINITY, NAN, 1e-31f, 1e30f};
   for (uint32_t round = 0; round < 400; round++) {
-    float v[MB_KV_BLOCK], largest = 0, scale, got;
-    int8_t codes[MB_KV_BLOCK], others[MB_KV_BLOCK];
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) v[i] = round == 0 ? 0 : random_unit() * (round % 3 == 0 ? 1e-3f : 40);
-    if (round % 5 == 1) v[random_below(MB_KV_BLOCK)] = special[round / 5 % 6];
-    for (uint32_t i = 0; i < MB_KV_BLOCK; i++) largest = fabsf(v[i]) > largest ? fabsf(v[i]) : largest;
+    const uint32_t blocks = 1 + round % 3;
+    float v[3 * MB_KV_BLOCK], largest[3] = {0};
+    for (uint32_t i = 0; i < blocks * MB_KV_BLOCK; i++)
+      v[i] = round == 0 ? 0 : random_unit() * (round % 3 == 0 ? 1e-3f : 40);
+    if (round % 5 == 1) v[random_below(blocks * MB_KV_BLOCK)] = special[round / 5 % 6];
+    for (uint32_t i = 0; i < blocks * MB_KV_BLOCK; i++)
+      largest[i / MB_KV_BLOCK] = fabsf(v[i]) > largest[i / MB_KV_BLOCK] ? fabsf(v[i]) : largest[i / MB_KV_BLOCK];
     for (int bits = 4; bits <= 8; bits += 4) {
-      scale = bits == 4 ? scalar->kv_codes_4(v, codes) : scalar->kv_codes_8(v, codes);
-      for (uint32_t i = 0; i < MB_KV_BLOCK && isfinite(scale); i++)
-        check(fabsf(codes[i] * scale - v[i]) <= largest / (bits == 4 ? 6 : 250),
-              "scalar code of %d bits: %d * %g is not %g", bits, codes[i], scale, v[i]);
+      const coded_blocks coded = code_blocks(scalar, bits, v, blocks);
+      int32_t sums[3] = {0};
+      for (uint32_t i = 0; i < blocks * MB_KV_BLOCK; i++) {
+        const float scale = coded.scales[i / MB_KV_BLOCK];
+        sums[i / MB_KV_BLOCK] += bits == 8 ? coded.codes[i] : 0;
+        check(scale == -1 || fabsf(coded.codes[i] * scale - v[i]) <= largest[i / MB_KV_BLOCK] / (bits == 4 ? 6 : 250),
+              "scalar code of %d bits: %d * %g is not %g", bits, coded.codes[i], scale, v[i]);
+      }
+      check(memcmp(sums, coded.sums, sizeof sums) == 0, "scalar sums of codes of %d bits", bits);
       for (int t = 0; tables[t] != NULL; t++) {
-        got = bits == 4 ? tables[t]->kv_codes_4(v, others) : tables[t]->kv_codes_8(v, others);
-        check(memcmp(codes, others, sizeof codes) == 0 && (isnan(scale) ? isnan(got) : memcmp(&got, &scale, 4) == 0),
-              "%s codes of %d bits", tables[t]->name, bits);
+        const coded_blocks got = code_blocks(tables[t], bits, v, blocks);
+        check(memcmp(&got, &coded, sizeof got) == 0, "%s codes of %d bits", tables[t]->name, bits);
       }
     }
+  }
+}
+
+/* What coarsen makes of whole groups is what turn and kv_codes_4 make of every vector. */
+static void test_coarsen(const mb_kernels *scalar, const mb_kernels *const *tables) {
+  static const uint16_t special[] = {0, 1, 0x7bff, 0x7c00, 0x7e00}; /* the smallest, the largest, infinity, NaN */
+  for (uint32_t round = 0; round < 60; round++) {
+    const uint32_t blocks = 1 + round % 3, positions = MB_KV_GROUP * (1 + round % 2), all = positions * blocks;
+    const bool keys = round / 6 % 2 == 0;
+    guarded fine = guarded_new(all * MB_KV_BLOCK), fine_scales = guarded_new(all * 2);
+    guarded codes = guarded_new(all * MB_KV_BLOCK / 2), scales = guarded_new(all * 2);
+    for (uint32_t i = 0; i < all * MB_KV_BLOCK; i++)
+      ((int8_t *)fine.at)[i] = (int8_t)(round == 0 ? 0 : round % 5 == 1 ? 127 : random_kv_code());
+    for (uint32_t i = 0; i < all; i++)
+      ((uint16_t *)fine_scales.at)[i] = i % 7 == 3 ? special[i / 7 % 5] : mb_f32_to_f16((1.5f + random_unit()) / 127);
+    for (uint32_t p = 0; p < positions; p++)
+      for (uint32_t b = 0; b < blocks; b++) {
+        const uint8_t *from = (const uint8_t *)fine.at + mb_kv_block_at(blocks, p, b) * mb_kv_block_bytes(false);
+        uint8_t *to = (uint8_t *)codes.at + mb_kv_block_at(blocks, p, b) * mb_kv_block_bytes(true);
+        const float scale = mb_f16_to_f32(((uint16_t *)fine_scales.at)[mb_kv_scale_at(blocks, p, b)]);
+        float v[MB_KV_BLOCK];
+        int8_t coarse[MB_KV_BLOCK];
+        for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
+          const mb_kv_place place = keys ? mb_kv_key(false, p, d) : mb_kv_value(false, p, d);
+          v[d] = (float)mb_kv_code(false, from, place) * scale;
+        }
+        scalar->turn(v, 1);
+        ((uint16_t *)scales.at)[mb_kv_scale_at(blocks, p, b)] = mb_f32_to_f16(scalar->kv_codes_4(v, coarse));
+        for (uint32_t d = 0; d < MB_KV_BLOCK; d++) {
+          const mb_kv_place place = keys ? mb_kv_key(true, p, d) : mb_kv_value(true, p, d);
+          to[place.byte] |= (uint8_t)((coarse[d] + MB_INT4_ZERO) << place.shift);
+        }
+      }
+    for (int t = -1; t < 0 || tables[t] != NULL; t++) {
+      const mb_kernels *k = t < 0 ? scalar : tables[t];
+      guarded got = guarded_new(all * MB_KV_BLOCK / 2), got_scales = guarded_new(all * 2);
+      const mb_kv_groups groups = {fine.at, fine_scales.at, blocks, positions};
+      k->coarsen(&groups, keys, got.at, got_scales.at);
+      check(memcmp(got.at, codes.at, codes.bytes) == 0 && memcmp(got_scales.at, scales.at, scales.bytes) == 0,
+            "%s coarsen of %u %s of %u blocks", k->name, positions, keys ? "keys" : "values", blocks);
+      guarded_free(&got);
+      guarded_free(&got_scales);
+    }
+    guarded_free(&fine);
+    guarded_free(&fine_scales);
+    guarded_free(&codes);
+    guarded_free(&scales);
   }
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.codecs.entropy import compress
 from mobile_bundle.container.index import IndexEntry
 from mobile_bundle.container.weights import PlannedTensor, WeightsReader, WeightsWriter
+from mobile_bundle.processors import default_jobs
 
 Progress = Callable[[int, int, str], None]
 
@@ -50,9 +50,9 @@ def write_entropy_coded(weights: Path, target: Path, progress: Progress) -> dict
 
 
 def _coded_blobs(reader: WeightsReader, entries: list[IndexEntry]) -> Iterator[tuple[IndexEntry, Blob]]:
-    """The blobs in the order of the entries, coded by as many threads as there are processors (coders release the
-    interpreter's lock), a few ahead of the one that is taken, so that memory stays small."""
-    workers = os.cpu_count() or 1
+    """The blobs in the order of the entries, coded by as many threads as this process has processors (coders release
+    the interpreter's lock), a few ahead of the one that is taken, so that memory stays small."""
+    workers = default_jobs()
     waiting: deque[tuple[IndexEntry, Future[Blob]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for entry in entries:
