@@ -23,9 +23,11 @@ from support.paths import EXAMPLE, VALIDATION_TEXT
 
 torch = pytest.importorskip("torch")
 
+from mobile_bundle.calibrate import profile  # noqa: E402
 from mobile_bundle.calibrate.decoder import fast_product, normalise, readers, soft_cap  # noqa: E402
 from mobile_bundle.calibrate.head import Head, drawn_tokens  # noqa: E402
 from mobile_bundle.calibrate.profile import profile_model  # noqa: E402
+from mobile_bundle.calibrate.threads import one_thread_each  # noqa: E402
 from mobile_bundle.calibrate.walk import Walk, layer_weights, read_matrix, tensor_named  # noqa: E402
 
 
@@ -141,6 +143,30 @@ def test_fast_products_are_products() -> None:
     found, exact = fast_product()(x, weight), x.double() @ weight.double().T
     assert found.dtype == torch.float32
     assert float((found - exact).square().mean() / exact.square().mean()) < 2e-5
+
+
+def test_gradients_are_of_float32_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every processor: with factors rounded to bfloat16, those of the first tokens would be noise."""
+    asked = []
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        asked.append(torch.is_grad_enabled())
+        return torch.nn.functional.linear(x.bfloat16(), weight.bfloat16()).float()
+
+    monkeypatch.setattr(profile, "fast_product", lambda device: product)
+    with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
+        profile_model(model, tokens(7, 32), tokens(7, 32))
+    assert asked
+    assert not any(asked)
+
+
+@pytest.mark.parametrize(("capabilities", "wanted"), [({}, "medium"), ({"amx_bf16": True}, "highest")])
+def test_float32_is_float32_on_processors_with_amx(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], wanted: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    with one_thread_each():
+        assert torch.get_float32_matmul_precision() == wanted
 
 
 def test_the_measure_of_a_coded_model(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def ready(device: torch.device) -> Iterator[None]:
 
 def rounded(x: Tensor) -> Tensor:
     """A factor of a float32 product: on a GPU rounded to bfloat16, as a processor with units for it does
-    (threads.one_thread_each, native/products.py), so that a plan is the same. The sums stay float32."""
+    (native/products.py), so that a plan is the same. The sums stay float32."""
     return x.bfloat16().float() if is_gpu(x.device) else x
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mobile_bundle.calibrate.activations import round_int8
 from mobile_bundle.calibrate.decoder import normalise, soft_cap
-from mobile_bundle.calibrate.device import CPU, rounded
+from mobile_bundle.calibrate.device import CPU
 from mobile_bundle.calibrate.measured import Measured
 from mobile_bundle.calibrate.threads import side_by_side
 from mobile_bundle.calibrate.walk import Walk, read_matrix, tensor_named
@@ -45,7 +45,7 @@ class Head:
         total = walk.hidden.new_zeros(walk.hidden.shape[-1], walk.hidden.shape[-1])
         for batch in walk.batches():
             x = self.entered(walk.hidden[batch])
-            total.addmm_(rounded(x).T, rounded(x))
+            total.addmm_(x.T, x)
         return (total / walk.windows.size).cpu().numpy()
 
     def gradients(self, hidden: Tensor, tokens: Tensor, drawn: bool = False) -> tuple[float, Tensor, Floats]:
@@ -53,14 +53,14 @@ class Head:
 
         hidden: float32 (windows, tokens, hidden), before the final norm; tokens: int64 (windows, tokens); drawn: of
         next tokens that the model draws by seed, instead of the text's own."""
-        gradient, weight = torch.zeros_like(hidden), rounded(self._weight)
+        gradient = torch.zeros_like(hidden)
 
         def piece(place: tuple[int, int, int]) -> tuple[float, Tensor]:
             window, begin, end = place
             x = hidden[window, begin:end].detach().requires_grad_(True)
             normed = normalise(x, self._norm, self._epsilon)
             with torch.no_grad():
-                logits = soft_cap(rounded(normed) @ weight.T, self._cap)
+                logits = soft_cap(normed @ self._weight.T, self._cap)
                 targets = tokens[window, begin + 1 : end + 1]
                 slope = torch.softmax(logits, dim=-1)
                 if drawn:
@@ -69,7 +69,7 @@ class Head:
                 slope[torch.arange(end - begin, device=slope.device), targets] -= 1
                 if self._cap:
                     slope *= 1 - (logits / self._cap).square()
-                back = rounded(slope) @ weight
+                back = slope @ self._weight
             normed.backward(back)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient[window, begin:end] = x.grad

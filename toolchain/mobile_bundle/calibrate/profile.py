@@ -286,7 +286,7 @@ def _back(
 ) -> tuple[Tensor, dict[str, Floats], dict[str, dict[int, float]]]:
     """The gradient by the layer's input, the mean squared gradient of every output of its projections, and what
     rounding their inputs to int8 costs (MatrixProfile.inputs)."""
-    runner = walk.runner(weights, layer)
+    runner = walk.exact_runner(weights, layer)
     before = torch.empty_like(hidden)
     stages = {name: stage for stage in STAGES for name in readers(stage, weights)}
     strengths = {
