@@ -392,26 +392,59 @@ def test_time_is_measured_to_choose_the_start(tmp_path: Path, model: Path) -> No
     assert ways == [True, False]
 
 
+class Clock:
+    """Goes on by a second in a step of training, and by what `evaluations` says in each of these; then by six."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, evaluations: list[float]) -> None:
+        self.now, self.steps = 0.0, 0
+        take_step = training.Training._step
+
+        def step(run: training.Training, share: float) -> torch.Tensor:
+            self.now += 1
+            self.steps += 1
+            return take_step(run, share)
+
+        def evaluated(*given: Any) -> Any:
+            self.now += evaluations.pop(0) if evaluations else 6
+            return evaluate_held(*given)
+
+        monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(training, "evaluate_held", evaluated)
+        monkeypatch.setattr(training.Training, "_step", step)
+
+
+TIMED = SHORT | {"recipe": "affine-2bit", "tokens": None, "minutes": 2}
+
+
+@pytest.mark.parametrize("evaluations", [[12], [31, 6, 6, 14]])
 def test_minutes_include_the_evaluations_at_the_end(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, evaluations: list[float]
+) -> None:
+    """Also where the first, in which the original reads the text, or one on the way takes longer."""
+    clock = Clock(monkeypatch, list(evaluations))
+    heal(model, tmp_path / "healed", **TIMED)
+    assert 115 < clock.now <= 121
+    assert clock.steps == clock.now - sum(evaluations) - 6 * (9 - len(evaluations))
+
+
+def test_a_run_that_ended_in_its_last_evaluations_has_no_further_step(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that goes on by a second in a step, and by six in an evaluation."""
-    clock = [0.0]
-    take_step = training.Training._step
+    with monkeypatch.context() as patched:
+        clock = Clock(patched, [6] * 6)
+        evaluated = training.evaluate_held
 
-    def step(self: training.Training, share: float) -> torch.Tensor:
-        clock[0] += 1
-        return take_step(self, share)
+        def killed(*given: Any) -> Any:
+            if clock.now > 100:
+                raise KeyboardInterrupt
+            return evaluated(*given)
 
-    def evaluated(*given: Any) -> Any:
-        clock[0] += 6
-        return evaluate_held(*given)
-
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(training, "evaluate_held", evaluated)
-    monkeypatch.setattr(training.Training, "_step", step)
-    heal(model, tmp_path / "healed", recipe="affine-2bit", **SHORT | {"tokens": None, "minutes": 2})
-    assert 115 < clock[0] <= 121
+        patched.setattr(training, "evaluate_held", killed)
+        with pytest.raises(KeyboardInterrupt):
+            heal(model, tmp_path / "healed", **TIMED)
+    clock = Clock(monkeypatch, [])
+    heal(model, tmp_path / "healed", **TIMED)
+    assert clock.steps == 0
 
 
 def test_memory_that_is_short_names_the_setting(tmp_path: Path) -> None:

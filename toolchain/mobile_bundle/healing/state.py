@@ -37,7 +37,7 @@ class RunState:
     """step: that are done; seconds: of training so far; evaluated: evaluations so far; best_kl, best: the best of them
     and its student; worse: evaluations since; means: of the weights at the end, by the part of the run that they are
     taken over; codes_fixed: whether scales, offsets and vectors alone are trained; skipped: sequences before the first
-    that is trained on."""
+    that is trained on; evaluation_seconds: of the shortest evaluation so far, 0 before there is one."""
 
     step: int = 0
     seconds: float = 0.0
@@ -48,6 +48,7 @@ class RunState:
     means: dict[float, Mean] = field(default_factory=dict)
     codes_fixed: bool = False
     skipped: int = 0
+    evaluation_seconds: float = 0.0
 
 
 class RunFolder:

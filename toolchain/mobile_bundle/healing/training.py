@@ -120,7 +120,6 @@ class Training:
         self._gradients = Gradients(shared, world.device, recorded, lambda: student.int8, tell)
         self._averaged = recorded
         self._share_now = 0.0
-        self._evaluation_seconds = 0.0
         self._told = -math.inf
         self._seen_held: list[Tensor] = []
         self._states = KeptStates(original, len(mixture), settings.sequence)
@@ -218,8 +217,8 @@ class Training:
 
     def _seconds_at_the_end(self) -> float:
         """The held-out text is read behind the last step, and in `finish` with the last weights, each of their means
-        and the best."""
-        return (len(self._settings.average_shares) + 3) * self._evaluation_seconds
+        and the best. By the shortest reading: a single slow one must not end the run."""
+        return (len(self._settings.average_shares) + 3) * self._state.evaluation_seconds
 
     def _seconds(self) -> float:
         """Of training, over all runs that this one goes on from."""
@@ -315,7 +314,7 @@ class Training:
 
     def _held(self) -> Held:
         """The same KL in all processes: it decides."""
-        begun = time.monotonic()
+        begun, first = time.monotonic(), not self._seen_held
         self._student.soften(0.0)
         held = evaluate_held(
             self._student,
@@ -325,7 +324,9 @@ class Training:
             self._settings.int8_share > 0,
             self._seen_held,
         )
-        self._evaluation_seconds = time.monotonic() - begun
+        if not first:  # in which the original reads the text, too
+            took, before = time.monotonic() - begun, self._state.evaluation_seconds
+            self._state.evaluation_seconds = min(took, before or took)
         return replace(held, kl=self._world.agreed(held.kl))
 
     def _tell(self, share: float, loss: Tensor, held: Held | None) -> None:
