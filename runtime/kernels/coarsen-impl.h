@@ -5,7 +5,6 @@
 #ifndef MB_KERNELS_COARSEN_IMPL_H
 #define MB_KERNELS_COARSEN_IMPL_H
 
-#include <math.h>
 #include <string.h>
 
 #include "kernels/kernels.h"

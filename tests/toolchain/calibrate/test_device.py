@@ -74,6 +74,11 @@ def test_what_codecs_get_stays_on_the_gpu(tmp_path: Path, name: str) -> None:
             np.testing.assert_allclose(hessian.cpu().numpy(), expected[stage], rtol=0.02, atol=close)
             assert float(drift.abs().max()) < 1e-4
         head = Head.of(model, embedding, device)
+        ids = torch.from_numpy(windows.astype(np.int64))
+        own = head.gradients(walk.hidden, ids.to(device))
+        _, gradient, squares = Head.of(model, embedding).gradients(walk.hidden.cpu(), ids)
+        torch.testing.assert_close(own[1].cpu(), gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
+        np.testing.assert_allclose(own[2], squares, rtol=1e-4)
         same = head.measure(walk, head, reference)
         assert same.loss == pytest.approx(same.original_loss, rel=1e-4)
         assert abs(same.kl) < 1e-5

@@ -33,10 +33,10 @@ _KEPT_PIECE = 32 << 20
 """The largest piece that may come from the heap; glibc takes no more."""
 _KEPT_TOP = 1 << 30
 _PRECISION = "medium"
-"""Of torch's float32 products: by oneDNN, which is up to twice as fast as MKL on AMD's processors. Without AMX it is
+"""Of torch's float32 products on x86: by oneDNN, up to twice as fast as MKL on AMD's processors. Without AMX it is
 float32 all the same."""
 _EXACT_PRECISION = "highest"
-"""On a GPU and on processors with AMX: no TF32 and no bfloat16 where float32 is asked for, as gradients want it."""
+"""Elsewhere: no TF32 and no bfloat16 where float32 is asked for, as gradients want it."""
 
 
 @contextmanager
@@ -44,8 +44,9 @@ def one_thread_each(device: torch.device = CPU) -> Iterator[None]:
     """Meanwhile every product of torch and NumPy runs in the thread that asks for it. device: where torch's run."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
-    exact = is_gpu(device) or torch.cpu.get_capabilities().get("amx_bf16")
-    torch.set_float32_matmul_precision(_EXACT_PRECISION if exact else _PRECISION)
+    processor = torch.cpu.get_capabilities()
+    quick = not is_gpu(device) and processor.get("architecture") == "x86_64" and not processor.get("amx_bf16")
+    torch.set_float32_matmul_precision(_PRECISION if quick else _EXACT_PRECISION)
     _keep_memory()
     pool = ThreadPoolExecutor(min(default_jobs(), _MOST_THREADS), "calibrate")
     before = _threads.set(pool)
