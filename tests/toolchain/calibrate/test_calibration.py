@@ -146,19 +146,25 @@ def test_fast_products_are_products() -> None:
     assert float((found - exact).square().mean() / exact.square().mean()) < 2e-5
 
 
-def test_gradients_are_of_float32_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every processor: with factors rounded to bfloat16, those of the first tokens would be noise."""
+def test_a_profile_is_of_float32_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every processor: with factors rounded to bfloat16, gradients of the first tokens would be far off."""
     asked = []
 
     def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         asked.append(torch.is_grad_enabled())
         return torch.nn.functional.linear(x.bfloat16(), weight.bfloat16()).float()
 
-    monkeypatch.setattr(profile, "fast_product", lambda device: product)
     with open_model(write_tiny(tmp_path / "model", "llama-untied-biases")) as model:
-        profile_model(model, tokens(7, 32), tokens(7, 32))
-    assert asked
+        monkeypatch.setattr(profile, "fast_product", lambda device: torch.nn.functional.linear)
+        exact = profile_model(model, tokens(7, 32), tokens(7, 32))
+        monkeypatch.setattr(profile, "fast_product", lambda device: product)
+        found = profile_model(model, tokens(7, 32), tokens(7, 32))
+    assert asked  # of the text held out
     assert not any(asked)
+    assert found.loss == exact.loss
+    np.testing.assert_array_equal(found.embedding_hessian, exact.embedding_hessian)
+    for name, matrix in exact.matrices.items():
+        np.testing.assert_array_equal(found.matrices[name].row_weights, matrix.row_weights)
 
 
 @pytest.mark.parametrize(

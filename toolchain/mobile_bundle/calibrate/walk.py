@@ -77,12 +77,6 @@ class Walk:
         runner = LayerRunner if groups is None else partial(Int8Runner, groups)
         return runner(self._spec, weights, *self._tables, layer, self._product)
 
-    def exact_runner(self, weights: Mapping[str, Tensor], layer: int) -> LayerRunner:
-        """A layer for gradients, whose products stay float32. Rounded to bfloat16, those of the tokens on which
-        attention rests (the first of a text) are mostly noise: on SmolLM2-135M their squares are five times as large.
-        """
-        return LayerRunner(self._spec, weights, *self._tables, layer)
-
     def _next(self, weights: Mapping[str, Tensor], groups: Mapping[str, int | None] | None = None) -> LayerRunner:
         """Of the layer that is next; it counts as passed."""
         self.layer += 1
