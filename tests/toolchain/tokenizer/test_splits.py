@@ -138,7 +138,7 @@ def test_a_wrong_table_is_refused() -> None:
 def test_a_section_that_ends_early_is_refused() -> None:
     """At every place where another of its tables would be cut, the reader goes no further."""
     good = compile_splits((step(r"\p{N}{1,3}|[^\p{N}]+"),))
-    for size in (*range(0, 400, 4), *range(400, len(good.section), 64), len(good.section) - 4):
+    for size in (*range(0, 400, 4), *range(400, len(good.section), 256), len(good.section) - 4):
         with pytest.raises(UserError, match="split tables are impossible"):
             prove_splits(dataclasses.replace(good, section=good.section[:size]), parts(good.steps[0].expression), False)
 
