@@ -13,15 +13,14 @@ from mobile_bundle.errors import ResumableError
 
 @contextmanager
 def disk_errors(path: Path, needed: int) -> Iterator[None]:
-    """OSError while writing `path`, which needs `needed` bytes, becomes a ResumableError."""
+    """OSError while writing `path`, which needs `needed` bytes (0: not known), becomes a ResumableError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             size = f"{needed / 1e6:.1f} MB" if needed >= 100_000 else f"{needed / 1e3:.1f} kB"
-            raise ResumableError(
-                f"no room for {path}: it needs {size}", "free some space or choose another place"
-            ) from error
+            what = f"no room for {path}" + (f": it needs {size}" if needed else "")
+            raise ResumableError(what, "free some space or choose another place") from error
         raise ResumableError(f"cannot write {path}: {error.strerror or error}") from error
 
 

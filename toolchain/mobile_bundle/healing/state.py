@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -114,17 +114,25 @@ def save_whole(path: Path, value: Any) -> None:
     """A file of tensors that appears whole or not at all. ResumableError if the disk is full."""
     unfinished = path.with_name(path.name + ".unfinished")
     with disk_errors(path, 0):
-        with unfinished.open("wb") as file:
-            try:
-                torch.save(value, file)
-            except RuntimeError as error:
-                # the writer's own complaint about a half-written file hides the interrupt that stopped it
-                if isinstance(error.__context__, KeyboardInterrupt):
-                    raise error.__context__ from None
-                raise
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with unfinished.open("wb") as file:
+                _save(value, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            unfinished.unlink(missing_ok=True)  # where the disk is full, its room is wanted
+            raise
         unfinished.rename(path)
+
+
+def _save(value: Any, file: BinaryIO) -> None:
+    try:
+        torch.save(value, file)
+    except RuntimeError as error:
+        # the writer's own complaint about a half-written file hides the interrupt or the full disk behind it
+        if isinstance(error.__context__, (KeyboardInterrupt, OSError)):
+            raise error.__context__ from None
+        raise
 
 
 def decided(path: Path, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
