@@ -199,6 +199,10 @@ static void multiply_in_parts(const mb_kernels *k, const mb_matrix *w, const mb_
 static const uint32_t parts[][2] = {{0, 1}, {1, 1}, {2, 1}, {3, 1},  {4, 1},  {0, 2},    {0, 3},
                                     {0, 4}, {1, 5}, {0, 7}, {0, 32}, {1, 33}, {0, MOST}, {0, LAST_COUNT}};
 
+/* The scalar table takes vectors one by one: beyond so many there is nothing new to see, and under emulation it is most
+ * of the time. */
+enum { SCALAR_COUNT = 7 };
+
 /* One broken value among three vectors: every product of its vector is NaN, those of the others are what they were. */
 static void test_overflow_stays_visible(const mb_kernels *k, const packed *t, const mb_matrix *w) {
   static const float broken[] = {INFINITY, -INFINITY, NAN};
@@ -244,6 +248,7 @@ static void test_view(const mb_kernels *scalar, const mb_kernels *const *tables,
     memcpy(v.values.at, (const float *)all.values.at + (size_t)first * v.x.padded, v.values.bytes);
     scalar->quantise(&v.x, 0, count);
     for (int i = 0; tables[i] != NULL; i++) {
+      if (tables[i] == scalar && count > SCALAR_COUNT) continue;
       memset(y.at, 0x7b, y.bytes);
       multiply_in_parts(tables[i], w, &v.x, y.at, stride);
       check(memcmp(y.at, (const float *)expected.at + first * stride, y.bytes) == 0,
