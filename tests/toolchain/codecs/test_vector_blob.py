@@ -29,6 +29,7 @@ from mobile_bundle.errors import UserError
 from mobile_bundle.native import vector as native_vector
 from mobile_bundle.native.vector import nearest
 from numpy.typing import NDArray
+from support.formats_library import build_formats, decoded_by_c
 from support.paths import ROOT
 
 
@@ -204,44 +205,9 @@ def test_damaged_blobs_are_refused():
         split_codebooks(layout, stacked[1:])
 
 
-class VectorView(ctypes.Structure):
-    """mb_vector_parts."""
-
-    _fields_ = (
-        *((name, ctypes.c_uint32) for name in ("length", "stride", "vectors", "index_bits", "residual_bits")),
-        *((name, ctypes.c_uint32) for name in ("outliers", "index_bytes", "residual_bytes")),
-        *((name, ctypes.c_void_p) for name in ("codebook", "residual_codebook", "row_scales", "outlier_columns")),
-        *((name, ctypes.c_void_p) for name in ("outlier_values", "indices", "residual_indices")),
-    )
-
-
-class MatrixView(ctypes.Structure):
-    """mb_matrix."""
-
-    _fields_ = (
-        ("format", ctypes.c_int),
-        *((name, ctypes.c_uint32) for name in ("rows", "columns", "group", "flags")),
-        ("scale", ctypes.c_float),
-        ("data", ctypes.c_void_p),
-        ("row_scales", ctypes.c_void_p),
-        ("vector", VectorView),
-    )
-
-
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory) -> ctypes.CDLL:
-    """formats.c alone, as a shared library."""
-    path = tmp_path_factory.mktemp("formats") / "formats.so"
-    runtime = ROOT / "runtime"
-    folders = ["-I", runtime, "-I", runtime / "include"]
-    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", *folders, runtime / "packed/formats.c", "-o", path]
-    subprocess.run(command, check=True)
-    library = ctypes.CDLL(os.fspath(path))
-    library.mb_matrix_view.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p]
-    library.mb_matrix_view.restype = ctypes.c_bool
-    library.mb_decode_row.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p]
-    library.mb_vector_bind.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    return library
+    return build_formats(tmp_path_factory.mktemp("formats"))
 
 
 @pytest.mark.parametrize(
@@ -254,20 +220,7 @@ def test_c_and_python_decode_the_same_numbers(formats, layout, shape):
     parts = random_parts(layout, *shape)
     blob = pack_vector(parts)
     stacked = stack_codebooks(layout, parts.codebook, parts.residual) if layout.shared else None
-    data = np.frombuffer(blob.to_bytes(), np.uint8)
-    aligned = np.empty(len(data) + 64, np.uint8)
-    start = -aligned.ctypes.data % 64
-    aligned[start : start + len(data)] = data
-    view, reason = MatrixView(), ctypes.c_char_p()
-    at = aligned.ctypes.data + start
-    assert formats.mb_matrix_view(at, len(data), ctypes.byref(view), ctypes.byref(reason)), reason.value
-    assert not formats.mb_matrix_view(at, len(data) - 1, ctypes.byref(MatrixView()), ctypes.byref(reason))
-    if stacked is not None:
-        formats.mb_vector_bind(ctypes.byref(view), stacked.ctypes.data)
-    decoded = np.empty(shape, np.float32)
-    for row in range(shape[0]):
-        formats.mb_decode_row(ctypes.byref(view), row, decoded[row:].ctypes.data)
-    np.testing.assert_array_equal(decoded, decode_vector(blob, stacked))
+    np.testing.assert_array_equal(decoded_by_c(formats, blob, shape, stacked), decode_vector(blob, stacked))
 
 
 def slow_nearest(points: NDArray[np.float32], centroids: NDArray[np.float32], halves: NDArray[np.float32]):

@@ -22,7 +22,7 @@ from mobile_bundle.codecs.affine_exact import all_exact, fit_exact
 from mobile_bundle.codecs.affine_fit import Fit, Halves, fit_asymmetric, fit_symmetric, large_ones_count
 from mobile_bundle.codecs.affine_propagated import Grid, Rounding, fit_propagated, try_grids
 from mobile_bundle.codecs.blob import FLAG_ASYMMETRIC, STRIP_ROWS, Blob, BlobHeader, round_up
-from mobile_bundle.codecs.chunks import coded_chunks
+from mobile_bundle.codecs.chunks import write_coded
 from mobile_bundle.codecs.codec import (
     Encoded,
     StreamCodec,
@@ -91,22 +91,16 @@ class AffineCodec(StreamCodec):
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())
-        inverse = np.float32(1.0 / scale)
-        error = total = 0.0
         if stats is not None and stats.hessian is not None:
             rounding = Rounding.of(stats.hessian)
 
-            def code(chunk: Floats) -> tuple[memoryview, float, float]:
-                w = chunk * inverse
+            def code(w: Floats) -> tuple[memoryview, Floats]:
                 fits = fit_propagated(stats.target(w), rounding, self.grid)
-                strips = self._strips(source.columns, fits.codes, fits.d, fits.m)
-                return strips, sum_squares(fits.values - w), sum_squares(w)
+                return self._strips(source.columns, fits.codes, fits.d, fits.m), fits.values
 
-            for strips, lost, squares in coded_chunks(source, stats.hessian, code):
-                write(strips)
-                error += lost
-                total += squares
-            return Encoded(header, error * scale * scale, total * scale * scale)
+            return write_coded(source, header, stats.hessian, write, code)
+        inverse = np.float32(1.0 / scale)
+        error = total = 0.0
         groups = round_up(source.columns, self.group) // self.group
         full = source.columns // self.group  # groups without padding
         for chunk in source_chunks(source):

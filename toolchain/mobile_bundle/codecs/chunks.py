@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from mobile_bundle.codecs.blob import STRIP_ROWS
+from mobile_bundle.codecs.blob import STRIP_ROWS, BlobHeader
+from mobile_bundle.codecs.codec import Encoded, Write, sum_squares
 from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.source import Floats, MatrixSource
 from mobile_bundle.processors import default_jobs
@@ -34,6 +35,30 @@ def coded_chunks(source: MatrixSource, hessian: Matrix, code: Callable[[Floats],
         yield from map(code, source.chunks(AT_ONCE))
         return
     yield from _in_threads(source.chunks(_gpu_rows(source.rows)), code)
+
+
+def write_coded(
+    source: MatrixSource,
+    header: BlobHeader,
+    hessian: Matrix,
+    write: Write,
+    code: Callable[[Floats], tuple[memoryview, Floats]],
+) -> Encoded:
+    """Hands the payload of a blob to `write`, as coded_chunks codes it. code: rows in units of the header's scale, a
+    power of two, to their strips and the values that these stand for."""
+    inverse = np.float32(1.0 / header.scale)
+
+    def coded(chunk: Floats) -> tuple[memoryview, float, float]:
+        w = chunk * inverse
+        strips, values = code(w)
+        return strips, sum_squares(values - w), sum_squares(w)
+
+    error = total = 0.0
+    for strips, lost, squares in coded_chunks(source, hessian, coded):
+        write(strips)
+        error += lost
+        total += squares
+    return Encoded(header, error * header.scale * header.scale, total * header.scale * header.scale)
 
 
 def coded_pieces(rows: int, hessian: Matrix, code: Callable[[slice], T]) -> list[T]:

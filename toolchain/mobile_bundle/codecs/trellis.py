@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mobile_bundle.codecs.affine import GROUPS, power_of_two_scale, strip_size
 from mobile_bundle.codecs.blob import STRIP_ROWS, Blob, BlobHeader, round_up
-from mobile_bundle.codecs.chunks import coded_chunks
+from mobile_bundle.codecs.chunks import write_coded
 from mobile_bundle.codecs.codec import (
     Encoded,
     StreamCodec,
@@ -79,21 +79,16 @@ class TrellisCodec(StreamCodec):
         scale = power_of_two_scale(largest_magnitude(source))
         header = self._header(source, scale)
         write(header.pack())
-        inverse = np.float32(1.0 / scale)
-        error = total = 0.0
         if stats is not None and stats.hessian is not None:
             rounding = Rounding.of(stats.hessian)
 
-            def code(chunk: Floats) -> tuple[memoryview, float, float]:
-                w = chunk * inverse  # exact: a power of two
+            def code(w: Floats) -> tuple[memoryview, Floats]:
                 coded = fit_propagated(stats.target(w), rounding, self.bits, self.group)
-                return self._strips(coded), sum_squares(coded.values - w), sum_squares(w)
+                return self._strips(coded), coded.values
 
-            for strips, lost, squares in coded_chunks(source, stats.hessian, code):
-                write(strips)
-                error += lost
-                total += squares
-            return Encoded(header, error * scale * scale, total * scale * scale)
+            return write_coded(source, header, stats.hessian, write, code)
+        inverse = np.float32(1.0 / scale)
+        error = total = 0.0
         counts = np.ones(source.columns, np.float32)
         for chunk in source_chunks(source):
             w = chunk * inverse
