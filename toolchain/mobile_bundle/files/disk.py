@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mobile_bundle.errors import ResumableError
 
@@ -34,6 +35,23 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path, needed: int = 0) -> Iterator[BinaryIO]:
+    """A file to write, which has its name only when all of it is on the disk. needed: its bytes, 0: not known.
+    ResumableError if writing fails."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with disk_errors(path, needed):
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)  # where the disk is full, its room is wanted
+            raise
 
 
 def reserve(descriptor: int, size: int) -> None:

@@ -7,6 +7,7 @@ next run with the same model and settings reuses them all."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_bundle.corpus.openings import TEMPERATURE
-from mobile_bundle.files.disk import disk_errors
+from mobile_bundle.files.disk import disk_errors, whole_file
 from mobile_bundle.healing.decoders import Original
 from mobile_bundle.healing.mixture import Tokens
 from mobile_bundle.healing.writer import Tell, Writer
@@ -58,14 +59,19 @@ def own_text(
             begun = [_opening(openings, random) for _ in range(at_once)]
             writer = writer or Writer(original, at_once, length, TEMPERATURE)
             found = writer.write(begun, int(random.integers(1 << 62)), tell)
-            unfinished = path.with_suffix(".unfinished")
-            with disk_errors(path, found.nbytes):
+            with disk_errors(folder, found.nbytes):
                 folder.mkdir(parents=True, exist_ok=True)
-                with unfinished.open("wb") as file:
-                    np.save(file, found)
-                unfinished.rename(path)
+            with whole_file(path, found.nbytes) as file:
+                file.write(_npy(found))
         progress(number + 1, batches)
     return files
+
+
+def _npy(found: Tokens) -> bytes:
+    """The bytes of the file: where NumPy writes to a full disk, its error does not say so."""
+    whole = io.BytesIO()
+    np.save(whole, found)
+    return whole.getvalue()
 
 
 def distinct(sequences: Tokens) -> Tokens:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -43,7 +47,7 @@ def write_result(
     named = stored_tensors(model.directory_tensors(), {name: value.numpy() for name, value in tensors.items()})
     size = sum(value.nbytes for value in named.values())
     with disk_errors(directory, size):
-        save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
+        _save(named, directory / "model.safetensors")
         (directory / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone
         write_companions(model, directory, _OURS)
         if log.exists():
@@ -52,6 +56,17 @@ def write_result(
     write_file(directory / "README.md", card.encode())
     write_file(directory / FACTS, json.dumps({"kind": _KIND, **facts}, indent=1).encode())
     return lost
+
+
+def _save(tensors: dict[str, NDArray[Any]], path: Path) -> None:
+    """OSError where the system refuses: safetensors has an error of its own, which names the number in its text."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def card_text(model: Model, facts: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mobile_bundle.errors import InputError, OutputError
-from mobile_bundle.files.disk import disk_errors, write_file
+from mobile_bundle.files.disk import disk_errors, whole_file, write_file
 
 STATE = "state.pt"
 LOG = "training.jsonl"
@@ -112,17 +111,8 @@ def digest(value: Any) -> str:
 
 def save_whole(path: Path, value: Any) -> None:
     """A file of tensors that appears whole or not at all. ResumableError if the disk is full."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with disk_errors(path, 0):
-        try:
-            with unfinished.open("wb") as file:
-                _save(value, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            unfinished.unlink(missing_ok=True)  # where the disk is full, its room is wanted
-            raise
-        unfinished.rename(path)
+    with whole_file(path) as file:
+        _save(value, file)
 
 
 def _save(value: Any, file: BinaryIO) -> None:
