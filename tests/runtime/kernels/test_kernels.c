@@ -199,8 +199,8 @@ static void multiply_in_parts(const mb_kernels *k, const mb_matrix *w, const mb_
 static const uint32_t parts[][2] = {{0, 1}, {1, 1}, {2, 1}, {3, 1},  {4, 1},  {0, 2},    {0, 3},
                                     {0, 4}, {1, 5}, {0, 7}, {0, 32}, {1, 33}, {0, MOST}, {0, LAST_COUNT}};
 
-/* The scalar table takes vectors one by one: beyond so many there is nothing new to see, and under emulation it is most
- * of the time. */
+/* The scalar table takes vectors one by one: beyond so many there is nothing new to see, and under emulation it is two
+ * fifths of the time. */
 enum { SCALAR_COUNT = 7 };
 
 /* One broken value among three vectors: every product of its vector is NaN, those of the others are what they were. */
