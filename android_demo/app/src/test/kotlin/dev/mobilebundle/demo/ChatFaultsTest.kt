@@ -73,8 +73,9 @@ class ChatFaultsTest : AppTest() {
             long(bundle, messages)
             val begin = System.nanoTime()
             chat(bundle).use { controller ->
-                layOut()
                 val list = controller.get().findViewById<ListView>(R.id.messages)
+                waitFor("the messages, which are read behind the screen") { list.count > 0 }
+                layOut()
                 println("$messages messages open in ${(System.nanoTime() - begin) / 1_000_000} ms, ${list.childCount} rows")
                 assertEquals(messages, list.count)
                 assertEquals("at its end", messages - 1, list.lastVisiblePosition)
