@@ -14,10 +14,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from mobile_bundle.calibrate.walk import read_matrix  # noqa: E402
 from mobile_bundle.errors import ResumableError  # noqa: E402
-from mobile_bundle.files.disk import disk_errors  # noqa: E402
-from mobile_bundle.healing import own_text, result  # noqa: E402
+from mobile_bundle.healing import own_text  # noqa: E402
+from mobile_bundle.healing.result import write_result  # noqa: E402
 from mobile_bundle.healing.state import _save, load_saved, save_whole  # noqa: E402
+from mobile_bundle.models import open_model  # noqa: E402
+from support.paths import EXAMPLE  # noqa: E402
 
 ROOM = (500, 10_000, 4_000_000, 12_000_800, 32_000_830, 32_001_500)
 """Where files of this process end: in the headers, early and late in the first tensor, between the two, in the last
@@ -59,11 +62,12 @@ def test_an_interrupt_while_it_is_written_stays_one() -> None:
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
 def test_a_full_disk_under_the_result(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "model.safetensors"
-    tensors = {"a": np.zeros((1000, 1000), np.float32)}
-    refused = pytest.raises(ResumableError, match=r"^no room for .*: it needs 4\.0 MB")
-    with files_of_at_most(size), refused, disk_errors(path, 4_000_000):
-        result._save(tensors, path)
+    with open_model(EXAMPLE) as model:
+        tensors = {each.name: torch.from_numpy(read_matrix(model, each)) for each in model.tensors if each.source}
+        tensors = {name: value[0] if len(value) == 1 else value for name, value in tensors.items()}
+        facts: dict[str, Any] = {}
+        with files_of_at_most(size), pytest.raises(ResumableError, match=r"^no room for .*: it needs 23\.\d MB"):
+            write_result(tmp_path, model, tensors, facts, tmp_path / "none", "")
 
 
 def test_a_full_disk_under_the_own_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
