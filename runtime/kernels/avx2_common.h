@@ -53,6 +53,24 @@ MB_INLINE __m256i broadcast_4(const int8_t *x) {
 
 MB_INLINE __m256 load_8_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
+/* Scales of the rows 8 * half .. 8 * half + 7 of a record; flags: the matrix's. */
+MB_INLINE __m256 load_8_scales(const uint8_t *record, int half, uint32_t flags) {
+  if ((flags & MB_FLAG_E4M4) == 0) return load_8_f16(record + 16 * half);
+  const __m128i codes = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)(record + 8 * half)));
+  return _mm256_cvtph_ps(_mm_slli_epi16(codes, MB_E4M4_SHIFT));
+}
+
+/* Zero points of the same rows, in units of mb_zero_unit. */
+MB_INLINE __m256 load_8_zeros(const uint8_t *record, int half) {
+  const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(record + 16 + 8 * half));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+}
+
+/* t, sums of products, less what the zero points add to them; sum: of the activations. All of it is exact. */
+MB_INLINE __m256 less_zeros(__m256 t, __m256 zeros, __m256 sum, uint32_t bits) {
+  return _mm256_sub_ps(t, _mm256_mul_ps(zeros, _mm256_mul_ps(sum, _mm256_set1_ps(mb_zero_unit(bits)))));
+}
+
 /* (i, i + 4), (i, i + 2), (0 + 1) */
 MB_INLINE float add_8_parts(__m256 v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

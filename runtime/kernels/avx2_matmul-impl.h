@@ -229,31 +229,36 @@ static void ternary_tile(const mb_tile *t) {
 
 /* ---- affine ---- */
 
-/* The scales of one group of a strip, as float32. */
+/* The scales of one group of a strip, and its offsets or zero points, as float32. */
 typedef struct {
   __m256 d[2], m[2];
 } group_scales;
 
-MB_INLINE group_scales load_scales(const uint8_t *record, bool asymmetric) {
+MB_INLINE group_scales load_scales(const uint8_t *record, uint32_t flags) {
   group_scales k;
   for (int half = 0; half < 2; half++) {
-    k.d[half] = load_8_f16(record + 16 * half);
-    k.m[half] = asymmetric ? load_8_f16(record + 32 + 16 * half) : _mm256_setzero_ps();
+    k.d[half] = load_8_scales(record, half, flags);
+    k.m[half] = mb_has_zeros(flags)          ? load_8_zeros(record, half)
+                : flags & MB_FLAG_ASYMMETRIC ? load_8_f16(record + 32 + 16 * half)
+                                             : _mm256_setzero_ps();
   }
   return k;
 }
 
 /* F = F + t * scale, for one vector and the strip's rows. */
 MB_INLINE void add_group(__m256 sums[2], const __m256i dots[2], const group_scales *k, const mb_activations *x,
-                         uint32_t vector, uint32_t group, int32_t offset, bool asymmetric) {
+                         uint32_t vector, uint32_t group, uint32_t bits, uint32_t flags) {
   /* Vectors that only fill up the last four take the last real one's numbers; what comes out is not used. */
   size_t at = (size_t)(vector < x->count ? vector : x->count - 1) * x->groups + group;
-  const __m256 scale = _mm256_set1_ps(x->scales[at]);
+  const __m256 scale = _mm256_set1_ps(x->scales[at]), sum = _mm256_set1_ps((float)x->sums[at]);
+  const int32_t offset = flags & MB_FLAG_ASYMMETRIC ? 0 : mb_symmetric_offset(bits);
   for (int half = 0; half < 2; half++) {
     __m256i s = dots[half];
     if (offset != 0) s = _mm256_sub_epi32(s, _mm256_set1_epi32(offset * x->sums[at]));
-    __m256 t = _mm256_mul_ps(_mm256_cvtepi32_ps(s), k->d[half]);
-    if (asymmetric) t = _mm256_add_ps(t, _mm256_mul_ps(_mm256_set1_ps((float)x->sums[at]), k->m[half]));
+    __m256 t = _mm256_cvtepi32_ps(s);
+    if (mb_has_zeros(flags)) t = less_zeros(t, k->m[half], sum, bits);
+    t = _mm256_mul_ps(t, k->d[half]);
+    if ((flags & MB_FLAG_ASYMMETRIC) && !mb_has_zeros(flags)) t = _mm256_add_ps(t, _mm256_mul_ps(sum, k->m[half]));
     sums[half] = _mm256_add_ps(sums[half], _mm256_mul_ps(t, scale));
   }
 }
@@ -296,17 +301,16 @@ static void widen_panel(int16_t *to, const int8_t *panel, size_t panel_row, uint
                          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(panel + 4 * n))));
 }
 
-MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, bool asymmetric) {
+MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, uint32_t flags) {
   const mb_matrix *w = t->w;
   const mb_activations *x = t->x;
   const uint32_t row = t->row, strips = t->strips, first = t->first, vectors = t->vectors;
   _Alignas(64) uint8_t tile[TILE_ROWS * MB_MAX_GROUP]; /* 8 bits: int16, half as many rows */
   _Alignas(64) int16_t wide[TILE_VECTORS * (bits == 8 ? MB_MAX_GROUP : 1)];
   _Alignas(64) __m256 sums[TILE_VECTORS][TILE_STRIPS][2];
-  const size_t head = mb_record_head_bytes(asymmetric), record = mb_record_bytes(w);
+  const size_t head = mb_record_head_bytes(flags), record = mb_record_bytes(w);
   const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
   const uint32_t groups = mb_affine_groups(w), blocks = mb_round_up(vectors, 4);
-  const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
   memset(sums, 0, sizeof sums[0] * blocks);
   for (uint32_t g = 0; g < groups; g++) {
     const uint8_t *p = w->data + (size_t)(row / MB_STRIP_ROWS) * groups * record + g * record;
@@ -317,7 +321,7 @@ MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, bool asymmetric) {
     for (uint32_t s = 0; s < strips; s++) {
       const uint8_t *own = p + (size_t)s * groups * record;
       uint8_t *to = tile + s * tile_bytes;
-      scales[s] = load_scales(own, asymmetric);
+      scales[s] = load_scales(own, flags);
       if (bits == 1) unpack_signs(to, own + head, w->group);
       if (bits == 2) unpack_2_bits(to, own + head, w->group);
       if (bits == 3) unpack_3_bits(to, own + head, w->group);
@@ -335,7 +339,7 @@ MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, bool asymmetric) {
                                                   (size_t)blocks * 4, w->group)
                                  : dot_group(from, panel + (size_t)n * 4, panel_row, w->group, bits);
         for (uint32_t i = 0; i < 4; i++)
-          add_group(sums[n + i][s], b.s[i], &scales[s], x, first + n + i, g, offset, asymmetric);
+          add_group(sums[n + i][s], b.s[i], &scales[s], x, first + n + i, g, bits, flags);
       }
   }
   for (uint32_t n = 0; n < vectors; n++)
@@ -350,20 +354,38 @@ MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, bool asymmetric) {
 #define AFFINE_TILE(bits)                            \
   static void affine_tile_##bits(const mb_tile *t) { \
     if (mb_is_asymmetric(t->w))                      \
-      affine_tile(t, bits, true);                    \
+      affine_tile(t, bits, MB_FLAG_ASYMMETRIC);      \
     else                                             \
-      affine_tile(t, bits, false);                   \
+      affine_tile(t, bits, 0);                       \
   }
 AFFINE_TILE(2)
-AFFINE_TILE(3)
-AFFINE_TILE(4)
 AFFINE_TILE(8)
-AFFINE_TILE(5)
-AFFINE_TILE(6)
 
-static void sign_tile(const mb_tile *t) { affine_tile(t, 1, false); }
-static void trellis_tile_2(const mb_tile *t) { affine_tile(t, MB_TRELLIS + 2, false); }
-static void trellis_tile_3(const mb_tile *t) { affine_tile(t, MB_TRELLIS + 3, false); }
+#define AFFINE_TILE_OR_E4M4(bits)                              \
+  static void affine_tile_##bits(const mb_tile *t) {           \
+    if (mb_has_zeros(t->w->flags))                             \
+      affine_tile(t, bits, MB_FLAG_ASYMMETRIC | MB_FLAG_E4M4); \
+    else if (mb_is_asymmetric(t->w))                           \
+      affine_tile(t, bits, MB_FLAG_ASYMMETRIC);                \
+    else                                                       \
+      affine_tile(t, bits, 0);                                 \
+  }
+AFFINE_TILE_OR_E4M4(3)
+AFFINE_TILE_OR_E4M4(4)
+AFFINE_TILE_OR_E4M4(5)
+AFFINE_TILE_OR_E4M4(6)
+
+static void sign_tile(const mb_tile *t) { affine_tile(t, 1, 0); }
+
+#define TRELLIS_TILE(bits)                             \
+  static void trellis_tile_##bits(const mb_tile *t) {  \
+    if (t->w->flags & MB_FLAG_E4M4)                    \
+      affine_tile(t, MB_TRELLIS + bits, MB_FLAG_E4M4); \
+    else                                               \
+      affine_tile(t, MB_TRELLIS + bits, 0);            \
+  }
+TRELLIS_TILE(2)
+TRELLIS_TILE(3)
 
 static void multiply_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                            uint32_t row_end) {

@@ -263,10 +263,12 @@ MB_INLINE row_sums group_8_bits(const uint8_t *p, const int8_t *x, uint32_t colu
 
 #include "kernels/avx2_sign-impl.h"
 
-/* Inlined into one function per combination below: the last four are constants there. */
+/* Inlined into one function per combination below: the last four are constants there, but for the group of
+ * trellis codes and of scales of one byte. flags: of the matrix. */
 MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
-                             uint32_t row_end, uint32_t bits, bool asymmetric, uint32_t group, bool ahead) {
-  const size_t head = mb_record_head_bytes(asymmetric), record = head + mb_code_bytes(bits, group);
+                             uint32_t row_end, uint32_t bits, uint32_t flags, uint32_t group, bool ahead) {
+  const bool asymmetric = (flags & MB_FLAG_ASYMMETRIC) != 0;
+  const size_t head = mb_record_head_bytes(flags), record = head + mb_code_bytes(bits, group);
   const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
   const __m256 scale = _mm256_set1_ps(w->scale);
   uint32_t groups = mb_round_up(w->columns, group) / group;
@@ -287,9 +289,15 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
         __m256i bias = _mm256_set1_epi32(offset * x->sums[g]);
         s = (row_sums){_mm256_sub_epi32(s.low, bias), _mm256_sub_epi32(s.high, bias)};
       }
-      __m256 t_low = _mm256_mul_ps(_mm256_cvtepi32_ps(s.low), load_8_f16(p));
-      __m256 t_high = _mm256_mul_ps(_mm256_cvtepi32_ps(s.high), load_8_f16(p + 16));
-      if (asymmetric) {
+      __m256 t_low = _mm256_cvtepi32_ps(s.low), t_high = _mm256_cvtepi32_ps(s.high);
+      if (mb_has_zeros(flags)) {
+        const __m256 sum = _mm256_set1_ps((float)x->sums[g]);
+        t_low = less_zeros(t_low, load_8_zeros(p, 0), sum, bits);
+        t_high = less_zeros(t_high, load_8_zeros(p, 1), sum, bits);
+      }
+      t_low = _mm256_mul_ps(t_low, load_8_scales(p, 0, flags));
+      t_high = _mm256_mul_ps(t_high, load_8_scales(p, 1, flags));
+      if (asymmetric && !mb_has_zeros(flags)) {
         __m256 sum = _mm256_set1_ps((float)x->sums[g]);
         t_low = _mm256_add_ps(t_low, _mm256_mul_ps(sum, load_8_f16(p + 32)));
         t_high = _mm256_add_ps(t_high, _mm256_mul_ps(sum, load_8_f16(p + 48)));
@@ -306,18 +314,24 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   static void name##_##bits##_##group(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
                                       uint32_t row_end) {                                                        \
     if (mb_is_asymmetric(w))                                                                                     \
-      affine_vector(w, x, y, row_begin, row_end, bits, true, group, ahead);                                      \
+      affine_vector(w, x, y, row_begin, row_end, bits, MB_FLAG_ASYMMETRIC, group, ahead);                        \
     else                                                                                                         \
-      affine_vector(w, x, y, row_begin, row_end, bits, false, group, ahead);                                     \
+      affine_vector(w, x, y, row_begin, row_end, bits, 0, group, ahead);                                         \
   }
-/* Trellis codes have no offsets. */
-#define TRELLIS(name, bits, group, ahead)                                                            \
-  static void name##_trellis_##bits##_##group(const mb_matrix *w, const mb_activations *x, float *y, \
-                                              uint32_t row_begin, uint32_t row_end) {                \
-    affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, false, group, ahead);              \
+/* Scales of one byte, and trellis codes below, gain nothing from a group that is a constant. */
+#define BYTE_SCALES(name, bits, ahead)                                                                      \
+  static void name##_e4m4_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
+                                 uint32_t row_end) {                                                        \
+    affine_vector(w, x, y, row_begin, row_end, bits, MB_FLAG_ASYMMETRIC | MB_FLAG_E4M4, w->group, ahead);   \
   }
-#define TRELLIS_GROUPS(name, bits, ahead) \
-  TRELLIS(name, bits, 32, ahead) TRELLIS(name, bits, 64, ahead) TRELLIS(name, bits, 128, ahead)
+#define TRELLIS(name, bits, ahead)                                                                             \
+  static void name##_trellis_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
+                                    uint32_t row_end) {                                                        \
+    if (w->flags & MB_FLAG_E4M4)                                                                               \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, MB_FLAG_E4M4, w->group, ahead);            \
+    else                                                                                                       \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, 0, w->group, ahead);                       \
+  }
 #define AFFINE_GROUPS(name, bits, ahead) \
   AFFINE(name, bits, 32, ahead) AFFINE(name, bits, 64, ahead) AFFINE(name, bits, 128, ahead)
 #define MULTIPLY_VECTOR(name, affine, ahead)                                                                      \
@@ -327,23 +341,30 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   AFFINE_GROUPS(affine, 8, ahead)                                                                                 \
   AFFINE_GROUPS(affine, 5, ahead)                                                                                 \
   AFFINE_GROUPS(affine, 6, ahead)                                                                                 \
-  TRELLIS_GROUPS(affine, 2, ahead)                                                                                \
-  TRELLIS_GROUPS(affine, 3, ahead)                                                                                \
+  BYTE_SCALES(affine, 3, ahead)                                                                                   \
+  BYTE_SCALES(affine, 4, ahead)                                                                                   \
+  BYTE_SCALES(affine, 5, ahead)                                                                                   \
+  BYTE_SCALES(affine, 6, ahead)                                                                                   \
+  TRELLIS(affine, 2, ahead)                                                                                       \
+  TRELLIS(affine, 3, ahead)                                                                                       \
   static void name(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, uint32_t row_end) { \
     typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);               \
-    static const kernel kernels[9][3] = {{affine##_2_32, affine##_2_64, affine##_2_128},                          \
-                                         {affine##_3_32, affine##_3_64, affine##_3_128},                          \
-                                         {affine##_4_32, affine##_4_64, affine##_4_128},                          \
-                                         {affine##_8_32, affine##_8_64, affine##_8_128},                          \
-                                         {affine##_5_32, affine##_5_64, affine##_5_128},                          \
-                                         {affine##_6_32, affine##_6_64, affine##_6_128},                          \
-                                         {NULL, NULL, NULL}, /* signs, below */                                   \
-                                         {affine##_trellis_2_32, affine##_trellis_2_64, affine##_trellis_2_128},  \
-                                         {affine##_trellis_3_32, affine##_trellis_3_64, affine##_trellis_3_128}}; \
+    static const kernel kernels[6][3] = {                                                                         \
+        {affine##_2_32, affine##_2_64, affine##_2_128}, {affine##_3_32, affine##_3_64, affine##_3_128},           \
+        {affine##_4_32, affine##_4_64, affine##_4_128}, {affine##_8_32, affine##_8_64, affine##_8_128},           \
+        {affine##_5_32, affine##_5_64, affine##_5_128}, {affine##_6_32, affine##_6_64, affine##_6_128}};          \
+    static const kernel byte_scales[6] = {NULL, affine##_e4m4_3, affine##_e4m4_4,                                 \
+                                          NULL, affine##_e4m4_5, affine##_e4m4_6};                                \
     if (w->format == MB_FORMAT_TERNARY2)                                                                          \
       ternary_vector(w, x, y, row_begin, row_end, ahead);                                                         \
     else if (w->format == MB_FORMAT_SIGN1)                                                                        \
       sign_vector(w, x, y, row_begin, row_end, ahead);                                                            \
+    else if (w->format == MB_FORMAT_TRELLIS2)                                                                     \
+      affine##_trellis_2(w, x, y, row_begin, row_end);                                                            \
+    else if (w->format == MB_FORMAT_TRELLIS3)                                                                     \
+      affine##_trellis_3(w, x, y, row_begin, row_end);                                                            \
+    else if (w->flags & MB_FLAG_E4M4)                                                                             \
+      byte_scales[mb_strip_format(w->format) - 1](w, x, y, row_begin, row_end);                                   \
     else                                                                                                          \
       kernels[mb_strip_format(w->format) - 1][w->group / 64](w, x, y, row_begin, row_end);                        \
   }

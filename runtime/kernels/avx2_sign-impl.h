@@ -59,7 +59,7 @@ MB_INLINE row_sums group_signs(const uint8_t *p, const uint8_t *tables, uint32_t
 /* `groups` groups of the strip at p, added to the strip's 16 float sums. */
 MB_INLINE void sign_strip(float *sums, const uint8_t *p, const uint8_t *tables, const int32_t *totals,
                           const float *scales, uint32_t groups, uint32_t group, bool ahead) {
-  const size_t head = mb_record_head_bytes(false), record = head + mb_code_bytes(1, group);
+  const size_t head = mb_record_head_bytes(0), record = head + mb_code_bytes(1, group);
   __m256 low = _mm256_load_ps(sums), high = _mm256_load_ps(sums + 8);
   for (uint32_t g = 0; g < groups; g++, p += record, tables += (size_t)group * 8) {
     for (uint32_t i = 0; i < record; i += 64) prefetch_64(p + i, ahead);

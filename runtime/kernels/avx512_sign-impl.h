@@ -41,7 +41,7 @@ MB_INLINE __m512i by_rows(__m512i v) {
 /* `groups` groups of the strip at p, added to the strip's 16 float sums. */
 MB_INLINE void sign_strip(float *sums, const uint8_t *p, const uint8_t *tables, const int32_t *totals,
                           const float *scales, uint32_t groups, uint32_t group, bool ahead) {
-  const size_t head = mb_record_head_bytes(false), record = head + mb_code_bytes(1, group);
+  const size_t head = mb_record_head_bytes(0), record = head + mb_code_bytes(1, group);
   const __m512i nibble = _mm512_set1_epi8(15);
   __m512 f = _mm512_load_ps(sums);
   for (uint32_t g = 0; g < groups; g++, p += record) {

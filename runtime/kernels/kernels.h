@@ -87,6 +87,7 @@ typedef struct {
    * Affine, x->group == w->group, groups in order, F = 0:
    *   symmetric:  t = (float)(S - 2^(bits-1) * sums) * d      (8 bits: S * d)
    *   asymmetric: t = (float)S * d + (float)sums * m
+   *   with MB_FLAG_E4M4: t = ((float)S - (float)sums * zero) * d, zero = z / 2^(8-bits); only the last product rounds
    *   F = F + t * scales[n][g];  y = F * w->scale.
    * Signs: as symmetric affine, with S - 2^(bits-1) * sums being the sum of the activations, each with its weight's
    * sign. BF16, F32: 16 partial sums, column c goes to sum c % 16 in order, multiply then add, on x->values; then

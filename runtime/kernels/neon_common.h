@@ -28,8 +28,7 @@ MB_INLINE int8x16_t broadcast_4(const int8_t *x) {
   return four;
 }
 
-MB_INLINE float32x4_t load_4_f16(const void *p) {
-  const uint16x4_t h = vld1_u16((const uint16_t *)p);
+MB_INLINE float32x4_t four_f16(uint16x4_t h) {
 #if defined(__aarch64__)
   return vcvt_f32_f16(vreinterpret_f16_u16(h));
 #else
@@ -42,6 +41,21 @@ MB_INLINE float32x4_t load_4_f16(const void *p) {
   const uint32x4_t bits = vbslq_u32(vcgeq_u32(magnitude, vdupq_n_u32(0x0400)), normal, small);
   return vreinterpretq_f32_u32(vorrq_u32(bits, sign));
 #endif
+}
+
+MB_INLINE float32x4_t load_4_f16(const void *p) { return four_f16(vld1_u16((const uint16_t *)p)); }
+
+/* Scales of the rows 4 * j .. 4 * j + 3 of a record; flags: the matrix's. */
+MB_INLINE float32x4_t load_4_scales(const uint8_t *record, int j, uint32_t flags) {
+  if ((flags & MB_FLAG_E4M4) == 0) return load_4_f16(record + 8 * j);
+  const uint8x8_t codes = vreinterpret_u8_u32(vld1_dup_u32((const uint32_t *)(const void *)(record + 4 * j)));
+  return four_f16(vget_low_u16(vshll_n_u8(codes, MB_E4M4_SHIFT)));
+}
+
+/* Zero points of the same rows, in units of mb_zero_unit. */
+MB_INLINE float32x4_t load_4_zeros(const uint8_t *record, int j) {
+  const uint8x8_t bytes = vreinterpret_u8_u32(vld1_dup_u32((const uint32_t *)(const void *)(record + 16 + 4 * j)));
+  return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
 }
 
 /* Byte index[i] of the table; indices are below 16. */

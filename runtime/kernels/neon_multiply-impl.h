@@ -236,21 +236,25 @@ static void ternary_vector(const mb_matrix *w, const mb_activations *x, float *y
 
 /* F = F + t * scale, for vector n and the strip's rows; `record` begins with the group's scales. */
 MB_INLINE void add_group(float32x4_t sums[4], const strip_sums *dots, const uint8_t *record, const mb_activations *x,
-                         uint32_t n, uint32_t group, int32_t offset, bool asymmetric) {
+                         uint32_t n, uint32_t group, uint32_t bits, uint32_t flags) {
   const size_t at = (size_t)n * x->groups + group;
-  const float32x4_t scale = vdupq_n_f32(x->scales[at]);
+  const int32_t offset = flags & MB_FLAG_ASYMMETRIC ? 0 : mb_symmetric_offset(bits);
+  const float32x4_t scale = vdupq_n_f32(x->scales[at]), sum = vdupq_n_f32((float)x->sums[at]);
   for (int j = 0; j < 4; j++) {
     const int32x4_t s = vsubq_s32(dots->rows[j], vdupq_n_s32(offset * x->sums[at]));
-    float32x4_t t = vmulq_f32(vcvtq_f32_s32(s), load_4_f16(record + 8 * j));
-    if (asymmetric) t = vaddq_f32(t, vmulq_f32(vdupq_n_f32((float)x->sums[at]), load_4_f16(record + 32 + 8 * j)));
+    float32x4_t t = vcvtq_f32_s32(s);
+    if (mb_has_zeros(flags)) /* exact, all of it */
+      t = vsubq_f32(t, vmulq_f32(load_4_zeros(record, j), vmulq_n_f32(sum, mb_zero_unit(bits))));
+    t = vmulq_f32(t, load_4_scales(record, j, flags));
+    if ((flags & MB_FLAG_ASYMMETRIC) && !mb_has_zeros(flags))
+      t = vaddq_f32(t, vmulq_f32(sum, load_4_f16(record + 32 + 8 * j)));
     sums[j] = vaddq_f32(sums[j], vmulq_f32(t, scale));
   }
 }
 
 MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin,
-                             uint32_t row_end, uint32_t bits, bool asymmetric) {
-  const size_t head = mb_record_head_bytes(asymmetric), record = mb_record_bytes(w);
-  const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
+                             uint32_t row_end, uint32_t bits, uint32_t flags) {
+  const size_t head = mb_record_head_bytes(flags), record = mb_record_bytes(w);
   const uint32_t groups = mb_affine_groups(w);
   for (uint32_t row = row_begin; row < row_end; row += MB_STRIP_ROWS) {
     const uint8_t *p = w->data + (size_t)(row / MB_STRIP_ROWS) * groups * record;
@@ -258,7 +262,7 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
     for (int j = 0; j < 4; j++) sums[j] = vdupq_n_f32(0);
     for (uint32_t g = 0; g < groups; g++, p += record) {
       strip_sums s = dot_strip(p + head, x->codes + (size_t)g * w->group, w->group, bits, false);
-      add_group(sums, &s, p, x, 0, g, offset, asymmetric);
+      add_group(sums, &s, p, x, 0, g, bits, flags);
     }
     for (int j = 0; j < 4; j++) sums[j] = vmulq_f32(sums[j], vdupq_n_f32(w->scale));
     store_rows(y + row, sums, w->rows - row);
@@ -397,16 +401,15 @@ static void ternary_panel(const mb_tile *t) {
     finish_ternary(w, x, first + n, row, &sums[n], t->y + (first + n) * t->y_stride);
 }
 
-MB_INLINE void affine_panel(const mb_tile *t, uint32_t bits, bool asymmetric) {
+MB_INLINE void affine_panel(const mb_tile *t, uint32_t bits, uint32_t flags) {
   const mb_matrix *w = t->w;
   const mb_activations *x = t->x;
   const uint32_t row = t->row, first = t->first, vectors = t->vectors;
   int8_t tile[MB_MAX_GROUP * MB_STRIP_ROWS];
   float32x4_t sums[PANEL_VECTORS][4];
-  const size_t head = mb_record_head_bytes(asymmetric), record = mb_record_bytes(w);
+  const size_t head = mb_record_head_bytes(flags), record = mb_record_bytes(w);
   const size_t panel_row = (size_t)mb_round_up(x->count, 4) * 4;
   const uint32_t groups = mb_affine_groups(w), most = STEPS(largest_code(bits, false));
-  const int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
   const uint8_t *p = w->data + (size_t)(row / MB_STRIP_ROWS) * groups * record;
   memset(sums, 0, sizeof sums);
   for (uint32_t g = 0; g < groups; g++, p += record) {
@@ -417,7 +420,7 @@ MB_INLINE void affine_panel(const mb_tile *t, uint32_t bits, bool asymmetric) {
       dot_panel(s, codes, x->panel + (size_t)g * w->group / 4 * panel_row + (size_t)(first + n) * 4, panel_row,
                 w->group, most);
       for (uint32_t i = 0; i < 4 && n + i < vectors; i++)
-        add_group(sums[n + i], &s[i], p, x, first + n + i, g, offset, asymmetric);
+        add_group(sums[n + i], &s[i], p, x, first + n + i, g, bits, flags);
     }
   }
   for (uint32_t n = 0; n < vectors; n++) {
@@ -436,32 +439,59 @@ MB_INLINE void affine_panel(const mb_tile *t, uint32_t bits, bool asymmetric) {
   static void affine_vector_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
                                    uint32_t row_end) {                                                        \
     if (mb_is_asymmetric(w))                                                                                  \
-      affine_vector(w, x, y, row_begin, row_end, bits, true);                                                 \
+      affine_vector(w, x, y, row_begin, row_end, bits, MB_FLAG_ASYMMETRIC);                                   \
     else                                                                                                      \
-      affine_vector(w, x, y, row_begin, row_end, bits, false);                                                \
+      affine_vector(w, x, y, row_begin, row_end, bits, 0);                                                    \
   }                                                                                                           \
   static void affine_panel_##bits(const mb_tile *t) {                                                         \
     if (mb_is_asymmetric(t->w))                                                                               \
-      affine_panel(t, bits, true);                                                                            \
+      affine_panel(t, bits, MB_FLAG_ASYMMETRIC);                                                              \
     else                                                                                                      \
-      affine_panel(t, bits, false);                                                                           \
+      affine_panel(t, bits, 0);                                                                               \
+  }
+/* The widths whose scales may be bytes. */
+#define AFFINE_OR_E4M4(bits)                                                                                  \
+  static void affine_vector_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
+                                   uint32_t row_end) {                                                        \
+    if (mb_has_zeros(w->flags))                                                                               \
+      affine_vector(w, x, y, row_begin, row_end, bits, MB_FLAG_ASYMMETRIC | MB_FLAG_E4M4);                    \
+    else if (mb_is_asymmetric(w))                                                                             \
+      affine_vector(w, x, y, row_begin, row_end, bits, MB_FLAG_ASYMMETRIC);                                   \
+    else                                                                                                      \
+      affine_vector(w, x, y, row_begin, row_end, bits, 0);                                                    \
+  }                                                                                                           \
+  static void affine_panel_##bits(const mb_tile *t) {                                                         \
+    if (mb_has_zeros(t->w->flags))                                                                            \
+      affine_panel(t, bits, MB_FLAG_ASYMMETRIC | MB_FLAG_E4M4);                                               \
+    else if (mb_is_asymmetric(t->w))                                                                          \
+      affine_panel(t, bits, MB_FLAG_ASYMMETRIC);                                                              \
+    else                                                                                                      \
+      affine_panel(t, bits, 0);                                                                               \
   }
 AFFINE(2)
-AFFINE(3)
-AFFINE(4)
 AFFINE(8)
-AFFINE(5)
-AFFINE(6)
+AFFINE_OR_E4M4(3)
+AFFINE_OR_E4M4(4)
+AFFINE_OR_E4M4(5)
+AFFINE_OR_E4M4(6)
 
-static void sign_panel(const mb_tile *t) { affine_panel(t, 1, false); }
+static void sign_panel(const mb_tile *t) { affine_panel(t, 1, 0); }
 
 /* Trellis codes have no offsets. */
 #define TRELLIS(bits)                                                                                          \
   static void trellis_vector_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
                                     uint32_t row_end) {                                                        \
-    affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, false);                                      \
+    if (w->flags & MB_FLAG_E4M4)                                                                               \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, MB_FLAG_E4M4);                             \
+    else                                                                                                       \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, 0);                                        \
   }                                                                                                            \
-  static void trellis_panel_##bits(const mb_tile *t) { affine_panel(t, MB_TRELLIS + bits, false); }
+  static void trellis_panel_##bits(const mb_tile *t) {                                                         \
+    if (t->w->flags & MB_FLAG_E4M4)                                                                            \
+      affine_panel(t, MB_TRELLIS + bits, MB_FLAG_E4M4);                                                        \
+    else                                                                                                       \
+      affine_panel(t, MB_TRELLIS + bits, 0);                                                                   \
+  }
 TRELLIS(2)
 TRELLIS(3)
 

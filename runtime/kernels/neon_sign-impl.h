@@ -53,7 +53,7 @@ MB_INLINE void sign_strip(float *sums, const uint8_t *p, const uint8_t *tables, 
   for (uint32_t g = 0; g < groups; g++) {
     const uint8_t *record = p;
     uint16x8_t v[2] = {vdupq_n_u16(0), vdupq_n_u16(0)}; /* rows 0..7, 8..15: at most 32 * 4 * 127 */
-    p += mb_record_head_bytes(false);
+    p += mb_record_head_bytes(0);
     for (uint32_t c = 0; c < group; c += 32) { /* MB_SIGN_EXACT look-ups */
       uint8x16_t low = vdupq_n_u8(0), high = low;
       for (int i = 0; i < 4; i++, p += 16, tables += 64) {

@@ -61,21 +61,19 @@ static float ternary_row(const mb_matrix *w, const mb_activations *x, uint32_t n
 
 static float affine_row(const mb_matrix *w, const mb_activations *x, uint32_t n, uint32_t row) {
   uint32_t bits = mb_format_bits(w->format), groups = mb_affine_groups(w), r = row % MB_STRIP_ROWS;
-  bool asymmetric = mb_is_asymmetric(w);
+  const bool asymmetric = mb_is_asymmetric(w), zeros = mb_has_zeros(w->flags);
   int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
   const uint8_t *record = w->data + row / MB_STRIP_ROWS * mb_affine_strip_bytes(w);
   const int8_t *q = x->codes + (size_t)n * x->padded;
   float sum = 0;
   for (uint32_t g = 0; g < groups; g++, record += mb_record_bytes(w), q += w->group) {
     int8_t codes[MB_MAX_GROUP];
-    uint16_t d, m;
-    mb_row_codes(bits, record + mb_record_head_bytes(asymmetric), r, w->group, codes);
-    memcpy(&d, record + 2 * r, 2);
-    float t = (float)dot_codes(codes, offset, q, w->group) * mb_f16_to_f32(d);
-    if (asymmetric) {
-      memcpy(&m, record + 32 + 2 * r, 2);
-      t = t + (float)x->sums[(size_t)n * x->groups + g] * mb_f16_to_f32(m);
-    }
+    mb_row_codes(bits, record + mb_record_head_bytes(w->flags), r, w->group, codes);
+    const float sum_of_x = (float)x->sums[(size_t)n * x->groups + g];
+    float t = (float)dot_codes(codes, offset, q, w->group);
+    if (zeros) t = t - sum_of_x * mb_record_zero(record, r, bits);
+    t = t * mb_f16_to_f32(mb_record_scale(record, r, w->flags));
+    if (asymmetric && !zeros) t = t + sum_of_x * mb_f16_to_f32(mb_record_offset(record, r));
     sum = sum + t * x->scales[(size_t)n * x->groups + g];
   }
   return sum * w->scale;

@@ -13,6 +13,22 @@
 /* The kernels sum code * activation in 32 bits: 4 * 2 * 127 * 2^20 < 2^31. */
 #define MAX_QUANTISED_COLUMNS ((uint32_t)1 << 20)
 
+/* Which kinds of scales and offsets a format of records has. */
+static bool scales_allowed(uint32_t format, uint32_t flags) {
+  switch (format) {
+    case MB_FORMAT_TRELLIS2:
+    case MB_FORMAT_TRELLIS3:
+      return flags == 0 || flags == MB_FLAG_E4M4;
+    case MB_FORMAT_SIGN1:
+      return flags == 0;
+    case MB_FORMAT_AFFINE2:
+    case MB_FORMAT_AFFINE8:
+      return flags == 0 || flags == MB_FLAG_ASYMMETRIC;
+    default:
+      return flags == 0 || flags == MB_FLAG_ASYMMETRIC || mb_has_zeros(flags);
+  }
+}
+
 uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint32_t group, uint32_t flags) {
   if (rows == 0 || columns == 0 || rows > MAX_DIMENSION || columns > MAX_DIMENSION) return 0;
   /* With both dimensions at most 2^28 and at most 4.5 bytes per weight every product below stays under 2^60. */
@@ -36,9 +52,8 @@ uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint
     case MB_FORMAT_SIGN1:
     case MB_FORMAT_TRELLIS2:
     case MB_FORMAT_TRELLIS3: {
-      const uint32_t allowed = format >= MB_FORMAT_SIGN1 ? 0 : MB_FLAG_ASYMMETRIC;
-      if ((group != 32 && group != 64 && group != 128) || (flags & ~allowed) != 0) return 0;
-      uint64_t record = mb_record_head_bytes(flags & MB_FLAG_ASYMMETRIC) + mb_code_bytes(mb_format_bits(format), group);
+      if ((group != 32 && group != 64 && group != 128) || !scales_allowed(format, flags)) return 0;
+      uint64_t record = mb_record_head_bytes(flags) + mb_code_bytes(mb_format_bits(format), group);
       return padded_rows / MB_STRIP_ROWS * (mb_round_up(columns, group) / group) * record;
     }
     case MB_FORMAT_SPARSE_TERNARY: {
@@ -191,19 +206,18 @@ static void decode_vector(const mb_matrix *w, uint32_t row, float *out) {
 
 static void decode_affine(const mb_matrix *w, uint32_t row, float *out) {
   const uint8_t *record = w->data + row / MB_STRIP_ROWS * mb_affine_strip_bytes(w);
-  bool asymmetric = mb_is_asymmetric(w);
+  const bool asymmetric = mb_is_asymmetric(w), zeros = mb_has_zeros(w->flags);
   uint32_t bits = mb_format_bits(w->format), r = row % MB_STRIP_ROWS;
   int32_t offset = asymmetric ? 0 : mb_symmetric_offset(bits);
   for (uint32_t first = 0; first < w->columns; first += w->group, record += mb_record_bytes(w)) {
     int8_t codes[MB_MAX_GROUP];
-    uint16_t half[2] = {0, 0};
-    memcpy(&half[0], record + 2 * r, 2);
-    if (asymmetric) memcpy(&half[1], record + 32 + 2 * r, 2);
-    float d = mb_f16_to_f32(half[0]), m = mb_f16_to_f32(half[1]);
-    mb_row_codes(bits, record + mb_record_head_bytes(asymmetric), r, w->group, codes);
+    const float d = mb_f16_to_f32(mb_record_scale(record, r, w->flags));
+    const float zero = zeros ? mb_record_zero(record, r, bits) : (float)offset;
+    const float m = asymmetric && !zeros ? mb_f16_to_f32(mb_record_offset(record, r)) : 0;
+    mb_row_codes(bits, record + mb_record_head_bytes(w->flags), r, w->group, codes);
     for (uint32_t c = 0; c < w->group && first + c < w->columns; c++) {
-      float value = d * (float)(codes[c] - offset);
-      out[first + c] = w->scale * (asymmetric ? value + m : value);
+      float value = d * ((float)codes[c] - zero);
+      out[first + c] = w->scale * (asymmetric && !zeros ? value + m : value);
     }
   }
 }

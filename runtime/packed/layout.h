@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "packed/formats.h"
 #include "packed/trellis_layout.h"
@@ -62,17 +63,42 @@ static inline size_t mb_ternary_strip_bytes(const mb_matrix *w) { return (size_t
 
 static inline uint32_t mb_affine_groups(const mb_matrix *w) { return mb_round_up(w->columns, w->group) / w->group; }
 static inline bool mb_is_asymmetric(const mb_matrix *w) { return (w->flags & MB_FLAG_ASYMMETRIC) != 0; }
-/* One record (a group of columns of one strip): 16 scales, perhaps 16 offsets, then the codes. */
-static inline size_t mb_record_head_bytes(bool asymmetric) { return asymmetric ? 64 : 32; }
+/* One record (a group of columns of one strip): 16 scales, perhaps 16 offsets or zero points, then the codes. flags:
+ * the matrix's. */
+static inline size_t mb_record_head_bytes(uint32_t flags) {
+  return (flags & MB_FLAG_ASYMMETRIC ? 2 : 1) * (flags & MB_FLAG_E4M4 ? 16 : 32);
+}
 static inline size_t mb_code_bytes(uint32_t bits, uint32_t columns) {
   return (size_t)columns * (bits % MB_TRELLIS) * 2; /* x 16 / 8 */
 }
 static inline size_t mb_record_bytes(const mb_matrix *w) {
-  return mb_record_head_bytes(mb_is_asymmetric(w)) + mb_code_bytes(mb_format_bits(w->format), w->group);
+  return mb_record_head_bytes(w->flags) + mb_code_bytes(mb_format_bits(w->format), w->group);
 }
 static inline size_t mb_affine_strip_bytes(const mb_matrix *w) {
   return (size_t)mb_affine_groups(w) * mb_record_bytes(w);
 }
+
+/* The fp16 scale of row r (0..15) of a record's strip, and its fp16 offset. */
+static inline uint16_t mb_record_scale(const uint8_t *record, uint32_t r, uint32_t flags) {
+  if (flags & MB_FLAG_E4M4) return (uint16_t)(record[r] << MB_E4M4_SHIFT);
+  uint16_t half;
+  memcpy(&half, record + 2 * (size_t)r, 2);
+  return half;
+}
+static inline uint16_t mb_record_offset(const uint8_t *record, uint32_t r) {
+  uint16_t half;
+  memcpy(&half, record + 32 + 2 * (size_t)r, 2);
+  return half;
+}
+
+/* Asymmetric, with scales of one byte: the code that stands for 0 is a byte of such units, so that it lies among the
+ * codes. */
+static inline float mb_zero_unit(uint32_t bits) { return 1.0f / (float)(256u >> bits); }
+static inline float mb_record_zero(const uint8_t *record, uint32_t r, uint32_t bits) {
+  return (float)record[16 + r] * mb_zero_unit(bits);
+}
+/* Whether a matrix has them. */
+static inline bool mb_has_zeros(uint32_t flags) { return flags == (MB_FLAG_ASYMMETRIC | MB_FLAG_E4M4); }
 
 static inline uint32_t mb_word(const uint8_t *p) {
   return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;

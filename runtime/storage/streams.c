@@ -38,7 +38,9 @@ static void affine(const mb_blob_header *h, mb_stream_layout *layout) {
   if (h->format == MB_FORMAT_AFFINE5) codes = split(4, 256, 64, code_bytes / 320);
   if (h->format == MB_FORMAT_AFFINE6) codes = split(4, 128, 64, code_bytes / 192);
   const uint64_t offsets = h->flags & MB_FLAG_ASYMMETRIC ? MB_STRIP_ROWS : 0;
-  const mb_part parts[] = {numbers(0, 2, MB_STRIP_ROWS), numbers(2, 2, offsets), codes};
+  const mb_part halves[] = {numbers(0, 2, MB_STRIP_ROWS), numbers(2, 2, offsets), codes};
+  const mb_part whole[] = {bytes(0, MB_STRIP_ROWS), bytes(2, offsets), codes};
+  const mb_part *parts = h->flags & MB_FLAG_E4M4 ? whole : halves;
   const uint64_t strips = mb_round_up(h->rows, MB_STRIP_ROWS) / MB_STRIP_ROWS;
   add(layout, strips * (mb_round_up(h->columns, h->group) / h->group), parts, 3);
 }

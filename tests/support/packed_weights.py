@@ -17,6 +17,7 @@ CODECS = (
     "affine-5bit",
     "affine-6bit-g32-asym",
     "sign-1bit",
+    "affine-4bit-g32-e4m4",
     "trellis-2bit-g64",
     "trellis-3bit",
     "affine-8bit",

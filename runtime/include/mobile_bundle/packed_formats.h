@@ -34,13 +34,18 @@ typedef enum {
    * the last strip (0 for padding rows). */
   MB_FORMAT_TERNARY2 = 3,
 
-  /* Affine, 2 to 6 or 8 bits, one fp16 scale d per row and group of G columns (G = 32, 64 or 128).
-   * Symmetric (no flag):         w = scale * d * (code - 2^(bits-1)); for 8 bits w = scale * d * code
-   * MB_FLAG_ASYMMETRIC:          w = scale * (d * code + m)           (m: one fp16 offset per row and group)
+  /* Affine, 2 to 6 or 8 bits, one scale d per row and group of G columns (G = 32, 64 or 128).
+   * Symmetric (no flag):         w = scale * d * (code - 2^(bits-1)); for 8 bits w = scale * d * code     (d: fp16)
+   * MB_FLAG_ASYMMETRIC:          w = scale * (d * code + m)                   (d, m: fp16, per row and group)
+   * MB_FLAG_ASYMMETRIC | MB_FLAG_E4M4, 3 to 6 bits:
+   *                              w = scale * d * (code - z / 2^(8-bits))      (d, z: a byte each; d as below, z whole)
+   * A scale of one byte is the fp16 whose bits are that byte times 2^6 (bits 0-3 of the byte the mantissa, 4-7 the
+   * exponent, no sign): 0 to 1.9375, in steps of 2^-18 below 2^-14.
    * `scale` is the header's, a power of two, so that small weights do not fall into fp16's subnormals.
-   * Columns are padded to a multiple of G, rows to 16; padding has code 0, and d = m = 0 for padding rows.
+   * Columns are padded to a multiple of G, rows to 16; padding has code 0, and d = m = z = 0 for padding rows. Where d
+   * is 0, so is z.
    * Strips in order; a strip is one record per group of columns g = 0, 1, ...:
-   *   16 fp16 d (row 0..15 of the strip); with MB_FLAG_ASYMMETRIC 16 fp16 m; then the codes of the group's G columns:
+   *   16 d (row 0..15 of the strip); with MB_FLAG_ASYMMETRIC 16 m or z; then the codes of the group's G columns:
    * 2 bits: per 16 columns 64 bytes: byte 4*r + k, bits 2f..2f+1: column 4*f + k of the 16 (f = 0..3), as T2-R16.
    * 3 bits: per 32 columns 192 bytes: 64 bytes with the low two bits of columns 0..15 (laid out as 2 bits),
    *         64 bytes with those of columns 16..31, then 64 bytes of high bits: byte 4*r + k, bit j: bit 2 of the code
@@ -102,9 +107,10 @@ typedef enum {
    * the group's G columns: per 8 columns 16 bytes: byte r, bit c: column c of the 8, of row r. */
   MB_FORMAT_SIGN1 = 13,
 
-  /* Trellis codes of 2 and 3 bits, one fp16 scale d per row and group of G columns (G = 32, 64 or 128). No flags.
+  /* Trellis codes of 2 and 3 bits, one scale d per row and group of G columns (G = 32, 64 or 128). d is fp16, or with
+   * MB_FLAG_E4M4 a byte (MB_FORMAT_AFFINE2). Other flags: none.
    *   w = scale * d * (T[window] - 16): `window`, 4 bits, are a weight's own bits and some of the weight's before it.
-   * Records, `scale` and padding as in the symmetric affine formats: 16 fp16 d, then the bits of the group's G columns;
+   * Records, `scale` and padding as in the symmetric affine formats: 16 d, then the bits of the group's G columns;
    * but columns that fill up the last 16 may have any bits, and so may those of a row whose d is 0.
    * 2 bits: laid out as AFFINE2, so that the 16 columns of a row are one 32-bit word, with column 4*f + k at the pair
    * of bits i = 4*k + f. window: bits 0-1 pair i - 1, bits 2-3 pair i; the pair before the first is the last one. T = 5
@@ -141,9 +147,11 @@ typedef enum {
 
 #define MB_FIRST_STORED_FORMAT 32 /* from here on a blob must be installed before it can be computed with */
 
-#define MB_FLAG_ASYMMETRIC 1u      /* affine: fp16 offsets are stored */
+#define MB_FLAG_ASYMMETRIC 1u      /* affine: offsets, or with MB_FLAG_E4M4 zero points, are stored */
 #define MB_FLAG_ROW_SCALES 2u      /* ternary: float32 scale per row at the end of the payload */
 #define MB_FLAG_SHARED_CODEBOOK 4u /* vector: the codebooks are another tensor */
+#define MB_FLAG_E4M4 8u            /* affine and trellis: scales and zero points are bytes */
+#define MB_E4M4_SHIFT 6            /* such a byte shifted left by this are the bits of an fp16 */
 #define MB_VECTOR_LENGTH(flags) ((flags) >> 4 & 15u)
 #define MB_VECTOR_INDEX_BITS(flags) ((flags) >> 8 & 31u)
 #define MB_VECTOR_RESIDUAL_BITS(flags) ((flags) >> 13 & 31u)

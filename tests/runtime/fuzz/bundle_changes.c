@@ -108,7 +108,7 @@ static void choose_vectors(mb_index_record *r) {
 }
 
 void bundle_change_shape(const bundle_file *f, mb_index_record *r) {
-  static const uint16_t formats[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 32, 33, 34, 35, 0, 14};
+  static const uint16_t formats[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35, 0, 16};
   static const uint32_t groups[] = {0, 8, 12, 32, 64, 128};
   const mb_index_record before = *r;
   switch (fuzz_below(5)) {
@@ -122,10 +122,10 @@ void bundle_change_shape(const bundle_file *f, mb_index_record *r) {
       r->group = groups[fuzz_below(6)];
       break;
     case 3:
-      r->flags = fuzz_below(2) ? fuzz_below(8) : r->flags ^ 1u << fuzz_below(32);
+      r->flags = fuzz_below(2) ? fuzz_below(16) : r->flags ^ 1u << fuzz_below(32);
       break;
     default:
-      r->format = formats[fuzz_below(16)];
+      r->format = formats[fuzz_below(sizeof formats / sizeof *formats)];
       if (r->format == MB_FORMAT_VECTOR) choose_vectors(r);
       break;
   }

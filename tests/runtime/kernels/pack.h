@@ -83,10 +83,25 @@ static inline void put_half(uint8_t *p, float f) {
   memcpy(p, &h, 2);
 }
 
+/* A scale of row `in`, as the flags say, and what it stands for. */
+static inline void put_scale(uint8_t *record, uint32_t in, uint32_t flags, float f) {
+  if ((flags & MB_FLAG_E4M4) == 0) {
+    put_half(record + 2 * in, f);
+    return;
+  }
+  record[in] = f > 0 ? (uint8_t)(1 + random_below(255)) : 0;
+}
+
 static inline float get_half(const uint8_t *p) {
   uint16_t h;
   memcpy(&h, p, 2);
   return mb_f16_to_f32(h);
+}
+
+static inline float get_scale(const uint8_t *record, uint32_t in, uint32_t flags) {
+  if ((flags & MB_FLAG_E4M4) == 0) return get_half(record + 2 * in);
+  const int exponent = record[in] >> 4, mantissa = record[in] & 15;
+  return exponent == 0 ? ldexpf((float)mantissa, -18) : ldexpf((float)(16 + mantissa), exponent - 19);
 }
 
 /* What the window of column c of a group says, less 16; the group's codes are given whole. */
@@ -160,13 +175,17 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
       continue;
     }
     uint32_t groups = (columns + group - 1) / group;
-    size_t head = flags & MB_FLAG_ASYMMETRIC ? 64 : 32, record = head + group * bits * 2;
+    size_t head = (flags & MB_FLAG_ASYMMETRIC ? 64 : 32) / (flags & MB_FLAG_E4M4 ? 2 : 1),
+           record = head + group * bits * 2;
     for (uint32_t g = 0; g < groups; g++) {
       uint8_t *own = p + ((size_t)(r / 16) * groups + g) * record;
-      put_half(own + 2 * in, r < rows ? 0.5f + random_unit() * 0.4f : 0);
-      if (head == 64) put_half(own + 32 + 2 * in, r < rows ? random_unit() * 3 : 0);
-      float d = get_half(own + 2 * in), m = head == 64 ? get_half(own + 32 + 2 * in) : 0;
-      float offset = head == 64 || bits == 8 ? 0 : (float)(1 << (bits - 1));
+      put_scale(own, in, flags, r < rows ? 0.5f + random_unit() * 0.4f : 0);
+      const bool zeros = head == 32 && (flags & MB_FLAG_E4M4) != 0, offsets = head == 64;
+      if (offsets) put_half(own + 32 + 2 * in, r < rows ? random_unit() * 3 : 0);
+      if (zeros) own[16 + in] = r < rows ? (uint8_t)random_below(256) : 0;
+      float d = get_scale(own, in, flags), m = offsets ? get_half(own + 32 + 2 * in) : 0;
+      float offset = offsets || bits == 8 ? 0 : (float)(1 << (bits - 1));
+      if (zeros) offset = (float)own[16 + in] / (float)(1 << (8 - bits));
       bool trellis = format == MB_FORMAT_TRELLIS2 || format == MB_FORMAT_TRELLIS3;
       uint32_t whole[128];
       if (trellis) { /* what fills the last 16 columns up may have any bits */
@@ -191,7 +210,7 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
         if (format == MB_FORMAT_SIGN1)
           t.weights[i] = scale * d * (code ? 1.0f : -1.0f);
         else
-          t.weights[i] = head == 64 ? scale * (d * (float)code + m) : scale * d * ((float)code - offset);
+          t.weights[i] = offsets ? scale * (d * (float)code + m) : scale * d * ((float)code - offset);
       }
     }
   }

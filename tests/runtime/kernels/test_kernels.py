@@ -60,12 +60,15 @@ def formats(tmp_path_factory) -> ctypes.CDLL:
 
 CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"]
 CODECS += ["sign-1bit", "sign-1bit-g64", "sign-1bit-g32"]
-CODECS += [f"trellis-{bits}bit-g{group}" for bits in (2, 3) for group in (32, 64, 128)]
+CODECS += [
+    f"trellis-{bits}bit-g{group}{scales}" for bits in (2, 3) for group in (32, 64, 128) for scales in ("", "-e4m4")
+]
 CODECS += [
     f"affine-{bits}bit-g{group}-{kind}"
     for bits in (2, 3, 4, 5, 6, 8)
     for group in (32, 64, 128)
-    for kind in ("sym", "asym")
+    for kind in ("sym", "asym", "e4m4")
+    if kind != "e4m4" or 3 <= bits <= 6
 ]
 
 

@@ -45,7 +45,7 @@ def by_library(weight: np.ndarray, ordered: Ordered, grids: AffineGrids) -> tupl
     own = np.ascontiguousarray(weight.T[ordered.order])
     work, codes = own.copy(), np.empty_like(own)
     affine_propagated._propagate(work, ordered.factor, grids, codes)
-    affine_propagated._refine(own, work, ordered.damped, grids, codes)
+    affine_propagated._refine(own, work, ordered.damped, grids, codes, 3)
     return work, codes
 
 

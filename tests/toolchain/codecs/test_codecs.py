@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mobile_bundle.codecs import ArraySource, Blob, BlobError, Format, codec_by_name, codec_for, codec_names
-from mobile_bundle.codecs.affine import AffineCodec, power_of_two_scale
+from mobile_bundle.codecs.affine import BYTE_STEPS, AffineCodec, power_of_two_scale
 from mobile_bundle.codecs.blob import HEADER_BYTES, payload_bytes
 from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT
 from mobile_bundle.codecs.raw import from_bfloat16, to_bfloat16
@@ -21,7 +21,8 @@ AFFINE = [
     f"affine-{bits}bit-g{group}-{kind}"
     for bits in (2, 3, 4, 5, 6, 8)
     for group in (32, 64, 128)
-    for kind in ("sym", "asym")
+    for kind in ("sym", "asym", "e4m4")
+    if kind != "e4m4" or bits in BYTE_STEPS
 ]
 # Stored forms and VPTQ have test files of their own (test_base3.py, test_seedlm.py, test_hyper.py, test_vptq.py, ...).
 PACKED = [
@@ -29,7 +30,7 @@ PACKED = [
     for name in codec_names()
     if codec_by_name(name).format < FIRST_STORED_FORMAT and codec_by_name(name).format is not Format.VECTOR
 ]
-TRELLIS = [f"trellis-{bits}bit-g{group}" for bits in (2, 3) for group in (32, 64)]
+TRELLIS = [f"trellis-{bits}bit-g{group}" for bits in (2, 3) for group in ("32", "64", "32-e4m4", "128-e4m4")]
 ALL = [*PACKED, *AFFINE, *TRELLIS]
 SHAPES = [(1, 1), (1, 200), (37, 1), (16, 128), (17, 131), (61, 172), (300, 40)]
 
@@ -75,7 +76,7 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
         return out
     bits = {4: 2, 5: 3, 6: 4, 7: 8, 11: 5, 12: 6, 13: 1, 14: 2, 15: 3}[kind]
     trellis = kind >= 14
-    head = 64 if flags & 1 else 32
+    head = (64 if flags & 1 else 32) // (2 if flags & 8 else 1)
     record = head + 16 * group * bits // 8
     groups = -(-columns // group)
     for row in range(padded):
@@ -83,8 +84,10 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
         for column in range(groups * group):
             g, c = divmod(column, group)
             base = (row // 16 * groups + g) * record
-            d = struct.unpack_from("<e", payload, base + 2 * r)[0]
-            m = struct.unpack_from("<e", payload, base + 32 + 2 * r)[0] if flags & 1 else 0.0
+            d = e4m4(payload[base + r]) if flags & 8 else struct.unpack_from("<e", payload, base + 2 * r)[0]
+            m = struct.unpack_from("<e", payload, base + 32 + 2 * r)[0] if flags & 9 == 1 else 0.0
+            if flags & 9 == 9:
+                m = -d * payload[base + 16 + r] / 2 ** (8 - bits)
             code = slow_code(payload[base + head : base + record], bits, r, c)
             if row >= rows or column >= columns:
                 assert code == 0 or (trellis and row < rows)  # padding
@@ -96,6 +99,11 @@ def slow_decode(data: bytes) -> NDArray[np.float32]:
                 value = np.float32(d * slow_level(payload[base + head : base + record], kind, bits, r, c))
             out[row, column] = np.float32(scale) * value
     return out
+
+
+def e4m4(byte: int) -> float:
+    exponent, mantissa = divmod(byte, 16)
+    return float(mantissa * 2.0**-18 if exponent == 0 else (16 + mantissa) * 2.0 ** (exponent - 19))
 
 
 def slow_level(codes: bytes, kind: int, bits: int, r: int, c: int) -> int:
@@ -187,11 +195,17 @@ def test_sizes_and_errors_are_exact(name: str) -> None:
         ("affine-3bit", 3.25, 0.0317),
         ("affine-2bit", 2.25, 0.115),
         ("affine-4bit-g64-asym", 4.5, 0.0073),
+        ("affine-4bit-g32-e4m4", 4.5, 0.0055),
+        ("affine-5bit-g64-e4m4", 5.25, 0.0018),
+        ("affine-6bit-g32-e4m4", 6.5, 0.00034),
         ("affine-2bit-g64-asym", 2.5, 0.107),
         ("bitnet", 2.0, 0.27),
         ("sign-1bit", 1.125, 0.37),
-        ("trellis-2bit", 2.125, 0.0963),
-        ("trellis-3bit", 3.125, 0.0263),
+        ("trellis-2bit", 2.125, 0.0940),
+        ("trellis-2bit-g128", 2.125, 0.0963),
+        ("trellis-2bit-g128-e4m4", 2.0625, 0.0966),
+        ("trellis-3bit", 3.125, 0.0254),
+        ("trellis-3bit-g128-e4m4", 3.0625, 0.0267),
     ],
 )
 def test_error_on_gaussian_weights(name: str, bits: float, error: float) -> None:
@@ -223,7 +237,9 @@ def test_chunks_do_not_show() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 3e-7, 1.0, 1e4, 1e30])
-@pytest.mark.parametrize("name", ["affine-8bit", "affine-4bit", "affine-4bit-g64-asym", "affine-2bit", "affine-5bit"])
+@pytest.mark.parametrize(
+    "name", ["affine-8bit", "affine-4bit", "affine-4bit-g64-asym", "affine-2bit", "affine-5bit", "trellis-2bit"]
+)
 def test_the_header_scale_keeps_fp16_away_from_its_limits(name: str, scale: float) -> None:
     weight = gaussian(48, 256, 1.0)
     plain = codec_by_name(name).encode_stream(ArraySource(weight), lambda piece: None)
@@ -286,6 +302,9 @@ def test_zeros_and_constants(name: str) -> None:
     np.testing.assert_array_equal(codec.decode(codec.encode(zeros)), zeros)
     if codec.format in (Format.SPARSE_TERNARY, Format.TRELLIS2, Format.TRELLIS3):
         return  # a zero in every four columns: no constant but 0; a trellis searches no scale for constants
+    if name.endswith("e4m4"):  # the scale is within a 32nd, and codes make up for part of it
+        np.testing.assert_allclose(codec.decode(codec.encode(np.full((18, 70), -0.375, np.float32))), -0.375, rtol=0.03)
+        return
     constant = np.full((18, 70), -0.375, np.float32)
     np.testing.assert_allclose(codec.decode(codec.encode(constant)), constant, rtol=1e-3)
 
@@ -304,26 +323,29 @@ def test_values_that_are_not_finite_are_refused(name: str, value: float) -> None
     shape=st.tuples(st.integers(1, 40), st.integers(1, 150)),
     bits=st.sampled_from([2, 3, 4, 5, 6, 8]),
     group=st.sampled_from([32, 64, 128]),
-    asymmetric=st.booleans(),
+    kind=st.sampled_from(["sym", "asym", "e4m4"]),
     spread=st.floats(-20, 20),
     seed=st.integers(0, 1 << 30),
 )
 def test_no_weight_is_further_off_than_clipping_allows(
-    shape: tuple[int, int], bits: int, group: int, asymmetric: bool, spread: float, seed: int
+    shape: tuple[int, int], bits: int, group: int, kind: str, spread: float, seed: int
 ) -> None:
+    asymmetric, e4m4 = kind != "sym", kind == "e4m4" and bits in BYTE_STEPS
     generator = np.random.default_rng(seed)
     weight = (generator.standard_normal(shape) * np.exp(generator.uniform(-3, 3, shape) + spread)).astype(np.float32)
-    codec = AffineCodec(bits, group, asymmetric)
+    codec = AffineCodec(bits, group, asymmetric, e4m4=e4m4)
     blob = codec.encode(weight)
     decoded = codec.decode(blob)
     assert np.isfinite(decoded).all()
     np.testing.assert_array_equal(decoded, slow_decode(blob.to_bytes()))
     for first in range(0, shape[1], group):  # never worse than the plain range without clipping, group by group
         w = weight[:, first : first + group].astype(np.float64)
-        step = (w.max(1) - w.min(1)) / (2**bits - 1) if asymmetric else np.abs(w).max(1) / 2 ** (bits - 1)
+        span = (w.max(1).clip(0) - w.min(1).clip(max=0)) if e4m4 else w.max(1) - w.min(1)
+        step = span / (2**bits - 1) if asymmetric else np.abs(w).max(1) / 2 ** (bits - 1)
         lost = np.square(decoded[:, first : first + group] - w).sum(1)
         # lopsided codes: the end without a code of its own may be a whole step away
-        allowed = w.shape[1] * np.square(step * (0.51 if asymmetric else 1.01)) + 1e-6 * np.square(w).max(1)
+        most = 0.8 if e4m4 else 0.51 if asymmetric else 1.01  # a scale of one byte is up to a 32nd off
+        allowed = w.shape[1] * np.square(step * most) + 1e-6 * np.square(w).max(1)
         assert (lost <= allowed * 1.01).all()
 
 

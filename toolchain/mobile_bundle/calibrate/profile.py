@@ -37,6 +37,7 @@ from mobile_bundle.calibrate.walk import Walk, added, layers_in_turn, moved, rea
 from mobile_bundle.codecs.affine import GROUPS
 from mobile_bundle.codecs.matrices import Matrix
 from mobile_bundle.codecs.propagation import importance, inverse_factor
+from mobile_bundle.codecs.registry import worth_choosing
 from mobile_bundle.codecs.vptq import row_scales
 from mobile_bundle.files.disk import disk_errors, reserve
 from mobile_bundle.models import Model
@@ -236,13 +237,18 @@ def _try(
     columns = importance(factor)
     optimism = unfitted_share(together, factor, hessian, entered, share)
     del factor
-    errors = tries(together, hessian, names)
+    errors = tries(together, hessian, _worth_trying(names, together))
     tried, begin = [], 0
     for each, some in zip(matrices, chosen, strict=True):
         own = {name: values[begin : begin + len(some)] for name, values in errors.items()}
         tried.append(_Tried(columns, np.square(row_scales(each)), some, own, optimism))
         begin += len(some)
     return tried
+
+
+def _worth_trying(names: Sequence[str], weight: Floats) -> list[str]:
+    worth = worth_choosing(weight.shape[1])
+    return [name for name in names if name in worth]
 
 
 def _profile(tried: _Tried, row_weights: Floats, drawn_rows: Floats, inputs: Mapping[int, float]) -> MatrixProfile:
@@ -276,7 +282,7 @@ def _table(
     counts = np.cumsum(row_weights.astype(np.float64) * energy)
     places = (np.arange(_TRIED_EMBEDDING_ROWS) + 0.5) * (counts[-1] / _TRIED_EMBEDDING_ROWS)
     chosen = np.minimum(np.searchsorted(counts, places), len(weight) - 1)
-    errors = tries(weight[chosen], hessian, names)
+    errors = tries(weight[chosen], hessian, _worth_trying(names, weight))
     columns = importance(inverse_factor(hessian, quick=True))
     total = 0.5 * float(counts[-1])
     losses = {name: total * float((own / energy[chosen]).mean(dtype=np.float64)) for name, own in errors.items()}

@@ -1,4 +1,4 @@
-"""Which fp16 scale (and offset) and which codes stand for a group of weights.
+"""Which scale (and offset) and which codes stand for a group of weights.
 
 A group's G weights w become d * code (symmetric) or d * code + m. A handful of candidates is tried per group and the
 one with the smallest squared error kept, each weight's error counted by its importance. The candidates:
@@ -6,10 +6,10 @@ one with the smallest squared error kept, each weight's error counted by its imp
   2. the range shrunk by fixed factors: a few weights are clipped, the others get finer steps;
   3. for the codes of the best so far, the d (and m) that minimise the squared error in closed form (linear regression
      of w on the codes), then codes anew: a step of Lloyd's algorithm for a uniform quantiser, `refits` times.
-The codes are always chosen with the fp16 values that are stored, so a rounded scale costs nothing extra.
+The codes are always chosen with the values that are stored, so a rounded scale costs nothing extra.
 
-Shapes: w float32 (n, G), groups in rows; d, m float16 (n,); codes float32 (n, G), whole numbers; importance float32
-(G,) or (n, G) is what a squared error of each weight counts, None: all the same.
+Shapes: w float32 (n, G), groups in rows; d, m (n,), as affine_steps.py stores them; codes float32 (n, G), whole
+numbers; importance float32 (G,) or (n, G) is what a squared error of each weight counts, None: all the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_bundle.codecs.affine_steps import Steps, StepType
 from mobile_bundle.codecs.source import Floats
 
 Halves = NDArray[np.float16]
@@ -30,8 +31,8 @@ class Fit:
     weighted ones, by which candidates are compared."""
 
     codes: Floats
-    d: Halves
-    m: Halves | None
+    d: Steps
+    m: Steps | None
     error: Floats
     score: Floats
 
@@ -63,18 +64,27 @@ def fit_symmetric(
 
 
 def fit_asymmetric(
-    w: Floats, low: int, high: int, shrink: tuple[float, ...], refits: int, importance: Floats | None = None
+    w: Floats,
+    low: int,
+    high: int,
+    shrink: tuple[float, ...],
+    refits: int,
+    importance: Floats | None = None,
+    *,
+    stored: StepType,
 ) -> Fit:
-    """Codes low..high and w = d * code + m."""
+    """Codes low..high and w = d * code + m. stored: what d and m can be."""
     top, bottom = w.max(axis=1), w.min(axis=1)
+    if stored.zero_inside:
+        top, bottom = np.maximum(top, 0), np.minimum(bottom, 0)
     middle, half = (top + bottom) * np.float32(0.5), (top - bottom) * np.float32(0.5)
     h = _importance(w, importance)
     count = h.sum(axis=-1)
     best: Fit | None = None
     for factor in shrink:
         reach = half * np.float32(factor)
-        d = _half(reach * np.float32(2.0 / (high - low)))
-        best = _better(best, _try(w, d, _half(middle - reach - np.float32(low) * d), low, high, h))
+        d = stored.scale(reach * np.float32(2.0 / (high - low)))
+        best = _better(best, _try(w, d, stored.offset(middle - reach - np.float32(low) * d, d), low, high, h))
     assert best is not None
     total = (w * h).sum(axis=1)
     for _ in range(refits):
@@ -84,8 +94,8 @@ def fit_asymmetric(
         products = np.einsum("ng,ng->n", weighted, w)
         spread = count * squares - sums * sums
         d = np.divide(count * products - sums * total, spread, out=np.zeros_like(spread), where=spread > 0)
-        stored = _half(d)
-        best = _better(best, _try(w, stored, _half((total - stored * sums) / count), low, high, h))
+        step = stored.scale(d)
+        best = _better(best, _try(w, step, stored.offset((total - step * sums) / count, step), low, high, h))
     return best
 
 
@@ -115,7 +125,7 @@ def _importance(w: Floats, importance: Floats | None) -> Floats:
     return counts
 
 
-def _try(w: Floats, d: Halves, m: Halves | None, low: int, high: int, importance: Floats) -> Fit:
+def _try(w: Floats, d: Steps, m: Steps | None, low: int, high: int, importance: Floats) -> Fit:
     """The nearest codes for the given d and m, and their error."""
     step = d.astype(np.float32)
     inverse = np.divide(np.float32(1.0), step, out=np.zeros_like(step), where=step != 0)

@@ -4,7 +4,8 @@ Frantar et al. 2023, arXiv:2210.17323, section 3.3. Scales and offsets are fitte
 each column counting by its importance (propagation.py). Then the columns are rounded in the order of the energy of
 their inputs: those that matter most are rounded while most others can still make up for them. Then each is rounded
 again (propagation.refine), and at last every row gets back the strength that rounding took from it
-(propagation.row_gains).
+(propagation.row_gains). Scales of one byte are too coarse to take that up: there the rows get it after the first
+round, as scales and as targets, so that codes make up for what rounding the scales does.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.affine_fit import Fit, Halves
+from mobile_bundle.codecs.affine_fit import Fit
+from mobile_bundle.codecs.affine_steps import Steps, StepType
 from mobile_bundle.codecs.matrices import Matrix, beside, times
 from mobile_bundle.codecs.propagation import (
+    SWEEPS,
     Ordered,
+    by_rows,
     energy_order,
     importance,
     propagate_runs,
@@ -26,30 +30,32 @@ from mobile_bundle.codecs.propagation import (
     row_gains,
     squares_of_runs,
 )
+from mobile_bundle.codecs.scale_types import worthwhile
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.native.affine import AffineGrids, round_run
 
 
 @dataclass(frozen=True)
 class Propagated:
-    """codes: float32 (rows, groups * group), 0 in padding columns; d, m: float16 (rows, groups); values: float32
-    (rows, columns), what the codes stand for."""
+    """codes: float32 (rows, groups * group), 0 in padding columns; d, m: (rows, groups), as they are decoded; values:
+    float32 (rows, columns), what the codes stand for."""
 
     codes: Floats
-    d: Halves
-    m: Halves
+    d: Steps
+    m: Steps
     values: Floats
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Codes low..high of a group of columns, and how d and m of such a group are fitted: fit(w of the group,
-    importance)."""
+    """Codes low..high of a group of columns, how d and m of such a group are fitted, fit(w of the group, importance),
+    and how they are stored."""
 
     group: int
     low: int
     high: int
     fit: Callable[[Floats, Floats | None], Fit]
+    stored: StepType
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,24 @@ def fit_propagated(w: Floats, rounding: Rounding, grid: Grid) -> Propagated:
     hessian, order, factor = rounding.ordered.hessian, rounding.ordered.order, rounding.ordered.factor
     d, m = _steps(w, grid, rounding.counts)
     steps, offsets = (np.ascontiguousarray(each.T, np.float32) for each in (d, m))
-    levels = (np.full(rows, end, np.float32) for end in (grid.low, grid.high))
+    levels = [np.full(rows, end, np.float32) for end in (grid.low, grid.high)]
     grids = _grids(order // group, steps, offsets, *levels)
     own = np.ascontiguousarray(w.T[order])
     work, found = own.copy(), np.empty_like(own)
     _propagate(work, factor, grids, found)
-    _refine(own, work, rounding.ordered.damped, grids, found)
+    answers = times(w, hessian)
+    if grid.stored.coarse:
+        _refine(own, work, rounding.ordered.damped, grids, found, 1)
+        gains = worthwhile(row_gains(w, by_rows(work, order), answers)[:, None])
+        d, m = grid.stored.stronger(d, m, gains)
+        own *= gains.T
+        grids = _grids(order // group, *(np.ascontiguousarray(each.T, np.float32) for each in (d, m)), *levels)
+    _refine(own, work, rounding.ordered.damped, grids, found, SWEEPS - 1 if grid.stored.coarse else SWEEPS)
     codes = np.zeros((rows, d.shape[1] * group), np.float32)
     codes[:, order] = found.T
-    values = np.empty_like(w)
-    values[:, order] = work.T
-    gains = row_gains(w, values, times(w, hessian))[:, None]
-    d, m = (d * gains).astype(np.float16), (m * gains).astype(np.float16)
+    if not grid.stored.coarse:
+        gains = row_gains(w, by_rows(work, order), answers)[:, None]
+        d, m = grid.stored.stronger(d, m, gains)
     groups = codes.reshape(rows, -1, group) * d.astype(np.float32)[..., None] + m.astype(np.float32)[..., None]
     return Propagated(codes, d, m, groups.reshape(rows, -1)[:, :columns])
 
@@ -118,11 +130,11 @@ def try_grids(w: Floats, rounding: Rounding, grids: Sequence[Grid]) -> Floats:
     return out
 
 
-def _steps(w: Floats, grid: Grid, counts: Floats) -> tuple[Halves, Halves]:
-    """d and m, float16 (rows, groups)."""
+def _steps(w: Floats, grid: Grid, counts: Floats) -> tuple[Floats, Floats]:
+    """d and m, float32 (rows, groups)."""
     rows, columns = w.shape
     groups = -(-columns // grid.group)
-    d, m = np.zeros((rows, groups), np.float16), np.zeros((rows, groups), np.float16)
+    d, m = np.zeros((rows, groups), np.float32), np.zeros((rows, groups), np.float32)
     for number in range(groups):
         part = slice(number * grid.group, min((number + 1) * grid.group, columns))
         fitted = grid.fit(np.ascontiguousarray(w[:, part]), counts[part])
@@ -149,7 +161,7 @@ def _propagate(work: Floats, factor: Matrix, grids: AffineGrids, codes: Floats) 
     propagate_runs(work, factor, columns, rounded)
 
 
-def _refine(own: Floats, work: Floats, h: Matrix, grids: AffineGrids, codes: Floats) -> None:
+def _refine(own: Floats, work: Floats, h: Matrix, grids: AffineGrids, codes: Floats, sweeps: int) -> None:
     """propagation.refine, column by column."""
 
     columns = _single(work)
@@ -158,7 +170,7 @@ def _refine(own: Floats, work: Floats, h: Matrix, grids: AffineGrids, codes: Flo
     def rounded(first: int, end: int, slopes: Floats) -> Floats:
         return round_run(work[first:end], slopes, *_run(runs, grids, first, end), codes[first:end])
 
-    refine_runs(h @ beside(own - work, h), h, columns, rounded)
+    refine_runs(h @ beside(own - work, h), h, columns, rounded, sweeps)
 
 
 def _run(runs: Mapping[int, Floats], grids: AffineGrids, first: int, end: int) -> tuple[Floats, int, AffineGrids]:

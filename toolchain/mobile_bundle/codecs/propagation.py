@@ -22,7 +22,7 @@ DAMPING = 0.01
 _LAZY = 64
 """Columns whose corrections reach the columns far behind them together, as one matrix product."""
 
-_SWEEPS = 3
+SWEEPS = 3
 
 _MOST_GAIN = 1.25
 """For rows that were coded so badly that their gain says little."""
@@ -170,8 +170,15 @@ def propagate_runs(weight: Floats, factor: Matrix, blocks: Sequence[tuple[int, i
             left[stop:] -= factor[start:stop, stop:].T @ beside(errors, factor)
 
 
-def refine(weight: Floats, values: Floats, h: Matrix, blocks: Sequence[tuple[int, int]], quantise: Quantise) -> None:
-    """Rounds every block of columns again, for the errors of all others as they are now, in `_SWEEPS` rounds:
+def refine(
+    weight: Floats,
+    values: Floats,
+    h: Matrix,
+    blocks: Sequence[tuple[int, int]],
+    quantise: Quantise,
+    sweeps: int = SWEEPS,
+) -> None:
+    """Rounds every block of columns again, for the errors of all others as they are now, in `sweeps` rounds:
     coordinate descent from what `propagate` found (QuantEase: Behdin et al. 2023, arXiv:2309.01885, section 3). It
     takes 7 % of D H D^T, whichever the code (SmolLM2-135M; the first round 4.5 %).
 
@@ -201,7 +208,7 @@ def refine(weight: Floats, values: Floats, h: Matrix, blocks: Sequence[tuple[int
             slopes -= run[:, own] @ changes[own]
         return changes
 
-    refine_runs(h @ beside(weight - values, h), h, blocks, round_run)
+    refine_runs(h @ beside(weight - values, h), h, blocks, round_run, sweeps)
 
 
 RefineRun = Callable[[int, int, Floats], Floats]
@@ -209,10 +216,12 @@ RefineRun = Callable[[int, int, Floats], Floats]
 rows)."""
 
 
-def refine_runs(slopes: Matrix, h: Matrix, blocks: Sequence[tuple[int, int]], round_run: RefineRun) -> None:
+def refine_runs(
+    slopes: Matrix, h: Matrix, blocks: Sequence[tuple[int, int]], round_run: RefineRun, sweeps: int
+) -> None:
     """refine, but `round_run` rounds the columns of a run of blocks again, keeps the run's own slopes up to date, and
     returns the changes. slopes: h @ (weight - values), float32 (columns, rows), overwritten."""
-    for first, at in [*_runs(blocks)] * _SWEEPS:
+    for first, at in [*_runs(blocks)] * sweeps:
         start, stop = blocks[first][0], blocks[at - 1][1]
         own = slopes[start:stop]
         moved = on_host(own)
@@ -250,6 +259,13 @@ def _runs(blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def importance(factor: Matrix) -> Floats:
     """1 / U[j, j]^2, float32 (n,): the loss of a unit error in each column once the later ones have made up for it."""
     return np.square(np.reciprocal(on_host(factor.diagonal())))
+
+
+def by_rows(work: Floats, order: NDArray[np.intp]) -> Floats:
+    """(columns in the order of rounding, rows) as (rows, columns)."""
+    values = np.empty((work.shape[1], len(order)), np.float32)
+    values[:, order] = work.T
+    return values
 
 
 def row_errors(difference: Floats, hessian: Matrix) -> Floats:

@@ -6,10 +6,12 @@ a full name, such as `affine-4bit-g32-asym`, asks for exactly that one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from mobile_bundle.codecs.affine import AffineCodec
+from mobile_bundle.codecs.blob import FLAG_E4M4
 from mobile_bundle.codecs.codec import StreamCodec
 from mobile_bundle.codecs.declaration import Declaration, Trial, all_rules, declare
 from mobile_bundle.codecs.entropy import SUFFIX, EntropyCodec
@@ -44,6 +46,20 @@ GAUSSIAN_ERROR: dict[str, float] = {
 }
 """||W - W'||^2 / ||W||^2 of Gaussian weights, without data, of every codec that a plan may choose
 (tests/toolchain/planning measures them). With calibration the loss of a matrix is this share of its sensitivity."""
+
+
+@functools.cache
+def worth_choosing(columns: int) -> frozenset[str]:
+    """The names of GAUSSIAN_ERROR but for those that another of the same file beats in a matrix of so many columns: no
+    larger, with a smaller error. So a group that does not divide the columns falls out where a smaller one does."""
+    chosen: set[str] = set()
+    for declaration in _DECLARATIONS:
+        errors = declaration.gaussian_error
+        size = {name: codec_by_name(name).blob_bytes(1, columns) for name in errors}
+        chosen |= {
+            name for name in errors if not any(size[o] <= size[name] and errors[o] < errors[name] for o in errors)
+        }
+    return frozenset(chosen)
 
 
 def try_candidates(weight: Floats, hessian: Matrix, names: Iterable[str]) -> dict[str, Floats]:
@@ -110,8 +126,8 @@ def entropy_coded(codec: StreamCodec) -> StreamCodec:
 
 def _kept(name: str) -> KeptCodec:
     inner = codec_by_name(name)
-    if not isinstance(inner, (AffineCodec, SignCodec)):
-        raise ArgumentError(f"unknown codec {PREFIX + name!r}: only affine and sign codes can be kept")
+    if not isinstance(inner, (AffineCodec, SignCodec)) or inner.flags & FLAG_E4M4:
+        raise ArgumentError(f"unknown codec {PREFIX + name!r}: only affine and sign codes with fp16 scales can be kept")
     return KeptCodec(inner)
 
 

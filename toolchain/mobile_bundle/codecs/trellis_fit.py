@@ -1,7 +1,7 @@
-"""Which fp16 scale and which way through the trellis stand for a row's weights.
+"""Which scale and which way through the trellis stand for a row's weights.
 
-Shapes: w float32 (rows, columns); counts float32 (columns,), what a squared error of each column counts; d float16
-(rows, groups); codes uint8 (rows, groups * group), stored bits in the order of the columns.
+Shapes: w float32 (rows, columns); counts float32 (columns,), what a squared error of each column counts; d (rows,
+groups), as its ScaleType stores it; codes uint8 (rows, groups * group), stored bits in the order of the columns.
 """
 
 from __future__ import annotations
@@ -13,12 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_bundle.codecs.matrices import Matrix, times
-from mobile_bundle.codecs.propagation import Ordered, energy_order, importance, propagate, refine, row_gains
+from mobile_bundle.codecs.propagation import (
+    SWEEPS,
+    Ordered,
+    by_rows,
+    energy_order,
+    importance,
+    propagate,
+    refine,
+    row_gains,
+)
+from mobile_bundle.codecs.scale_types import ScaleType, Stored, worthwhile
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.native.trellis import CIRCLE, search_circles, search_trellis
 
 Codes = NDArray[np.uint8]
-Halves = NDArray[np.float16]
 
 PLACES = np.arange(CIRCLE) % 4 * 4 + np.arange(CIRCLE) // 4
 """The column (of 16) at each place of the circle, and the place of each column: the permutation is its own inverse."""
@@ -27,8 +36,6 @@ _PER_DEVIATION = {2: 7.1, 3: 4.57}
 _TRIED = (1.0, 1.15)
 """Steps to try, relative to that; a heavy tail wants larger ones."""
 _REFITS = 2
-_LARGEST = np.float32(65504)
-"""Of fp16."""
 
 
 @dataclass
@@ -36,20 +43,30 @@ class Coded:
     """codes, d as above; values: float32 (rows, columns), what they stand for."""
 
     codes: Codes
-    d: Halves
+    d: Stored
     values: Floats
 
 
-def fit(w: Floats, counts: Floats, bits: int, group: int) -> Coded:
+@dataclass(frozen=True)
+class Layout:
+    """bits: 2 or 3. group: columns that share a scale. scales: how that is stored."""
+
+    bits: int
+    group: int
+    scales: ScaleType
+
+
+def fit(w: Floats, counts: Floats, layout: Layout) -> Coded:
     """Every group of columns by itself."""
     rows, columns = w.shape
+    group = layout.group
     groups = -(-columns // group)
     padded, weight = np.zeros((rows, groups * group), np.float32), np.zeros(groups * group, np.float32)
     padded[:, :columns], weight[:columns] = w, counts
-    out = Coded(np.empty(padded.shape, np.uint8), np.empty((rows, groups), np.float16), np.empty_like(padded))
+    out = Coded(np.empty(padded.shape, np.uint8), np.empty((rows, groups), layout.scales.dtype), np.empty_like(padded))
     for number in range(groups):
         part = slice(number * group, (number + 1) * group)
-        best = _fit_group(np.ascontiguousarray(padded[:, part]), weight[part], bits)
+        best = _fit_group(np.ascontiguousarray(padded[:, part]), weight[part], layout)
         out.codes[:, part], out.values[:, part], out.d[:, number] = best.codes, best.values, best.d[:, 0]
     out.values = out.values[:, :columns]
     return out
@@ -79,16 +96,18 @@ def block_order(hessian: Matrix) -> NDArray[np.intp]:
     return _circle_order(energy_order(hessian, CIRCLE))
 
 
-def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined: bool = True) -> Coded:
+def fit_propagated(w: Floats, rounding: Rounding, layout: Layout, refined: bool = True) -> Coded:
     """Scales first, to the weights as they are; then blocks of 16 columns, those whose inputs have the most energy
     first, each for the weights as the errors before it have moved them; then, if `refined`, each again; then every row
-    gets its strength back (propagation.py)."""
+    gets its strength back (propagation.py). Coarse scales get it after the first time (affine_propagated.py).
+    Without `refined` the values are those of scales that are not rounded."""
     rows, columns = w.shape
+    bits, group, scales = layout.bits, layout.group, layout.scales
     order, factor = rounding.ordered.order, rounding.ordered.factor
     counts = np.empty(columns, np.float32)
     counts[order] = importance(factor)
-    first = fit(w, counts, bits, group)
-    steps = first.d.astype(np.float32)
+    first = fit(w, counts, layout)
+    steps = scales.values(first.d)
     circles = np.ascontiguousarray(first.codes.reshape(rows, -1, CIRCLE)[..., PLACES].transpose(1, 0, 2))
     by_group = np.ascontiguousarray(steps.T)
 
@@ -113,13 +132,24 @@ def fit_propagated(w: Floats, rounding: Rounding, bits: int, group: int, refined
     own = np.ascontiguousarray(w.T[order])
     work = own.copy()
     propagate(work, factor, rounding.blocks, code_block)
+    answers = times(w, rounding.ordered.hessian)
     if refined:
-        refine(own, work, rounding.ordered.damped, rounding.blocks, code_block)
-    values = np.empty_like(w)
-    values[:, order] = work.T
-    gains = row_gains(w, values, times(w, rounding.ordered.hessian))[:, None]
-    d = np.minimum(steps * gains, _LARGEST).astype(np.float16)
-    used = np.repeat(d.astype(np.float32), group, axis=1)[:, :columns]
+        if scales.coarse:
+            refine(own, work, rounding.ordered.damped, rounding.blocks, code_block, 1)
+            gains = worthwhile(row_gains(w, by_rows(work, order), answers)[:, None])
+            steps = scales.values(scales.stored_evenly(steps * gains))
+            by_group[:] = steps.T
+            own *= gains.T
+        sweeps = SWEEPS - 1 if scales.coarse else SWEEPS
+        refine(own, work, rounding.ordered.damped, rounding.blocks, code_block, sweeps)
+    values = by_rows(work, order)
+    if scales.coarse and refined:
+        return Coded(_in_columns(circles), scales.stored(steps), values)
+    gains = row_gains(w, values, answers)[:, None]
+    d = scales.stored(steps * gains)
+    if scales.coarse:
+        return Coded(_in_columns(circles), d, values * gains)
+    used = np.repeat(scales.values(d), group, axis=1)[:, :columns]
     levels = np.divide(values, np.repeat(steps, group, axis=1)[:, :columns], out=np.zeros_like(w), where=values != 0)
     return Coded(_in_columns(circles), d, np.rint(levels) * used)
 
@@ -132,10 +162,10 @@ def _circle_order(order: NDArray[np.intp]) -> NDArray[np.intp]:
     return order[np.lexsort((place, rank[number]))]
 
 
-def _fit_group(w: Floats, counts: Floats, bits: int) -> Coded:
+def _fit_group(w: Floats, counts: Floats, layout: Layout) -> Coded:
     """The best of a few scales for one group of columns of every row, refined by regression on its levels."""
     energy = np.einsum("rc,rc,c->r", w, w, counts) / np.float32(counts.sum())
-    start = np.sqrt(energy) / np.float32(_PER_DEVIATION[bits])
+    start = np.sqrt(energy) / np.float32(_PER_DEVIATION[layout.bits])
     columns = np.arange(0, w.shape[1], CIRCLE)[:, None] + PLACES
     targets = np.ascontiguousarray(w[:, columns].transpose(1, 0, 2))
     factors = np.zeros((len(columns), CIRCLE, CIRCLE), np.float32)
@@ -143,10 +173,10 @@ def _fit_group(w: Floats, counts: Floats, bits: int) -> Coded:
         factors[:, np.arange(CIRCLE), np.arange(CIRCLE)] = 1 / np.sqrt(counts[columns])
 
     def code(step: Floats) -> tuple[Coded, Floats]:
-        """With these steps, float32 (rows,), rounded to fp16: d is (rows, 1). And the loss of every row."""
-        d = np.minimum(step, _LARGEST).astype(np.float16)
-        used = d.astype(np.float32)
-        found, levels = (_in_columns(each) for each in search_circles(bits, targets, used, factors))
+        """With these steps, float32 (rows,), as they can be stored: d is (rows, 1). And the loss of every row."""
+        d = layout.scales.stored(step)
+        used = layout.scales.values(d)
+        found, levels = (_in_columns(each) for each in search_circles(layout.bits, targets, used, factors))
         values = levels * used[:, None]
         return Coded(found, d[:, None], values), np.einsum("rc,rc,c->r", w - values, w - values, counts)
 
@@ -154,7 +184,7 @@ def _fit_group(w: Floats, counts: Floats, bits: int) -> Coded:
     for factor in _TRIED[1:]:
         _keep_better(best, least, *code(start * np.float32(factor)))
     for _ in range(_REFITS):
-        d = best.d.astype(np.float32)
+        d = layout.scales.values(best.d)
         levels = np.divide(best.values, d, out=np.zeros_like(w), where=d > 0)  # whole numbers again, nearly
         products, squares = np.einsum("rc,rc,c->r", levels, w, counts), np.einsum("rc,rc,c->r", levels, levels, counts)
         step = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)

@@ -23,6 +23,7 @@ from mobile_bundle.codecs.affine import AffineCodec
 from mobile_bundle.codecs.affine_fit import Fit, fit_symmetric
 from mobile_bundle.codecs.affine_propagated import Grid as RoundingGrid
 from mobile_bundle.codecs.affine_propagated import Rounding, fit_propagated
+from mobile_bundle.codecs.affine_steps import HALVES
 from mobile_bundle.codecs.bitnet import BitnetCodec
 from mobile_bundle.codecs.source import Floats
 from mobile_bundle.codecs.sparse_ternary import SparseTernaryCodec
@@ -99,7 +100,7 @@ class Grid(ABC):
 
 def make_grid(codec: StreamCodec, columns: int) -> Grid:
     """UnsupportedError for a codec that cannot be trained, and for columns that it has no exact form for."""
-    if isinstance(codec, AffineCodec):
+    if isinstance(codec, AffineCodec) and not codec.e4m4:
         return AffineGrid(codec, columns)
     if isinstance(codec, SparseTernaryCodec):
         if columns % 4:
@@ -111,7 +112,7 @@ def make_grid(codec: StreamCodec, columns: int) -> Grid:
         return VectorGrid(codec, columns)
     raise UnsupportedError(
         f"{codec.name} cannot be healed",
-        "use bitnet-row, bitnet, bitnet-1.25bit, bitnet-1.25bit-row, vptq-2bit or an affine code",
+        "use bitnet-row, bitnet, bitnet-1.25bit, bitnet-1.25bit-row, vptq-2bit or an affine code with scales of fp16",
     )
 
 
@@ -318,6 +319,6 @@ def _propagated(weight: Floats, stats: Stats, hessian: Floats) -> Start:
         return fit_symmetric(w, -1, 1, _TERNARY_SHRINK, _REFITS, counts)
 
     rounding = Rounding.of(hessian)
-    found = fit_propagated(stats.target(weight) / unit, rounding, RoundingGrid(weight.shape[1], -1, 1, fit))
+    found = fit_propagated(stats.target(weight) / unit, rounding, RoundingGrid(weight.shape[1], -1, 1, fit, HALVES))
     scale = np.abs(found.d.astype(np.float32)) * unit
     return Start(found.values * unit, _positive(scale), None, 1.0)

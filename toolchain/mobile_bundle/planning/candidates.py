@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mobile_bundle.codecs import StreamCodec, codec_by_name
 from mobile_bundle.codecs.declaration import rules_of
-from mobile_bundle.codecs.registry import GAUSSIAN_ERROR
+from mobile_bundle.codecs.registry import GAUSSIAN_ERROR, worth_choosing
 from mobile_bundle.models import TensorSpec
 
 _SHARING_BITS = 0.01
@@ -72,7 +72,10 @@ def candidates(
         return Candidate(codec, size, loss, time, price * time)
 
     found = [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
+    worth = worth_choosing(tensor.columns)
     for name in GAUSSIAN_ERROR:
+        if name not in worth:
+            continue
         codec = _shared(codec_by_name(name), tensor, sharers)
         size = float(codec.blob_bytes(tensor.rows, tensor.columns))
         if shared := codec.shared_codebook:
