@@ -39,10 +39,10 @@ _LADDER = (
     named_recipe("affine-5bit"),
     named_recipe("affine-6bit"),
     Recipe(
-        "affine-6bit-g32-sym",
-        "affine-6bit-g32-asym",
+        "affine-6bit-g32-e4m4",
+        "affine-6bit-g32-e4m4",
         (("*.attention.value.weight", "affine-8bit"),),
-        "affine-6bit-g32, values 8 bits",
+        "affine-6bit-g32-e4m4, values 8 bits",
     ),
     named_recipe("affine-8bit"),
 )
