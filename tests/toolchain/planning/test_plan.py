@@ -52,9 +52,10 @@ def test_trials_are_what_coding_does() -> None:
         difference = codec_for(blob.header).decode(blob) - weight
         coded = np.einsum("rc,cd,rd->r", difference, stats.hessian, difference)
         if name.startswith(("affine", "trellis")):
-            assert errors.sum() == pytest.approx(coded.sum(), rel=0.02)  # scales are rounded to fp16 at last
-            # Where scales are bytes, their rounding is a row's own luck.
-            assert np.corrcoef(errors, coded)[0, 1] > (0.98 if codec_by_name(name).flags & FLAG_E4M4 else 0.99), name
+            # Where scales are bytes, codes are chosen again after they were rounded, which a trial leaves out.
+            coarse = codec_by_name(name).flags & FLAG_E4M4
+            assert errors.sum() == pytest.approx(coded.sum(), rel=0.03 if coarse else 0.02)
+            assert np.corrcoef(errors, coded)[0, 1] > (0.95 if coarse else 0.99), name
         elif name == "vptq-v4-b8":  # larger codebooks learn so few vectors by heart
             assert abs(errors.sum() / coded.sum() - 1) < 0.5
 
