@@ -21,7 +21,7 @@ class AutomationTest : AppTest() {
         file.delete()
         Robolectric.buildActivity(AutomationActivity::class.java, intent).setup().use { controller ->
             waitFor("the result") { file.exists() }
-            assertTrue(controller.get().isFinishing)
+            waitFor("the end, which comes after it") { controller.get().isFinishing }
         }
         return JSONObject(file.readText())
     }
