@@ -53,7 +53,7 @@ static mb_status check_record(const mb_weights *w, uint32_t i, uint64_t names_by
   if (r->offset % MB_BLOB_ALIGNMENT != 0 || r->bytes < sizeof(mb_blob_header) ||
       !inside(r->offset, r->bytes, w->file_bytes))
     return entry_damaged(i, "place");
-  if (r->blob_version != MB_BLOB_VERSION || r->reserved[0] != 0 || r->reserved[1] != 0)
+  if (r->blob_version != MB_BLOB_VERSION || r->reserved[0] != 0 || r->reserved[1] != 0 || mb_is_withdrawn(r->format))
     return mb_fail(MB_ERROR_FORMAT, "weights.ptd: entry %u of its index is of another version: build the bundle again",
                    i);
   if (r->format != MB_FORMAT_ENTROPY) { /* whose size is free */

@@ -6,19 +6,10 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 #include "packed/layout.h"
 
 #define MB_INLINE static inline __attribute__((always_inline))
-
-/* Unroll the next loop four times (gcc does not by itself), or not at all (it keeps too much in registers, then not).
- */
-#if defined(__clang__)
-#define UNROLL_4 _Pragma("unroll 4")
-#define UNROLL_NOT _Pragma("clang loop unroll(disable)")
-#else
-#define UNROLL_4 _Pragma("GCC unroll 4")
-#define UNROLL_NOT _Pragma("GCC unroll 1")
-#endif
 
 /* A case of a switch: a function of a constant number of rows, ROWS, so that its accumulators are registers. */
 #define FOR_ROWS(n, call) \

@@ -164,9 +164,24 @@ static void unpack_trellis_3(uint8_t *tile, const uint8_t *p, uint32_t columns) 
     for (int half = 0; half < 64; half += 32) {
       const __m256i plane = load_bytes(p + 128 + half);
       __m256i codes[8];
-      trellis_codes_3(codes, table, p + half, _mm256_slli_epi16(plane, 3));
-      trellis_codes_3(codes + 4, table, p + 64 + half, _mm256_srli_epi16(plane, 1));
+      trellis_codes_3(codes, table, p + half, half_plane(plane, false));
+      trellis_codes_3(codes + 4, table, p + 64 + half, half_plane(plane, true));
       for (int f = 0; f < 8; f++) _mm256_store_si256((__m256i *)(void *)(tile + 64 * f + half), codes[f]);
+    }
+}
+
+static void unpack_trellis_25(uint8_t *tile, const uint8_t *p, uint32_t columns) {
+  const __m256i tables[2] = {trellis_table(mb_trellis_25[0]), trellis_table(mb_trellis_25[1])};
+  for (uint32_t c = 0; c < columns; c += 64, p += 320)
+    for (int half = 0; half < 64; half += 32) {
+      const __m256i plane = load_bytes(p + 256 + half);
+      UNROLL_4
+      for (int block = 0; block < 4; block++) {
+        __m256i codes[4];
+        trellis_codes_25(codes, tables, p + 64 * block + half, quarter_plane(plane, block));
+        uint8_t *to = tile + (c + 16 * (uint32_t)block) * 16 + half;
+        for (int f = 0; f < 4; f++) _mm256_store_si256((__m256i *)(void *)(to + 64 * f), codes[f]);
+      }
     }
 }
 
@@ -329,8 +344,9 @@ MB_INLINE void affine_tile(const mb_tile *t, uint32_t bits, uint32_t flags) {
       if (bits == 5) unpack_5_bits(to, own + head, w->group);
       if (bits == 6) unpack_6_bits(to, own + head, w->group);
       if (bits == 8) unpack_8_bits((int16_t *)(void *)to, own + head, w->group);
-      if (bits == MB_TRELLIS + 2) unpack_trellis_2(to, own + head, w->group);
-      if (bits == MB_TRELLIS + 3) unpack_trellis_3(to, own + head, w->group);
+      if (bits == MB_TRELLIS_2) unpack_trellis_2(to, own + head, w->group);
+      if (bits == MB_TRELLIS_25) unpack_trellis_25(to, own + head, w->group);
+      if (bits == MB_TRELLIS_3) unpack_trellis_3(to, own + head, w->group);
     }
     for (uint32_t n = 0; n < vectors; n += 4)
       for (uint32_t s = 0; s < strips; s++) {
@@ -380,18 +396,19 @@ static void sign_tile(const mb_tile *t) { affine_tile(t, 1, 0); }
 #define TRELLIS_TILE(bits)                             \
   static void trellis_tile_##bits(const mb_tile *t) {  \
     if (t->w->flags & MB_FLAG_E4M4)                    \
-      affine_tile(t, MB_TRELLIS + bits, MB_FLAG_E4M4); \
+      affine_tile(t, MB_TRELLIS_##bits, MB_FLAG_E4M4); \
     else                                               \
-      affine_tile(t, MB_TRELLIS + bits, 0);            \
+      affine_tile(t, MB_TRELLIS_##bits, 0);            \
   }
 TRELLIS_TILE(2)
+TRELLIS_TILE(25)
 TRELLIS_TILE(3)
 
 static void multiply_panel(const mb_matrix *w, const mb_activations *x, float *y, size_t y_stride, uint32_t row_begin,
                            uint32_t row_end) {
-  static const mb_tile_kernel kernels[MB_STRIP_FORMATS] = {ternary_tile,   affine_tile_2, affine_tile_3, affine_tile_4,
-                                                           affine_tile_8,  affine_tile_5, affine_tile_6, sign_tile,
-                                                           trellis_tile_2, trellis_tile_3};
+  static const mb_tile_kernel kernels[MB_STRIP_FORMATS] = {
+      ternary_tile,  affine_tile_2, affine_tile_3,  affine_tile_4,  affine_tile_8,  affine_tile_5,
+      affine_tile_6, sign_tile,     trellis_tile_2, trellis_tile_3, trellis_tile_25};
   const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
   mb_each_tile(&whole, mb_last_row(w, row_end), w->format == MB_FORMAT_AFFINE8 ? WIDE_STRIPS : TILE_STRIPS,
                TILE_VECTORS, kernels[mb_strip_format(w->format)]);

@@ -235,10 +235,28 @@ MB_INLINE row_sums group_trellis_3(const uint8_t *p, const int8_t *x, uint32_t c
       const __m256i v[4] = {broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)};
       const uint8_t *pairs = p + 64 * half;
       __m256i codes[4];
-      trellis_codes_3(codes, table, pairs, half ? _mm256_srli_epi16(planes[0], 1) : _mm256_slli_epi16(planes[0], 3));
+      trellis_codes_3(codes, table, pairs, half_plane(planes[0], half));
       s.low = _mm256_add_epi32(s.low, dot_16_columns(codes, v));
-      trellis_codes_3(codes, table, pairs + 32,
-                      half ? _mm256_srli_epi16(planes[1], 1) : _mm256_slli_epi16(planes[1], 3));
+      trellis_codes_3(codes, table, pairs + 32, half_plane(planes[1], half));
+      s.high = _mm256_add_epi32(s.high, dot_16_columns(codes, v));
+    }
+  }
+  return s;
+}
+
+MB_INLINE row_sums group_trellis_25(const uint8_t *p, const int8_t *x, uint32_t columns, bool ahead) {
+  const __m256i tables[2] = {trellis_table(mb_trellis_25[0]), trellis_table(mb_trellis_25[1])};
+  row_sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (uint32_t c = not_constant(columns); c > 0; c -= 64, p += 320) {
+    for (int j = 0; j < 320; j += 64) prefetch_64(p + j, ahead);
+    const __m256i planes[2] = {load_bytes(p + 256), load_bytes(p + 288)};
+    UNROLL_4
+    for (int block = 0; block < 4; block++, x += 16) {
+      const __m256i v[4] = {broadcast_4(x), broadcast_4(x + 4), broadcast_4(x + 8), broadcast_4(x + 12)};
+      __m256i codes[4];
+      trellis_codes_25(codes, tables, p + 64 * block, quarter_plane(planes[0], block));
+      s.low = _mm256_add_epi32(s.low, dot_16_columns(codes, v));
+      trellis_codes_25(codes, tables, p + 64 * block + 32, quarter_plane(planes[1], block));
       s.high = _mm256_add_epi32(s.high, dot_16_columns(codes, v));
     }
   }
@@ -277,14 +295,15 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
     const int8_t *v = x->codes;
     __m256 low = _mm256_setzero_ps(), high = low;
     for (uint32_t g = 0; g < groups; g++, p += record, v += group) {
-      row_sums s = bits == 2                ? group_2_bits(p + head, v, group, ahead)
-                   : bits == 3              ? group_3_bits(p + head, v, group, ahead)
-                   : bits == 4              ? group_4_bits(p + head, v, group, ahead)
-                   : bits == 5              ? group_5_bits(p + head, v, group, ahead)
-                   : bits == 6              ? group_6_bits(p + head, v, group, ahead)
-                   : bits == 8              ? group_8_bits(p + head, v, group, ahead)
-                   : bits == MB_TRELLIS + 2 ? group_trellis_2(p + head, v, group, ahead)
-                                            : group_trellis_3(p + head, v, group, ahead);
+      row_sums s = bits == 2               ? group_2_bits(p + head, v, group, ahead)
+                   : bits == 3             ? group_3_bits(p + head, v, group, ahead)
+                   : bits == 4             ? group_4_bits(p + head, v, group, ahead)
+                   : bits == 5             ? group_5_bits(p + head, v, group, ahead)
+                   : bits == 6             ? group_6_bits(p + head, v, group, ahead)
+                   : bits == 8             ? group_8_bits(p + head, v, group, ahead)
+                   : bits == MB_TRELLIS_2  ? group_trellis_2(p + head, v, group, ahead)
+                   : bits == MB_TRELLIS_25 ? group_trellis_25(p + head, v, group, ahead)
+                                           : group_trellis_3(p + head, v, group, ahead);
       if (offset != 0) {
         __m256i bias = _mm256_set1_epi32(offset * x->sums[g]);
         s = (row_sums){_mm256_sub_epi32(s.low, bias), _mm256_sub_epi32(s.high, bias)};
@@ -328,9 +347,9 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   static void name##_trellis_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
                                     uint32_t row_end) {                                                        \
     if (w->flags & MB_FLAG_E4M4)                                                                               \
-      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, MB_FLAG_E4M4, w->group, ahead);            \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS_##bits, MB_FLAG_E4M4, w->group, ahead);            \
     else                                                                                                       \
-      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, 0, w->group, ahead);                       \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS_##bits, 0, w->group, ahead);                       \
   }
 #define AFFINE_GROUPS(name, bits, ahead) \
   AFFINE(name, bits, 32, ahead) AFFINE(name, bits, 64, ahead) AFFINE(name, bits, 128, ahead)
@@ -346,6 +365,7 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
   BYTE_SCALES(affine, 5, ahead)                                                                                   \
   BYTE_SCALES(affine, 6, ahead)                                                                                   \
   TRELLIS(affine, 2, ahead)                                                                                       \
+  TRELLIS(affine, 25, ahead)                                                                                      \
   TRELLIS(affine, 3, ahead)                                                                                       \
   static void name(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, uint32_t row_end) { \
     typedef void (*kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);               \
@@ -361,6 +381,8 @@ MB_INLINE void affine_vector(const mb_matrix *w, const mb_activations *x, float 
       sign_vector(w, x, y, row_begin, row_end, ahead);                                                            \
     else if (w->format == MB_FORMAT_TRELLIS2)                                                                     \
       affine##_trellis_2(w, x, y, row_begin, row_end);                                                            \
+    else if (w->format == MB_FORMAT_TRELLIS25)                                                                    \
+      affine##_trellis_25(w, x, y, row_begin, row_end);                                                           \
     else if (w->format == MB_FORMAT_TRELLIS3)                                                                     \
       affine##_trellis_3(w, x, y, row_begin, row_end);                                                            \
     else if (w->flags & MB_FLAG_E4M4)                                                                             \

@@ -8,6 +8,7 @@
 
 #include "base/half.h"
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 #include "packed/layout.h"
 
 #define MB_INLINE static inline __attribute__((always_inline))

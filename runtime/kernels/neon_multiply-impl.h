@@ -113,27 +113,68 @@ MB_INLINE void dot_6_bits(quad s[4], const uint8_t *p, const int8_t *x) {
   }
 }
 
-/* The codes of 16 columns of four rows, by trellis: codes[f] has those of the columns 4 * f .. 4 * f + 3. */
-MB_INLINE void trellis_codes_2(int8x16_t codes[4], uint8x16_t table, uint8x16_t q) {
-  const uint8x16_t nibble = vdupq_n_u8(15);
-  const uint32x4_t words = vreinterpretq_u32_u8(q);
-  const uint8x16_t turned = vreinterpretq_u8_u32(vsliq_n_u32(vshrq_n_u32(words, 30), words, 2));
-  codes[0] = vreinterpretq_s8_u8(look_up(table, vandq_u8(turned, nibble)));
-  codes[1] = vreinterpretq_s8_u8(look_up(table, vandq_u8(q, nibble)));
-  codes[2] = vreinterpretq_s8_u8(look_up(table, vandq_u8(vshrq_n_u8(q, 2), nibble)));
-  codes[3] = vreinterpretq_s8_u8(look_up(table, vshrq_n_u8(q, 4)));
+/* The windows of 16 columns of four rows of a trellis' codes, as with 2 bits (packed/trellis_layout.h): windows[f] has
+ * those of the columns 4 * f .. 4 * f + 3. */
+MB_INLINE void trellis_windows(uint8x16_t windows[4], uint8x16_t q) {
+#define TURNED_LEFT(words, bits) vsliq_n_u32(vshrq_n_u32(words, 32 - (bits)), words, bits)
+  const uint32x4_t words = vreinterpretq_u32_u8(q), both = veorq_u32(words, TURNED_LEFT(words, 2));
+  const uint8x16_t sums = vreinterpretq_u8_u32(TURNED_LEFT(both, 1)); /* the even bits: of two upper bits */
+  const uint8x16_t odd = vbslq_u8(vdupq_n_u8(0x11), sums, q), nibble = vdupq_n_u8(15);
+  const uint32x4_t left = vreinterpretq_u32_u8(vbslq_u8(vdupq_n_u8(0x44), sums, q));
+  const uint8x16_t even = vreinterpretq_u8_u32(TURNED_LEFT(left, 2));
+#undef TURNED_LEFT
+  windows[0] = vandq_u8(even, nibble);
+  windows[1] = vandq_u8(odd, nibble);
+  windows[2] = vshrq_n_u8(even, 4);
+  windows[3] = vshrq_n_u8(odd, 4);
 }
 
-/* The same with 3 bits. The columns' bits of the plane are bits 0..3 of `plane`; what lies above does not matter. */
-MB_INLINE void trellis_codes_3(int8x16_t codes[4], uint8x16_t q, uint8x16_t plane) {
-  const uint8x16_t table = vld1q_u8(mb_trellis_3), bits0_2 = vdupq_n_u8(7), nibble = vdupq_n_u8(15);
-  const uint32x4_t words = vreinterpretq_u32_u8(q);
-  const uint8x16_t turned = vreinterpretq_u8_u32(vsliq_n_u32(vshrq_n_u32(words, 31), words, 1));
-  const uint8x16_t pairs[4] = {vandq_u8(turned, bits0_2), vandq_u8(vshrq_n_u8(q, 1), bits0_2),
-                               vandq_u8(vshrq_n_u8(q, 3), bits0_2), vshrq_n_u8(q, 5)};
-  const uint8x16_t highs[4] = {plane, vshrq_n_u8(plane, 1), vshrq_n_u8(plane, 2), vshrq_n_u8(plane, 3)};
-  for (int f = 0; f < 4; f++)
-    codes[f] = vreinterpretq_s8_u8(look_up(table, vandq_u8(vsliq_n_u8(pairs[f], highs[f], 3), nibble)));
+/* The codes that they look up. */
+MB_INLINE int8x16_t trellis_code_2(uint8x16_t table, uint8x16_t window) {
+  return vreinterpretq_s8_u8(look_up(table, window));
+}
+/* Bit 1 of the bytes of `plane` is the columns'. */
+MB_INLINE int8x16_t trellis_code_3(uint8x16_t table, uint8x16_t window, uint8x16_t plane) {
+  const uint8x16_t bit1 = vdupq_n_u8(2);
+#if defined(__aarch64__) /* where clang sees what the mask is, it takes three instructions for this one */
+  __asm__("bit %0.16b, %1.16b, %2.16b" : "+w"(window) : "w"(plane), "w"(bit1));
+#else
+  window = vbslq_u8(bit1, plane, window);
+#endif
+  return vreinterpretq_s8_u8(look_up(table, window));
+}
+
+MB_INLINE void trellis_codes_2(int8x16_t codes[4], uint8x16_t table, uint8x16_t q) {
+  uint8x16_t windows[4];
+  trellis_windows(windows, q);
+  for (int f = 0; f < 4; f++) codes[f] = trellis_code_2(table, windows[f]);
+}
+
+/* The same with 3 bits. The columns' bits of the plane are bits 1..4 of `plane`. */
+MB_INLINE void trellis_codes_3(int8x16_t codes[4], uint8x16_t table, uint8x16_t q, uint8x16_t plane) {
+  uint8x16_t windows[4];
+  trellis_windows(windows, q);
+  codes[0] = trellis_code_3(table, windows[0], plane);
+  codes[1] = trellis_code_3(table, windows[1], vshrq_n_u8(plane, 1));
+  codes[2] = trellis_code_3(table, windows[2], vshrq_n_u8(plane, 2));
+  codes[3] = trellis_code_3(table, windows[3], vshrq_n_u8(plane, 3));
+}
+
+/* The same with 2.5 bits. The bits of the plane are bits 1 and 2 of `plane`. */
+MB_INLINE void trellis_codes_25(int8x16_t codes[4], uint8x16_t even, uint8x16_t odd, uint8x16_t q, uint8x16_t plane) {
+  uint8x16_t windows[4];
+  trellis_windows(windows, q);
+  codes[0] = trellis_code_3(even, windows[0], plane);
+  codes[1] = trellis_code_2(odd, windows[1]);
+  codes[2] = trellis_code_3(even, windows[2], vshrq_n_u8(plane, 1));
+  codes[3] = trellis_code_2(odd, windows[3]);
+}
+
+/* A table that seems new for every block: one that is known from before the loop gets no register in it, and clang
+ * loads it again for each of the 16 look-ups. */
+MB_INLINE uint8x16_t trellis_table(const uint8_t *levels) {
+  __asm__("" : "+r"(levels));
+  return vld1q_u8(levels);
 }
 
 MB_INLINE quad dot_16_codes(quad s, const int8x16_t codes[4], columns_16 x) {
@@ -146,11 +187,8 @@ MB_INLINE quad dot_16_codes(quad s, const int8x16_t codes[4], columns_16 x) {
 /* 16 columns, 64 bytes. */
 MB_INLINE void dot_trellis_2(quad s[4], const uint8_t *p, const int8_t *x) {
   const columns_16 v = columns_load(x);
-  /* A table that seems new for every block: one that is known from before the loop gets no register in it, and clang
-   * loads it again for each of the 16 look-ups. */
-  const uint8_t *levels = mb_trellis_2;
-  __asm__("" : "+r"(levels));
-  const uint8x16_t table = vld1q_u8(levels);
+  const uint8x16_t table = trellis_table(mb_trellis_2);
+  UNROLL_4
   for (int j = 0; j < 4; j++) {
     int8x16_t codes[4];
     trellis_codes_2(codes, table, vld1q_u8(p + 16 * j));
@@ -158,16 +196,31 @@ MB_INLINE void dot_trellis_2(quad s[4], const uint8_t *p, const int8_t *x) {
   }
 }
 
-/* 32 columns, 192 bytes. */
-MB_INLINE void dot_trellis_3(quad s[4], const uint8_t *p, const int8_t *x) {
-  const columns_16 first = columns_load(x), second = columns_load(x + 16);
-  for (int j = 0; j < 4; j++, p += 16) {
-    const uint8x16_t plane = vld1q_u8(p + 128);
+/* 16 columns of 32 whose 192 bytes begin at p, the block-th: more at a time, and there are no registers left. */
+MB_INLINE void dot_trellis_3(quad s[4], const uint8_t *p, const int8_t *x, uint32_t block) {
+  const columns_16 v = columns_load(x);
+  const int8x16_t places = vdupq_n_s8((int8_t)(1 - 4 * (int)block));
+  const uint8x16_t table = trellis_table(mb_trellis_3);
+  UNROLL_4
+  for (int j = 0; j < 4; j++) {
+    const uint8x16_t plane = vshlq_u8(vld1q_u8(p + 128 + 16 * j), places);
     int8x16_t codes[4];
-    trellis_codes_3(codes, vld1q_u8(p), plane);
-    s[j] = dot_16_codes(s[j], codes, first);
-    trellis_codes_3(codes, vld1q_u8(p + 64), vshrq_n_u8(plane, 4));
-    s[j] = dot_16_codes(s[j], codes, second);
+    trellis_codes_3(codes, table, vld1q_u8(p + 64 * block + 16 * j), plane);
+    s[j] = dot_16_codes(s[j], codes, v);
+  }
+}
+
+/* 16 columns of 64 whose 320 bytes begin at p, the block-th. */
+MB_INLINE void dot_trellis_25(quad s[4], const uint8_t *p, const int8_t *x, uint32_t block) {
+  const columns_16 v = columns_load(x);
+  const int8x16_t places = vdupq_n_s8((int8_t)(1 - 2 * (int)block));
+  const uint8x16_t even = trellis_table(mb_trellis_25[0]), odd = trellis_table(mb_trellis_25[1]);
+  UNROLL_4
+  for (int j = 0; j < 4; j++) {
+    const uint8x16_t plane = vshlq_u8(vld1q_u8(p + 256 + 16 * j), places);
+    int8x16_t codes[4];
+    trellis_codes_25(codes, even, odd, vld1q_u8(p + 64 * block + 16 * j), plane);
+    s[j] = dot_16_codes(s[j], codes, v);
   }
 }
 
@@ -184,6 +237,7 @@ MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t colum
   const uint32_t most = STEPS(largest_code(bits, ternary)) * 4;
   quad_sums total[4];
   for (int j = 0; j < 4; j++) total[j] = quad_sums_zero();
+  uint32_t block = 0; /* of 16 columns, where 64 lie together */
   while (columns > 0) {
     uint32_t width = columns < most ? columns : most;
     quad s[4];
@@ -201,10 +255,14 @@ MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t colum
       for (; width > 0; width -= 16, p += 192, x += 16) dot_6_bits(s, p, x);
     if (bits == 8)
       for (; width > 0; width -= 4, p += 64, x += 4) dot_8_bits(s, p, x);
-    if (bits == MB_TRELLIS + 2)
+    if (bits == MB_TRELLIS_2)
       for (; width > 0; width -= 16, p += 64, x += 16) dot_trellis_2(s, p, x);
-    if (bits == MB_TRELLIS + 3)
-      for (; width > 0; width -= 32, p += 192, x += 32) dot_trellis_3(s, p, x);
+    if (bits == MB_TRELLIS_25)
+      for (; width > 0; width -= 16, x += 16, p += block == 3 ? 320 : 0, block = (block + 1) % 4)
+        dot_trellis_25(s, p, x, block);
+    if (bits == MB_TRELLIS_3)
+      for (; width > 0; width -= 16, x += 16, p += block == 1 ? 192 : 0, block = 1 - block)
+        dot_trellis_3(s, p, x, block);
     for (int j = 0; j < 4; j++) total[j] = quad_add(total[j], s[j]);
   }
   strip_sums sums;
@@ -334,20 +392,33 @@ MB_INLINE void unpack(int8_t *tile, const uint8_t *p, uint32_t columns, uint32_t
           vst1q_u8(to + 128 * f + 64 + j, vsliq_n_u8(vshrq_n_u8(low, 2), vshrq_n_u8(q, 4), 2));
         }
       }
-  if (bits == MB_TRELLIS + 2)
+  if (bits == MB_TRELLIS_2)
     for (uint32_t c = 0; c < columns; c += 16, to += 256)
       for (int j = 0; j < 64; j += 16, p += 16) {
         int8x16_t codes[4];
         trellis_codes_2(codes, vld1q_u8(mb_trellis_2), vld1q_u8(p));
         for (int f = 0; f < 4; f++) vst1q_u8(to + 64 * f + j, vreinterpretq_u8_s8(codes[f]));
       }
-  if (bits == MB_TRELLIS + 3)
+  if (bits == MB_TRELLIS_25) {
+    const uint8x16_t even = vld1q_u8(mb_trellis_25[0]), odd = vld1q_u8(mb_trellis_25[1]);
+    for (uint32_t c = 0; c < columns; c += 64, p += 320, to += 1024)
+      for (int j = 0; j < 64; j += 16) {
+        const uint8x16_t plane = vld1q_u8(p + 256 + j);
+        int8x16_t codes[16];
+        trellis_codes_25(codes, even, odd, vld1q_u8(p + j), vshlq_n_u8(plane, 1));
+        trellis_codes_25(codes + 4, even, odd, vld1q_u8(p + 64 + j), vshrq_n_u8(plane, 1));
+        trellis_codes_25(codes + 8, even, odd, vld1q_u8(p + 128 + j), vshrq_n_u8(plane, 3));
+        trellis_codes_25(codes + 12, even, odd, vld1q_u8(p + 192 + j), vshrq_n_u8(plane, 5));
+        for (int f = 0; f < 16; f++) vst1q_u8(to + 64 * f + j, vreinterpretq_u8_s8(codes[f]));
+      }
+  }
+  if (bits == MB_TRELLIS_3)
     for (uint32_t c = 0; c < columns; c += 32, p += 192, to += 512)
       for (int j = 0; j < 64; j += 16) {
-        const uint8x16_t plane = vld1q_u8(p + 128 + j);
+        const uint8x16_t plane = vld1q_u8(p + 128 + j), table = vld1q_u8(mb_trellis_3);
         int8x16_t codes[8];
-        trellis_codes_3(codes, vld1q_u8(p + j), plane);
-        trellis_codes_3(codes + 4, vld1q_u8(p + 64 + j), vshrq_n_u8(plane, 4));
+        trellis_codes_3(codes, table, vld1q_u8(p + j), vshlq_n_u8(plane, 1));
+        trellis_codes_3(codes + 4, table, vld1q_u8(p + 64 + j), vshrq_n_u8(plane, 3));
         for (int f = 0; f < 8; f++) vst1q_u8(to + 64 * f + j, vreinterpretq_u8_s8(codes[f]));
       }
 }
@@ -482,17 +553,18 @@ static void sign_panel(const mb_tile *t) { affine_panel(t, 1, 0); }
   static void trellis_vector_##bits(const mb_matrix *w, const mb_activations *x, float *y, uint32_t row_begin, \
                                     uint32_t row_end) {                                                        \
     if (w->flags & MB_FLAG_E4M4)                                                                               \
-      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, MB_FLAG_E4M4);                             \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS_##bits, MB_FLAG_E4M4);                             \
     else                                                                                                       \
-      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS + bits, 0);                                        \
+      affine_vector(w, x, y, row_begin, row_end, MB_TRELLIS_##bits, 0);                                        \
   }                                                                                                            \
   static void trellis_panel_##bits(const mb_tile *t) {                                                         \
     if (t->w->flags & MB_FLAG_E4M4)                                                                            \
-      affine_panel(t, MB_TRELLIS + bits, MB_FLAG_E4M4);                                                        \
+      affine_panel(t, MB_TRELLIS_##bits, MB_FLAG_E4M4);                                                        \
     else                                                                                                       \
-      affine_panel(t, MB_TRELLIS + bits, 0);                                                                   \
+      affine_panel(t, MB_TRELLIS_##bits, 0);                                                                   \
   }
 TRELLIS(2)
+TRELLIS(25)
 TRELLIS(3)
 
 /* Strip formats only. */
@@ -500,11 +572,11 @@ static void multiply_strips(const mb_matrix *w, const mb_activations *x, float *
                             uint32_t row_end) {
   typedef void (*vector_kernel)(const mb_matrix *, const mb_activations *, float *, uint32_t, uint32_t);
   static const vector_kernel for_vector[MB_STRIP_FORMATS] = {
-      ternary_vector,  affine_vector_2, affine_vector_3, affine_vector_4,  affine_vector_8,
-      affine_vector_5, affine_vector_6, sign_vector,     trellis_vector_2, trellis_vector_3};
+      ternary_vector,  affine_vector_2, affine_vector_3,  affine_vector_4,  affine_vector_8,  affine_vector_5,
+      affine_vector_6, sign_vector,     trellis_vector_2, trellis_vector_3, trellis_vector_25};
   static const mb_tile_kernel for_panel[MB_STRIP_FORMATS] = {
-      ternary_panel,  affine_panel_2, affine_panel_3, affine_panel_4,  affine_panel_8,
-      affine_panel_5, affine_panel_6, sign_panel,     trellis_panel_2, trellis_panel_3};
+      ternary_panel,  affine_panel_2, affine_panel_3,  affine_panel_4,  affine_panel_8,  affine_panel_5,
+      affine_panel_6, sign_panel,     trellis_panel_2, trellis_panel_3, trellis_panel_25};
   const uint32_t last = mb_last_row(w, row_end), kernel = mb_strip_format(w->format);
   const mb_tile whole = {.w = w, .x = x, .y = y, .y_stride = y_stride, .row = row_begin};
   if (x->count == 1)

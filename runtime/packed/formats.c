@@ -17,6 +17,7 @@
 static bool scales_allowed(uint32_t format, uint32_t flags) {
   switch (format) {
     case MB_FORMAT_TRELLIS2:
+    case MB_FORMAT_TRELLIS25:
     case MB_FORMAT_TRELLIS3:
       return flags == 0 || flags == MB_FLAG_E4M4;
     case MB_FORMAT_SIGN1:
@@ -51,7 +52,9 @@ uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint
     case MB_FORMAT_AFFINE8:
     case MB_FORMAT_SIGN1:
     case MB_FORMAT_TRELLIS2:
+    case MB_FORMAT_TRELLIS25:
     case MB_FORMAT_TRELLIS3: {
+      if (group == 32 && format == MB_FORMAT_TRELLIS25) return 0;
       if ((group != 32 && group != 64 && group != 128) || !scales_allowed(format, flags)) return 0;
       uint64_t record = mb_record_head_bytes(flags) + mb_code_bytes(mb_format_bits(format), group);
       return padded_rows / MB_STRIP_ROWS * (mb_round_up(columns, group) / group) * record;
@@ -83,6 +86,10 @@ uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint
   }
 }
 
+bool mb_is_withdrawn(uint32_t format) {
+  return format >= MB_FIRST_WITHDRAWN_FORMAT && format <= MB_LAST_WITHDRAWN_FORMAT;
+}
+
 static bool all_zero(const uint8_t *bytes, size_t n) {
   uint8_t any = 0;
   for (size_t i = 0; i < n; i++) any |= bytes[i];
@@ -92,6 +99,7 @@ static bool all_zero(const uint8_t *bytes, size_t n) {
 static const char *check_header(const mb_blob_header *h, uint64_t available) {
   if (memcmp(h->magic, MB_BLOB_MAGIC, 4) != 0) return "no packed weight blob (magic)";
   if (h->version != MB_BLOB_VERSION) return "unknown version of the packed weight blob";
+  if (mb_is_withdrawn(h->format)) return "weight blob has a trellis code of an earlier version: build the bundle again";
   uint64_t bytes = mb_payload_bytes(h->format, h->rows, h->columns, h->group, h->flags);
   if (bytes == 0) return "format, shape, group and flags of the weight blob are no valid combination";
   if (h->payload_bytes != bytes) return "payload size of the weight blob does not match its shape";

@@ -35,6 +35,9 @@ typedef struct {
 
 /* Bytes of the payload that a header's format, shape, group and flags ask for; 0 when they are not a valid
  * combination or the size does not fit (rows, columns up to 2^28; no overflow). */
+/* Whether only earlier versions wrote and read such blobs: a bundle that has them must be built again. */
+bool mb_is_withdrawn(uint32_t format);
+
 uint64_t mb_payload_bytes(uint32_t format, uint32_t rows, uint32_t columns, uint32_t group, uint32_t flags);
 /* The view of a blob of which `available` bytes may be read; false and a static reason when it is not valid. The blob
  * must be aligned to 4 bytes; quantised formats have at most 2^20 columns, so that sums fit in 32 bits. The codes are

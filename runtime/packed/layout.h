@@ -12,8 +12,12 @@
 
 #define MB_MAX_GROUP 128
 
-/* How a strip format's codes lie: bits per weight, for trellis codes that and MB_TRELLIS; 0 for the row-major ones. */
+/* How a strip format's codes lie: bits per weight, for trellis codes twice that and MB_TRELLIS; 0 for the row-major
+ * ones. */
 #define MB_TRELLIS 16u
+#define MB_TRELLIS_2 (MB_TRELLIS + 4)
+#define MB_TRELLIS_25 (MB_TRELLIS + 5)
+#define MB_TRELLIS_3 (MB_TRELLIS + 6)
 static inline uint32_t mb_format_bits(uint32_t format) {
   switch (format) {
     case MB_FORMAT_SIGN1:
@@ -32,9 +36,11 @@ static inline uint32_t mb_format_bits(uint32_t format) {
     case MB_FORMAT_AFFINE8:
       return 8;
     case MB_FORMAT_TRELLIS2:
-      return MB_TRELLIS + 2;
+      return MB_TRELLIS_2;
+    case MB_FORMAT_TRELLIS25:
+      return MB_TRELLIS_25;
     case MB_FORMAT_TRELLIS3:
-      return MB_TRELLIS + 3;
+      return MB_TRELLIS_3;
     default:
       return 0;
   }
@@ -44,13 +50,16 @@ static inline uint32_t mb_format_bits(uint32_t format) {
  * codes its table's entries. */
 static inline bool mb_is_affine(uint32_t format) {
   return (format >= MB_FORMAT_AFFINE2 && format <= MB_FORMAT_AFFINE8) ||
-         (format >= MB_FORMAT_AFFINE5 && format <= MB_FORMAT_TRELLIS3);
+         (format >= MB_FORMAT_AFFINE5 && format <= MB_FORMAT_SIGN1) ||
+         (format >= MB_FORMAT_TRELLIS2 && format <= MB_FORMAT_TRELLIS25);
 }
 
-/* The place of a strip format in a table of kernels: ternary; affine 2, 3, 4, 8, 5, 6; signs; trellis 2, 3. */
-#define MB_STRIP_FORMATS 10
+/* The place of a strip format in a table of kernels: ternary; affine 2, 3, 4, 8, 5, 6; signs; trellis 2, 3,
+ * 2.5. */
+#define MB_STRIP_FORMATS 11
 static inline uint32_t mb_strip_format(uint32_t format) {
-  return format <= MB_FORMAT_AFFINE8 ? format - MB_FORMAT_TERNARY2 : format - MB_FORMAT_AFFINE5 + 5;
+  if (format <= MB_FORMAT_AFFINE8) return format - MB_FORMAT_TERNARY2;
+  return format <= MB_FORMAT_SIGN1 ? format - MB_FORMAT_AFFINE5 + 5 : format - MB_FORMAT_TRELLIS2 + 8;
 }
 
 /* What a symmetric code is relative to: 2^(bits-1); 8-bit codes are signed already. */
@@ -69,7 +78,7 @@ static inline size_t mb_record_head_bytes(uint32_t flags) {
   return (flags & MB_FLAG_ASYMMETRIC ? 2 : 1) * (flags & MB_FLAG_E4M4 ? 16 : 32);
 }
 static inline size_t mb_code_bytes(uint32_t bits, uint32_t columns) {
-  return (size_t)columns * (bits % MB_TRELLIS) * 2; /* x 16 / 8 */
+  return (size_t)columns * (bits > MB_TRELLIS ? bits - MB_TRELLIS : 2 * bits); /* x 16 / 8 */
 }
 static inline size_t mb_record_bytes(const mb_matrix *w) {
   return mb_record_head_bytes(w->flags) + mb_code_bytes(mb_format_bits(w->format), w->group);
@@ -105,8 +114,8 @@ static inline uint32_t mb_word(const uint8_t *p) {
 }
 
 /* The codes of one row (0..15) of a strip for `columns` columns from the start of `codes`: columns is a multiple of 16
- * for 2 and 6 bits, 32 for 3 and 5 bits (trellis codes alike), 8 for signs (1 bit: codes 0 and 2) and 4 bits, and 4 for
- * 8 bits. */
+ * for 2 and 6 bits, 32 for 3 and 5 bits (trellis codes alike), 64 for 2.5 bits, 8 for signs (1 bit: codes 0 and 2) and
+ * 4 bits, and 4 for 8 bits. */
 static inline void mb_row_codes(uint32_t bits, const uint8_t *codes, uint32_t row, uint32_t columns, int8_t *out) {
   const uint8_t *own = codes + 4 * row;
   for (uint32_t c = 0; c < columns; c++) {
@@ -142,10 +151,16 @@ static inline void mb_row_codes(uint32_t bits, const uint8_t *codes, uint32_t ro
         out[c] = (int8_t)(high << 2 | low);
         break;
       }
-      case MB_TRELLIS + 2:
+      case MB_TRELLIS_2:
         out[c] = (int8_t)mb_trellis_entry_2(mb_word(own + (size_t)(c / 16) * 64), c % 16);
         break;
-      case MB_TRELLIS + 3: {
+      case MB_TRELLIS_25: {
+        const uint8_t *block = own + (size_t)(c / 64) * 320;
+        uint32_t plane = block[256 + k] >> (c % 64 / 16 * 2 + c % 16 / 8) & 1u;
+        out[c] = (int8_t)mb_trellis_entry_25(mb_word(block + c % 64 / 16 * 64), c % 16, plane);
+        break;
+      }
+      case MB_TRELLIS_3: {
         const uint8_t *block = own + (size_t)(c / 32) * 192;
         uint32_t plane = block[128 + k] >> c % 32 / 4 & 1u;
         out[c] = (int8_t)mb_trellis_entry_3(mb_word(block + c % 32 / 16 * 64), c % 16, plane);

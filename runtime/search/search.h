@@ -22,10 +22,11 @@ MB_API mb_status mb_vector_nearest(const float *points, size_t count, uint32_t l
  * loss: sum over j of e[j]^2, e the solution of e * factor = weights - steps * levels; factor [16][16] is upper
  * triangular with a positive diagonal, and a column whose diagonal is infinite, and whose row and column are 0
  * otherwise, does not matter. Same result for every number of threads and every processor; the values should be finite
- * (the codes are valid in any case). bits 2 or 3; weights [count][16], steps [count], threads at least 1. codes
- * [count][16]: the stored bits of each weight, its pair in bits 0-1. levels [count][16]: what they stand for, -15..15.
+ * (the codes are valid in any case). halves: half bits of a weight, 4 to 6; weights [count][16], steps [count], threads
+ * at least 1. codes [count][16]: the stored bits of each weight, its pair in bits 0-1. levels [count][16]: what they
+ * stand for, -15..15.
  */
-MB_API mb_status mb_trellis_search(uint32_t bits, const float *weights, const float *steps, size_t count,
+MB_API mb_status mb_trellis_search(uint32_t halves, const float *weights, const float *steps, size_t count,
                                    const float *factor, uint32_t threads, uint8_t *codes, int8_t *levels);
 
 /* 1 if this processor has the units that mb_bf16_products takes (AVX512-BF16), else 0. */

@@ -1,9 +1,9 @@
-/* Codes of MB_FORMAT_TRELLIS2 and MB_FORMAT_TRELLIS3 for 16 weights at a time: the shortest way round the circle.
+/* Codes of the formats MB_FORMAT_TRELLIS* for 16 weights at a time: the shortest way round the circle.
  *
- * A state is what a weight's window takes from the one before: its pair of bits, or the high one of them. Viterbi's
- * algorithm keeps the best way to each state, once for every state that the way may begin in, because it must end in
- * the same one. With error propagation every survivor has errors of its own, and so its own targets for the weights to
- * come (per-survivor processing: Raheli, Polydoros and Tzou 1995).
+ * A state is the upper bits of the three pairs before a weight (packed/trellis_layout.h). Viterbi's algorithm keeps
+ * the best way to each state, once for every state that the way may begin in, because it must end in the same one. With
+ * error propagation every survivor has errors of its own, and so its own targets for the weights to come (per-survivor
+ * processing: Raheli, Polydoros and Tzou 1995).
  *
  * Eight rows at once, one in each lane. Every lane's operations are the same in any register, so neither the number of
  * threads nor the processor changes a result. */
@@ -22,7 +22,14 @@
 #define ALWAYS_INLINE static inline
 #endif
 
-enum { LANES = 8, STEPS = MB_TRELLIS_COLUMNS, MOST_STATES = 4, ROWS = 64 /* of one piece of work */ };
+/* The next loop's body as often as it runs: what depends on its number becomes constants. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 8")
+#endif
+
+enum { LANES = 8, STEPS = MB_TRELLIS_COLUMNS, STATES = 8, ROWS = 64 /* of one piece of work */ };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t mask __attribute__((vector_size(4 * LANES)));
@@ -33,116 +40,156 @@ typedef struct {
   float factor[STEPS][STEPS];
   float inverse[STEPS]; /* of its diagonal; 0: the column does not matter */
   bool propagates;      /* the factor has more than a diagonal */
-  uint32_t bits;
+  uint32_t halves;      /* half bits of a weight, 4 to 6 */
   uint8_t *codes;
   int8_t *levels;
 } search;
 
 /* The best way to every state. left: the targets of the steps to come. */
 typedef struct {
-  lanes loss[MOST_STATES];
-  lanes left[MOST_STATES][STEPS];
+  lanes loss[STATES];
+  lanes left[STATES][STEPS];
 } survivors;
+
+/* What the best of the codes that lead from one state to another costs, and which it is. */
+typedef struct {
+  lanes error, loss;
+  mask code;
+} branch;
 
 ALWAYS_INLINE lanes choose(mask where, lanes yes, lanes no) {
   return (lanes)((where & (mask)yes) | (~where & (mask)no));
 }
-ALWAYS_INLINE mask choose_number(mask where, int32_t yes, mask no) { return (where & yes) | (~where & no); }
+ALWAYS_INLINE mask choose_number(mask where, mask yes, mask no) { return (where & yes) | (~where & no); }
 
-/* What a code adds to a window, and the state that it leaves behind. */
-ALWAYS_INLINE uint32_t window_of(uint32_t bits, uint32_t state, uint32_t code) {
-  return bits == 2 ? state | code << 2 : state | (code & 3) << 1 | (code & 4) << 1;
+/* Bits of the weights at even places, or at odd ones, and their codes by window. */
+ALWAYS_INLINE uint32_t bits_at(uint32_t halves, uint32_t place) {
+  return place % 2 == 0 ? (halves + 1) / 2 : halves / 2;
 }
-ALWAYS_INLINE uint32_t state_after(uint32_t bits, uint32_t code) { return bits == 2 ? code : code >> 1 & 1; }
+ALWAYS_INLINE const uint8_t *table_at(uint32_t halves, uint32_t place) {
+  return halves == 4 ? mb_trellis_2 : halves == 5 ? mb_trellis_25[place % 2] : mb_trellis_3;
+}
 
-/* One weight of eight rows: every state's best predecessor and code, as 8 * state + code, and its survivors. */
-ALWAYS_INLINE void take_step(const search *s, uint32_t bits, bool propagates, uint32_t j, const lanes values[16],
-                             const survivors *from, survivors *to, mask back[MOST_STATES]) {
-  const uint32_t states = bits == 2 ? 4 : 2, codes = bits == 2 ? 4 : 8;
-  lanes error[MOST_STATES];
-  for (uint32_t n = 0; n < states; n++) {
-    to->loss[n] = (lanes){0} + INFINITY;
-    error[n] = (lanes){0};
-    back[n] = (mask){0};
+/* The window of a code, its pair in bits 0-1 and its bit of the plane in bit 2, after a state: the upper bit of the
+ * last pair in bit 0, of the first one in bit 2. */
+ALWAYS_INLINE uint32_t window_of(uint32_t bits, uint32_t state, uint32_t code) {
+  const uint32_t second = bits == 2 ? state & 1 : code >> 2;
+  return ((state >> 1 ^ state >> 2) & 1) | second << 1 | (code & 3) << 2;
+}
+
+/* From a state, by a code whose pair has this upper bit. */
+ALWAYS_INLINE branch best_code(uint32_t bits, uint32_t state, uint32_t upper, lanes target, const lanes values[16],
+                               float inverse) {
+  branch b;
+  UNROLLED for (uint32_t other = 0; other < 1u << (bits - 1); other++) { /* the lower bit, and that of the plane */
+    const uint32_t code = (other & 1) | upper << 1 | (other >> 1) << 2;
+    const lanes error = (target - values[window_of(bits, state, code)]) * inverse, loss = error * error;
+    const mask number = (mask){0} + (int32_t)code;
+    if (other == 0) {
+      b = (branch){error, loss, number};
+      continue;
+    }
+    const mask better = loss < b.loss;
+    b = (branch){choose(better, error, b.error), choose(better, loss, b.loss), choose_number(better, number, b.code)};
   }
-  for (uint32_t state = 0; state < states; state++)
-    for (uint32_t code = 0; code < codes; code++) {
-      const uint32_t n = state_after(bits, code);
-      const lanes e = (from->left[state][j] - values[window_of(bits, state, code)]) * s->inverse[j];
-      const lanes loss = from->loss[state] + e * e;
-      const mask better = loss < to->loss[n];
-      to->loss[n] = choose(better, loss, to->loss[n]);
-      error[n] = choose(better, e, error[n]);
-      back[n] = choose_number(better, (int32_t)(8 * state + code), back[n]);
+  return b;
+}
+
+/* One weight of eight rows: every state's best code and the upper bit of the state before, as 8 * bit + code, and its
+ * survivors. apart: of every state and upper bit the best code, where all states have the same targets. */
+ALWAYS_INLINE void take_step(const search *s, uint32_t bits, bool propagates, uint32_t j, const lanes values[16],
+                             branch apart[STATES][2], const survivors *from, survivors *to, mask back[STATES]) {
+  UNROLLED for (uint32_t n = 0; n < STATES; n++) {
+    const uint32_t first = n >> 1, second = first | STATES / 2;
+    branch a, b;
+    if (propagates) {
+      a = best_code(bits, first, n & 1, from->left[first][j], values, s->inverse[j]);
+      b = best_code(bits, second, n & 1, from->left[second][j], values, s->inverse[j]);
+    } else {
+      a = apart[first][n & 1], b = apart[second][n & 1];
     }
-  for (uint32_t n = 0; propagates && n < states; n++) {
-    mask was[MOST_STATES];
-    for (uint32_t state = 1; state < states; state++) was[state] = (back[n] >> 3) == (int32_t)state;
-    for (uint32_t k = j + 1; k < STEPS; k++) {
-      lanes target = from->left[0][k];
-      for (uint32_t state = 1; state < states; state++) target = choose(was[state], from->left[state][k], target);
-      to->left[n][k] = target - error[n] * s->factor[j][k];
-    }
+    const lanes one = from->loss[first] + a.loss, other = from->loss[second] + b.loss;
+    const mask better = other < one;
+    to->loss[n] = choose(better, other, one);
+    back[n] = choose_number(better, b.code | 8, a.code);
+    if (!propagates) continue;
+    const lanes error = choose(better, b.error, a.error);
+    for (uint32_t k = j + 1; k < STEPS; k++)
+      to->left[n][k] = choose(better, from->left[second][k], from->left[first][k]) - error * s->factor[j][k];
   }
 }
 
 /* Up to eight rows. */
-ALWAYS_INLINE void search_lanes(const search *s, uint32_t bits, bool propagates, size_t first, uint32_t rows) {
-  const uint32_t states = bits == 2 ? 4 : 2;
-  const uint8_t *table = bits == 2 ? mb_trellis_2 : mb_trellis_3;
-  lanes weights[STEPS], values[16], least = (lanes){0} + INFINITY;
+ALWAYS_INLINE void search_lanes(const search *s, uint32_t halves, bool propagates, size_t first, uint32_t rows) {
+  const uint32_t even = bits_at(halves, 0), odd = bits_at(halves, 1);
+  lanes weights[STEPS], values[2][16], least = (lanes){0} + INFINITY;
+  branch apart[STEPS][STATES][2];
   mask best[STEPS];
   memset(best, 0, sizeof best);
   for (uint32_t lane = 0; lane < LANES; lane++) {
     const size_t row = first + (lane < rows ? lane : 0);
     for (uint32_t j = 0; j < STEPS; j++) weights[j][lane] = s->weights[row * STEPS + j];
-    for (uint32_t i = 0; i < 16; i++) values[i][lane] = s->steps[row] * (float)(table[i] - MB_TRELLIS_OFFSET);
+    for (uint32_t p = 0; p < 2; p++)
+      for (uint32_t i = 0; i < 16; i++)
+        values[p][i][lane] = s->steps[row] * (float)(table_at(halves, p)[i] - MB_TRELLIS_OFFSET);
   }
-  for (uint32_t start = 0; start < states; start++) {
+  for (uint32_t j = 0; !propagates && j < STEPS; j++)
+    for (uint32_t state = 0; state < STATES; state++)
+      for (uint32_t upper = 0; upper < 2; upper++)
+        apart[j][state][upper] = j % 2 == 0 ? best_code(even, state, upper, weights[j], values[0], s->inverse[j])
+                                            : best_code(odd, state, upper, weights[j], values[1], s->inverse[j]);
+  for (uint32_t start = 0; start < STATES; start++) {
     survivors ways[2];
-    mask back[STEPS][MOST_STATES];
-    for (uint32_t state = 0; state < states; state++) {
+    mask back[STEPS][STATES];
+    for (uint32_t state = 0; state < STATES; state++) {
       ways[0].loss[state] = (lanes){0} + (state == start ? 0.0f : INFINITY);
-      memcpy(ways[0].left[state], weights, sizeof weights);
-      if (!propagates) memcpy(ways[1].left[state], weights, sizeof weights);
+      if (propagates) memcpy(ways[0].left[state], weights, sizeof weights);
     }
-    for (uint32_t j = 0; j < STEPS; j++)
-      take_step(s, bits, propagates, j, values, &ways[j % 2], &ways[(j + 1) % 2], back[j]);
-    const lanes loss = ways[STEPS % 2].loss[start];
+    for (uint32_t j = 0; j < STEPS; j += 2) {
+      take_step(s, even, propagates, j, values[0], apart[j], &ways[0], &ways[1], back[j]);
+      take_step(s, odd, propagates, j + 1, values[1], apart[j + 1], &ways[1], &ways[0], back[j + 1]);
+    }
+    const lanes loss = ways[0].loss[start];
     const mask better = loss < least;
     least = choose(better, loss, least);
     mask state = (mask){0} + (int32_t)start;
     for (uint32_t j = STEPS; j-- > 0;) {
       mask step = back[j][0];
-      for (uint32_t n = 1; n < states; n++) {
-        const mask here = state == (int32_t)n;
-        step = (here & back[j][n]) | (~here & step);
-      }
-      best[j] = (better & step) | (~better & best[j]);
-      state = step >> 3;
+      for (uint32_t n = 1; n < STATES; n++) step = choose_number(state == (int32_t)n, back[j][n], step);
+      best[j] = choose_number(better, step, best[j]);
+      state = state >> 1 | (step >> 3) << 2;
     }
   }
-  for (uint32_t lane = 0; lane < rows; lane++)
+  for (uint32_t lane = 0; lane < rows; lane++) {
+    uint32_t state = 0; /* the circle's, at its beginning */
+    for (uint32_t j = STEPS - 3; j < STEPS; j++) state = (state << 1 | ((uint32_t)best[j][lane] >> 1 & 1)) & 7;
     for (uint32_t j = 0; j < STEPS; j++) {
-      const uint32_t state = (uint32_t)best[j][lane] >> 3, code = (uint32_t)best[j][lane] & 7;
+      const uint32_t code = (uint32_t)best[j][lane] & 7;
       const size_t at = (first + lane) * STEPS + j;
       s->codes[at] = (uint8_t)code;
-      s->levels[at] = (int8_t)(table[window_of(bits, state, code)] - MB_TRELLIS_OFFSET);
+      s->levels[at] = (int8_t)(table_at(halves, j)[window_of(bits_at(halves, j), state, code)] - MB_TRELLIS_OFFSET);
+      state = (state << 1 | (code >> 1 & 1)) & 7;
     }
+  }
+}
+
+/* Each with its constants. */
+ALWAYS_INLINE void search_lanes_of(const search *s, uint32_t halves, size_t first, uint32_t rows) {
+  if (s->propagates)
+    search_lanes(s, halves, true, first, rows);
+  else
+    search_lanes(s, halves, false, first, rows);
 }
 
 ALWAYS_INLINE void search_rows(const search *s, size_t first, size_t last) {
   for (size_t row = first; row < last; row += LANES) {
     const uint32_t rows = last - row < LANES ? (uint32_t)(last - row) : LANES;
-    /* Each with its constants. */
-    if (s->bits == 2 && s->propagates)
-      search_lanes(s, 2, true, row, rows);
-    else if (s->bits == 2)
-      search_lanes(s, 2, false, row, rows);
-    else if (s->propagates)
-      search_lanes(s, 3, true, row, rows);
+    if (s->halves == 4)
+      search_lanes_of(s, 4, row, rows);
+    else if (s->halves == 5)
+      search_lanes_of(s, 5, row, rows);
     else
-      search_lanes(s, 3, false, row, rows);
+      search_lanes_of(s, 6, row, rows);
   }
 }
 
@@ -168,13 +215,13 @@ static void search_piece(void *context, uint32_t first, uint32_t last, uint32_t 
   search_portable(s, begin, end);
 }
 
-mb_status mb_trellis_search(uint32_t bits, const float *weights, const float *steps, size_t count, const float *factor,
-                            uint32_t threads, uint8_t *codes, int8_t *levels) {
-  if ((bits != 2 && bits != 3) || threads < 1 || count / ROWS >= UINT32_MAX)
-    return mb_fail(MB_ERROR_ARGUMENT, "no trellis of %u bits on %u threads", bits, threads);
+mb_status mb_trellis_search(uint32_t halves, const float *weights, const float *steps, size_t count,
+                            const float *factor, uint32_t threads, uint8_t *codes, int8_t *levels) {
+  if (halves < 4 || halves > 6 || threads < 1 || count / ROWS >= UINT32_MAX)
+    return mb_fail(MB_ERROR_ARGUMENT, "no trellis of %u half bits on %u threads", halves, threads);
   const uint32_t pieces = (uint32_t)((count + ROWS - 1) / ROWS);
   if (pieces == 0) return MB_OK;
-  search s = {.weights = weights, .steps = steps, .count = count, .bits = bits, .codes = codes, .levels = levels};
+  search s = {.weights = weights, .steps = steps, .count = count, .halves = halves, .codes = codes, .levels = levels};
   for (uint32_t j = 0; j < STEPS; j++) {
     const float own = factor[j * STEPS + j];
     s.inverse[j] = own > 0 ? 1.0f / own : 0.0f;

@@ -17,6 +17,7 @@ static const char *check(const mb_blob_header *outer, const uint8_t *payload, mb
       reserved != 0 || !isfinite(inner->scale))
     return "header inside of the entropy-coded blob is damaged";
   if (inner->format >= MB_FIRST_STORED_FORMAT) return "entropy-coded blob holds another stored form";
+  if (mb_is_withdrawn(inner->format)) return "entropy-coded blob is of an earlier version: build the bundle again";
   const uint64_t bytes = mb_payload_bytes(inner->format, inner->rows, inner->columns, inner->group, inner->flags);
   if (bytes == 0 || inner->payload_bytes != bytes || inner->rows != outer->rows || inner->columns != outer->columns)
     return "shape inside of the entropy-coded blob is not possible";

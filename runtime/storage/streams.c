@@ -35,7 +35,7 @@ static void affine(const mb_blob_header *h, mb_stream_layout *layout) {
   mb_part codes = bytes(4, code_bytes);
   if (h->format == MB_FORMAT_AFFINE3 || h->format == MB_FORMAT_TRELLIS3)
     codes = (mb_part){MB_PART_THREE_BITS, 4, 192, {256, 0, 0, 0}, code_bytes / 192};
-  if (h->format == MB_FORMAT_AFFINE5) codes = split(4, 256, 64, code_bytes / 320);
+  if (h->format == MB_FORMAT_AFFINE5 || h->format == MB_FORMAT_TRELLIS25) codes = split(4, 256, 64, code_bytes / 320);
   if (h->format == MB_FORMAT_AFFINE6) codes = split(4, 128, 64, code_bytes / 192);
   const uint64_t offsets = h->flags & MB_FLAG_ASYMMETRIC ? MB_STRIP_ROWS : 0;
   const mb_part halves[] = {numbers(0, 2, MB_STRIP_ROWS), numbers(2, 2, offsets), codes};

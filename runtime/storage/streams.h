@@ -14,12 +14,12 @@
  *   F32: INTERLEAVED 4 (streams 0-3).  BF16: INTERLEAVED 2 (0-1).  INT8: SPLIT 1, 0 (0).
  *   TERNARY2: codes SPLIT 1, 0 (0), row scales INTERLEAVED 4 (1-4).
  *   AFFINE, SIGN1, TRELLIS: [d INTERLEAVED 2 (0-1), m INTERLEAVED 2 (2-3, if there is one), codes (4, or 4-5)], the
- * codes being THREE_BITS of AFFINE3 and TRELLIS3, SPLIT 256, 64 of AFFINE5, SPLIT 128, 64 of AFFINE6 (high bits, low
- * bits), else SPLIT 1, 0. SPARSE_TERNARY: per tile [counts INTERLEAVED 4 (0-3), blocks SPLIT 128, 32 (4-5)], row scales
- * INTERLEAVED 4 (6-9). VECTOR: codebooks SPLIT v, stride - v (0-1), row scales INTERLEAVED 2 (2-3), outlier columns
- * INTERLEAVED 4 (4-7) and values SPLIT 1, 0 (8), indices [INDICES (9-10), what is left of the row SPLIT 1, 0 (11)],
- * residual indices likewise (12-14); indices of 8 bits are SPLIT 1, 0 (9 or 12). Gaps SPLIT 1, 0 (1, as what fills
- * codebooks up). */
+ * codes being THREE_BITS of AFFINE3 and TRELLIS3, SPLIT 256, 64 of AFFINE5 and TRELLIS25, SPLIT 128, 64 of AFFINE6
+ * (high bits, low bits), else SPLIT 1, 0. SPARSE_TERNARY: per tile [counts INTERLEAVED 4 (0-3), blocks SPLIT 128, 32
+ * (4-5)], row scales INTERLEAVED 4 (6-9). VECTOR: codebooks SPLIT v, stride - v (0-1), row scales INTERLEAVED 2 (2-3),
+ * outlier columns INTERLEAVED 4 (4-7) and values SPLIT 1, 0 (8), indices [INDICES (9-10), what is left of the row SPLIT
+ * 1, 0 (11)], residual indices likewise (12-14); indices of 8 bits are SPLIT 1, 0 (9 or 12). Gaps SPLIT 1, 0 (1, as
+ * what fills codebooks up). */
 #ifndef MB_STORAGE_STREAMS_H
 #define MB_STORAGE_STREAMS_H
 

@@ -27,7 +27,7 @@ Tensor = tuple[str, Blob]
 _BASE = 16384
 _RECIPES = {
     "llama": ("raw", "affine-4bit", "affine-2bit", "vptq-2bit", "hyper", "seedlm-4bit", "affine-4bit+entropy"),
-    "qwen2": ("affine-3bit", "affine-5bit"),
+    "qwen2": ("affine-3bit", "affine-5bit", "trellis-2bit", "trellis-2.5bit", "trellis-3bit"),
     "qwen3": ("affine-8bit", "affine-6bit", "raw+entropy"),
     "bitnet": ("bitnet", "bitnet-1.6bit", "bitnet+entropy"),
     "llama-untied-biases": ("bitnet-1.25bit", "vptq-2bit"),

@@ -19,6 +19,7 @@ CODECS = (
     "sign-1bit",
     "affine-4bit-g32-e4m4",
     "trellis-2bit-g64",
+    "trellis-2.5bit",
     "trellis-3bit",
     "affine-8bit",
     "bitnet",

@@ -65,6 +65,7 @@ EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine5.out", linear<MB_FORMAT_AFFINE5
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_affine6.out", linear<MB_FORMAT_AFFINE6>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_sign1.out", linear<MB_FORMAT_SIGN1>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_trellis2.out", linear<MB_FORMAT_TRELLIS2>);
+EXECUTORCH_LIBRARY(mobile_bundle, "linear_trellis25.out", linear<MB_FORMAT_TRELLIS25>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_trellis3.out", linear<MB_FORMAT_TRELLIS3>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_ternary2.out", linear<MB_FORMAT_TERNARY2>);
 EXECUTORCH_LIBRARY(mobile_bundle, "linear_sparse_ternary.out", linear<MB_FORMAT_SPARSE_TERNARY>);

@@ -107,18 +107,26 @@ typedef enum {
    * the group's G columns: per 8 columns 16 bytes: byte r, bit c: column c of the 8, of row r. */
   MB_FORMAT_SIGN1 = 13,
 
-  /* Trellis codes of 2 and 3 bits, one scale d per row and group of G columns (G = 32, 64 or 128). d is fp16, or with
-   * MB_FLAG_E4M4 a byte (MB_FORMAT_AFFINE2). Other flags: none.
-   *   w = scale * d * (T[window] - 16): `window`, 4 bits, are a weight's own bits and some of the weight's before it.
+  /* Trellis codes of 2, 2.5 and 3 bits, one scale d per row and group of G columns (G = 32, 64 or 128; with 2.5 bits
+   * 64 or 128). d is fp16, or with MB_FLAG_E4M4 a byte (MB_FORMAT_AFFINE2). Other flags: none.
+   *   w = scale * d * (T[window] - 16): `window`, 4 bits, are a weight's own bits and some of those before it.
    * Records, `scale` and padding as in the symmetric affine formats: 16 d, then the bits of the group's G columns;
    * but columns that fill up the last 16 may have any bits, and so may those of a row whose d is 0.
    * 2 bits: laid out as AFFINE2, so that the 16 columns of a row are one 32-bit word, with column 4*f + k at the pair
-   * of bits i = 4*k + f. window: bits 0-1 pair i - 1, bits 2-3 pair i; the pair before the first is the last one. T = 5
-   * 12 1 9 12 18 8 15 17 24 14 20 24 31 21 27 3 bits: laid out as AFFINE3: pairs as with 2 bits, and a plane of high
-   * bits. window: bit 0 the high bit of pair i - 1, bits 1-2 pair i, bit 3 the column's bit of the plane. T = 5 8 12 14
-   * 10 12 14 16 16 18 20 22 18 20 24 27 */
-  MB_FORMAT_TRELLIS2 = 14,
-  MB_FORMAT_TRELLIS3 = 15,
+   * of bits i = 4*k + f, its upper bit u[i]; the pair before the first is the last one.
+   *   window: bit 0 u[i-2] xor u[i-3], bit 1 u[i-1], bits 2-3 pair i.
+   *   T = 4 11 13 8 15 19 22 17 10 15 17 13 19 24 28 21
+   * 3 bits: laid out as AFFINE3: pairs as with 2 bits, and a plane of one bit more for every column, which is bit 1 of
+   * the window instead of u[i-1].
+   *   T = 3 7 16 18 12 14 21 23 9 11 18 20 14 16 25 29
+   * 2.5 bits: per 64 columns four words of pairs, as with 2 bits, in 256 bytes, then 64 bytes with one bit more for
+   * every column with an even f: byte 4*r + k, bit 2*b + f/2: column 16*b + 4*f + k, of row r. Windows with an even f
+   * are as with 3 bits, those with an odd f as with 2 bits.
+   *   Even f: T = 1 7 16 19 10 13 22 26 6 10 19 22 13 16 25 31
+   *   Odd f:  T = 1 8 5 12 15 20 17 22 10 15 12 17 20 26 24 31 */
+  MB_FORMAT_TRELLIS2 = 16,
+  MB_FORMAT_TRELLIS3 = 17,
+  MB_FORMAT_TRELLIS25 = 18,
 
   /* ---- Stored forms: decoded once, at install, into a packed form above (runtime/storage/). ---- */
 
@@ -145,7 +153,9 @@ typedef enum {
   MB_FORMAT_ENTROPY = 35,
 } mb_format;
 
-#define MB_FIRST_STORED_FORMAT 32 /* from here on a blob must be installed before it can be computed with */
+#define MB_FIRST_WITHDRAWN_FORMAT 14 /* trellis codes of four and two states, */
+#define MB_LAST_WITHDRAWN_FORMAT 15  /* which earlier versions wrote: readers refuse them */
+#define MB_FIRST_STORED_FORMAT 32    /* from here on a blob must be installed before it can be computed with */
 
 #define MB_FLAG_ASYMMETRIC 1u      /* affine: offsets, or with MB_FLAG_E4M4 zero points, are stored */
 #define MB_FLAG_ROW_SCALES 2u      /* ternary: float32 scale per row at the end of the payload */

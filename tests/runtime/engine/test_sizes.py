@@ -283,6 +283,8 @@ def test_bytes_behind_the_last_tensor(good: bytes, tmp_path: Path) -> None:
         (24, "<I", (1 << 32) - 1, "name"),
         (28, "<I", 0, "name"),
         (28, "<I", 257, "name"),
+        (32, "<H", 14, "another version: build the bundle again"),
+        (32, "<H", 15, "another version: build the bundle again"),
         (34, "<H", 2, "another version"),
         (36, "<I", 1 << 28, "shape and size"),
         (40, "<I", (1 << 32) - 1, "shape and size"),

@@ -108,7 +108,8 @@ static void choose_vectors(mb_index_record *r) {
 }
 
 void bundle_change_shape(const bundle_file *f, mb_index_record *r) {
-  static const uint16_t formats[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35, 0, 16};
+  static const uint16_t formats[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,
+                                     13, 14, 15, 16, 17, 18, 32, 33, 34, 35, 0,  19};
   static const uint32_t groups[] = {0, 8, 12, 32, 64, 128};
   const mb_index_record before = *r;
   switch (fuzz_below(5)) {

@@ -32,6 +32,10 @@ static inline void pack_code(const packed *t, uint8_t *codes, uint32_t r, uint32
       put_bits(codes + c / 32 * 192 + c % 32 / 16 * 64 + 4 * r + c % 4, 2 * (c % 16 / 4), code & 3);
       put_bits(codes + c / 32 * 192 + 128 + 4 * r + c % 4, c % 32 / 4, code >> 2);
       break;
+    case MB_FORMAT_TRELLIS25:
+      put_bits(codes + c / 64 * 320 + c % 64 / 16 * 64 + 4 * r + c % 4, 2 * (c % 16 / 4), code & 3);
+      if (c / 4 % 2 == 0) put_bits(codes + c / 64 * 320 + 256 + 4 * r + c % 4, c % 64 / 16 * 2 + c % 16 / 8, code >> 2);
+      break;
     case MB_FORMAT_AFFINE4:
       put_bits(codes + c / 8 * 64 + 4 * r + c % 4, 4 * (c % 8 / 4), code);
       break;
@@ -57,6 +61,7 @@ static inline uint32_t code_bits(uint32_t format) {
       return 1;
     case MB_FORMAT_AFFINE3:
     case MB_FORMAT_TRELLIS3:
+    case MB_FORMAT_TRELLIS25: /* at most */
       return 3;
     case MB_FORMAT_AFFINE4:
       return 4;
@@ -104,14 +109,24 @@ static inline float get_scale(const uint8_t *record, uint32_t in, uint32_t flags
   return exponent == 0 ? ldexpf((float)mantissa, -18) : ldexpf((float)(16 + mantissa), exponent - 19);
 }
 
+/* The upper bit of the pair at a place (0..15, from 16 on round the circle) of the 16 columns' codes. */
+static inline uint32_t upper_bit(const uint32_t *codes, uint32_t place) {
+  return codes[place % 4 * 4 + place % 16 / 4] >> 1 & 1;
+}
+
 /* What the window of column c of a group says, less 16; the group's codes are given whole. */
 static inline int trellis_value(uint32_t format, const uint32_t *codes, uint32_t c) {
-  static const int two[16] = {5, 12, 1, 9, 12, 18, 8, 15, 17, 24, 14, 20, 24, 31, 21, 27};
-  static const int three[16] = {5, 8, 12, 14, 10, 12, 14, 16, 16, 18, 20, 22, 18, 20, 24, 27};
-  uint32_t f = c % 16 / 4, k = c % 4, before = (4 * k + f + 15) % 16;
-  uint32_t neighbour = codes[c / 16 * 16 + before % 4 * 4 + before / 4] & 3;
-  if (format == MB_FORMAT_TRELLIS2) return two[neighbour | codes[c] << 2] - 16;
-  return three[neighbour >> 1 | (codes[c] & 3) << 1 | (codes[c] & 4) << 1] - 16;
+  static const int two[16] = {4, 11, 13, 8, 15, 19, 22, 17, 10, 15, 17, 13, 19, 24, 28, 21};
+  static const int three[16] = {3, 7, 16, 18, 12, 14, 21, 23, 9, 11, 18, 20, 14, 16, 25, 29};
+  static const int half[2][16] = {{1, 7, 16, 19, 10, 13, 22, 26, 6, 10, 19, 22, 13, 16, 25, 31},
+                                  {1, 8, 5, 12, 15, 20, 17, 22, 10, 15, 12, 17, 20, 26, 24, 31}};
+  const uint32_t *circle = codes + c / 16 * 16;
+  const uint32_t f = c % 16 / 4, place = 4 * (c % 4) + f + 16;
+  const bool plane = format == MB_FORMAT_TRELLIS3 || (format == MB_FORMAT_TRELLIS25 && f % 2 == 0);
+  const uint32_t second = plane ? codes[c] >> 2 : upper_bit(circle, place - 1);
+  const uint32_t window =
+      (upper_bit(circle, place - 2) ^ upper_bit(circle, place - 3)) | second << 1 | (codes[c] & 3) << 2;
+  return (format == MB_FORMAT_TRELLIS2 ? two : format == MB_FORMAT_TRELLIS3 ? three : half[f % 2])[window] - 16;
 }
 
 /* extreme: rows of only the largest or only the smallest code. */
@@ -176,7 +191,7 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
     }
     uint32_t groups = (columns + group - 1) / group;
     size_t head = (flags & MB_FLAG_ASYMMETRIC ? 64 : 32) / (flags & MB_FLAG_E4M4 ? 2 : 1),
-           record = head + group * bits * 2;
+           record = head + (format == MB_FORMAT_TRELLIS25 ? group * 5 : group * bits * 2);
     for (uint32_t g = 0; g < groups; g++) {
       uint8_t *own = p + ((size_t)(r / 16) * groups + g) * record;
       put_scale(own, in, flags, r < rows ? 0.5f + random_unit() * 0.4f : 0);
@@ -186,11 +201,12 @@ static inline packed pack_random(uint32_t format, uint32_t rows, uint32_t column
       float d = get_scale(own, in, flags), m = offsets ? get_half(own + 32 + 2 * in) : 0;
       float offset = offsets || bits == 8 ? 0 : (float)(1 << (bits - 1));
       if (zeros) offset = (float)own[16 + in] / (float)(1 << (8 - bits));
-      bool trellis = format == MB_FORMAT_TRELLIS2 || format == MB_FORMAT_TRELLIS3;
+      bool trellis = format >= MB_FORMAT_TRELLIS2;
       uint32_t whole[128];
       if (trellis) { /* what fills the last 16 columns up may have any bits */
         for (uint32_t c = 0; c < group; c++) {
           whole[c] = r < rows ? (uint32_t)random_code(format, extreme, r) : 0;
+          if (format == MB_FORMAT_TRELLIS25 && c / 4 % 2 == 1) whole[c] &= 3;
           pack_code(&t, own + head, in, c, whole[c]);
         }
         for (uint32_t c = 0; c < group && r < rows && g * group + c < columns; c++) {

@@ -16,12 +16,21 @@ WEIGHTS = 256
 """Of one pass of a loop: 16 rows, 16 columns."""
 
 MOST = {
-    "neon": {"ternary_vector": 0.26, "affine_vector_2": 0.27, "affine_vector_4": 0.24, "trellis_vector_2": 0.35},
+    "neon": {
+        "ternary_vector": 0.26,
+        "affine_vector_2": 0.27,
+        "affine_vector_4": 0.24,
+        "trellis_vector_2": 0.47,
+        "trellis_vector_25": 0.58,
+        "trellis_vector_3": 0.76,
+    },
     "neon_dotprod": {
         "ternary_vector": 0.19,
         "affine_vector_2": 0.19,
         "affine_vector_4": 0.17,
-        "trellis_vector_2": 0.27,
+        "trellis_vector_2": 0.37,
+        "trellis_vector_25": 0.50,
+        "trellis_vector_3": 0.56,
     },
 }
 PRODUCTS = {"neon": ("smlal", "smlal2"), "neon_dotprod": ("sdot",)}

@@ -61,7 +61,10 @@ def formats(tmp_path_factory) -> ctypes.CDLL:
 CODECS = ["raw", "f32", "bitnet", "bitnet-row", "bitnet-1.25bit", "bitnet-1.25bit-row"]
 CODECS += ["sign-1bit", "sign-1bit-g64", "sign-1bit-g32"]
 CODECS += [
-    f"trellis-{bits}bit-g{group}{scales}" for bits in (2, 3) for group in (32, 64, 128) for scales in ("", "-e4m4")
+    f"trellis-{bits}bit-g{group}{scales}"
+    for bits in (2, 2.5, 3)
+    for group in ((64, 128) if bits == 2.5 else (32, 64, 128))
+    for scales in ("", "-e4m4")
 ]
 CODECS += [
     f"affine-{bits}bit-g{group}-{kind}"

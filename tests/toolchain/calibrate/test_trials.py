@@ -20,7 +20,7 @@ from support.paths import EXAMPLE  # noqa: E402
 from support.stand_in_gpu import stand_in_gpu  # noqa: E402
 from support.worker_calls import die  # noqa: E402
 
-NAMES = ["affine-4bit-g64-e4m4", "affine-3bit-g64-e4m4", "trellis-2bit", "vptq-v4-b8"]
+NAMES = ["affine-4bit-g64-e4m4", "affine-3bit-g64-e4m4", "trellis-2bit", "trellis-2.5bit"]
 
 
 def problem(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +48,7 @@ def test_processes_find_what_this_one_finds() -> None:
 def test_codecs_of_one_file_are_tried_together() -> None:
     assert tried_together(reversed(NAMES)) == [
         ["affine-4bit-g64-e4m4", "affine-3bit-g64-e4m4"],
-        ["trellis-2bit"],
-        ["vptq-v4-b8"],
+        ["trellis-2.5bit", "trellis-2bit"],
     ]
     assert tried_together([]) == []
 

@@ -10,7 +10,7 @@ from mobile_bundle.codecs.blob import BlobHeader
 from mobile_bundle.codecs.codec import codec_for
 from mobile_bundle.codecs.declaration import FormatRules, Installed, all_rules, declare, rules_of
 from mobile_bundle.codecs.entropy import EntropyCodec
-from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, BlobError
+from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, WITHDRAWN_FORMATS, BlobError
 from mobile_bundle.codecs.installed import installed_header
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR, RECIPE_EMBEDDINGS
 from support.paths import ROOT
@@ -102,6 +102,15 @@ def test_costs_are_of_the_formats_that_kernels_multiply_by() -> None:
     assert rules_of(Format.AFFINE4).decode_cost == 1
 
 
+def test_a_withdrawn_format_asks_for_a_new_build() -> None:
+    assert not set(WITHDRAWN_FORMATS) & set(Format)
+    for number in WITHDRAWN_FORMATS:
+        with pytest.raises(BlobError, match="earlier version: build the bundle again"):
+            rules_of(number)
+    with pytest.raises(BlobError, match="made by a newer version"):
+        rules_of(99)
+
+
 def test_recipes_and_planned_codecs_have_codecs() -> None:
     for recipe, embedding in RECIPE_EMBEDDINGS.items():
         assert recipe in codec_names()
@@ -133,10 +142,7 @@ def test_the_entropy_stage_passes_on_what_the_codec_inside_says() -> None:
     assert shared.packed is shared
     assert stage.shared_codebook is not None
     assert stage.shared_codebook.key == "v4.b8.r0"
-    own = stage.with_codebook(shared=False)
-    assert own.name == "vptq-v4-b8+entropy"
-    assert own.shared_codebook is None
-    assert own.with_codebook(shared=True).name == stage.name
+    assert codec_by_name("vptq-v4-b8+entropy").shared_codebook is None
     kept = codec_by_name("kept-affine-4bit-g32-sym+entropy")
     assert kept.carries_codes
     assert codec_by_name(kept.name).name == kept.name

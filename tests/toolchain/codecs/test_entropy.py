@@ -18,7 +18,7 @@ from support.entropy_coded import METHODS, as_array, by_deflate, by_lzma, by_ran
 CODECS = [
     "raw", "f32", "bitnet", "bitnet-row", "affine-8bit", "affine-4bit", "affine-3bit", "affine-2bit",
     "affine-3bit-g32-asym", "affine-4bit-g128-asym", "affine-5bit-g32-asym", "affine-6bit", "sign-1bit",
-    "trellis-2bit", "trellis-3bit-g32", "affine-3bit-g32-e4m4", "affine-6bit-g64-e4m4",
+    "trellis-2bit", "trellis-2.5bit", "trellis-3bit-g32", "affine-3bit-g32-e4m4", "affine-6bit-g64-e4m4",
 ]  # fmt: skip
 SHAPES = [(1, 1), (1, 211), (37, 1), (17, 131), (300, 461)]
 

@@ -25,7 +25,16 @@ def problem(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 @pytest.mark.parametrize(
     "name",
-    ["affine-4bit", "affine-2bit", "affine-8bit", "trellis-2bit", "trellis-3bit-g32", "vptq-2bit", "vptq-v4-b8-r8-o2"],
+    [
+        "affine-4bit",
+        "affine-2bit",
+        "affine-8bit",
+        "trellis-2bit",
+        "trellis-2.5bit",
+        "trellis-3bit-g32",
+        "vptq-2bit",
+        "vptq-v4-b8-r8-o2",
+    ],
 )
 def test_codes_are_those_of_arrays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for near ties that rounding decides, and what follows from them in the same row. In several threads, a few

@@ -275,6 +275,8 @@ def test_hostile_indexes(tmp_path: Path) -> None:
     for data in hostile.values():
         with pytest.raises(ContainerError):
             parse_index(data, size)
+    with pytest.raises(ContainerError, match="weight format of an earlier version 15"):
+        parse_index(patched(records + 32, "<H", 15), size)
 
 
 def test_random_damage_never_crashes_the_reader(tmp_path: Path) -> None:

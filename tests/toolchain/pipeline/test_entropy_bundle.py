@@ -34,7 +34,7 @@ def test_a_smaller_file_with_the_same_logits(bundle: Callable[..., Path], recipe
 
 
 @pytest.mark.slow
-def test_shared_codebooks_and_overrides(tmp_path: Path) -> None:
+def test_overrides_are_entropy_coded_too(tmp_path: Path) -> None:
     """A recipe with patterns, entropy-coded, is what its parts are."""
     overrides = (("layers.0.*", "affine-8bit"), ("*.mlp.down.weight", "vptq-v4-b10"))
     recipe = Recipe("affine-4bit", "affine-4bit", overrides, "mine", True)

@@ -80,19 +80,10 @@ class StreamCodec(ABC):
         return self.packed.group
 
     @property
-    def codebook(self) -> Codebook | None:
-        """The codebook in which its blobs look weights up; None: there is none."""
-        return None
-
-    @property
     def shared_codebook(self) -> Codebook | None:
-        """The same where it is a tensor of its own, which the matrices of one kind share; else None."""
+        """The codebook in which its blobs look weights up, where that is a tensor of its own, which the matrices of one
+        kind share; else None."""
         return None
-
-    def with_codebook(self, shared: bool) -> StreamCodec:
-        """The same codec with a codebook that is shared, or stands in each blob. Itself where there is no codebook."""
-        del shared
-        return self
 
     def reading(self, codebook: NDArray[np.int8]) -> StreamCodec:
         """The codec that decodes blobs with this shared codebook, int8 (entries, stride). Itself if it needs none."""

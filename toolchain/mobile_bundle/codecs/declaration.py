@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, BlobError, Format
+from mobile_bundle.codecs.formats import FIRST_STORED_FORMAT, WITHDRAWN_FORMATS, BlobError, Format
 
 if TYPE_CHECKING:  # blob.py asks for sizes, codec.py for decoders: both import this file
     from mobile_bundle.codecs.blob import BlobHeader
@@ -121,6 +121,8 @@ def all_rules() -> list[FormatRules]:
 
 def rules_of(format: int) -> FormatRules:
     """BlobError for a number that no format has."""
+    if format in WITHDRAWN_FORMATS:
+        raise BlobError(f"weight format {format} is a trellis code of an earlier version: build the bundle again")
     try:
         return _rules[Format(format)]
     except ValueError:

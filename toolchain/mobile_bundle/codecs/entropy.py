@@ -93,15 +93,8 @@ class EntropyCodec(StreamCodec):
         return self.inner or self
 
     @property
-    def codebook(self) -> Codebook | None:
-        return self.inner.codebook if self.inner else None
-
-    @property
     def shared_codebook(self) -> Codebook | None:
         return self.inner.shared_codebook if self.inner else None
-
-    def with_codebook(self, shared: bool) -> EntropyCodec:
-        return EntropyCodec(self.inner.with_codebook(shared), self._book) if self.inner else self
 
     def reading(self, codebook: NDArray[np.int8]) -> EntropyCodec:
         return EntropyCodec(self.inner, codebook)

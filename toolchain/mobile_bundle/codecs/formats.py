@@ -24,13 +24,17 @@ class Format(IntEnum):
     AFFINE5 = 11
     AFFINE6 = 12
     SIGN1 = 13
-    TRELLIS2 = 14
-    TRELLIS3 = 15
+    TRELLIS2 = 16
+    TRELLIS3 = 17
+    TRELLIS25 = 18
     BASE3 = 32
     SEEDLM = 33
     LATTICE = 34
     ENTROPY = 35
 
+
+WITHDRAWN_FORMATS = (14, 15)
+"""Trellis codes of four and two states, which earlier versions wrote. Their numbers are not used again."""
 
 FIRST_STORED_FORMAT = 32
 """From here on a blob is a stored form: decoded once, at install, into a packed one."""

@@ -17,8 +17,9 @@ Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint32]
 
 
-def pack_words(codes: Bytes, bits: int) -> Words:
-    """Codes below 2**bits, uint8 (..., n), to words (..., n * bits / 32); n a multiple of 32."""
+def pack_words(codes: Bytes, bits: float) -> Words:
+    """Codes below 2**bits, uint8 (..., n), to words (..., n * bits / 32); n a multiple of 32. With 2.5 bits it is one
+    of 64, and columns 0 to 3 of every eight have codes below 8, the others below 4."""
     lanes: Words = np.ascontiguousarray(codes).view("<u4")
     if bits == 8:
         return lanes
@@ -38,10 +39,14 @@ def pack_words(codes: Bytes, bits: int) -> Words:
         low = _merge(lanes & np.uint32(0x03030303), 4, 2)  # (..., n / 16)
         high = _merge((lanes >> np.uint32(2)) & np.uint32(0x01010101), 8, 1)  # (..., n / 32)
         return _behind(low, 2, high)
+    if bits == 2.5:
+        low = _merge(lanes & np.uint32(0x03030303), 4, 2)  # (..., n / 16)
+        high = _merge((lanes[..., 0::2] >> np.uint32(2)) & np.uint32(0x01010101), 8, 1)  # (..., n / 64)
+        return _behind(low, 4, high)
     raise ValueError(f"no layout for {bits} bits")
 
 
-def unpack_words(words: Words, bits: int) -> Bytes:
+def unpack_words(words: Words, bits: float) -> Bytes:
     """The inverse of pack_words: words (..., m) to codes uint8 (..., 32 * m / bits)."""
     if bits == 8:
         return np.ascontiguousarray(words).view(np.uint8)
@@ -61,6 +66,11 @@ def unpack_words(words: Words, bits: int) -> Bytes:
         pairs, plane = _before(words, 2)
         high = _split(plane, 8, 1, 0x01010101)
         return (_split(pairs, 4, 2, 0x03030303) | (high << np.uint32(2))).view(np.uint8)
+    if bits == 2.5:
+        pairs, plane = _before(words, 4)
+        lanes = _split(pairs, 4, 2, 0x03030303)
+        lanes[..., 0::2] |= _split(plane, 8, 1, 0x01010101) << np.uint32(2)
+        return lanes.view(np.uint8)
     raise ValueError(f"no layout for {bits} bits")
 
 

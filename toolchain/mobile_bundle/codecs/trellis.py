@@ -1,4 +1,5 @@
-"""Trellis codes of 2 and 3 bits (MB_FORMAT_TRELLIS2): a weight's own bits and some of its neighbour's look it up.
+"""Trellis codes of 2, 2.5 and 3 bits (MB_FORMAT_TRELLIS2, _TRELLIS25, _TRELLIS3): a weight is looked up by its own
+bits and some of the three weights before it.
 
 Trellis-coded quantisation: Marcellin and Fischer 1990; a table indexed by a window of the stored bits: Tseng et al.
 2024, "QTIP" (arXiv:2406.11235), section 3. What differs: the table has 16 entries, which one byte shuffle looks up;
@@ -42,24 +43,29 @@ from mobile_bundle.codecs.stats import Stats
 from mobile_bundle.codecs.trellis_fit import PLACES, Coded, Codes, Layout, Rounding, block_order, fit, fit_propagated
 from mobile_bundle.native.trellis import CIRCLE
 
-_FORMAT = {2: Format.TRELLIS2, 3: Format.TRELLIS3}
-_TABLE = {
-    2: np.array([5, 12, 1, 9, 12, 18, 8, 15, 17, 24, 14, 20, 24, 31, 21, 27], np.float32) - np.float32(16),
-    3: np.array([5, 8, 12, 14, 10, 12, 14, 16, 16, 18, 20, 22, 18, 20, 24, 27], np.float32) - np.float32(16),
+_FORMAT = {2: Format.TRELLIS2, 2.5: Format.TRELLIS25, 3: Format.TRELLIS3}
+_TABLES = {
+    2: [[4, 11, 13, 8, 15, 19, 22, 17, 10, 15, 17, 13, 19, 24, 28, 21]] * 2,
+    2.5: [
+        [1, 7, 16, 19, 10, 13, 22, 26, 6, 10, 19, 22, 13, 16, 25, 31],
+        [1, 8, 5, 12, 15, 20, 17, 22, 10, 15, 12, 17, 20, 26, 24, 31],
+    ],
+    3: [[3, 7, 16, 18, 12, 14, 21, 23, 9, 11, 18, 20, 14, 16, 25, 29]] * 2,
 }
-"""Levels by window, as packed/trellis_layout.h has them."""
+_LEVELS = {bits: np.array(tables, np.float32) - np.float32(16) for bits, tables in _TABLES.items()}
+"""By window of the columns at even and at odd places, as packed/trellis_layout.h has them."""
 
 
 class TrellisCodec(StreamCodec):
-    """bits 2 or 3; group 32, 64 or 128 columns; e4m4: scales are bytes. name: the short one, for the best setting of so
-    many bits.
+    """bits 2, 2.5 or 3; group 32, 64 or 128 columns, with 2.5 bits 64 or 128; e4m4: scales are bytes. name: the short
+    one, for the best setting of so many bits.
 
     ValueError for other bits or groups."""
 
     calibrated = True
 
-    def __init__(self, bits: int, group: int, e4m4: bool, name: str | None = None) -> None:
-        if bits not in _FORMAT or group not in GROUPS:
+    def __init__(self, bits: float, group: int, e4m4: bool, name: str | None = None) -> None:
+        if bits not in _FORMAT or group not in _groups(bits):
             raise ValueError(f"no trellis layout of {bits} bits in groups of {group}")
         self.bits = bits
         self.format = _FORMAT[bits]
@@ -68,7 +74,7 @@ class TrellisCodec(StreamCodec):
         self.flags = FLAG_E4M4 if e4m4 else 0
         self.layout = Layout(bits, group, E4M4 if e4m4 else FP16)
         self._short = name is not None
-        self._name = name or f"trellis-{bits}bit-g{group}{'-e4m4' if e4m4 else ''}"
+        self._name = name or f"trellis-{bits:g}bit-g{group}{'-e4m4' if e4m4 else ''}"
 
     @property
     def name(self) -> str:
@@ -77,7 +83,7 @@ class TrellisCodec(StreamCodec):
     def fitted(self, columns: int) -> TrellisCodec:
         if not self._short:
             return self  # its full name asks for exactly this group
-        smaller = [TrellisCodec(self.bits, group, self.e4m4) for group in GROUPS if group < self.group]
+        smaller = [TrellisCodec(self.bits, group, self.e4m4) for group in _groups(self.bits) if group < self.group]
         return min([*smaller, self], key=lambda each: each.blob_bytes(1, columns))
 
     def encode_stream(self, source: MatrixSource, write: Write, stats: Stats | None = None) -> Encoded:
@@ -112,7 +118,7 @@ class TrellisCodec(StreamCodec):
         strips = np.frombuffer(blob.payload, self._record()).reshape(-1, groups)
         strips = strips[begin // STRIP_ROWS : (end + STRIP_ROWS - 1) // STRIP_ROWS]
         codes = unpack_words(from_strips(strips["words"]), self.bits)  # (rows, groups, group)
-        values = _TABLE[self.bits][_windows(codes, self.bits)]
+        values = _values(codes, self.bits)
         values *= self.layout.scales.values(strips["d"].transpose(0, 2, 1).reshape(-1, groups, 1))
         values *= np.float32(header.scale)
         return np.ascontiguousarray(values.reshape(len(values), -1)[: end - begin, : header.columns])
@@ -136,24 +142,34 @@ class TrellisCodec(StreamCodec):
 
     def _record(self) -> np.dtype[np.void]:
         """One strip's record of one group of columns."""
-        words = self.group * self.bits // 32
+        words = round(self.group * self.bits / 32)
         return np.dtype([("d", self.layout.scales.dtype, (STRIP_ROWS,)), ("words", "<u4", (words, STRIP_ROWS))])
 
 
-def _windows(codes: Codes, bits: int) -> Codes:
-    """What looks a weight up, 0..15. codes: uint8 (..., n), stored bits by column; n a multiple of 16."""
+def _values(codes: Codes, bits: float) -> Floats:
+    """The levels that codes stand for, float32. codes: uint8 (..., n), stored bits by column; n a multiple of 16."""
     circles: Codes = codes.reshape(*codes.shape[:-1], -1, CIRCLE)[..., PLACES]
-    before: Codes = np.roll(circles, 1, axis=-1)
-    one, two, low, high = (np.uint8(number) for number in (1, 2, 3, 4))
-    windows = before | circles << two
-    if bits == 3:
-        windows = before >> one & one | (circles & low) << one | (circles & high) << one
-    return windows[..., PLACES].reshape(codes.shape)
+    upper = circles >> np.uint8(1) & np.uint8(1)
+    first, second, third = (np.roll(upper, 1 + before, axis=-1) for before in range(3))
+    pairs, planes = (circles & np.uint8(3)) << np.uint8(2), circles >> np.uint8(2)
+    levels = np.empty(circles.shape, np.float32)
+    for place, table in enumerate(_LEVELS[bits]):
+        own = np.s_[..., place::2]
+        other = planes if bits == 3 or (bits == 2.5 and place == 0) else first
+        levels[own] = table[second[own] ^ third[own] | other[own] << np.uint8(1) | pairs[own]]
+    return levels[..., PLACES].reshape(codes.shape)
 
 
 def _full_name(name: str) -> TrellisCodec | None:
-    match = re.fullmatch(r"trellis-([23])bit-g(32|64|128)(-e4m4)?", name)
-    return TrellisCodec(int(match[1]), int(match[2]), match[3] is not None) if match else None
+    match = re.fullmatch(r"trellis-(2|2\.5|3)bit-g(32|64|128)(-e4m4)?", name)
+    if not match or int(match[2]) not in _groups(float(match[1])):
+        return None
+    return TrellisCodec(float(match[1]), int(match[2]), match[3] is not None)
+
+
+def _groups(bits: float) -> tuple[int, ...]:
+    """A word of the plane has bits of 64 columns where half of them have one."""
+    return GROUPS[1:] if bits == 2.5 else GROUPS
 
 
 def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
@@ -172,15 +188,15 @@ def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> 
     return found * refined_share(errors(own[coarsest], refined=True), found[coarsest])
 
 
-def _size(bits: int) -> SizeRule:
+def _size(bits: float) -> SizeRule:
     def payload_bytes(rows: int, columns: int, group: int, flags: int) -> int:
-        record = (1 if flags & FLAG_E4M4 else 2) + group * bits // 8  # of one row and group
+        record = (1 if flags & FLAG_E4M4 else 2) + round(group * bits / 8)  # of one row and group
         return pad_rows(rows) * (round_up(columns, group) // group) * record
 
     return payload_bytes
 
 
-def _rules(bits: int, decode_cost: float) -> FormatRules:
+def _rules(bits: float, decode_cost: float) -> FormatRules:
     def decoder(header: BlobHeader) -> TrellisCodec:
         return TrellisCodec(bits, header.group, bool(header.flags & FLAG_E4M4))
 
@@ -189,23 +205,30 @@ def _rules(bits: int, decode_cost: float) -> FormatRules:
         payload_bytes=_size(bits),
         decoder=decoder,
         decode_cost=decode_cost,
-        groups=GROUPS,
+        groups=_groups(bits),
         flags=FLAG_E4M4,
         operator=True,
     )
 
 
 DECLARATION = Declaration(
-    formats=(_rules(3, decode_cost=1.5), _rules(2, decode_cost=0.9)),
-    codecs=(TrellisCodec(3, 64, True, "trellis-3bit"), TrellisCodec(2, 64, True, "trellis-2bit")),
-    recipes={"trellis-3bit": "affine-4bit", "trellis-2bit": "affine-4bit"},
+    # Costs: those of the layout before (0.9 and 1.5) times what the new kernels take of its time (docs/RECIPES.md).
+    formats=(_rules(3, decode_cost=2.1), _rules(2, decode_cost=1.3), _rules(2.5, decode_cost=1.7)),
+    codecs=(
+        TrellisCodec(3, 64, True, "trellis-3bit"),
+        TrellisCodec(2.5, 64, True, "trellis-2.5bit"),
+        TrellisCodec(2, 64, True, "trellis-2bit"),
+    ),
+    recipes={"trellis-3bit": "affine-4bit", "trellis-2.5bit": "affine-4bit", "trellis-2bit": "affine-4bit"},
     gaussian_error={
-        "trellis-3bit": 0.0250,
-        "trellis-3bit-g128-e4m4": 0.0261,
-        "trellis-2bit": 0.0931,
-        "trellis-2bit-g128-e4m4": 0.0957,
+        "trellis-3bit": 0.0228,
+        "trellis-3bit-g128-e4m4": 0.0238,
+        "trellis-2.5bit": 0.0435,
+        "trellis-2.5bit-g128-e4m4": 0.0451,
+        "trellis-2bit": 0.0824,
+        "trellis-2bit-g128-e4m4": 0.0845,
     },
     trial=Trial(block_order, _errors),
     full_name=_full_name,
-    full_names="trellis-<2|3>bit-g<32|64|128>, with -e4m4 behind it or not",
+    full_names="trellis-<2|2.5|3>bit-g<32|64|128>, with -e4m4 behind it or not",
 )

@@ -31,7 +31,7 @@ Codes = NDArray[np.uint8]
 
 PLACES = np.arange(CIRCLE) % 4 * 4 + np.arange(CIRCLE) // 4
 """The column (of 16) at each place of the circle, and the place of each column: the permutation is its own inverse."""
-_PER_DEVIATION = {2: 7.1, 3: 4.57}
+_PER_DEVIATION = {2: 5.36, 2.5: 6.58, 3: 5.28}
 """Levels that make one standard deviation of Gaussian weights, at the least error (packed/trellis_layout.h)."""
 _TRIED = (1.0, 1.15)
 """Steps to try, relative to that; a heavy tail wants larger ones."""
@@ -49,9 +49,9 @@ class Coded:
 
 @dataclass(frozen=True)
 class Layout:
-    """bits: 2 or 3. group: columns that share a scale. scales: how that is stored."""
+    """bits: 2, 2.5 or 3. group: columns that share a scale. scales: how that is stored."""
 
-    bits: int
+    bits: float
     group: int
     scales: ScaleType
 

@@ -12,10 +12,8 @@ Without a Hessian (data-free) every input counts the same and nothing is propaga
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +24,7 @@ from mobile_bundle.codecs.blob import Blob, BlobHeader
 from mobile_bundle.codecs.chunks import coded_pieces
 from mobile_bundle.codecs.codebook import Codebooks, nearest_pair, sample_vectors, samples_wanted, train_codebooks
 from mobile_bundle.codecs.codec import Encoded, StreamCodec, Write, source_chunks, sum_squares
-from mobile_bundle.codecs.declaration import Declaration, FormatRules, Trial
+from mobile_bundle.codecs.declaration import Declaration, FormatRules
 from mobile_bundle.codecs.formats import Format
 from mobile_bundle.codecs.matrices import Matrix, on_host, times
 from mobile_bundle.codecs.propagation import (
@@ -35,7 +33,6 @@ from mobile_bundle.codecs.propagation import (
     importance,
     propagate,
     refine,
-    refined_share,
     row_errors,
     row_gains,
 )
@@ -56,11 +53,8 @@ from mobile_bundle.native.vector import nearest
 
 Order = NDArray[np.intp]
 
-_TRIED_LENGTH = 4
-_TRIED_SAMPLES = 32
-"""Vectors per entry that the codebooks of a trial are trained on."""
 _SHARED_SAMPLES = 4
-"""Shared codebooks are trained on a quarter of the vectors that others are: a plan may have many of them."""
+"""Shared codebooks are trained on a quarter of the vectors that others are: a recipe may have many of them."""
 _WILD = 4
 """A row with so many times the error of the median row did not come near its target."""
 _WIDER = (1.5, 2, 3, 4, 6, 8)
@@ -91,15 +85,8 @@ class VptqCodec(StreamCodec):
         return self._name
 
     @property
-    def codebook(self) -> VectorCodebook:
-        return VectorCodebook(self.layout)
-
-    @property
     def shared_codebook(self) -> VectorCodebook | None:
-        return self.codebook if self.layout.shared else None
-
-    def with_codebook(self, shared: bool) -> VptqCodec:
-        return self if shared == self.layout.shared else VptqCodec(replace(self.layout, shared=shared))
+        return VectorCodebook(self.layout) if self.layout.shared else None
 
     def reading(self, codebook: Codes) -> VptqCodec:
         return VptqCodec(self.layout, self._name, codebook) if self.layout.shared else self
@@ -192,17 +179,13 @@ def training_sample(
     return sample_vectors(weight / unit[:, None], per_row, per_column, layout.length, count)
 
 
-def encode_matrix(
-    layout: VectorLayout, weight: Floats, stats: Stats, ordered: Ordered | None = None, refined: bool = True
-) -> Blob:
-    """weight: float32 (rows, columns), finite; ordered: stats.hessian in the order of rounding, where it is known;
-    refined: whether vectors are rounded again (propagation.refine). ValueError where a shared codebook is missing."""
+def encode_matrix(layout: VectorLayout, weight: Floats, stats: Stats) -> Blob:
+    """weight: float32 (rows, columns), finite. ValueError where a shared codebook is missing."""
     rows, columns = weight.shape
     if layout.outliers > columns:
         raise ValueError(f"{layout.outliers} outlier columns of {columns}")
     order = _outliers_first(weight, stats, layout.outliers, layout.length)
-    if ordered is None and stats.hessian is not None:
-        ordered = Ordered.of(stats.hessian, order)
+    ordered = None if stats.hessian is None else Ordered.of(stats.hessian, order)
     factor = None if ordered is None else ordered.factor
     books = _codebooks(layout, weight, stats, factor, order)
     unit = row_scales(_without(weight, order[: layout.outliers]))
@@ -216,7 +199,7 @@ def encode_matrix(
         else:
             encoder.quantise_apart(_in_codes(weight, real))
     else:
-        given, damped = ordered.factor, ordered.damped if refined else None
+        given, damped = ordered.factor, ordered.damped
 
         def code(part: slice) -> tuple[_Encoder, Floats]:
             encoder = _Encoder(layout, books, order, part.stop - part.start, columns)
@@ -224,7 +207,7 @@ def encode_matrix(
 
         encoders, coded = zip(*coded_pieces(rows, given, code), strict=True)
         encoder, values = _Encoder.joined(encoders), np.concatenate(coded)
-        if damped is not None and _code_wild_rows_again(encoder, weight, values, real, given, damped):
+        if _code_wild_rows_again(encoder, weight, values, real, given, damped):
             scale = power_of_two_scale(float(real.max()))
             halves = (real / np.float32(scale)).astype(np.float16)
         halves = (halves * row_gains(weight, values, times(weight, ordered.hessian))).astype(np.float16)
@@ -284,36 +267,6 @@ def _in_codes(weight: Floats, real: Floats) -> Floats:
     inverse = np.divide(np.float32(1), real, out=np.zeros_like(real), where=real > 0)
     codes: Floats = weight * inverse[:, None]
     return codes
-
-
-def _trial_order(hessian: Matrix) -> Order:
-    return energy_order(hessian, _TRIED_LENGTH)
-
-
-def _errors(weight: Floats, ordered: Ordered, codecs: Sequence[StreamCodec]) -> Floats:
-    """With codebooks of Gaussian vectors instead of trained ones. Of neighbouring sizes every other one is tried; the
-    error of the one between is the geometric mean, as errors fall by the same factor with each bit."""
-    bits = [codec.layout.index_bits for codec in codecs if isinstance(codec, VptqCodec)]
-    hessian = ordered.hessian
-
-    def errors(size: int, refined: bool) -> Floats:
-        layout = VectorLayout(_TRIED_LENGTH, size, shared=True)
-        book = _gaussian_codebook(size)
-        stats = Stats(hessian, codebook=book.codes, codebook_step=book.step)
-        blob = encode_matrix(layout, weight, stats, ordered, refined)
-        return row_errors(decode_vector(blob, book.codes) - weight, hessian)
-
-    sizes = sorted({even for each in bits for even in (each & ~1, each + 1 & ~1)})
-    tried = {size: errors(size, refined=False) for size in sizes}
-    share = refined_share(errors(sizes[0], refined=True), tried[sizes[0]])
-    return share * np.stack([np.sqrt(tried[each & ~1] * tried[each + 1 & ~1]) for each in bits])
-
-
-@functools.cache
-def _gaussian_codebook(bits: int) -> TrainedCodebook:
-    points = np.random.default_rng(0).standard_normal((_TRIED_SAMPLES << bits, _TRIED_LENGTH), np.float32)
-    codebook = VectorCodebook(VectorLayout(_TRIED_LENGTH, bits, shared=True))
-    return codebook.train(points, np.ones(len(points), np.float32))
 
 
 def _codebooks(layout: VectorLayout, weight: Floats, stats: Stats, factor: Matrix | None, order: Order) -> Codebooks:
@@ -486,14 +439,6 @@ DECLARATION = Declaration(
     ),
     codecs=(VptqCodec(VectorLayout(4, 8), "vptq-2bit"),),
     recipes={"vptq-2bit": "affine-4bit"},
-    gaussian_error={
-        "vptq-v4-b12": 0.0240,
-        "vptq-v4-b11": 0.0346,
-        "vptq-v4-b10": 0.0500,
-        "vptq-v4-b9": 0.0712,
-        "vptq-v4-b8": 0.0995,
-    },
-    trial=Trial(_trial_order, _errors),
     full_name=_full_name,
-    full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>]",
+    full_names="vptq-v<4..12>-b<8..16>[-r<8..16>][-o<columns>][-shared]",
 )

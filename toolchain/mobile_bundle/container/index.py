@@ -10,6 +10,7 @@ from itertools import pairwise
 from mobile_bundle.codecs import BlobError, Format
 from mobile_bundle.codecs.blob import HEADER_BYTES, VERSION, BlobHeader
 from mobile_bundle.codecs.declaration import rules_of
+from mobile_bundle.codecs.formats import WITHDRAWN_FORMATS
 from mobile_bundle.models.limits import MOST_INDEX_BYTES, MOST_NAME_BYTES, MOST_TENSORS
 from mobile_bundle.models.spec import CONFIG_BYTES
 
@@ -157,7 +158,8 @@ def _entry(record: bytes, names: bytes, file_bytes: int, number: int) -> IndexEn
     except UnicodeDecodeError:
         raise ContainerError(f"the name of tensor {number} is not UTF-8") from None
     except ValueError:
-        raise ContainerError(f"tensor {number} has the unknown weight format {format}") from None
+        kind = "a weight format of an earlier version" if format in WITHDRAWN_FORMATS else "the unknown weight format"
+        raise ContainerError(f"tensor {number} has {kind} {format}") from None
     if name_hash(name.encode("utf-8")) != hashed:
         raise ContainerError(f"the name hash of tensor {name!r} is wrong")
     if version != VERSION or any(rest):

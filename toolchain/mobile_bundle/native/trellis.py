@@ -22,13 +22,13 @@ def _library() -> ctypes.CDLL:
 
 
 def search_trellis(
-    bits: int, weights: Floats, steps: Floats, factor: Floats, threads: int = 1
+    bits: float, weights: Floats, steps: Floats, factor: Floats, threads: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """The codes of the least loss, uint8 (n, 16), and the levels they stand for, int8 (n, 16): w = step * level.
 
-    bits: 2 or 3. weights: float32 (n, 16), in the order of the circle; steps: float32 (n,). factor: float32 (16, 16),
-    upper triangular with a positive diagonal: the loss is the sum of squares of e, e @ factor = weights - values. Where
-    its diagonal is infinite the weight does not matter. Other threads of Python run meanwhile.
+    bits: 2, 2.5 or 3. weights: float32 (n, 16), in the order of the circle; steps: float32 (n,). factor: float32
+    (16, 16), upper triangular with a positive diagonal: the loss is the sum of squares of e, e @ factor = weights -
+    values. Where its diagonal is infinite the weight does not matter. Other threads of Python run meanwhile.
 
     ValueError for shapes that do not belong together or values that are not finite."""
     codes, levels = search_circles(bits, weights[None], steps, factor[None], threads)
@@ -36,7 +36,7 @@ def search_trellis(
 
 
 def search_circles(
-    bits: int, weights: Floats, steps: Floats, factors: Floats, threads: int = 1
+    bits: float, weights: Floats, steps: Floats, factors: Floats, threads: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """search_trellis of several circles of the same rows: all arguments and results but the steps have one more
     dimension, (circles, n, 16) or (circles, 16, 16)."""
@@ -51,8 +51,8 @@ def search_circles(
     codes, levels = np.empty(weights.shape, np.uint8), np.empty(weights.shape, np.int8)
     given, step, factor = weights.ctypes.data, steps.ctypes.data, factors.ctypes.data
     found, level = codes.ctypes.data, levels.ctypes.data
-    search = _library().mb_trellis_search
+    search, halves = _library().mb_trellis_search, round(2 * bits)
     for number in range(circles):
         at, own = number * count * CIRCLE, factor + 4 * number * CIRCLE * CIRCLE
-        check(search(bits, given + 4 * at, step, count, own, threads, found + at, level + at))
+        check(search(halves, given + 4 * at, step, count, own, threads, found + at, level + at))
     return codes, levels

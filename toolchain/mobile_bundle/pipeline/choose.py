@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mobile_bundle.calibrate.calibration import Calibration, calibrate, require_torch
 from mobile_bundle.codecs import StreamCodec
-from mobile_bundle.codecs.registry import entropy_coded
+from mobile_bundle.codecs.registry import GAUSSIAN_ERROR, entropy_coded
 from mobile_bundle.errors import ArgumentError
 from mobile_bundle.models import Model
 from mobile_bundle.pipeline.calibration_text import calibration_text
@@ -53,7 +53,7 @@ class Choosing:
         request, model = self._request, self._source.model
         used = None
         if self._planner or request.calibration:
-            names = self._planner.tried if self._planner else ()
+            names = list(GAUSSIAN_ERROR) if self._planner else []
             require_torch()
             text = calibration_text(request.calibration or DEFAULT, self._source, pool, listener)
             progress = listener.stage("calibrating")
@@ -95,6 +95,11 @@ class Choosing:
             recipe = choose_recipe(pool, spec, source.tokenizer, decided, self._sizes, request.target, listener)
             recipe = replace(recipe, title=f"keep, {recipe.name}") if kept else recipe
         assignment = assign_codecs(model.tensors, spec, recipe) | decided
+        shared = next((codec.name for codec in assignment.values() if codec.shared_codebook), None)
+        if shared and not used:
+            raise ArgumentError(
+                f"the codebook that layers share by codec {shared} is trained on calibrated weights: give `calibration`"
+            )
         if exact:
             recipe = exact_recipe(recipe, model, exact)
             model.notes.append(exact_line(exact))

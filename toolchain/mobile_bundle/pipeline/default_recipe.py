@@ -48,7 +48,7 @@ _LADDER = (
 )
 """The fourth is for models with outliers: the value projections are a thirtieth of the weights and a quarter of what
 6 bits lose (SmolLM2-135M)."""
-_BELOW = (named_recipe("affine-3bit"), named_recipe("vptq-2bit"))
+_BELOW = (named_recipe("affine-3bit"), named_recipe("trellis-2.5bit"), named_recipe("trellis-2bit"))
 """Smaller than the ladder, the best first: taken where nothing else fits, and lossy without calibration."""
 _CONTEXT, _WINDOWS = 512, 4
 """Tokens to compare on: 2,044 scored ones tell the mean KL to about a tenth."""

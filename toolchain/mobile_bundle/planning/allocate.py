@@ -35,7 +35,7 @@ def allocate(options: Mapping[str, Sequence[Candidate]], fits: Callable[[Choice]
             trial = {**choice, name: level}
             if fits(trial):
                 choice = trial
-            elif not after.codec.shared_codebook:  # whose first user pays more than its share
+            else:
                 too_large = after.bytes - before.bytes
     return choice
 

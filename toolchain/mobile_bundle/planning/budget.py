@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,14 +13,12 @@ from mobile_bundle.errors import BudgetError
 from mobile_bundle.models import DecoderSpec, TensorSpec
 from mobile_bundle.planning.allocate import Choice, allocate, cheapest
 from mobile_bundle.planning.candidates import Candidate, Losses, candidates, decode_cost
-from mobile_bundle.planning.sharing import kind_of
 
 Assignment = dict[str, StreamCodec]
 
 USUAL_SPEED = 0.5
 """What a plan's decoding keeps to where nobody asked for a speed: without a limit it would be filled with the code that
 is the slowest."""
-_NO_VECTORS = 4.0
 _PRICES = 16
 """Prices of time that are tried, each by halving the range of its logarithm."""
 
@@ -116,15 +113,6 @@ class Planner:
                 asked=budget.min_speed,
                 best=fastest,
             )
-
-    @property
-    def tried(self) -> list[str]:
-        """Names of the codecs whose error on the weights `plan` wants to know. Vector codes take the longest to try,
-        and none is chosen where more than _NO_VECTORS bits per weight are left."""
-        size = self._budget.max_size
-        weights = sum(tensor.rows * tensor.columns for tensor in self._tensors if tensor.source)
-        roomy = size is not None and 8 * size / weights > _NO_VECTORS
-        return [name for name in GAUSSIAN_ERROR if not (roomy and codec_by_name(name).codebook)]
 
     def plan(self, losses: Mapping[str, Losses], base_loss: float, exact: Mapping[str, StreamCodec]) -> Plan:
         """The assignment with the least predicted loss within size, memory and speed; with only a perplexity, the
@@ -261,12 +249,10 @@ def _options(
         for tensor in tensors
         if tensor.role != "vector" and tensor.name not in fixed and not (spec.ternary and tensor.role == "body")
     ]
-    kinds = Counter(kind_of(tensor.name) for tensor in free)
     return {
         tensor.name: candidates(
             tensor,
             losses.get(tensor.name, Losses()),
-            kinds[kind_of(tensor.name)],
             exact.get(tensor.name),
             price,
             _looked_up(tensor, spec),
@@ -293,18 +279,6 @@ def _assignment(
             chosen[tensor.name] = options[tensor.name][choice[tensor.name]].codec
         else:
             chosen[tensor.name] = codec_by_name("f32" if tensor.role == "vector" else "bitnet")
-    return _unshare_single(tensors, chosen)
-
-
-def _unshare_single(tensors: Sequence[TensorSpec], chosen: Assignment) -> Assignment:
-    """Replaces a shared codebook that only one matrix would use by one of its own."""
-    users = Counter(
-        (kind_of(tensor.name), codec.name) for tensor in tensors if (codec := chosen[tensor.name]).shared_codebook
-    )
-    for tensor in tensors:
-        codec = chosen[tensor.name]
-        if users.get((kind_of(tensor.name), codec.name)) == 1:
-            chosen[tensor.name] = codec.with_codebook(shared=False)
     return chosen
 
 

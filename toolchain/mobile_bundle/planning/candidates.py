@@ -10,9 +10,6 @@ from mobile_bundle.codecs.declaration import rules_of
 from mobile_bundle.codecs.registry import GAUSSIAN_ERROR, worth_choosing
 from mobile_bundle.models import TensorSpec
 
-_SHARING_BITS = 0.01
-"""A codebook of its own may cost so many bits per weight; a dearer one is shared over the layers."""
-
 
 @dataclass(frozen=True)
 class Losses:
@@ -39,11 +36,11 @@ class Losses:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A codec for one tensor. bytes: of its blob, plus its share of a shared codebook; loss: nats per token; time: that
+    """A codec for one tensor. bytes: of its blob; loss: nats per token; time: that
     decoding a token spends on it, in weights of affine-4bit; price: of its time, nats."""
 
     codec: StreamCodec
-    bytes: float
+    bytes: int
     loss: float
     time: float = 0.0
     price: float = 0.0
@@ -57,30 +54,25 @@ class Candidate:
 def candidates(
     tensor: TensorSpec,
     losses: Losses,
-    sharers: int,
     exact: StreamCodec | None = None,
     price: float = 0.0,
     lookup: bool = False,
 ) -> list[Candidate]:
     """Codecs on the lower convex hull of (bytes, cost), cheapest first.
 
-    sharers: tensors of this kind, over all layers; exact: a codec that holds this tensor without loss; price: nats per
-    weight of affine-4bit that decoding a token spends time on; lookup: a token reads one row and multiplies by none."""
+    exact: a codec that holds this tensor without loss; price: nats per weight of affine-4bit that decoding a token
+    spends time on; lookup: a token reads one row and multiplies by none."""
 
-    def candidate(codec: StreamCodec, size: float, loss: float) -> Candidate:
+    def candidate(codec: StreamCodec, loss: float) -> Candidate:
         time = 0.0 if lookup else decode_cost(codec) * tensor.rows * tensor.columns
-        return Candidate(codec, size, loss, time, price * time)
+        return Candidate(codec, codec.blob_bytes(tensor.rows, tensor.columns), loss, time, price * time)
 
-    found = [] if exact is None else [candidate(exact, float(exact.blob_bytes(tensor.rows, tensor.columns)), 0.0)]
+    found = [] if exact is None else [candidate(exact, 0.0)]
     worth = worth_choosing(tensor.columns)
     for name in GAUSSIAN_ERROR:
         if name not in worth:
             continue
-        codec = _shared(codec_by_name(name), tensor, sharers)
-        size = float(codec.blob_bytes(tensor.rows, tensor.columns))
-        if shared := codec.shared_codebook:
-            size += shared.header.blob_bytes / sharers
-        found.append(candidate(codec, size, losses.of(name)))
+        found.append(candidate(codec_by_name(name), losses.of(name)))
     return _hull(found)
 
 
@@ -90,13 +82,6 @@ def decode_cost(codec: StreamCodec) -> float:
     if rules.installed:
         rules = rules_of(rules.installed.format)
     return rules.decode_cost or 0.0
-
-
-def _shared(codec: StreamCodec, tensor: TensorSpec, sharers: int) -> StreamCodec:
-    if codec.codebook is None or sharers < 2:
-        return codec
-    own = 8 * codec.codebook.header.payload_bytes / (tensor.rows * tensor.columns)
-    return codec if own <= _SHARING_BITS else codec.with_codebook(shared=True)
 
 
 def _hull(found: list[Candidate]) -> list[Candidate]:
