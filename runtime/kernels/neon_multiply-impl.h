@@ -237,7 +237,7 @@ MB_INLINE strip_sums dot_strip(const uint8_t *p, const int8_t *x, uint32_t colum
   const uint32_t most = STEPS(largest_code(bits, ternary)) * 4;
   quad_sums total[4];
   for (int j = 0; j < 4; j++) total[j] = quad_sums_zero();
-  uint32_t block = 0; /* of 16 columns, where 64 lie together */
+  uint32_t block = 0; /* of 16 columns, among the 32 or 64 whose bits lie together */
   while (columns > 0) {
     uint32_t width = columns < most ? columns : most;
     quad s[4];

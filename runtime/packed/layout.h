@@ -12,8 +12,7 @@
 
 #define MB_MAX_GROUP 128
 
-/* How a strip format's codes lie: bits per weight, for trellis codes twice that and MB_TRELLIS; 0 for the row-major
- * ones. */
+/* How a strip format's codes lie: bits per weight, for trellis codes twice that and MB_TRELLIS; 0: row by row. */
 #define MB_TRELLIS 16u
 #define MB_TRELLIS_2 (MB_TRELLIS + 4)
 #define MB_TRELLIS_25 (MB_TRELLIS + 5)
@@ -54,8 +53,7 @@ static inline bool mb_is_affine(uint32_t format) {
          (format >= MB_FORMAT_TRELLIS2 && format <= MB_FORMAT_TRELLIS25);
 }
 
-/* The place of a strip format in a table of kernels: ternary; affine 2, 3, 4, 8, 5, 6; signs; trellis 2, 3,
- * 2.5. */
+/* The place of a strip format in a table of kernels: ternary; affine 2-4, 8, 5, 6; signs; trellis 2, 3, 2.5. */
 #define MB_STRIP_FORMATS 11
 static inline uint32_t mb_strip_format(uint32_t format) {
   if (format <= MB_FORMAT_AFFINE8) return format - MB_FORMAT_TERNARY2;

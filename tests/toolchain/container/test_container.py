@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mobile_bundle.codecs import BlobHeader, codec_by_name
+from mobile_bundle.codecs import BlobHeader, Format, codec_by_name
 from mobile_bundle.container import ContainerError, PlannedTensor, WeightsReader, WeightsWriter
 from mobile_bundle.container.flat_tensor import FlatTensorHeader
 from mobile_bundle.container.index import index_bytes, name_hash, pack_index, parse_index
@@ -391,6 +391,11 @@ def test_manifests_that_are_damaged(tmp_path: Path) -> None:
 def test_the_schema_is_one() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_the_schema_knows_every_format() -> None:
+    known = schema()["properties"]["tensors"]["items"]["properties"]["format"]["enum"]
+    assert set(known) == {format.name.lower() for format in Format}
 
 
 # ---- a directory that appears whole or not at all --------------------------------------------------------------------
